@@ -1,0 +1,27 @@
+"""Autoregressive language model: the baseline, and the judge of the others' samples.
+
+python -m jtextdiff.train --config configs/autoregressive.py
+"""
+
+from ml_collections import ConfigDict
+
+from jtextdiff.methods.autoregressive import Autoregressive
+from jtextdiff.run.config import choose_preset, spec
+from jtextdiff.run.optim import AdamW
+from jtextdiff.text.corpora import Text
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    return choose_preset(preset, {"": default})()
+
+
+def default() -> ConfigDict:
+    c = ConfigDict()
+    c.seed, c.num_steps, c.batch_size = 0, 2_000, 64
+    c.text = spec(Text)
+    c.method = spec(Autoregressive)
+    c.optim = spec(AdamW)
+    c.warm_start = ConfigDict()
+    c.every = ConfigDict(dict(log=50, evaluate=500, sample=500, checkpoint=500))
+    c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
+    return c

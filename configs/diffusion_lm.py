@@ -1,0 +1,28 @@
+"""Diffusion-LM (Li et al. 2022, arXiv:2205.14217), sized for minutes on two cores.
+
+python -m jtextdiff.train --config configs/diffusion_lm.py
+python -m jtextdiff.train --config configs/diffusion_lm.py --config.text.path=my_texts.txt --workdir runs/mine
+"""
+
+from ml_collections import ConfigDict
+
+from jtextdiff.methods.diffusion_lm import DiffusionLM
+from jtextdiff.run.config import choose_preset, spec
+from jtextdiff.run.optim import AdamW
+from jtextdiff.text.corpora import Text
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    return choose_preset(preset, {"": default})()
+
+
+def default() -> ConfigDict:
+    c = ConfigDict()
+    c.seed, c.num_steps, c.batch_size = 0, 3_500, 64
+    c.text = spec(Text)
+    c.method = spec(DiffusionLM)
+    c.optim = spec(AdamW)
+    c.warm_start = ConfigDict()
+    c.every = ConfigDict(dict(log=50, evaluate=500, sample=500, checkpoint=500))
+    c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
+    return c

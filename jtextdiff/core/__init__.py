@@ -1,0 +1,1 @@
+"""Pure mathematics of diffusion over arrays: no flax, no files, no strings."""

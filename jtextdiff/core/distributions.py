@@ -1,0 +1,68 @@
+"""Distributions: values that know their sample, their mode, their log-density and their divergence."""
+
+import math
+from typing import Protocol, Self
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jtextdiff.core.pytree import pytree
+from jtextdiff.core.randomness import Keys, draw
+
+
+class Distribution(Protocol):
+    """What is asked of randomness; all answers are per element, in nats."""
+
+    def sample(self, keys: Keys) -> Array: ...
+    def mode(self) -> Array: ...
+    def log_prob(self, x: Array) -> Array: ...
+    def kl(self, other: Self) -> Array: ...
+
+
+@pytree
+class Normal:
+    """Independent normals; `std` broadcasts against `mean`, and std = 0 is the point at the mean."""
+
+    mean: Float[Array, "..."]
+    std: Float[Array, "..."]
+
+    def sample(self, keys: Keys) -> Float[Array, "..."]:
+        return self.mean + self.std * draw(jax.random.normal, keys, self.mean.shape)
+
+    def mode(self) -> Float[Array, "..."]:
+        return self.mean
+
+    def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Log-density in nats an element."""
+        z = (x - self.mean) / self.std
+        return -0.5 * (z**2 + math.log(2 * math.pi)) - jnp.log(self.std)
+
+    def kl(self, other: "Normal") -> Float[Array, "..."]:
+        """KL(self ‖ other), nats an element."""
+        ratio = (self.std / other.std) ** 2
+        return 0.5 * (ratio - 1 - jnp.log(ratio) + ((self.mean - other.mean) / other.std) ** 2)
+
+
+@pytree
+class Categorical:
+    """Independent categoricals over the last axis of unnormalised `logits`."""
+
+    logits: Float[Array, "*b k"]
+
+    def sample(self, keys: Keys) -> Int[Array, "*b"]:
+        """Gumbel race; with a row's own key, whatever the other rows are."""
+        noise = draw(jax.random.gumbel, keys, self.logits.shape)
+        return jnp.argmax(self.logits + noise, axis=-1)
+
+    def mode(self) -> Int[Array, "*b"]:
+        return jnp.argmax(self.logits, axis=-1)
+
+    def log_prob(self, x: Int[Array, "*b"]) -> Float[Array, "*b"]:
+        """Log-probability in nats."""
+        return jnp.take_along_axis(jax.nn.log_softmax(self.logits), x[..., None], axis=-1)[..., 0]
+
+    def kl(self, other: "Categorical") -> Float[Array, "*b"]:
+        """KL(self ‖ other), nats; categories that self never takes count nothing."""
+        mine, theirs = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
+        return jnp.sum(jnp.where(mine > -jnp.inf, jnp.exp(mine) * (mine - theirs), 0.0), axis=-1)

@@ -1,0 +1,66 @@
+"""Sampling: one scan over ticks of time; every sampler is a Step, and nothing else loops.
+
+state x_1 ──step──► x_s ──step──► … ──step──► x_0
+             ▲        ▲                ▲
+tick       (1, s)   (s, s′)          (t, 0)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from jtextdiff.core.distributions import Categorical
+from jtextdiff.core.randomness import Keys, fold
+from jtextdiff.core.schedules import Time
+
+Step = Callable[[Keys, Any, Any], Any]
+"""(keys, state, tick) ↦ state: one move of generation. A tick is (t, s) for diffusion, a position for AR."""
+
+
+class State(NamedTuple):
+    """Where a reverse diffusion stands, and what was believed on the way there."""
+
+    x_t: Array
+    x_0_hat: Array  # the last estimate, made one step earlier; zeros at the start
+    t_hat: Array  # the time, [], at which it was made; 1 before there is one
+
+
+Denoise = Callable[[Array, Time, Array], Array]
+"""(x_t, t, previous x̂_0) ↦ x̂_0. Only self-conditioned networks read the previous estimate."""
+
+
+def unroll(
+    step: Step, state: Any, keys: Keys, ticks: Any, *, keep: Callable[[Any], Any] = lambda state: None
+) -> tuple[Any, Any]:
+    """Walks `ticks` and returns the last state and the kept path, stacked over ticks.
+
+    `keys` holds one key a sample (or one for all); tick i uses `fold(keys, i)`, so that a sample depends on
+    its own key alone. `keep` says what the path costs in memory: nothing, unless asked for.
+    """
+
+    def body(state: Any, inputs: tuple[Array, Any]) -> tuple[Any, Any]:
+        index, tick = inputs
+        state = step(fold(keys, index), state, tick)
+        return state, keep(state)
+
+    num_ticks = len(jax.tree.leaves(ticks)[0])
+    return jax.lax.scan(body, state, (jnp.arange(num_ticks), ticks))
+
+
+def ticks(num_steps: int, *, start: float = 1.0) -> tuple[Array, Array]:
+    """The even grid of (t, s), each [num_steps], from (start, ·) down to (·, 0)."""
+    grid = start * jnp.arange(num_steps, -1, -1) / num_steps
+    return grid[:-1], grid[1:]
+
+
+def autoregress(next_logits: Callable[[Int[Array, "b l"], Array], Array]) -> Step:
+    """Writes one token a tick: a tick is a position, and `next_logits(tokens, position)` is [b, k]."""
+
+    def step(keys: Keys, tokens: Int[Array, "b l"], position: Array) -> Int[Array, "b l"]:
+        token = Categorical(logits=next_logits(tokens, position)).sample(keys)
+        return tokens.at[:, position].set(token)
+
+    return step

@@ -1,0 +1,76 @@
+"""Schedules: how much of the signal is left at time t, as log ᾱ(t) for t in [0, 1].
+
+The logarithm, because 1 − ᾱ near t = 0 and ᾱ near t = 1 are both small, and float32 must carry both.
+ᾱ(0) = 1 is the data, exactly. Index i of a paper's table of T steps is the time t = (i + 1)/T.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Time = Float[Array, ""] | Float[Array, "b"] | float
+Schedule = Callable[[Time], Array]
+"""t ↦ log ᾱ(t), elementwise."""
+
+MAX_BETA = 0.999
+"""No single one of the T steps may destroy more than this share (Nichol & Dhariwal 2021, §3.2)."""
+
+
+def sqrt(num_steps: int) -> Schedule:
+    """ᾱ(t) = (1 − √(t + s)) / (1 − √s), s = 1e-4: the square-root schedule as Diffusion-LM released it.
+
+    Li et al. (2022), appendix A print 1 − √(t + s); the released β telescope to the quotient.
+    The last of the T steps is clipped at β = .999, so the schedule has to know T.
+    """
+    s = 1e-4
+
+    def log_alpha_bar(t: Time) -> Array:
+        t = jnp.asarray(t, jnp.float32)
+        root = jnp.sqrt(t + s)
+        near_data = jnp.log1p(-t / (root + math.sqrt(s)) / (1 - math.sqrt(s)))
+        near_noise = jnp.log(jnp.maximum((1 - t) - s, 1e-9) / (1 + root) / (1 - math.sqrt(s)))
+        return jnp.where(t < 0.5, near_data, near_noise)
+
+    last = math.log((1 - math.sqrt(1 - 1 / num_steps + s)) / (1 - math.sqrt(s)))
+    return _clip_last_step(log_alpha_bar, num_steps, last)
+
+
+def cosine(num_steps: int) -> Schedule:
+    """ᾱ(t) = cos²((t + s)/(1 + s) · π/2) / cos²(s/(1 + s) · π/2), s = .008 (Nichol & Dhariwal 2021, eq. 17)."""
+    s = 0.008
+    quarter = math.pi / 2 / (1 + s)
+
+    def log_alpha_bar(t: Time) -> Array:
+        # cos(x) = sin(π/2 − x), and π/2 − x = (1 − t) · quarter keeps its digits near t = 1.
+        t = jnp.asarray(t, jnp.float32)
+        angle = jnp.maximum((1 - t) * quarter, 1e-9)
+        # cos²(x)/cos²(y) = 1 − (sin²x − sin²y)/cos²y, and sin²x − sin²y = sin(x + y) sin(x − y).
+        lost = jnp.sin((t + 2 * s) * quarter) * jnp.sin(t * quarter) / math.cos(s * quarter) ** 2
+        near_noise = 2 * (jnp.log(jnp.sin(angle)) - math.log(math.cos(s * quarter)))
+        return jnp.where(t < 0.5, jnp.log1p(-lost), near_noise)
+
+    last = 2 * math.log(math.sin(quarter / num_steps) / math.cos(s * quarter))
+    return _clip_last_step(log_alpha_bar, num_steps, last)
+
+
+def linear(num_steps: int) -> Schedule:
+    """log ᾱ(t) = −(β₀ t + (β₁ − β₀) t²/2), β from .1 to 20: the limit of DDPM's linear β (Song et al. 2021, eq. 32)."""
+    del num_steps  # the limit does not depend on it
+    return lambda t: -(0.1 * jnp.asarray(t, jnp.float32) + 9.95 * jnp.asarray(t, jnp.float32) ** 2)
+
+
+def _clip_last_step(log_alpha_bar: Schedule, num_steps: int, last: float) -> Schedule:
+    """In the last of `num_steps` cells, log ᾱ falls in a straight line from `last` by log(1 − .999)."""
+    fall = math.log(1 - MAX_BETA)
+
+    def clipped(t: Time) -> Array:
+        t = jnp.asarray(t, jnp.float32)
+        steps_left = (1 - t) * num_steps
+        return jnp.where(steps_left < 1, last + (1 - steps_left) * fall, log_alpha_bar(t))
+
+    return clipped
+
+
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {"sqrt": sqrt, "cosine": cosine, "linear": linear}

@@ -1,0 +1,65 @@
+"""python -m jtextdiff.evaluate: scores a trained model, each number beside the same number of real text."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from jtextdiff.run.command import Parser, UserError, add_checkpoint, main, sampler_overrides, say
+
+EXAMPLES = """examples:
+  python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm
+  python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --num 512
+  python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --steps 50 --out scores.json
+
+Samples, their likelihood under a judge, their variety, and what share of them stands in the training text or,
+for the embedded grammar, belongs to it; and the likelihood of real text. The table goes to stderr, JSON to
+stdout or to --out.
+"""
+
+
+def parser() -> Parser:
+    it = Parser(prog="python -m jtextdiff.evaluate", description="Scores a trained model.", epilog=EXAMPLES)
+    add_checkpoint(it)
+    it.add_argument("--judge", metavar="DIR", help="a trained autoregressive run that judges the samples")
+    it.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
+    it.add_argument(
+        "--num", type=int, default=512, help="samples, and sentences of real text beside them (default: 512)"
+    )
+    it.add_argument("--seed", type=int, default=0, help="of the samples and of the bound's noise (default: 0)")
+    it.add_argument("--out", metavar="FILE", help="where the JSON goes (default: stdout)")
+    return it
+
+
+def command(arguments: Sequence[str]) -> None:
+    flags = parser().parse_args(arguments)
+    if flags.num < 2:
+        raise UserError(f"--num must be at least 2, got {flags.num}.")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from jtextdiff.run.loop import open_corpus
+    from jtextdiff.run.model import load
+    from jtextdiff.run.scores import report, score, table
+    from jtextdiff.run.workdir import write_whole
+
+    model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
+    judge = load(flags.judge) if flags.judge else None
+    corpus = open_corpus(model.config, Path(flags.checkpoint))
+    if flags.split not in corpus.splits:
+        raise UserError(f"The text has no split {flags.split!r}; it has {sorted(corpus.splits)}.")
+    if flags.num < 512:
+        say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        metrics = score(model, corpus, judge=judge, split=flags.split, num=flags.num, seed=flags.seed, bar=bar)
+    result = report(model, metrics, split=flags.split, num=flags.num, seed=flags.seed, load=os.getloadavg()[0])
+    Console(stderr=True).print(table(result))
+    text = json.dumps(result, indent=2, ensure_ascii=False)
+    if flags.out:
+        write_whole(Path(flags.out), text + "\n")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main(command)

@@ -1,0 +1,1 @@
+"""Where mathematics meets a network: one file a method."""

@@ -1,0 +1,86 @@
+"""What a method promises: parameters, a loss, samples and a likelihood; and what it is told of the language."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jtextdiff.core.randomness import Keys
+from jtextdiff.nets.functional import Params
+from jtextdiff.text.batches import Batch
+
+Metrics = dict[str, Float[Array, "b"]]
+"""Named numbers, one an example; they are averaged where they are reported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """What a method must know of the corpus; filled in when a run is prepared, never typed by hand."""
+
+    vocab_size: int = 0  # ids that can be written
+    mask: int = 0
+    pad: int = 0
+    eos: int = 0
+    length: int = 0  # positions of the longest sequence, EOS counted
+    length_counts: tuple[int, ...] = ()  # training sequences of each length, 0 … length
+
+
+class Given(NamedTuple):
+    """What is asked of a sample: words that stay, and how long the sequence is."""
+
+    tokens: Int[Array, "b l"]
+    fixed: Bool[Array, "b l"]  # True: this token stays
+    length: Int[Array, "b"]  # tokens, EOS counted; 0: drawn by the method
+
+
+class Sample(NamedTuple):
+    """Tokens, PAD after the end; and, if it was asked for, the states [steps b l] on the way as tokens."""
+
+    tokens: Int[Array, "b l"]
+    path: Any
+
+
+def nothing_given(num: int, length: int) -> Given:
+    """Nothing fixed, lengths free: `num` unconditional samples of at most `length` tokens."""
+    shape = (num, length)
+    return Given(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(num, jnp.int32))
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A frozen dataclass that joins the mathematics to a network. Its field `language` is a Language."""
+
+    @property
+    def language(self) -> Language: ...
+
+    @property
+    def bound(self) -> str:
+        """What `nll` is: "exact", or the name of the bound."""
+        ...
+
+    @property
+    def prefix_only(self) -> bool:
+        """Whether fixed words can only stand at the start."""
+        ...
+
+    def init(self, key: Key[Array, ""]) -> Params: ...
+
+    def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
+        """One number an example to descend on, and its terms."""
+        ...
+
+    def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
+        """One sample a row; `keys` is [b], and a row depends on its own key and its own `given` only."""
+        ...
+
+    def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Negative log-likelihood of each sequence in nats, its length or EOS included; exact or a bound."""
+        ...
+
+
+@runtime_checkable
+class Monitored(Protocol):
+    """A method that has something to watch beside its loss, such as the health of its embeddings."""
+
+    def monitor(self, params: Params) -> dict[str, Float[Array, ""]]: ...

@@ -1,0 +1,1 @@
+"""Networks: flax lives here and nowhere else; arrays in, arrays out."""

@@ -1,0 +1,91 @@
+"""Denoisers: the trunk with doors for words. One reads noisy vectors, the other tokens."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jtextdiff.nets.transformer import Transformer, Trunk
+
+
+class EmbeddingDenoiser(nnx.Module):
+    """Word vectors, and a trunk that reads noisy ones (Li et al. 2022, §4).
+
+    Doors: `table()` the vectors; `embed(tokens)`; `__call__` what the trunk answers for a noisy x_t, as a vector
+    or as logits over words; `rounding_logits(x_0)` the tied head that turns a vector into words.
+    """
+
+    def __init__(
+        self,
+        trunk: Transformer,
+        *,
+        vocab_size: int,
+        embed_dim: int,
+        embed_norm: float | None,
+        answers: str,
+        self_conditioned: bool,
+        num_lengths: int,
+        rngs: nnx.Rngs,
+    ):
+        width = trunk.width
+        self.embed_norm, self.self_conditioned = embed_norm, self_conditioned
+        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, embed_dim)))
+        self.rounding_bias = nnx.Param(jnp.zeros(vocab_size))
+        self.read = nnx.Linear(embed_dim * (2 if self_conditioned else 1), width, rngs=rngs)
+        self.lift = nnx.Linear(width, width, rngs=rngs)
+        self.trunk = Trunk(trunk, timed=True, rngs=rngs)
+        self.lower = nnx.Linear(width, width, rngs=rngs)
+        self.answer = nnx.Linear(width, vocab_size if answers == "logits" else embed_dim, rngs=rngs)
+        self.length = nnx.Embed(num_lengths, width, rngs=rngs) if num_lengths else None
+
+    def table(self) -> Float[Array, "v d"]:
+        """The word vectors; each of norm `embed_norm`, if one is set."""
+        table = self.embedding[...]
+        if self.embed_norm is None:
+            return table
+        return self.embed_norm * table / jnp.linalg.norm(table, axis=-1, keepdims=True)
+
+    def embed(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        return self.table()[tokens]
+
+    def rounding_logits(self, x_0: Float[Array, "b l d"]) -> Float[Array, "b l v"]:
+        """Tied dot product and bias: log p(w | x_0) up to normalisation."""
+        return x_0 @ self.table().T + self.rounding_bias[...]
+
+    def __call__(
+        self,
+        x_t: Float[Array, "b l d"],
+        t: Float[Array, "b"],
+        previous: Float[Array, "b l d"] | None = None,
+        *,
+        valid: Bool[Array, "b l"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b l k"]:
+        """The answer for x_t at time t in [0, 1000]; with known lengths, `valid` also tells how long the text is."""
+        if self.self_conditioned:
+            previous = jnp.zeros_like(x_t) if previous is None else previous
+            x_t = jnp.concatenate([x_t, previous], axis=-1)
+        x = self.lift(jnp.tanh(self.read(x_t)))
+        if self.length is not None and valid is not None:
+            x = x + self.length(jnp.sum(valid, axis=-1))[:, None, :]
+        x = self.trunk(x, t, valid=valid, key=key)
+        return self.answer(jnp.tanh(self.lower(x)))
+
+
+class TokenDenoiser(nnx.Module):
+    """Tokens in, logits over words out."""
+
+    def __init__(self, trunk: Transformer, *, num_inputs: int, vocab_size: int, timed: bool, rngs: nnx.Rngs):
+        self.embed = nnx.Embed(num_inputs, trunk.width, rngs=rngs)
+        self.trunk = Trunk(trunk, timed=timed, rngs=rngs)
+        self.answer = nnx.Linear(trunk.width, vocab_size, rngs=rngs)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "b l"],
+        t: Float[Array, "b"] | None = None,
+        *,
+        valid: Bool[Array, "b l"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b l v"]:
+        return self.answer(self.trunk(self.embed(tokens), t, valid=valid, key=key))

@@ -1,0 +1,107 @@
+"""Layers of a transformer: attention with its positions, the feed-forward, norms, time, keyed dropout.
+
+A layer is random only if it is handed a key; there is no training flag.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Key
+
+MASKED = -1e9
+"""Added to the attention logits of what may not be seen: exp of it is exactly zero in float32."""
+
+
+def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
+    """Zeroes a share `rate` of `x` and scales the rest up; without a key, nothing."""
+    if key is None or rate == 0.0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0.0)
+
+
+def split_key(key: Key[Array, ""] | None, num: int) -> list[Key[Array, ""] | None]:
+    """`num` keys of one, or `num` times no key."""
+    return [None] * num if key is None else list(jax.random.split(key, num))
+
+
+def sinusoid(t: Float[Array, "b"], width: int) -> Float[Array, "b {width}"]:
+    """Cosines, then sines, of t at frequencies from 1 down to 1/10,000 (Vaswani et al. 2017, §3.5)."""
+    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(width // 2) / (width // 2))
+    angles = t[:, None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def rotate(x: Float[Array, "b h l e"], base: float = 1000.0) -> Float[Array, "b h l e"]:
+    """Rotary positions: pairs of channels turned by an angle that grows with position (Su et al. 2021, eq. 34)."""
+    length, width = x.shape[-2:]
+    frequencies = base ** (-jnp.arange(width // 2) / (width // 2))
+    angles = jnp.arange(length)[:, None] * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+
+
+class TimeEmbedding(nnx.Module):
+    """t in [0, 1000] → sinusoid → two dense layers (Li et al. 2022, released code)."""
+
+    def __init__(self, width: int, features: int, *, rngs: nnx.Rngs):
+        self.features = features
+        self.up = nnx.Linear(features, 4 * features, rngs=rngs)
+        self.down = nnx.Linear(4 * features, width, rngs=rngs)
+
+    def __call__(self, t: Float[Array, "b"]) -> Float[Array, "b w"]:
+        return self.down(jax.nn.silu(self.up(sinusoid(t, self.features))))
+
+
+class Attention(nnx.Module):
+    """Multi-head attention whose positions are `rotary`, `relative` (a learned bias per distance) or neither."""
+
+    def __init__(self, width: int, num_heads: int, *, positions: str, reach: int, dropout: float, rngs: nnx.Rngs):
+        self.num_heads, self.dropout, self.rotary, self.reach = (
+            num_heads,
+            dropout,
+            positions == "rotary",
+            reach,
+        )
+        self.query = nnx.Linear(width, width, rngs=rngs)
+        self.key = nnx.Linear(width, width, rngs=rngs)
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+        bias = jnp.zeros((num_heads, 2 * reach + 1)) if positions == "relative" else None
+        self.relative_bias = None if bias is None else nnx.Param(bias)
+
+    def __call__(
+        self, x: Float[Array, "b l w"], seen: Bool[Array, "#b 1 #l l"], key: Key[Array, ""] | None
+    ) -> Float[Array, "b l w"]:
+        query, keys, value = (
+            rearrange(layer(x), "b l (h e) -> b h l e", h=self.num_heads)
+            for layer in (self.query, self.key, self.value)
+        )
+        if self.rotary:
+            query, keys = rotate(query), rotate(keys)
+        logits = jnp.einsum("bhqe,bhke->bhqk", query, keys) / math.sqrt(query.shape[-1])
+        logits = logits + self._distance_bias(x.shape[1]) + jnp.where(seen, 0.0, MASKED)
+        weights = dropout(jax.nn.softmax(logits), self.dropout, key)
+        mixed = jnp.einsum("bhqk,bhke->bhqe", weights, value)
+        return self.out(rearrange(mixed, "b h l e -> b l (h e)"))
+
+    def _distance_bias(self, length: int) -> Array | float:
+        if self.relative_bias is None:
+            return 0.0
+        distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
+        return self.relative_bias[...][:, jnp.clip(distance, -self.reach, self.reach) + self.reach]
+
+
+class FeedForward(nnx.Module):
+    """Two dense layers with an exact GELU between them."""
+
+    def __init__(self, width: int, hidden: int, *, dropout: float, rngs: nnx.Rngs):
+        self.dropout = dropout
+        self.up = nnx.Linear(width, hidden, rngs=rngs)
+        self.down = nnx.Linear(hidden, width, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b l w"], key: Key[Array, ""] | None) -> Float[Array, "b l w"]:
+        return dropout(self.down(jax.nn.gelu(self.up(x), approximate=False)), self.dropout, key)

@@ -1,0 +1,135 @@
+"""The transformer shared by every method: hidden states in, hidden states out.
+
+It knows neither tokens nor diffusion. BERT-like is `norm="post", causal=False, positions="learned"`;
+GPT-like is `norm="pre", causal=True`. Time is added to the input (Diffusion-LM) or modulates each block
+(adaLN, Peebles & Xie 2023).
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Key
+
+from jtextdiff.nets.layers import Attention, FeedForward, TimeEmbedding, dropout, split_key
+
+CHOICES = {"norm": ("pre", "post"), "positions": ("learned", "rotary", "relative"), "time": ("add", "adaln")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformer:
+    """Shape of the trunk."""
+
+    num_layers: int = 4
+    width: int = 128
+    num_heads: int = 4
+    expansion: int = 4  # feed-forward width over width
+    norm: str = "pre"
+    positions: str = "rotary"
+    time: str = "add"
+    causal: bool = False
+    dropout: float = 0.0
+    time_features: int = 128  # width of the sinusoid
+    max_length: int = 512  # rows of the learned positions; reach of the relative ones
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            good = [n for n in (2, 4, 6, 8, 12, 16) if self.width % n == 0]
+            raise ValueError(
+                f"width must divide into num_heads equal heads, got width={self.width}, "
+                f"num_heads={self.num_heads}. Try num_heads in {good}."
+            )
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}.")
+
+
+class Block(nnx.Module):
+    """Attention and feed-forward, each with a residual and a norm before (pre) or after (post) it."""
+
+    def __init__(self, shape: Transformer, *, rngs: nnx.Rngs):
+        width = shape.width
+        self.pre, self.dropout = shape.norm == "pre", shape.dropout
+        self.attention = Attention(
+            width,
+            shape.num_heads,
+            positions=shape.positions,
+            reach=shape.max_length if shape.positions == "relative" else 0,
+            dropout=shape.dropout,
+            rngs=rngs,
+        )
+        self.mlp = FeedForward(width, shape.expansion * width, dropout=shape.dropout, rngs=rngs)
+        self.norm_attention = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
+        self.norm_mlp = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
+        self.modulation = None
+        if shape.time == "adaln":
+            zeros = nnx.initializers.zeros_init()
+            self.modulation = nnx.Linear(width, 6 * width, kernel_init=zeros, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "b l w"],
+        seen: Bool[Array, "#b 1 #l l"],
+        time: Float[Array, "b w"] | None,
+        key: Key[Array, ""] | None,
+    ) -> Float[Array, "b l w"]:
+        key_weights, key_attention, key_mlp = split_key(key, 3)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self._modulate(time)
+        inner = self.norm_attention(x) * (1 + scale_a) + shift_a if self.pre else x
+        attended = self.attention(inner, seen, key_weights)
+        x = x + gate_a * dropout(attended, self.dropout, key_attention)
+        x = x if self.pre else self.norm_attention(x)
+        inner = self.norm_mlp(x) * (1 + scale_m) + shift_m if self.pre else x
+        x = x + gate_m * self.mlp(inner, key_mlp)
+        return x if self.pre else self.norm_mlp(x)
+
+    def _modulate(self, time: Float[Array, "b w"] | None) -> tuple[Array | float, ...]:
+        """Shift, scale and gate of both halves; gates open at one, so that a fresh block is a plain one."""
+        if self.modulation is None or time is None:
+            return 0.0, 0.0, 1.0, 0.0, 0.0, 1.0
+        parts = jnp.split(self.modulation(jax.nn.silu(time))[:, None, :], 6, axis=-1)
+        return parts[0], parts[1], 1 + parts[2], parts[3], parts[4], 1 + parts[5]
+
+
+class Trunk(nnx.Module):
+    """Positions, time, blocks, final norm."""
+
+    def __init__(self, shape: Transformer, *, timed: bool, rngs: nnx.Rngs):
+        self.shape = shape
+        self.positions = None
+        if shape.positions == "learned":
+            self.positions = nnx.Embed(shape.max_length, shape.width, rngs=rngs)
+        self.time = TimeEmbedding(shape.width, shape.time_features, rngs=rngs) if timed else None
+        self.norm = nnx.LayerNorm(shape.width, epsilon=1e-6 if shape.norm == "pre" else 1e-12, rngs=rngs)
+        self.blocks = nnx.List([Block(shape, rngs=rngs) for _ in range(shape.num_layers)])
+
+    def __call__(
+        self,
+        x: Float[Array, "b l w"],
+        t: Float[Array, "b"] | None = None,
+        *,
+        valid: Bool[Array, "b l"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b l w"]:
+        """Positions where `valid` is False are seen by nobody; t in [0, 1000]."""
+        if self.positions is not None:
+            x = x + self.positions.embedding[...][: x.shape[1]]
+        time = None if self.time is None or t is None else self.time(t)
+        if time is not None and self.shape.time == "add":
+            x = x + time[:, None, :]
+        keys = split_key(key, len(self.blocks) + 1)
+        if self.shape.norm == "post":
+            x = self.norm(x)
+        x = dropout(x, self.shape.dropout, keys[-1])
+        seen = self._seen(x.shape[1], valid)
+        for block, block_key in zip(self.blocks, keys[:-1], strict=True):
+            x = block(x, seen, time, block_key)
+        return self.norm(x) if self.shape.norm == "pre" else x
+
+    def _seen(self, length: int, valid: Bool[Array, "b l"] | None) -> Bool[Array, "#b 1 #l l"]:
+        """Which key positions each query position may look at."""
+        ones = jnp.ones((1, 1, length, length), bool)
+        seen = jnp.tril(ones) if self.shape.causal else ones
+        return seen if valid is None else seen & rearrange(valid, "b l -> b 1 1 l")

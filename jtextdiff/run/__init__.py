@@ -1,0 +1,1 @@
+"""Machines: configuration, optimiser, devices, checkpoints, reports."""

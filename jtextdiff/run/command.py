@@ -1,0 +1,99 @@
+"""Commands: how an entry point parses, fails and ends.
+
+A user's mistake ends with status 2 and one clear line, a failure of the machine with status 1. Nothing here
+imports jax, so that `--help` answers at once.
+"""
+
+import argparse
+import contextlib
+import errno
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+
+class UserError(Exception):
+    """A mistake that a person made and can mend: shown as its message alone, with exit status 2."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved what it had; `status` is the exit status."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line and examples that keep their line breaks."""
+
+    def __init__(self, **kwargs: Any):
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(formatter_class=formatter, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See {self.prog} --help.")
+
+
+def add_checkpoint(parser: Parser) -> None:
+    """The arguments by which a trained model, and how it samples, is named on every command line."""
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="DIR", help="a run's directory, such as runs/diffusion_lm"
+    )
+    parser.add_argument("--at", default="latest", metavar="STEP", help="latest (default), best, or a checkpoint's step")
+    parser.add_argument("--steps", type=int, metavar="N", help="sampling steps: method.sampler.steps")
+    parser.add_argument("--sampler", metavar="NAME", help="ancestral, ddim or dpm_solver: method.sampler.name")
+    parser.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="changes any field of the stored config",
+    )
+
+
+def sampler_overrides(flags: argparse.Namespace) -> list[str]:
+    """The overrides that the flags of `add_checkpoint` ask for."""
+    if flags.at not in ("latest", "best") and not flags.at.isdigit():
+        raise UserError(f"--at must be latest, best or a step, got {flags.at!r}.")
+    shorthands = {"method.sampler.steps": flags.steps, "method.sampler.name": flags.sampler}
+    return [f"{name}={value}" for name, value in shorthands.items() if value is not None] + flags.override
+
+
+def say(text: str) -> None:
+    """A line for the person; stdout is kept for texts."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Runs a command on the arguments of the process, and exits."""
+    try:
+        command(sys.argv[1:])
+    except UserError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except Interrupted as stop:
+        say(str(stop))
+        sys.exit(stop.status)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of stdout has left: nobody is there to be told
+        sys.exit(1)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            say(f"error: the disk is full ({error.filename or 'no file named'}). Free some space and run again.")
+        else:
+            say(f"error: {error}")
+        sys.exit(1)
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def mistakes(*kinds: type[Exception]) -> Iterator[None]:
+    """Turns exceptions of the given kinds, raised where a user's input is read, into a UserError."""
+    try:
+        yield
+    except kinds as error:
+        raise UserError(str(error)) from None

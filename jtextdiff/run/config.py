@@ -1,0 +1,174 @@
+"""Configuration: a ConfigDict on the outside, frozen dataclasses within.
+
+A dataclass is the one home of a setting's name, type, default and validity. `spec` spreads it into a
+ConfigDict, where the command line finds every field; `build` folds it back.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import difflib
+import importlib
+import io
+import json
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+from ml_collections.config_flags import config_flags
+
+from jtextdiff.run.command import UserError
+
+Config = Any
+"""A ConfigDict. Its fields have the types of the dataclasses that they spell, which no checker can see."""
+
+CLASS = "class"
+"""The key that names a dataclass in a ConfigDict, as module:name."""
+
+
+def spec(cls: type, **overrides: Any) -> Config:
+    """All fields of a dataclass with their defaults, some overridden, as a ConfigDict.
+
+    Raises TypeError for a field that the dataclass lacks.
+    """
+    names = [field.name for field in dataclasses.fields(cls)]
+    for name in overrides:
+        if name not in names:
+            raise TypeError(f"{cls.__name__} has no field {name!r}{_did_you_mean(name, names)}")
+    config = ConfigDict({CLASS: f"{cls.__module__}:{cls.__qualname__}"})
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        value = overrides.get(field.name, _default(field))
+        config[field.name] = _outside(value, hints[field.name])
+    return config
+
+
+def build(config: Config) -> Any:
+    """The dataclass that a spec describes. Only dataclasses of modules already known can be made."""
+    values = {name: _inside(value) for name, value in dict(config).items() if name != CLASS}
+    module, _, name = config[CLASS].partition(":")
+    if module.split(".")[0] != "jtextdiff":
+        raise UserError(f"The config names the class {config[CLASS]!r}; only classes of jtextdiff are built.")
+    cls = getattr(importlib.import_module(module), name)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise UserError(f"The config names {config[CLASS]!r}, which is not a dataclass.")
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{cls.__name__}: {error}") from None
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+    """Reads `configs/x.py[:preset]` and applies overrides of the form `--config.a.b=value`.
+
+    Raises UserError for a missing file, an unknown preset, an unknown field or a value of the wrong type.
+    """
+    file = Path(path.partition(":")[0])
+    if not file.is_file():
+        raise UserError(f"There is no config file {file}. Expected a Python file, such as configs/diffusion_lm.py.")
+    return _parsed(config_flags.DEFINE_config_file, "config", None, [f"--config={path}", *overrides])
+
+
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """A copy of `config` with `a.b=value` applied, checked as on the command line."""
+    for text in overrides:
+        if "=" not in text:
+            raise UserError(f"--override needs FIELD=VALUE, got {text!r}.")
+    arguments = [f"--override.{text}" for text in overrides]
+    return _parsed(config_flags.DEFINE_config_dict, "override", copy.deepcopy(config), arguments)
+
+
+def choose_preset(preset: str, presets: dict[str, Any]) -> Any:
+    """The entry of `presets` for a config's `:preset`, "" being the default. Raises UserError if there is none."""
+    if preset not in presets:
+        names = sorted(name for name in presets if name)
+        raise UserError(f"There is no preset {preset!r}{_did_you_mean(preset, names)}")
+    return presets[preset]
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """Reads what `to_json` wrote; a null stays open to a value of any type."""
+    return ConfigDict(json.loads(text), convert_dict=True, allow_dotted_keys=True)
+
+
+def differences(old: Config, new: Config, ignored: Sequence[str]) -> list[tuple[str, Any, Any]]:
+    """(field, old value, new value) wherever two configs differ, but for the top-level fields `ignored`."""
+    before, after = _flat(json.loads(to_json(old))), _flat(json.loads(to_json(new)))
+    names = sorted(before.keys() | after.keys())
+    return [
+        (name, before.get(name), after.get(name))
+        for name in names
+        if before.get(name) != after.get(name) and name.split(".")[0] not in ignored
+    ]
+
+
+def _parsed(define: Any, name: str, default: Any, arguments: Sequence[str]) -> Config:
+    """Lets config_flags do the parsing, on flags of our own, and turns its complaints into a sentence."""
+    values = flags.FlagValues()
+    define(name, default, flag_values=values)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            rest = values(["jtextdiff", *arguments])
+    except UserError:
+        raise
+    except (AttributeError, KeyError) as error:
+        raise UserError(f"Unknown field: {str(error.args[0] if error.args else error).strip()}") from None
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    if rest[1:]:
+        raise UserError(f"Unexpected argument {rest[1]!r}.")
+    return values[name].value
+
+
+def _default(field: Any) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    raise TypeError(f"The field {field.name!r} has no default; a configurable dataclass gives each field one.")
+
+
+def _outside(value: Any, hint: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return spec(type(value), **fields)
+    kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+    optional = isinstance(hint, types.UnionType) and len(kinds) == 1
+    if optional and kinds[0] in (str, int, float, bool):
+        holder = placeholder(kinds[0])
+        if value is not None:
+            holder.set(value)
+        return holder
+    return value
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, (ConfigDict, dict)):
+        return build(value) if CLASS in value else dict(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(_inside(item) for item in value)
+    return value
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for name, child in tree.items():
+        flat |= _flat(child, f"{prefix}.{name}" if prefix else name)
+    return flat
+
+
+def _did_you_mean(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    listing = ", ".join(names) or "none"
+    return f". Did you mean {close[0]!r}? There are: {listing}." if close else f". There are: {listing}."

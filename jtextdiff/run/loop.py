@@ -1,0 +1,235 @@
+"""The training loop: prepare, resume, and then step, report, evaluate, show, save until the last step."""
+
+import copy
+import functools
+import math
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jtextdiff.methods.method import Language, Method, Monitored
+from jtextdiff.run import checkpoints
+from jtextdiff.run.command import Interrupted, UserError, mistakes, say
+from jtextdiff.run.config import Config, build, spec
+from jtextdiff.run.model import Model
+from jtextdiff.run.report import Report
+from jtextdiff.run.sharding import make_mesh, place, shardings
+from jtextdiff.run.step import TrainState, init_state, mean_loss, train_step
+from jtextdiff.run.workdir import agree, read_config
+from jtextdiff.text.batches import Batch, batch_at, batches
+from jtextdiff.text.cache import folder_for
+from jtextdiff.text.corpora import Corpus, prepare
+from jtextdiff.text.tokenizers import Tokenizer
+
+EVALUATED_ROWS = 512
+SHOWN_SAMPLES = 8
+
+
+def train(config: Config, workdir: Path, stopped: list[int]) -> None:
+    """Trains in `workdir` up to `config.num_steps`, going on from its newest checkpoint if it has one.
+
+    `stopped` receives a signal's number when the run is asked to stop: it then saves and raises Interrupted.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(folder_for("", None).parent / "compiled"))
+    corpus = open_corpus(config, workdir)
+    config = completed(config, corpus, workdir)
+    method, optim, mesh = build(config.method), build(config.optim), make_mesh(**config.mesh)
+    agree(workdir, config)
+    corpus.tokenizer.save(workdir / "tokenizer")
+    init = functools.partial(init_state, method, optim)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    layout = shardings(mesh, shapes)
+    _introduce(config, corpus, shapes, workdir)
+    state, start = _restore_or_init(workdir, init, shapes, layout, config.seed)
+    if start >= config.num_steps:
+        say(f"{workdir} has already reached step {start}. To train on: --config.num_steps=N with N above {start}.")
+        return
+    with checkpoints.open_checkpoints(workdir) as manager, Report(workdir, start, config.num_steps) as report:
+        checkpoints.forget_after(manager, start)
+        run = _Run(
+            config=config,
+            workdir=workdir,
+            method=method,
+            corpus=corpus,
+            step=jax.jit(functools.partial(train_step, method, optim), donate_argnums=0),
+            mean_loss=jax.jit(functools.partial(mean_loss, method)),
+            place=functools.partial(place, mesh=mesh),
+            manager=manager,
+            report=report,
+            stopped=stopped,
+        )
+        _walk(run, state, start)
+    say(f"Done. Look at {workdir}/loss.png; sample with: python -m jtextdiff.sample --checkpoint {workdir}")
+
+
+def open_corpus(config: Config, workdir: Path) -> Corpus:
+    """The corpus of a config, with the tokenizer that the run already has, if it has one.
+
+    Raises UserError for whatever is wrong with the user's text.
+    """
+    kept = workdir / "tokenizer"
+    with mistakes(FileNotFoundError, ValueError):
+        tokenizer = Tokenizer.load(kept) if kept.is_dir() else None
+        return prepare(build(config.text), tokenizer=tokenizer, warn=lambda text: say(f"warning: {text}"))
+
+
+def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
+    """The config with what only now is known: the language, and the steps over which the rate decays."""
+    config = copy.deepcopy(config)
+    language = Language(
+        vocab_size=corpus.tokenizer.vocab_size,
+        mask=corpus.tokenizer.mask,
+        pad=corpus.tokenizer.pad,
+        eos=corpus.tokenizer.eos,
+        length=corpus.buckets[-1],
+        length_counts=corpus.length_counts,
+    )
+    with config.unlocked():
+        config.method.language = spec(Language, **vars(language))
+    if config.optim.decay_steps is None:
+        begun = (workdir / "config.json").is_file()
+        config.optim.decay_steps = read_config(workdir).optim.decay_steps if begun else config.num_steps
+    return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What the loop talks to. The state of the training is not in it."""
+
+    config: Config
+    workdir: Path
+    method: Method
+    corpus: Corpus
+    step: Callable[..., Any]
+    mean_loss: Callable[..., Any]
+    place: Callable[[Batch], Batch]
+    manager: Any
+    report: Report
+    stopped: list[int]
+
+
+def _walk(run: _Run, state: TrainState, start: int) -> None:
+    """Steps from `start` to the end. Metrics are read one step late, so that the devices never wait."""
+    every, num_steps = run.config.every, run.config.num_steps
+    root, valid_loss, late = jax.random.key(run.config.seed), math.inf, None
+    for done in range(start + 1, num_steps + 1):
+        batch = _batch(run, done - 1)
+        with jax.transfer_guard("disallow"):
+            state, metrics = run.step(state, root, run.place(batch))
+        _read(run, late)
+        late = (done, metrics)
+        run.report.step(done, int(batch.valid.sum()))
+        last = done == num_steps
+        if last or done % every.evaluate == 0:
+            valid_loss = _evaluate(run, done, state)
+        if last or done % every.sample == 0:
+            _show(run, done, state)
+        if last or run.stopped or done % every.checkpoint == 0:
+            late = _read(run, late)
+            _save(run, done, state, valid_loss)
+        if run.stopped:
+            _stop(run, done)
+    _read(run, late)
+    run.manager.wait_until_finished()
+
+
+def _batch(run: _Run, index: int) -> Batch:
+    tokenizer, config = run.corpus.tokenizer, run.config
+    return batch_at(
+        run.corpus.splits["train"],
+        index,
+        batch_size=config.batch_size,
+        buckets=run.corpus.buckets,
+        pad=tokenizer.pad,
+        seed=config.seed,
+    )
+
+
+def _read(run: _Run, late: tuple[int, Any] | None) -> None:
+    """Reports the metrics of an earlier step. Raises UserError if its loss is no number."""
+    if late is None:
+        return
+    done, metrics = late
+    if not math.isfinite(float(metrics["loss"])):
+        bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
+        kept = run.manager.latest_step()
+        raise UserError(
+            f"The training broke down at step {done}: {', '.join(bad)} is not finite. "
+            f"{'Nothing was saved' if kept is None else f'The checkpoint of step {kept} is kept'} in {run.workdir}. "
+            "Try a smaller optim.peak, a longer optim.warmup or a smaller optim.clip in a new --workdir."
+        )
+    if done == 1 or done % run.config.every.log == 0:
+        run.report.metrics(done, {name: float(value) for name, value in metrics.items()})
+
+
+def _evaluate(run: _Run, done: int, state: TrainState) -> float:
+    """Reports the loss of validation text under the mean parameters, with the same noise every time."""
+    key, total, rows = jax.random.key(0), {}, 0
+    split = run.corpus.splits["valid"]
+    size, pad = run.config.batch_size, run.corpus.tokenizer.pad
+    for batch, real in batches(split, batch_size=size, buckets=run.corpus.buckets, pad=pad, limit=EVALUATED_ROWS):
+        _, terms = run.mean_loss(state["ema"], jax.random.fold_in(key, rows), run.place(batch))
+        total = {name: total.get(name, 0.0) + float(value) * real for name, value in terms.items()}
+        rows += real
+    values = {f"valid_{name}": value / rows for name, value in total.items()}
+    if isinstance(run.method, Monitored):
+        values |= {name: float(value) for name, value in jax.jit(run.method.monitor)(state["ema"]).items()}
+    run.report.record(done, values)
+    run.report.say(f"step {done}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    run.report.curve()
+    return values["valid_loss"]
+
+
+def _show(run: _Run, done: int, state: TrainState) -> None:
+    """Writes a few samples of the mean parameters, the same seeds every time."""
+    params = jax.device_put(state["ema"], jax.devices()[0])
+    model = Model(method=run.method, params=params, tokenizer=run.corpus.tokenizer, config=run.config, step=done)
+    run.report.samples(done, model.sample(SHOWN_SAMPLES, seed=run.config.seed))
+
+
+def _save(run: _Run, done: int, state: TrainState, valid_loss: float) -> None:
+    training = {name: part for name, part in state.items() if name != "ema"}
+    checkpoints.save(run.manager, done, state["ema"], training, valid_loss)
+
+
+def _stop(run: _Run, done: int) -> None:
+    """Ends a run that was asked to stop, after its checkpoint is on disk."""
+    run.manager.wait_until_finished()
+    name = signal.Signals(run.stopped[0]).name
+    message = f"Stopped by {name} at step {done}; saved in {run.workdir}. The same command goes on from there."
+    raise Interrupted(message, 128 + run.stopped[0])
+
+
+def _restore_or_init(
+    workdir: Path, init: Callable[..., TrainState], shapes: TrainState, layout: TrainState, seed: int
+) -> tuple[TrainState, int]:
+    """The newest state on disk, or a fresh one that is born on its devices."""
+    wanted = checkpoints.shapes_of(shapes, layout)
+    if (workdir / "checkpoints").is_dir():
+        parts = {"model": wanted.pop("ema"), "training": wanted}
+        found = checkpoints.restore(workdir, parts, tell=say)
+        if found is not None:
+            step, restored = found
+            say(f"Going on from step {step} of {workdir}.")
+            return {**restored["training"], "ema": restored["model"]}, step
+    return jax.jit(init, out_shardings=layout)(jax.random.key(seed)), 0
+
+
+def _introduce(run_config: Config, corpus: Corpus, shapes: TrainState, workdir: Path) -> None:
+    """Says what is about to be trained, on what and where."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    train, valid = corpus.splits["train"], corpus.splits["valid"]
+    method = run_config.method["class"].partition(":")[2]
+    say(
+        f"{method}: {count:,} parameters, {run_config.num_steps} steps of {run_config.batch_size} sequences"
+        f" -> {workdir}"
+    )
+    say(
+        f"text: {len(train):,} training and {len(valid):,} validation sequences, {len(train.tokens):,} training "
+        f"tokens, vocabulary {corpus.tokenizer.vocab_size:,}, lengths up to {corpus.buckets}"
+    )
+    say(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})")

@@ -1,0 +1,207 @@
+"""A trained model: a method, its parameters and its tokenizer, with texts in and texts out."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from jtextdiff.core.randomness import keys_for
+from jtextdiff.methods.method import Given, Method, nothing_given
+from jtextdiff.nets.functional import Params
+from jtextdiff.run.checkpoints import restore, shapes_of
+from jtextdiff.run.command import UserError, mistakes, say
+from jtextdiff.run.config import Config, build, override
+from jtextdiff.run.film import Film
+from jtextdiff.run.workdir import read_config
+from jtextdiff.text.batches import Batch
+from jtextdiff.text.tokenizers import MASK, Tokenizer
+
+ROWS = (1, 8, 64)
+"""Batches are padded to one of these, so that few programs are compiled; more samples run in turns."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """What `load` returns and what training samples from."""
+
+    method: Method
+    params: Params
+    tokenizer: Tokenizer
+    config: Config
+    step: int
+
+    def sample(
+        self,
+        num: int = 1,
+        *,
+        seed: int = 0,
+        template: str | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+        **sampler: Any,
+    ) -> list[str]:
+        """`num` texts. Text i depends on the seed and on i alone, not on how many are asked for.
+
+        `template` holds words that stay and a [MASK] for each word to be written. `steps=`, `name=` and the
+        other settings of the method's sampler may be given. `progress` is told how many are done.
+        """
+        tokens = self.sample_tokens(num, seed=seed, template=template, progress=progress, **sampler)
+        return [self.tokenizer.decode(row) for row in tokens]
+
+    def infill(self, template: str, num: int = 1, *, seed: int = 0, **sampler: Any) -> list[str]:
+        """`num` ways to write the [MASK]s of a template; its other words stay."""
+        return self.sample(num, seed=seed, template=template, **sampler)
+
+    def sample_tokens(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        template: str | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+        **sampler: Any,
+    ) -> Int[np.ndarray, "n l"]:
+        """The samples as ids, PAD after the end."""
+        method, key = self._with_sampler(sampler), jax.random.key(seed)
+        rows = []
+        for start, size in _turns(num):
+            given = self._given(template, size)
+            keys = keys_for(key, jnp.arange(start, start + size))
+            tokens = _sampler(method, False)(self.params, keys, given).tokens
+            rows.append(np.asarray(tokens)[: num - start])
+            progress(len(rows[-1]))
+        return np.concatenate(rows)
+
+    def film(self, num: int = 3, *, seed: int = 0, template: str | None = None, **sampler: Any) -> Film:
+        """The same samples as `sample` draws, with every state on the way."""
+        method = self._with_sampler(sampler)
+        size = next(rows for rows in ROWS if rows >= num) if num <= ROWS[-1] else num
+        keys = keys_for(jax.random.key(seed), jnp.arange(size))
+        result = _sampler(method, True)(self.params, keys, self._given(template, size))
+        path = np.concatenate([np.asarray(result.path), np.asarray(result.tokens)[None]])[:, :num]
+        length = np.maximum((np.asarray(result.tokens)[:num] != self.tokenizer.pad).sum(-1), 1)
+        spell = functools.cache(self._spell)
+        words = tuple(
+            tuple(tuple(spell(int(token)) for token in frame[row, : length[row]]) for frame in path)
+            for row in range(num)
+        )
+        times = tuple(1.0 - (i + 1) / (len(path) - 1) for i in range(len(path) - 1)) + (0.0,)
+        return Film(f"{type(self.method).__name__}, {len(path) - 1} steps", times, words)
+
+    def nll(self, texts: Sequence[str], *, seed: int = 0) -> list[float]:
+        """−log p of each text in nats, its end included: exact, or the bound that `method.bound` names.
+
+        Raises UserError for a text longer than the model was made for.
+        """
+        ids, values = self.tokenizer.encode(list(texts)), []
+        for start, size in _turns(len(texts)):
+            rows = [ids[min(start + i, len(ids) - 1)] for i in range(size)]
+            key = jax.random.fold_in(jax.random.key(seed), start)
+            values.extend(np.asarray(_nll(self.method)(self.params, key, self._batch(rows))).tolist())
+        return values[: len(texts)]
+
+    def num_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, EOS included."""
+        return [len(row) + 1 for row in self.tokenizer.encode(list(texts))]
+
+    def _batch(self, rows: Sequence[Int[np.ndarray, "_"]]) -> Batch:
+        limit, language = self.method.language.length, self.method.language
+        tokens = np.full((len(rows), limit), language.pad, np.int32)
+        valid = np.zeros((len(rows), limit), bool)
+        for i, row in enumerate(rows):
+            if len(row) + 1 > limit:
+                raise UserError(
+                    f"A text of {len(row) + 1} tokens (its end counted) is longer than the {limit} that this "
+                    f"model was made for: {self.tokenizer.decode(row)[:60]!r}…"
+                )
+            tokens[i, : len(row) + 1] = [*row, language.eos]
+            valid[i, : len(row) + 1] = True
+        return Batch(tokens, valid, np.zeros_like(valid), {})
+
+    def _given(self, template: str | None, num: int) -> Given:
+        """What a template fixes, for `num` rows; nothing, without one. Raises UserError for a bad one."""
+        length = self.method.language.length
+        if template is None:
+            return nothing_given(num, length)
+        ids, fixed = self.tokenizer.encode_template(template)
+        if fixed.all():
+            raise UserError(f"The template {template!r} leaves nothing to write. Put {MASK} for each word to write.")
+        if len(ids) + 1 > length:
+            raise UserError(f"The template has {len(ids) + 1} tokens (its end counted); this model writes {length}.")
+        if self.tokenizer.unk is not None and (ids[fixed] == self.tokenizer.unk).any():
+            raise UserError(
+                f"The template holds words that the model does not know: {self.tokenizer.decode(ids)!r}. "
+                "A fixed word must be one of its vocabulary."
+            )
+        if self.method.prefix_only and fixed[np.argmin(fixed) :].any():
+            raise UserError(
+                f"{type(self.method).__name__} writes from left to right: fixed words can only stand at the start. "
+                "Use a diffusion model to fill a gap."
+            )
+        return _rows(ids, fixed, self.method, num)
+
+    def _with_sampler(self, settings: dict[str, Any]) -> Method:
+        """The method with settings of its sampler changed, checked like the command line's overrides."""
+        changed = [f"method.sampler.{name}={value}" for name, value in settings.items() if value is not None]
+        return build(override(self.config, changed).method) if changed else self.method
+
+    def _spell(self, token: int) -> str:
+        if token == self.tokenizer.pad or token == self.tokenizer.eos:
+            return "" if token == self.tokenizer.pad else "⏎"
+        return self.tokenizer.decode([token]).strip() or "␣"
+
+
+def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] = ()) -> Model:
+    """A trained model from its run directory; `at` is "latest", "best" or a step.
+
+    `overrides` such as "method.sampler.steps=50" change the stored config. Raises UserError if there is no
+    run, or none of its checkpoints can be read.
+    """
+    workdir = Path(run)
+    config = override(read_config(workdir), overrides)
+    method = build(config.method)
+    with mistakes(FileNotFoundError, ValueError):
+        tokenizer = Tokenizer.load(workdir / "tokenizer")
+    shapes = shapes_of(jax.eval_shape(method.init, jax.random.key(0)))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = shapes_of(shapes, jax.tree.map(lambda _: device, shapes))
+    found = restore(workdir, {"model": shapes}, at=at, tell=say)
+    if found is None:
+        raise UserError(f"There are no checkpoints in {workdir}/checkpoints yet. Let the training reach its first.")
+    step, parts = found
+    return Model(method=method, params=parts["model"], tokenizer=tokenizer, config=config, step=step)
+
+
+def _rows(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], method: Method, num: int) -> Given:
+    """A template, with its EOS, as a Given of `num` equal rows."""
+    language, size = method.language, len(ids) + 1
+    tokens = np.full((num, language.length), language.pad, np.int32)
+    held = np.zeros((num, language.length), bool)
+    tokens[:, : size - 1] = np.where(fixed, ids, language.pad)
+    tokens[:, size - 1] = language.eos
+    held[:, : size - 1] = fixed
+    held[:, size - 1] = not method.prefix_only
+    return Given(jnp.asarray(tokens), jnp.asarray(held), jnp.full(num, size, jnp.int32))
+
+
+def _turns(num: int) -> list[tuple[int, int]]:
+    """(first sample, rows) of each turn: full turns of the largest size, then one that just holds the rest."""
+    turns = []
+    for start in range(0, num, ROWS[-1]):
+        turns.append((start, next(rows for rows in ROWS if rows >= min(num - start, ROWS[-1]))))
+    return turns
+
+
+@functools.lru_cache(maxsize=8)
+def _sampler(method: Method, keep_path: bool) -> Callable[..., Any]:
+    return jax.jit(functools.partial(method.sample, keep_path=keep_path))
+
+
+@functools.lru_cache(maxsize=8)
+def _nll(method: Method) -> Callable[..., Array]:
+    return jax.jit(method.nll)

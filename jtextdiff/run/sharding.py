@@ -1,0 +1,85 @@
+"""Devices: one mesh, and one table that says how every array of a run lies on it."""
+
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jtextdiff.run.command import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+RULES: tuple[tuple[str, P], ...] = (
+    (r"(embedding)$", P("tensor", "fsdp")),
+    (r"(query|key|value|up|read|modulation)/kernel$", P("fsdp", "tensor")),
+    (r"(out|down)/kernel$", P("tensor", "fsdp")),
+    (r"(lift|lower)/kernel$", P("fsdp", None)),
+    (r"answer/kernel$", P("fsdp", "tensor")),
+    (r"(bias|scale)$", P()),
+)
+"""The first row whose pattern is found in an array's path wins. Optimiser moments and means end in the same
+paths as the parameters they belong to, so one table serves all. A dimension that does not divide is whole."""
+
+SMALL = 2**20
+"""Bytes up to which an array without a rule is simply copied to every device."""
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh of all devices; one of the sizes may be -1: whatever is left.
+
+    Raises UserError if the sizes do not multiply to the number of devices.
+    """
+    sizes, num = [data, fsdp, tensor], jax.device_count()
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) == 1 and known > 0 and num % known == 0:
+        sizes[sizes.index(-1)] = num // known
+    if -1 in sizes or int(np.prod(sizes)) != num:
+        raise UserError(
+            f"mesh data={data}, fsdp={fsdp}, tensor={tensor} does not fit {num} devices: "
+            "the sizes must multiply to that number, and one of them may be -1."
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def shardings(mesh: Mesh, tree: Any) -> Any:
+    """How each array of `tree` (arrays or their shapes) lies on the mesh.
+
+    Raises UserError for a large array that no rule matches.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _sharding(mesh, _name(path), leaf), tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch over all data-parallel devices."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def place(batch: Any, mesh: Mesh) -> Any:
+    """Puts a batch of this process's rows on its devices."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
+
+
+def _sharding(mesh: Mesh, name: str, leaf: Any) -> NamedSharding:
+    for pattern, partition in RULES:
+        if re.search(pattern, name):
+            return NamedSharding(mesh, _fitting(mesh, partition, leaf.shape))
+    if leaf.size * leaf.dtype.itemsize <= SMALL:
+        return NamedSharding(mesh, P())
+    raise UserError(f"No sharding rule matches {name!r} {leaf.shape}. Add a row to RULES in jtextdiff/run/sharding.py.")
+
+
+def _fitting(mesh: Mesh, partition: P, shape: tuple[int, ...]) -> P:
+    """The partition without the axes that do not divide their dimension."""
+    axes = [
+        axis if axis is not None and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(partition, shape, strict=False)
+    ]
+    return P(*axes)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)

@@ -1,0 +1,62 @@
+"""One training step: gradient, update, running mean. Pure, and the same for every method."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jtextdiff.methods.method import Method
+from jtextdiff.run.optim import AdamW
+from jtextdiff.text.batches import Batch
+
+TrainState = dict[str, Any]
+"""step [], params, ema (their running mean), opt (the optimiser's moments). No key: keys come from the step."""
+
+
+def init_state(method: Method, optim: AdamW, key: Key[Array, ""]) -> TrainState:
+    params = method.init(key)
+    return {
+        "step": jnp.zeros((), jnp.int32),
+        "params": params,
+        "ema": jax.tree.map(jnp.copy, params),
+        "opt": optim.init(params),
+    }
+
+
+def train_step(
+    method: Method, optim: AdamW, state: TrainState, root: Key[Array, ""], batch: Batch
+) -> tuple[TrainState, dict[str, Array]]:
+    """The state after one step, and the batch means of the loss and its terms, with the gradient's norm."""
+    key = jax.random.fold_in(root, state["step"])
+    gradient, metrics = _gradient(method, optim.accumulate, state["params"], key, batch)
+    params, opt = optim.update(gradient, state["opt"], state["params"])
+    ema = optim.average(state["ema"], params, state["step"])
+    metrics["gradient_norm"] = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
+    return {"step": state["step"] + 1, "params": params, "ema": ema, "opt": opt}, metrics
+
+
+def mean_loss(method: Method, params: Any, key: Key[Array, ""], batch: Batch) -> tuple[Array, dict[str, Array]]:
+    """The loss of a batch, and it with its terms as means over the batch."""
+    loss, terms = method.loss(params, key, batch)
+    means = {"loss": loss} | {name: term for name, term in terms.items()}
+    return loss.mean(), {name: jnp.mean(value) for name, value in means.items()}
+
+
+def _gradient(
+    method: Method, parts: int, params: Any, key: Key[Array, ""], batch: Batch
+) -> tuple[Any, dict[str, Array]]:
+    """The gradient of the mean loss; in `parts` microbatches, each with noise of its own, it is their mean."""
+    gradient = jax.grad(mean_loss, argnums=1, has_aux=True)
+    if parts == 1:
+        return gradient(method, params, key, batch)
+    micro = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+
+    def add(total: Any, inputs: tuple[Array, Batch]) -> tuple[Any, None]:
+        index, part = inputs
+        result = gradient(method, params, jax.random.fold_in(key, index), part)
+        return jax.tree.map(lambda old, new: old + new / parts, total, result), None
+
+    first = jax.tree.map(lambda leaf: leaf[0], micro)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, method, params, key, first))
+    return jax.lax.scan(add, zeros, (jnp.arange(parts), micro))[0]

@@ -1,0 +1,91 @@
+"""A run's directory: what lies where in runs/X, who may write to it, and what may change on resuming.
+
+config.json · tokenizer/ · checkpoints/ · metrics.jsonl · events (TensorBoard) · samples/STEP.txt · loss.png
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from jtextdiff.run.command import UserError
+from jtextdiff.run.config import Config, differences, from_json, to_json
+
+MAY_CHANGE = ("num_steps", "every", "mesh")
+"""The fields of a config that may differ when a run is resumed."""
+
+
+def default_workdir(config_path: str) -> Path:
+    """runs/X, or runs/X-preset for `configs/X.py:preset`."""
+    file, _, preset = config_path.partition(":")
+    return Path("runs") / (Path(file).stem + (f"-{preset}" if preset else ""))
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the run for one writer; the system lets go of it however the process ends.
+
+    Raises UserError if another process holds it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / "lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process is training in {workdir}. Wait for it, or give this run its own --workdir."
+            ) from None
+        yield
+
+
+def read_config(workdir: Path) -> Config:
+    """The config that a run was started with. Raises UserError if there is no run, or its file is damaged."""
+    file = workdir / "config.json"
+    if not file.is_file():
+        raise UserError(
+            f"There is no trained run in {workdir} ({file} is missing). "
+            f"Train one with: python -m jtextdiff.train --config configs/diffusion_lm.py --workdir {workdir}"
+        )
+    try:
+        return from_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} cannot be read as JSON: {error}") from None
+
+
+def agree(workdir: Path, config: Config) -> None:
+    """Keeps the config of a new run, or checks that an old one is resumed with the same.
+
+    Raises UserError naming the first field that differs and may not.
+    """
+    file = workdir / "config.json"
+    if file.is_file():
+        changed = differences(read_config(workdir), config, MAY_CHANGE)
+        if changed:
+            name, old, new = changed[0]
+            others = f" ({len(changed) - 1} more fields differ)" if len(changed) > 1 else ""
+            raise UserError(
+                f"{workdir} was started with {name} = {old!r}, not {new!r}{others}. "
+                f"Only {', '.join(MAY_CHANGE)} may change on resuming; start anew with another --workdir."
+            )
+    write_whole(file, to_json(config))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a file so that it is there whole or not at all."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
+
+
+def truncate_metrics(file: Path, step: int) -> None:
+    """Drops the lines of metrics.jsonl after `step`, and a last line cut short by a crash."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    write_whole(file, "".join(kept))

@@ -1,0 +1,47 @@
+"""python -m jtextdiff.sample: writes texts with a trained model, one a line on stdout."""
+
+from collections.abc import Sequence
+
+from jtextdiff.run.command import Parser, UserError, add_checkpoint, main, sampler_overrides
+
+EXAMPLES = """examples:
+  python -m jtextdiff.sample --checkpoint runs/diffusion_lm --num 8
+  python -m jtextdiff.sample --checkpoint runs/diffusion_lm --steps 50 --sampler dpm_solver --seed 3
+  python -m jtextdiff.sample --checkpoint runs/diffusion_lm --template "The [MASK] [MASK] is near [MASK] ."
+
+Sample i depends on the seed and on i alone. With a template, every [MASK] is one word to write; the other
+words stay as they are.
+"""
+
+
+def parser() -> Parser:
+    it = Parser(prog="python -m jtextdiff.sample", description="Writes texts with a trained model.", epilog=EXAMPLES)
+    add_checkpoint(it)
+    it.add_argument("--num", type=int, default=8, help="how many texts (default: 8)")
+    it.add_argument("--seed", type=int, default=0, help="the same seed gives the same texts (default: 0)")
+    it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
+    return it
+
+
+def command(arguments: Sequence[str]) -> None:
+    flags = parser().parse_args(arguments)
+    if flags.num < 1:
+        raise UserError(f"--num must be at least 1, got {flags.num}.")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from jtextdiff.run.model import load
+    from jtextdiff.run.report import one_line
+
+    model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("sampling", total=flags.num)
+        texts = model.sample(
+            flags.num, seed=flags.seed, template=flags.template, progress=lambda done: bar.advance(task, done)
+        )
+    for text in texts:
+        print(one_line(text))
+
+
+if __name__ == "__main__":
+    main(command)

@@ -1,0 +1,1 @@
+"""Strings to integers and back: tokenizers, corpora, batches, and the counting of words. No jax here."""

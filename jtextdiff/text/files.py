@@ -1,0 +1,150 @@
+"""Text files: .txt, .jsonl and .csv, alone or as the splits of a directory, to examples."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SUFFIXES = (".txt", ".jsonl", ".csv")
+SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+
+
+class Example(NamedTuple):
+    """One text and what is known of it: control name -> value."""
+
+    text: str
+    labels: dict[str, str]
+
+
+def find(path: Path) -> dict[str, Path]:
+    """The file of each split: {"train": file} for a file, by file name for a directory.
+
+    Raises FileNotFoundError for a path that does not exist, ValueError for one that is not text.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"text.path is {str(path)!r}, which does not exist; expected a .txt, .jsonl or .csv file, a "
+            "directory with train and valid in one of them, hub:NAME, package:NAME, or nothing for the "
+            "built-in grammar"
+        )
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise ValueError(f"text.path is {str(path)!r}; expected a file ending in .txt, .jsonl or .csv")
+        return {"train": path}
+    found: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        split = SPLITS.get(file.stem)
+        if split is None or file.suffix not in SUFFIXES:
+            continue
+        if split in found:
+            raise ValueError(
+                f"{path} holds both {found[split].name} and {file.name}: keep one file for {split}"
+            )
+        found[split] = file
+    if "train" not in found:
+        names = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
+        raise ValueError(
+            f"text.path is {str(path)!r}, which holds {names}; expected train.txt, train.jsonl or train.csv"
+        )
+    return found
+
+
+def parse(file: Path, column: str) -> list[Example]:
+    """The examples of a file, blank texts left out; `column` is the field of .jsonl and .csv with the text.
+
+    Raises ValueError, with file and line, for what cannot be read.
+    """
+    parsers = {".txt": _lines, ".jsonl": _json_lines, ".csv": _rows}
+    examples = [
+        example for example in parsers[file.suffix](file, _read(file), column) if example.text.strip()
+    ]
+    if not examples:
+        raise ValueError(f"{file} holds no text; expected at least one text that is not blank")
+    return examples
+
+
+def scalars(record: dict[str, Any], column: str) -> dict[str, str]:
+    """The labels of a record: its scalar fields but the text, and those of a nested `fields`; no nulls."""
+    nested = record.get("fields")
+    fields = {**record, **(nested if isinstance(nested, dict) else {})}
+    labels = {}
+    for name, value in fields.items():
+        if name != column and isinstance(value, str | int | float):
+            labels[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return labels
+
+
+def excerpt(text: str) -> str:
+    """The first 60 characters, quoted, for a message."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _read(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}; check its permissions") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{file}, line {line}: byte {data[error.start]:#04x} at offset {error.start} is not UTF-8; "
+            "convert the file, for example with iconv -t UTF-8"
+        ) from error
+
+
+def _lines(file: Path, content: str, column: str) -> Iterator[Example]:
+    del file, column
+    # Not splitlines: U+2028 and its like stand inside texts.
+    return (Example(line.removesuffix("\r"), {}) for line in content.split("\n"))
+
+
+def _json_lines(file: Path, content: str, column: str) -> Iterator[Example]:
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{file}, line {number}: not JSON ({error.msg}): {excerpt(line)}; expected one object a line"
+            ) from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{file}, line {number}: expected a JSON object, got {excerpt(line)}")
+        yield _example(file, number, record, column)
+
+
+def _rows(file: Path, content: str, column: str) -> Iterator[Example]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(content) + 1))  # a text may be longer than 128 KiB
+    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    start = 2  # the line a row begins on; a quoted text may run over several
+    try:
+        for record in reader:
+            if None in record or None in record.values():
+                header = list(reader.fieldnames or ())
+                raise ValueError(
+                    f"{file}, line {start}: the row does not have the {len(header)} columns of the header "
+                    f"({', '.join(header)}); quote texts with commas"
+                )
+            yield _example(file, start, record, column)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{file}, line {start}: not CSV ({error}); quote texts with '\"'") from error
+
+
+def _example(file: Path, number: int, record: dict[str, Any], column: str) -> Example:
+    text = record.get(column)
+    if text is None:
+        fields = ", ".join(map(str, record)) or "none"
+        raise ValueError(
+            f"{file}, line {number}: no field {column!r}; its fields are: {fields}; "
+            "set text.column to one of them"
+        )
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{file}, line {number}: field {column!r} is {excerpt(str(text))}, expected a string"
+        )
+    return Example(text, scalars(record, column))

@@ -1,0 +1,63 @@
+"""python -m jtextdiff.train: trains any method from its config, and goes on where an earlier run stopped."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jtextdiff.run.command import Parser, UserError, main
+
+EXAMPLES = """examples:
+  python -m jtextdiff.train --config configs/diffusion_lm.py
+  python -m jtextdiff.train --config configs/diffusion_lm.py --config.text.path=my_texts.txt --workdir runs/mine
+  python -m jtextdiff.train --config configs/autoregressive.py --config.num_steps=500 --config.method.trunk.width=64
+
+Every field of a config can be set with --config.FIELD=VALUE; the file itself says what they mean.
+Run the same command again to go on after a stop: only num_steps, every and mesh may differ.
+"""
+
+
+def parser() -> Parser:
+    it = Parser(prog="python -m jtextdiff.train", description="Trains a model.", epilog=EXAMPLES)
+    it.add_argument(
+        "--config", required=True, metavar="FILE[:PRESET]", help="a config, such as configs/diffusion_lm.py"
+    )
+    it.add_argument("--workdir", metavar="DIR", help="where the run lives (default: runs/NAME[-PRESET])")
+    return it
+
+
+def command(arguments: Sequence[str]) -> None:
+    flags, rest = parser().parse_known_args(arguments)
+    for text in rest:
+        if not text.startswith("--config."):
+            raise UserError(f"Unknown argument {text!r}. See python -m jtextdiff.train --help.")
+    from jtextdiff.run.config import load_config
+    from jtextdiff.run.loop import train
+    from jtextdiff.run.workdir import default_workdir, locked
+
+    config = load_config(flags.config, rest)
+    workdir = Path(flags.workdir) if flags.workdir else default_workdir(flags.config)
+    with locked(workdir), stop_signals() as stopped:
+        train(config, workdir, stopped)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second one is not waited for."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main(command)

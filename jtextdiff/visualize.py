@@ -1,0 +1,52 @@
+"""python -m jtextdiff.visualize: shows how sentences come out of noise, in the terminal, as PNG and as HTML."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jtextdiff.run.command import Parser, UserError, add_checkpoint, main, sampler_overrides, say
+
+EXAMPLES = """examples:
+  python -m jtextdiff.visualize --checkpoint runs/diffusion_lm
+  python -m jtextdiff.visualize --checkpoint runs/diffusion_lm --num 1 --steps 50 --out denoising
+  python -m jtextdiff.visualize --checkpoint runs/diffusion_lm --template "The [MASK] [MASK] is near [MASK] ."
+
+Plays the denoising in the terminal and writes OUT.png and OUT.html, one page with a slider that needs no network.
+"""
+
+
+def parser() -> Parser:
+    it = Parser(prog="python -m jtextdiff.visualize", description="Shows the denoising of sentences.", epilog=EXAMPLES)
+    add_checkpoint(it)
+    it.add_argument("--num", type=int, default=3, help="how many sentences (default: 3)")
+    it.add_argument("--seed", type=int, default=0, help="the same seed shows the same sentences as `sample`")
+    it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
+    it.add_argument("--frames", type=int, default=100, help="most frames to keep (default: 100)")
+    it.add_argument("--out", metavar="PATH", help="where the pictures go (default: DIR/denoising)")
+    return it
+
+
+def command(arguments: Sequence[str]) -> None:
+    flags = parser().parse_args(arguments)
+    if flags.num < 1 or flags.frames < 2:
+        raise UserError(f"--num must be at least 1 and --frames at least 2, got {flags.num} and {flags.frames}.")
+    from rich.console import Console
+
+    from jtextdiff.run.film import draw, play, thin
+    from jtextdiff.run.film_html import page
+    from jtextdiff.run.model import load
+    from jtextdiff.run.workdir import write_whole
+
+    model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
+    film = model.film(flags.num, seed=flags.seed, template=flags.template)
+    film = thin(film, min(flags.frames, len(film.times)))
+    play(film, Console(stderr=True))
+    out = Path(flags.out) if flags.out else Path(flags.checkpoint) / "denoising"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture, document = out.with_name(out.name + ".png"), out.with_name(out.name + ".html")
+    draw(film, picture)
+    write_whole(document, page(film))
+    say(f"{picture}\n{document}")
+
+
+if __name__ == "__main__":
+    main(command)
