@@ -113,15 +113,14 @@ def differences(old: Config, new: Config, ignored: Sequence[str]) -> list[tuple[
 
 def _parsed(define: Any, name: str, default: Any, arguments: Sequence[str]) -> Config:
     """Lets config_flags do the parsing, on flags of our own, and turns its complaints into a sentence."""
-    values = flags.FlagValues()
-    define(name, default, flag_values=values)
+    values, argv = flags.FlagValues(), ["jtextdiff", *arguments]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            rest = values(["jtextdiff", *arguments])
-    except UserError:
-        raise
+            define(name, default, flag_values=values, sys_argv=argv)
+            rest = values(argv)
     except (AttributeError, KeyError) as error:
-        raise UserError(f"Unknown field: {str(error.args[0] if error.args else error).strip()}") from None
+        name, *hint = str(error.args[0]).replace("\\n", "\n").replace("\\", "").splitlines()
+        raise UserError(". ".join([f"There is no field {name.replace(chr(39), '')!r}", *hint]).strip("'")) from None
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from None
     if rest[1:]:

@@ -58,9 +58,7 @@ def check(film: Film) -> None:
         )
     for index, frames in enumerate(film.words):
         if len(frames) != len(film.times):
-            raise ValueError(
-                f"sentence {index} has {len(frames)} frames for {len(film.times)} times; give one a time"
-            )
+            raise ValueError(f"sentence {index} has {len(frames)} frames for {len(film.times)} times; give one a time")
         if lengths := {len(frame) for frame in frames} - {len(frames[0])}:
             raise ValueError(
                 f"sentence {index} has frames of {len(frames[0])} and of {min(lengths)} positions; "
@@ -124,9 +122,7 @@ def settled(film: Film) -> Flags:
 def settled_share(film: Film) -> tuple[float, ...]:
     """The share of positions that are settled, over all sentences: [frame], in [0, 1], rising to 1."""
     starts = [start for sentence in settled_at(film) for start in sentence]
-    return tuple(
-        sum(start <= f for start in starts) / len(starts) if starts else 1.0 for f in range(len(film.times))
-    )
+    return tuple(sum(start <= f for start in starts) / len(starts) if starts else 1.0 for f in range(len(film.times)))
 
 
 def play(film: Film, console: Console, seconds: float = 6.0) -> None:

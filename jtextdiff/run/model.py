@@ -148,7 +148,7 @@ class Model:
     def _with_sampler(self, settings: dict[str, Any]) -> Method:
         """The method with settings of its sampler changed, checked like the command line's overrides."""
         changed = [f"method.sampler.{name}={value}" for name, value in settings.items() if value is not None]
-        return build(override(self.config, changed).method) if changed else self.method
+        return build(_overridden(self.config, changed).method) if changed else self.method
 
     def _spell(self, token: int) -> str:
         if token == self.tokenizer.pad or token == self.tokenizer.eos:
@@ -163,7 +163,7 @@ def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] 
     run, or none of its checkpoints can be read.
     """
     workdir = Path(run)
-    config = override(read_config(workdir), overrides)
+    config = _overridden(read_config(workdir), overrides)
     method = build(config.method)
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = Tokenizer.load(workdir / "tokenizer")
@@ -175,6 +175,15 @@ def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] 
         raise UserError(f"There are no checkpoints in {workdir}/checkpoints yet. Let the training reach its first.")
     step, parts = found
     return Model(method=method, params=parts["model"], tokenizer=tokenizer, config=config, step=step)
+
+
+def _overridden(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with overrides; a method without a sampler says so."""
+    asked = [text for text in overrides if text.startswith("method.sampler.")]
+    if asked and "sampler" not in config.method:
+        name = config.method["class"].partition(":")[2]
+        raise UserError(f"{name} has no sampler to set ({asked[0]}): it writes one token a step.")
+    return override(config, overrides)
 
 
 def _rows(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], method: Method, num: int) -> Given:

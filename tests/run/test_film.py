@@ -118,9 +118,7 @@ def test_malformed_films_are_refused(film: Film, message: str):
 def test_page_refers_to_nothing_outside_itself():
     text = page(FILM)
     assert text.count("http") == 1 and "http-equiv" in text
-    assert not re.search(
-        r"(src|href|action|srcset)\s*=|//|url\(|@import|import\(|fetch\(|XMLHttp|Socket", text
-    )
+    assert not re.search(r"(src|href|action|srcset)\s*=|//|url\(|@import|import\(|fetch\(|XMLHttp|Socket", text)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(", text)
 
 
