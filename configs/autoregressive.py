@@ -4,6 +4,7 @@ python -m jtextdiff.train --config configs/autoregressive.py
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.run.config import choose_preset, spec
@@ -21,7 +22,7 @@ def default() -> ConfigDict:
     c.text = spec(Text)
     c.method = spec(Autoregressive)
     c.optim = spec(AdamW)
-    c.warm_start = ConfigDict()
+    c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
     c.every = ConfigDict(dict(log=50, evaluate=500, sample=500, checkpoint=500))
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
     return c

@@ -5,6 +5,7 @@ python -m jtextdiff.train --config configs/diffusion_lm.py --config.text.path=my
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.run.config import choose_preset, spec
@@ -22,7 +23,7 @@ def default() -> ConfigDict:
     c.text = spec(Text)
     c.method = spec(DiffusionLM)
     c.optim = spec(AdamW)
-    c.warm_start = ConfigDict()
+    c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
     c.every = ConfigDict(dict(log=50, evaluate=500, sample=500, checkpoint=500))
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
     return c

@@ -38,8 +38,8 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from jtextdiff.run.loop import open_corpus
     from jtextdiff.run.model import load
+    from jtextdiff.run.prepare import open_corpus
     from jtextdiff.run.scores import report, score, table
     from jtextdiff.run.workdir import write_whole
 

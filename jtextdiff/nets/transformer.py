@@ -41,6 +41,11 @@ class Transformer:
                 f"width must divide into num_heads equal heads, got width={self.width}, "
                 f"num_heads={self.num_heads}. Try num_heads in {good}."
             )
+        if self.positions == "rotary" and self.width // self.num_heads % 2:
+            raise ValueError(
+                f"rotary positions turn channels in pairs: width/num_heads must be even, got "
+                f"{self.width}/{self.num_heads}. Choose another width or positions='learned'."
+            )
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}.")

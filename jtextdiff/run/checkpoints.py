@@ -21,11 +21,13 @@ logging.set_verbosity(logging.ERROR)  # orbax tells of every option it was given
 
 def open_checkpoints(workdir: Path) -> ocp.CheckpointManager:
     """The checkpoints of a run, for a writer; saving is asynchronous."""
-    policy = preservation.AnyPreservationPolicy(
-        [preservation.LatestN(2), preservation.BestN(get_metric_fn=lambda m: m["loss"], reverse=True, n=1)]
-    )
+    best = preservation.BestN(get_metric_fn=_valid_loss, reverse=True, n=1)
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policy, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        preservation_policy=preservation.AnyPreservationPolicy([preservation.LatestN(2), best]),
+        best_fn=_valid_loss,
+        best_mode="min",
+        cleanup_tmp_directories=True,
+        enable_async_checkpointing=True,
     )
     return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
 
@@ -87,12 +89,16 @@ def shapes_of(tree: Any, shardings: Any = None) -> Any:
     )
 
 
+def _valid_loss(metrics: dict[str, float]) -> float:
+    return metrics["loss"]
+
+
 def _reader(workdir: Path, parts: tuple[str, ...]) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         read_only=True,
         create=False,
         preservation_policy=preservation.PreserveAll(),
-        best_fn=lambda metrics: metrics["loss"],
+        best_fn=_valid_loss,
         best_mode="min",
     )
     directory = (workdir / "checkpoints").absolute()

@@ -1,6 +1,5 @@
 """The training loop: prepare, resume, and then step, report, evaluate, show, save until the last step."""
 
-import copy
 import functools
 import math
 import signal
@@ -11,19 +10,19 @@ from typing import Any
 
 import jax
 
-from jtextdiff.methods.method import Language, Method, Monitored
+from jtextdiff.methods.method import Method, Monitored
 from jtextdiff.run import checkpoints
-from jtextdiff.run.command import Interrupted, UserError, mistakes, say
-from jtextdiff.run.config import Config, build, spec
+from jtextdiff.run.command import Interrupted, UserError, say
+from jtextdiff.run.config import Config, build
 from jtextdiff.run.model import Model
+from jtextdiff.run.prepare import completed, introduce, open_corpus, restore_or_init
 from jtextdiff.run.report import Report
 from jtextdiff.run.sharding import make_mesh, place, shardings
 from jtextdiff.run.step import TrainState, init_state, mean_loss, train_step
-from jtextdiff.run.workdir import agree, read_config
+from jtextdiff.run.workdir import agree
 from jtextdiff.text.batches import Batch, batch_at, batches
-from jtextdiff.text.cache import folder_for
-from jtextdiff.text.corpora import Corpus, prepare
-from jtextdiff.text.tokenizers import Tokenizer
+from jtextdiff.text.cache import cache_root
+from jtextdiff.text.corpora import Corpus
 
 EVALUATED_ROWS = 512
 SHOWN_SAMPLES = 8
@@ -34,7 +33,7 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
 
     `stopped` receives a signal's number when the run is asked to stop: it then saves and raises Interrupted.
     """
-    jax.config.update("jax_compilation_cache_dir", str(folder_for("", None).parent / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(cache_root() / "compiled"))
     corpus = open_corpus(config, workdir)
     config = completed(config, corpus, workdir)
     method, optim, mesh = build(config.method), build(config.optim), make_mesh(**config.mesh)
@@ -43,8 +42,8 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
     init = functools.partial(init_state, method, optim)
     shapes = jax.eval_shape(init, jax.random.key(0))
     layout = shardings(mesh, shapes)
-    _introduce(config, corpus, shapes, workdir)
-    state, start = _restore_or_init(workdir, init, shapes, layout, config.seed)
+    introduce(config, corpus, shapes, workdir)
+    state, start = restore_or_init(workdir, init, shapes, layout, config)
     if start >= config.num_steps:
         say(f"{workdir} has already reached step {start}. To train on: --config.num_steps=N with N above {start}.")
         return
@@ -64,36 +63,6 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
         )
         _walk(run, state, start)
     say(f"Done. Look at {workdir}/loss.png; sample with: python -m jtextdiff.sample --checkpoint {workdir}")
-
-
-def open_corpus(config: Config, workdir: Path) -> Corpus:
-    """The corpus of a config, with the tokenizer that the run already has, if it has one.
-
-    Raises UserError for whatever is wrong with the user's text.
-    """
-    kept = workdir / "tokenizer"
-    with mistakes(FileNotFoundError, ValueError):
-        tokenizer = Tokenizer.load(kept) if kept.is_dir() else None
-        return prepare(build(config.text), tokenizer=tokenizer, warn=lambda text: say(f"warning: {text}"))
-
-
-def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
-    """The config with what only now is known: the language, and the steps over which the rate decays."""
-    config = copy.deepcopy(config)
-    language = Language(
-        vocab_size=corpus.tokenizer.vocab_size,
-        mask=corpus.tokenizer.mask,
-        pad=corpus.tokenizer.pad,
-        eos=corpus.tokenizer.eos,
-        length=corpus.buckets[-1],
-        length_counts=corpus.length_counts,
-    )
-    with config.unlocked():
-        config.method.language = spec(Language, **vars(language))
-    if config.optim.decay_steps is None:
-        begun = (workdir / "config.json").is_file()
-        config.optim.decay_steps = read_config(workdir).optim.decay_steps if begun else config.num_steps
-    return config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,34 +171,3 @@ def _stop(run: _Run, done: int) -> None:
     name = signal.Signals(run.stopped[0]).name
     message = f"Stopped by {name} at step {done}; saved in {run.workdir}. The same command goes on from there."
     raise Interrupted(message, 128 + run.stopped[0])
-
-
-def _restore_or_init(
-    workdir: Path, init: Callable[..., TrainState], shapes: TrainState, layout: TrainState, seed: int
-) -> tuple[TrainState, int]:
-    """The newest state on disk, or a fresh one that is born on its devices."""
-    wanted = checkpoints.shapes_of(shapes, layout)
-    if (workdir / "checkpoints").is_dir():
-        parts = {"model": wanted.pop("ema"), "training": wanted}
-        found = checkpoints.restore(workdir, parts, tell=say)
-        if found is not None:
-            step, restored = found
-            say(f"Going on from step {step} of {workdir}.")
-            return {**restored["training"], "ema": restored["model"]}, step
-    return jax.jit(init, out_shardings=layout)(jax.random.key(seed)), 0
-
-
-def _introduce(run_config: Config, corpus: Corpus, shapes: TrainState, workdir: Path) -> None:
-    """Says what is about to be trained, on what and where."""
-    count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
-    train, valid = corpus.splits["train"], corpus.splits["valid"]
-    method = run_config.method["class"].partition(":")[2]
-    say(
-        f"{method}: {count:,} parameters, {run_config.num_steps} steps of {run_config.batch_size} sequences"
-        f" -> {workdir}"
-    )
-    say(
-        f"text: {len(train):,} training and {len(valid):,} validation sequences, {len(train.tokens):,} training "
-        f"tokens, vocabulary {corpus.tokenizer.vocab_size:,}, lengths up to {corpus.buckets}"
-    )
-    say(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})")

@@ -29,9 +29,7 @@ class _Plan(NamedTuple):
     lengths: NDArray[np.int64]
 
 
-def batch_at(
-    split: Split, step: int, *, batch_size: int, buckets: tuple[int, ...], pad: int, seed: int
-) -> Batch:
+def batch_at(split: Split, step: int, *, batch_size: int, buckets: tuple[int, ...], pad: int, seed: int) -> Batch:
     """The batch of a training step, [batch_size, one of buckets]: the same whenever and however often asked.
 
     An epoch takes every row once, in batches of one bucket's rows, except the remainder that fills no batch.

@@ -54,11 +54,15 @@ class Stored(NamedTuple):
     notes: list[str]
 
 
+def cache_root() -> Path:
+    """$JTEXTDIFF_CACHE or ~/.cache/jtextdiff."""
+    return Path(os.environ.get("JTEXTDIFF_CACHE") or Path.home() / ".cache" / "jtextdiff")
+
+
 def folder_for(key: str, cache: Path | None) -> Path:
     """The folder for `key`, below `cache`; where None, below $JTEXTDIFF_CACHE or ~/.cache/jtextdiff."""
-    default = os.environ.get("JTEXTDIFF_CACHE") or Path.home() / ".cache" / "jtextdiff"
     digest = hashlib.sha256(f"{_FORMAT} {key}".encode()).hexdigest()
-    return Path(cache or default) / digest[:32]
+    return (cache or cache_root()) / digest[:32]
 
 
 def store(

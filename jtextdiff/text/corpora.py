@@ -9,7 +9,7 @@ import numpy as np
 from jtextdiff.text.cache import Split as Split
 from jtextdiff.text.cache import Stored, folder_for, open_stored, store
 from jtextdiff.text.sources import Example, fingerprint, read
-from jtextdiff.text.tokenizers import BytePairs, Characters, Pretrained, Tokenizer, Words
+from jtextdiff.text.tokenizers import Pretrained, Tokenizer, named
 
 _MAX_VALUES = 256  # a column with more values is an id or a text, not a label
 _MAX_UNKNOWN = 0.01
@@ -20,17 +20,16 @@ _ENCODED_AT_ONCE = 10_000
 class Text:
     """What a config says of its text.
 
-    `path`, `labels`, `column`: see `sources.read`. `length`: tokens of the longest text kept, EOS included.
-    `buckets`: how many lengths batches come in. `seed`: of the order of batches.
+    `path`, `labels`, `column`: see `sources.read`. `tokenizer`: see `tokenizers.named`. `length`: tokens of the longest text kept, EOS included.
+    `buckets`: how many lengths batches come in.
     """
 
     path: str | None = None
     length: int = 64
-    tokenizer: Words | Characters | BytePairs | Pretrained = Words()
+    tokenizer: str = "words"
     labels: str = ""
     column: str = "text"
     buckets: int = 3
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,9 +67,10 @@ def prepare(
             f"text.length is {text.length} and text.buckets {text.buckets}; expected a length of at least 2, "
             "EOS included, and at least 1 bucket"
         )
-    if tokenizer is None and isinstance(text.tokenizer, Pretrained):
-        tokenizer = text.tokenizer.train()
-    spelled = repr(text.tokenizer) if tokenizer is None else tokenizer.fingerprint()
+    chosen = named(text.tokenizer)
+    if tokenizer is None and isinstance(chosen, Pretrained):
+        tokenizer = chosen.train()
+    spelled = repr(chosen) if tokenizer is None else tokenizer.fingerprint()
     key = repr((fingerprint(text.path), spelled, text.length, text.labels, text.column))
     folder = folder_for(key, cache)
     stored = open_stored(folder)
@@ -114,7 +114,7 @@ def _tokenise(
 ) -> tuple[Tokenizer, dict[str, list[tuple[np.ndarray, Example]]], dict[str, tuple[str, ...]], list[str]]:
     """(tokenizer, split -> (ids with EOS, example) of the texts kept, label values, notes)."""
     examples = read(text.path, column=text.column, labels=text.labels)
-    tokenizer = tokenizer or text.tokenizer.train(example.text for example in examples["train"])
+    tokenizer = tokenizer or named(text.tokenizer).train(example.text for example in examples["train"])
     values, notes = _label_values(examples)
     kept: dict[str, list[tuple[np.ndarray, Example]]] = {}
     dropped: list[int] = []
@@ -156,24 +156,20 @@ def _label_values(examples: dict[str, list[Example]]) -> tuple[dict[str, tuple[s
     for name in sorted(set().union(*every)):
         found = {labels.get(name, "none") for labels in every}
         if len(found) > _MAX_VALUES:
-            notes.append(
-                f"the column {name!r} has {len(found)} values, more than {_MAX_VALUES}: not used as a label"
-            )
+            notes.append(f"the column {name!r} has {len(found)} values, more than {_MAX_VALUES}: not used as a label")
             continue
         values[name] = (*sorted(found - {"none"}), *sorted(found & {"none"}))
     return values, notes
 
 
-def _unknown(
-    text: Text, tokenizer: Tokenizer, kept: dict[str, list[tuple[np.ndarray, Example]]]
-) -> list[str]:
+def _unknown(text: Text, tokenizer: Tokenizer, kept: dict[str, list[tuple[np.ndarray, Example]]]) -> list[str]:
     """A warning for each split with more than 1 % unknown tokens, EOS not counted."""
     notes = []
     for split, rows in kept.items():
         ids = np.concatenate([row for row, _ in rows])
         share = 0.0 if tokenizer.unk is None else float(np.mean(ids[ids != tokenizer.eos] == tokenizer.unk))
         if share > _MAX_UNKNOWN:
-            trained = isinstance(text.tokenizer, Words | Characters)
-            remedy = "lower text.tokenizer.min_count" if trained else "choose another text.tokenizer"
-            notes.append(f"{share:.1%} of the tokens of {split} are unknown to the tokenizer; {remedy}")
+            counted = text.tokenizer.startswith(("words", "characters"))
+            remedy = f"lower N in text.tokenizer={text.tokenizer.split(':')[0]}:N" if counted else "choose another"
+            notes.append(f"{share:.1%} of the tokens of {split} are unknown to the tokenizer {text.tokenizer}; {remedy}")
     return notes

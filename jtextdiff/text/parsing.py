@@ -38,23 +38,21 @@ class Chart:
             self.found[key] = [
                 (end, (rule, *steps))
                 for rule in self.openings[symbol].get(word, ())
-                for end, steps in self._match(rule, 0, start)
+                for end, steps in self._match(rule.body, start)
             ]
         return self.found[key]
 
-    def _match(self, rule: Rule, position: int, start: int) -> Iterator[tuple[int, Steps]]:
-        """All (end, steps) of the body of `rule` from `position` on."""
-        for position in range(position, len(rule.body)):  # noqa: B020
-            item = rule.body[position]
-            if isinstance(item, int):
-                for middle, left in self.spans(item, start):
-                    for end, right in self._match(rule, position + 1, middle):
-                        yield end, left + right
-                return
-            if start == len(self.words) or self.words[start] != item.text:
-                return
-            start += 1
-        yield start, ()
+    def _match(self, body: Sequence[Word | int], start: int) -> Iterator[tuple[int, Steps]]:
+        """All (end, steps) of the items of `body`, one after the other, from `start` on."""
+        if not body:
+            yield start, ()
+        elif isinstance(item := body[0], Word):
+            if start < len(self.words) and self.words[start] == item.text:
+                yield from self._match(body[1:], start + 1)
+        else:
+            for middle, left in self.spans(item, start):
+                for end, right in self._match(body[1:], middle):
+                    yield end, left + right
 
 
 def derivations(openings: Openings, words: Sequence[str]) -> list[Steps]:

@@ -34,10 +34,10 @@ register
 mood
   4: <plan positive> {sentiment=positive}
   3: <plan negative> {sentiment=negative}
-  3: <plan neutral judged> {sentiment=neutral}
+  4: <plan neutral judged> {sentiment=neutral}
 plan
   1: <size food> | <size price> | <size near> | <size area> | <size family food> | <size family price>
-  4: <size food price>
+  7: <size food price>
   2: <size food near> | <size food area> | <size price near> | <size price area>
   1: <size food price near> | <size food price area> | <size near area> | <size family food near>
 size
@@ -46,13 +46,13 @@ size
 whole
   <opening> <rest>
 rest
-  [judged] 80: <end>
+  [judged] 90: <end>
   [-food] 2: . <sentence on:food> <rest food>
-  [-price] 7: . <sentence on:price> <rest price>
-  [-rating] 5: . <sentence on:rating> <rest rating judged>
+  [-price] 9: . <sentence on:price> <rest price>
+  [-rating] 9: . <sentence on:rating> <rest rating judged>
   [-area] 2: . <sentence on:area> <rest area>
   [-near] 2: . <sentence on:near> <rest near>
-  [-family] 5: . <sentence on:family> <rest family>
+  [-family] 6: . <sentence on:family> <rest family>
   [-near -area] 1: . <sentence on:site> <rest near area>
   [-opinion -neutral] 20: . <sentence on:opinion> <rest opinion judged>
   [-opinion -rating -neutral] 3: . <sentence on:contrast> <rest opinion rating judged>
@@ -109,14 +109,15 @@ clause
   [on:near] <itis> <placed> <by> <landmark>
   [on:site] <itis> <district> , <by> <landmark>
   [on:food] <it> <serve> <fare>
-  [on:price] 1: <itis> <cost>
-  [on:price] 2: <its> prices <be -sg> <level>
-  [on:price cap] 3: <meals> <costs> <amount>
+  [on:price] 2: <itis> <cost>
+  [on:price] 3: <its> prices <be -sg> <level>
+  [on:price cap] 6: <meals> <costs> <amount>
   [on:rating] 2: <it> <score>
   [on:rating cap] 1: <people> <rate> <them> <mark>
   [on:family] 1: <itis> <child>
   [on:family formal] 1: <it> <welcome> children {familyFriendly=yes} | <it> <discourage> children {familyFriendly=no}
-  [on:opinion] 9: <verdict>
+  [on:opinion] 7: <verdict>
+  [on:opinion cap] 3: <verdict_lead> , <verdict -cap>
   [on:opinion] 1: <verdict a:food> and <verdict a:service -cap> | <verdict a:service> and <verdict a:mood -cap>
   [on:opinion] 1: <verdict a:portions> and <verdict a:food -cap>
   [on:opinion] 1: <foil a:mood> , <but> <verdict a:food -cap> | <foil a:food> , <but> <verdict a:portions -cap>
@@ -146,8 +147,8 @@ judgement
   [-a:portions] <owner> <subject> <be sg> <praise>
   [a:portions] <owner> <subject> <be -sg> <praise>
 praise
-  2: <quality>
-  1: <degree> <quality>
+  3: <quality>
+  2: <degree> <quality>
 """
 
 _FIELDS = {

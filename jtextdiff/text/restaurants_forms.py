@@ -96,25 +96,22 @@ meals NOUN
 people NOUN
   [formal] Customers
   [casual] Folks
-degree ADV
-  [formal] consistently | truly | remarkably
-  [casual] really | pretty | so
 """
 
 TAGS = {
     word: tag
     for tag, words in {
-        "ADJ": "adjacent average bad close customer good great high historic less low more next old opposite other so-so"
-        " suitable top family-friendly kid-friendly such",
+        "ADJ": "adjacent average bad close good great high historic less low more next old opposite other"
+        " so-so suitable top family-friendly kid-friendly such",
         "ADP": "across as at beside between by down for from in like near of on out over round than to under up",
         "ADV": "about away highly just no not poorly right",
         "AUX": "was",
         "CCONJ": "and",
         "DET": "The a an the",
-        "NOUN": "art burbs bus canal castle cathedral centre children city clock corner dishes edge families food football"
-        " gallery ground grub hall hospital kids library marks middle museum office outskirts pool post prices"
-        " quarter railway rating reviews river riverside sea seafront star stars station stop stuff suburbs"
-        " swimming theatre tower town university",
+        "NOUN": "art burbs bus canal castle cathedral centre children city clock corner customer dishes edge"
+        " families food football gallery ground grub hall hospital kids library marks middle museum office"
+        " outskirts pool post prices quarter railway rating reviews river riverside sea seafront star"
+        " stars station stop stuff suburbs swimming theatre tower town university",
         "NUM": "1 3 5",
         "PRON": "It's There There's They're You it's they're you",
         "PROPN": "Barn Bridge Burger Café College Crown Grand Hotel Kingfisher Lake Mercer Milano Park Queen Street"

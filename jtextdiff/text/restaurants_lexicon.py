@@ -137,22 +137,32 @@ quality ADJ
   [positive casual] great | brilliant | fantastic | lovely | ace
   [negative formal] disappointing | poor | mediocre | unsatisfactory | inferior
   [negative casual] awful | rubbish | terrible | lousy | naff
-  [positive formal a:food] delicious | flavourful
-  [positive casual a:food] tasty | yummy
-  [negative formal a:food] bland | tasteless
-  [negative casual a:food] soggy | greasy
-  [positive formal a:service] attentive | prompt
-  [positive casual a:service] speedy | friendly
-  [negative formal a:service] slow | inattentive
-  [negative casual a:service] sloppy | rude
-  [positive formal a:mood] 2: delightful | charming
-  [positive casual a:mood] 2: fun | relaxed
-  [negative formal a:mood] 2: oppressive | dreary
-  [negative casual a:mood] 2: dull | grim
-  [positive formal a:portions] 2: generous | plentiful
-  [positive casual a:portions] 2: huge | massive
-  [negative formal a:portions] 2: inadequate | insufficient
-  [negative casual a:portions] 2: tiny | stingy
+  [positive formal a:food] 2: delicious
+  [positive casual a:food] 2: tasty
+  [negative formal a:food] 2: bland
+  [negative casual a:food] 2: greasy
+  [positive formal a:service] 2: attentive
+  [positive casual a:service] 2: speedy
+  [negative formal a:service] 2: slow
+  [negative casual a:service] 2: rude
+  [positive formal a:mood] 3: delightful | charming
+  [positive casual a:mood] 3: fun | relaxed
+  [negative formal a:mood] 3: oppressive | dreary
+  [negative casual a:mood] 3: dull | grim
+  [positive formal a:portions] 3: generous | plentiful
+  [positive casual a:portions] 3: huge | massive
+  [negative formal a:portions] 3: inadequate | insufficient
+  [negative casual a:portions] 3: tiny | stingy
+degree ADV
+  [positive formal] consistently | truly
+  [negative formal] rather | regrettably
+  [positive casual] really | super
+  [negative casual] pretty | plain
+verdict_lead ADV
+  [positive formal] Fortunately
+  [negative formal] Unfortunately
+  [positive casual] Luckily
+  [negative casual] Sadly
 """
 
 LEXICON = "\n".join([_names(), _landmarks(), _cuisines(), _HOUSES, _PRICES, _RATINGS, _JUDGEMENTS])

@@ -75,9 +75,7 @@ def read(text: str, tags: Mapping[str, str]) -> dict[str, list[Schema]]:
             symbol, _, default = line.strip().partition(" ")
             schemas.setdefault(symbol, [])
         elif not symbol:
-            raise ValueError(
-                f"alternative {line.strip()!r} stands before any symbol; begin with a symbol's name"
-            )
+            raise ValueError(f"alternative {line.strip()!r} stands before any symbol; begin with a symbol's name")
         else:
             schemas[symbol] += _read_line(line.strip(), default, tags)
     return schemas
@@ -88,9 +86,7 @@ def _read_line(line: str, default: str, tags: Mapping[str, str]) -> list[Schema]
     assert match is not None  # every part of the pattern is optional
     needs, bars = signed((match["when"] or "").split())
     weight = float(match["weight"] or 1)
-    return [
-        Schema(needs, bars, weight, *_read_body(body, default, tags)) for body in match["bodies"].split(" | ")
-    ]
+    return [Schema(needs, bars, weight, *_read_body(body, default, tags)) for body in match["bodies"].split(" | ")]
 
 
 def _read_body(
@@ -109,9 +105,7 @@ def _read_body(
             word, _, tag = written.partition("/")
             tag = tag or default or tags.get(word, "")
             if not tag:
-                raise ValueError(
-                    f"word {word!r} in {text!r} has no tag; write {word}/TAG or add it to the table"
-                )
+                raise ValueError(f"word {word!r} in {text!r} has no tag; write {word}/TAG or add it to the table")
             body.append(Word(word, tag))
     return tuple(body), tuple(sets)
 
@@ -164,15 +158,12 @@ class _Expansion:
             self.index[symbol, env] = len(self.labels) - 1
         index = self.index[symbol, env]
         if index is None:
-            raise ValueError(
-                f"<{symbol}> with the values {sorted(env)} contains itself; a grammar must be finite"
-            )
+            raise ValueError(f"<{symbol}> with the values {sorted(env)} contains itself; a grammar must be finite")
         return index
 
     def _children(self, schema: Schema, env: frozenset[str]) -> tuple[Word | int, ...]:
         return tuple(
-            item if isinstance(item, Word) else self.visit(item.symbol, self._seen(env, item))
-            for item in schema.body
+            item if isinstance(item, Word) else self.visit(item.symbol, self._seen(env, item)) for item in schema.body
         )
 
     def _seen(self, env: frozenset[str], call: Call) -> frozenset[str]:

@@ -72,9 +72,7 @@ def parse_labels(spec: str) -> dict[str, tuple[str, dict[str, str]]]:
             )
         column, control = match[1].strip(), match[2].strip()
         if column in rules or control in (taken for taken, _ in rules.values()):
-            raise ValueError(
-                f"text.labels has {part!r}, whose column or control stands there twice; name each once"
-            )
+            raise ValueError(f"text.labels has {part!r}, whose column or control stands there twice; name each once")
         rules[column] = (control, {value.strip(): word.strip() for value, word in words})
     return rules
 
@@ -85,13 +83,10 @@ def _relabel(splits: Splits, rules: dict[str, tuple[str, dict[str, str]]]) -> Sp
     for column, (control, _) in rules.items():
         if column not in columns:
             raise ValueError(
-                f"text.labels names the column {column!r}; the text has: "
-                f"{', '.join(sorted(columns)) or 'none'}"
+                f"text.labels names the column {column!r}; the text has: {', '.join(sorted(columns)) or 'none'}"
             )
         if control in columns - set(rules):
-            raise ValueError(
-                f"text.labels calls {column!r} {control!r}, which is a column already; choose another"
-            )
+            raise ValueError(f"text.labels calls {column!r} {control!r}, which is a column already; choose another")
 
     def renamed(column: str, value: str) -> tuple[str, str]:
         control, words = rules.get(column, (column, {}))
@@ -111,9 +106,7 @@ def _hold_out(examples: Sequence[Example]) -> Splits:
     """train and valid of examples that came without valid."""
     places = {text: _place(text) for text in {example.text for example in examples}}
     if len(places) < 2:
-        raise ValueError(
-            "the source holds one text only; expected two at least: one to train on, one to validate"
-        )
+        raise ValueError("the source holds one text only; expected two at least: one to train on, one to validate")
     # A source too small for 5 % still has a text to validate on.
     share = max(_VALID_SHARE, min(places.values()))
     share = min(share, max(places.values()) - 1e-12)
@@ -143,9 +136,7 @@ def _hub(name: str, column: str) -> Splits:
         examples = [Example(row[column], scalars(row, column)) for row in rows if row[column]]
         splits[split] = [example for example in examples if example.text.strip()]
     if not splits.get("train"):
-        raise ValueError(
-            f"hub:{name} has the splits {', '.join(loaded) or 'none'}; expected a train, with text"
-        )
+        raise ValueError(f"hub:{name} has the splits {', '.join(loaded) or 'none'}; expected a train, with text")
     return splits
 
 

@@ -59,7 +59,7 @@ class BytePairs:
 
         if self.vocab_size < 256 + len(SPECIALS):
             raise ValueError(
-                f"text.tokenizer.vocab_size is {self.vocab_size}; byte pairs need at least "
+                f"text.tokenizer is byte_pairs:{self.vocab_size}; byte pairs need at least "
                 f"{256 + len(SPECIALS)}: one id a byte and the specials"
             )
         backend = hf.Tokenizer(hf.models.BPE())
@@ -97,20 +97,41 @@ class Pretrained:
             given = transformers.AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
         except OSError as error:
             raise FileNotFoundError(
-                f"text.tokenizer.name is {self.name!r}: no such directory, and no Hugging Face model of that "
+                f"text.tokenizer is pretrained:{self.name}: no such directory, and no Hugging Face model of that "
                 f"name could be read ({str(error).splitlines()[0]}); give a directory with tokenizer.json "
                 "and tokenizer_config.json, or a model's name while online"
             ) from error
         backend = getattr(given, "backend_tokenizer", None)
         eos = given.sep_token_id if given.eos_token_id is None else given.eos_token_id
         if backend is None or eos is None:
-            missing = (
-                "fast tokenizer (tokenizer.json)" if backend is None else "end-of-text or separator token"
-            )
-            raise ValueError(f"text.tokenizer.name is {self.name!r}, which has no {missing}; choose another")
+            missing = "fast tokenizer (tokenizer.json)" if backend is None else "end-of-text or separator token"
+            raise ValueError(f"text.tokenizer is pretrained:{self.name}, which has no {missing}; choose another")
         pad = eos if given.pad_token_id is None else given.pad_token_id
         unk = None if given.unk_token_id in (pad, eos) else given.unk_token_id  # GPT-2 spells all three alike
         return wrap(backend, pad=pad, eos=eos, unk=unk, mask=given.mask_token_id, spaced=False)
+
+
+def named(spec: str) -> Words | Characters | BytePairs | Pretrained:
+    """What a config's `text.tokenizer` names: "words:10", "characters:2", "byte_pairs:8000", where the number may
+    be left out, or "pretrained:NAME".
+
+    Raises ValueError for another name, or a number that is none.
+    """
+    kind, _, value = spec.partition(":")
+    if kind == "pretrained" and value:
+        return Pretrained(name=value)
+    counted = {
+        "words": (Words, "min_count"),
+        "characters": (Characters, "min_count"),
+        "byte_pairs": (BytePairs, "vocab_size"),
+    }
+    if kind not in counted or not (value.isdigit() or spec == kind):
+        raise ValueError(
+            f"text.tokenizer is {spec!r}; expected words:N or characters:N (seen at least N times), "
+            "byte_pairs:N (N ids), or pretrained:NAME"
+        )
+    make, field = counted[kind]
+    return make(**{field: int(value)} if value else {})
 
 
 def _count(texts: Iterable[str], split: Any, decoder: Any, *, min_count: int, spaced: bool) -> Tokenizer:
@@ -127,7 +148,6 @@ def _count(texts: Iterable[str], split: Any, decoder: Any, *, min_count: int, sp
     backend.train_from_iterator(texts, trainer=trainer)
     if backend.get_vocab_size() == len(SPECIALS):
         raise ValueError(
-            f"no token of the training texts occurs {min_count} times; lower text.tokenizer.min_count "
-            "or give more text"
+            f"no token of the training texts occurs {min_count} times; lower the number in text.tokenizer or give more text"
         )
     return wrap(backend, pad=0, eos=1, unk=2, mask=None, spaced=spaced)

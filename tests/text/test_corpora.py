@@ -10,7 +10,7 @@ from jtextdiff.text import corpora
 from jtextdiff.text.cache import store
 from jtextdiff.text.corpora import Text, choose_buckets, prepare
 from jtextdiff.text.sources import Example
-from jtextdiff.text.tokenizers import BytePairs, Characters, Words
+from jtextdiff.text.tokenizers import BytePairs, Characters
 
 TRAIN = [{"text": " ".join(["word"] * n), "fields": {"size": f"size{n % 3}"}} for n in range(1, 31)]
 VALID = [{"text": "word word", "fields": {}}, {"text": "word " * 9, "fields": {"size": "size0"}}]
@@ -31,7 +31,7 @@ def _refuse(message):
 
 
 def _text(source, **fields):
-    return Text(path=str(source), tokenizer=Words(min_count=1), **fields)
+    return Text(path=str(source), tokenizer="words:1", **fields)
 
 
 def _same(one, other):
@@ -74,7 +74,7 @@ def test_no_path_is_the_grammar(source, monkeypatch):
     del source  # for its cache alone
     drawn = {"train": [Example("a b", {}), Example("b", {})], "valid": [Example("a", {})]}
     monkeypatch.setattr(corpora, "read", lambda *_, **__: drawn)
-    corpus = prepare(Text(tokenizer=Words(min_count=1)), warn=_refuse)
+    corpus = prepare(Text(tokenizer="words:1"), warn=_refuse)
     assert corpus.is_grammar and corpus.splits["train"].texts() == ["a b", "b"]
 
 
@@ -94,7 +94,7 @@ def test_a_cache_hit_equals_the_miss(source, monkeypatch):
     missed = prepare(_text(source), warn=_refuse)
     _forbid_reading(monkeypatch)
     _same(prepare(_text(source), warn=_refuse), missed)
-    rebucketed = prepare(_text(source, buckets=1, seed=3), warn=_refuse)  # neither changes what is stored
+    rebucketed = prepare(_text(source, buckets=1), warn=_refuse)  # does not change what is stored
     assert rebucketed.buckets == (64,) and len(rebucketed.length_counts) == 65
 
 
@@ -106,7 +106,7 @@ def test_whatever_changes_the_tokens_misses_the_cache(source):
     for number, text in enumerate(
         (
             _text(source, length=40),
-            Text(path=str(source), tokenizer=Words(min_count=2)),
+            Text(path=str(source), tokenizer="words:2"),
             _text(source, labels="size=s"),
         ),
         start=2,
@@ -184,7 +184,7 @@ def test_all_too_long_is_refused(source):
 
 @pytest.mark.parametrize(
     ("rare", "share", "remedy"),
-    [(2, "4.4%", "text.tokenizer.min_count"), (1, "2.2%", "text.tokenizer.min_count"), (0, None, "")],
+    [(2, "4.4%", "lower N in text.tokenizer=words:N"), (1, "2.2%", "lower N in text.tokenizer=words:N"), (0, None, "")],
 )
 def test_unknown_tokens_above_one_percent_are_said(source, rare, share, remedy):
     words = ["b"] * rare + ["a"] * (45 - rare)
@@ -192,7 +192,7 @@ def test_unknown_tokens_above_one_percent_are_said(source, rare, share, remedy):
     (source / "train.jsonl").unlink()
     (source / "valid.jsonl").write_text('{"text": "a"}', encoding="utf-8")
     notes = []
-    prepare(Text(path=str(source), tokenizer=Words(min_count=3)), warn=notes.append)
+    prepare(Text(path=str(source), tokenizer="words:3"), warn=notes.append)
     if share is None:
         assert notes == []
     else:

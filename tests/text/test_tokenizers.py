@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers as hf
 
-from jtextdiff.text.tokenizers import BytePairs, Characters, Pretrained, Tokenizer, Words
+from jtextdiff.text.tokenizers import BytePairs, Characters, Pretrained, Tokenizer, Words, named
 
 TEXTS = [
     "The Mill , a kid - friendly pub , is n't cheap : £ 20 .",
@@ -126,9 +126,9 @@ def test_byte_pairs_do_not_merge_across_chinese_characters():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Words(min_count=5), "no token of the training texts occurs 5 times; lower text.tokenizer.min_count"),
-        (Characters(min_count=50), "lower text.tokenizer.min_count"),
-        (BytePairs(vocab_size=100), "text.tokenizer.vocab_size is 100; byte pairs need at least 259"),
+        (Words(min_count=5), "no token of the training texts occurs 5 times; lower the number in text.tokenizer"),
+        (Characters(min_count=50), "lower the number in text.tokenizer"),
+        (BytePairs(vocab_size=100), "text.tokenizer is byte_pairs:100; byte pairs need at least 259"),
     ],
 )
 def test_untrainable_is_refused(config, message):
@@ -193,5 +193,25 @@ def test_pretrained_says_what_is_missing(tmp_path, monkeypatch):
     _bert(tmp_path, {"pad_token": "[PAD]"})
     with pytest.raises(ValueError, match="no end-of-text or separator token"):
         Pretrained(name=str(tmp_path)).train()
-    with pytest.raises(FileNotFoundError, match="text.tokenizer.name is '/nowhere/at/all'"):
+    with pytest.raises(FileNotFoundError, match="text.tokenizer is pretrained:/nowhere/at/all"):
         Pretrained(name="/nowhere/at/all").train()
+
+
+@pytest.mark.parametrize(
+    ("spec", "made"),
+    [
+        ("words", Words()),
+        ("words:3", Words(min_count=3)),
+        ("characters:1", Characters(min_count=1)),
+        ("byte_pairs:300", BytePairs(vocab_size=300)),
+        ("pretrained:some/name", Pretrained(name="some/name")),
+    ],
+)
+def test_a_tokenizer_is_named_with_its_number(spec: str, made: object) -> None:
+    assert named(spec) == made
+
+
+@pytest.mark.parametrize("spec", ["", "word", "words:", "words:many", "words:-1", "pretrained", "pretrained:"])
+def test_a_wrong_name_says_what_was_expected(spec: str) -> None:
+    with pytest.raises(ValueError, match="expected words:N"):
+        named(spec)

@@ -1,0 +1,88 @@
+"""Before the first step: the text, the completed config, and a state that is fresh, resumed or borrowed."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jtextdiff.methods.method import Language
+from jtextdiff.run import checkpoints
+from jtextdiff.run.command import UserError, mistakes, say
+from jtextdiff.run.config import Config, build, spec
+from jtextdiff.run.step import TrainState
+from jtextdiff.run.workdir import read_config
+from jtextdiff.text.corpora import Corpus, prepare
+from jtextdiff.text.tokenizers import Tokenizer
+
+
+def open_corpus(config: Config, workdir: Path) -> Corpus:
+    """The corpus of a config, with the tokenizer that the run, or the one it starts from, already has.
+
+    Raises UserError for whatever is wrong with the user's text.
+    """
+    homes = [workdir, *([Path(config.warm_start)] if config.warm_start else [])]
+    kept = next((home / "tokenizer" for home in homes if (home / "tokenizer").is_dir()), None)
+    with mistakes(FileNotFoundError, ValueError):
+        text, tokenizer = build(config.text), None if kept is None else Tokenizer.load(kept)
+        corpus = prepare(text, warn=lambda note: say(f"warning: {note}"))
+        if tokenizer is None or tokenizer.fingerprint() == corpus.tokenizer.fingerprint():
+            return corpus  # as a rule the text has not changed, and it need not be tokenised again
+        return prepare(text, tokenizer=tokenizer, warn=lambda note: None)
+
+
+def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
+    """The config with what only now is known: the language, and the steps over which the rate decays."""
+    config = copy.deepcopy(config)
+    language = Language(
+        vocab_size=corpus.tokenizer.vocab_size,
+        mask=corpus.tokenizer.mask,
+        pad=corpus.tokenizer.pad,
+        eos=corpus.tokenizer.eos,
+        length=corpus.buckets[-1],
+        length_counts=corpus.length_counts,
+    )
+    with config.unlocked():
+        config.method.language = spec(Language, **vars(language))
+    if config.optim.decay_steps is None:
+        begun = (workdir / "config.json").is_file()
+        config.optim.decay_steps = read_config(workdir).optim.decay_steps if begun else config.num_steps
+    return config
+
+
+def restore_or_init(
+    workdir: Path, init: Callable[..., TrainState], shapes: TrainState, layout: TrainState, config: Config
+) -> tuple[TrainState, int]:
+    """The newest state on disk and its step; or a fresh one, born on its devices, with the parameters of the run
+    that `config.warm_start` names."""
+    wanted = checkpoints.shapes_of(shapes, layout)
+    model, training = wanted["ema"], {name: part for name, part in wanted.items() if name != "ema"}
+    if (workdir / "checkpoints").is_dir():
+        found = checkpoints.restore(workdir, {"model": model, "training": training}, tell=say)
+        if found is not None:
+            step, parts = found
+            say(f"Going on from step {step} of {workdir}.")
+            return {**parts["training"], "ema": parts["model"]}, step
+    state = jax.jit(init, out_shardings=layout)(jax.random.key(config.seed))
+    if not config.warm_start:
+        return state, 0
+    found = checkpoints.restore(Path(config.warm_start), {"model": model}, tell=say)
+    if found is None:
+        raise UserError(f"warm_start: there are no checkpoints in {config.warm_start}.")
+    step, parts = found
+    say(f"Starting from the parameters of {config.warm_start} at step {step}.")
+    return {**state, "params": parts["model"], "ema": jax.tree.map(jnp.copy, parts["model"])}, 0
+
+
+def introduce(config: Config, corpus: Corpus, shapes: TrainState, workdir: Path) -> None:
+    """Says what is about to be trained, on what and where."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    train, valid = corpus.splits["train"], corpus.splits["valid"]
+    method = config.method["class"].partition(":")[2]
+    say(f"{method}: {count:,} parameters, {config.num_steps} steps of {config.batch_size} sequences -> {workdir}")
+    say(
+        f"text: {len(train):,} training and {len(valid):,} validation sequences, {len(train.tokens):,} training "
+        f"tokens, vocabulary {corpus.tokenizer.vocab_size:,}, lengths up to {corpus.buckets}"
+    )
+    say(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})")

@@ -1,0 +1,140 @@
+"""Autoregressive: its likelihood is a law over sentences, and its samples come from that law."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.core.randomness import keys_for
+from jtextdiff.methods.autoregressive import Autoregressive
+from jtextdiff.methods.method import Given, Language, Method, nothing_given
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.text.batches import Batch
+
+PAD, EOS, VOCAB, LENGTH = 0, 1, 4, 4
+METHOD = Autoregressive(
+    language=Language(vocab_size=VOCAB, mask=VOCAB, pad=PAD, eos=EOS, length=LENGTH, length_counts=(0, 1, 1, 1, 1)),
+    trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, causal=True, max_length=LENGTH),
+)
+LOSS, NLL = jax.jit(METHOD.loss), jax.jit(METHOD.nll)
+SAMPLE = jax.jit(METHOD.sample, static_argnames="keep_path")
+
+
+@pytest.fixture(scope="module")
+def params() -> dict:
+    """Larger than fresh ones, so that the law is far from uniform."""
+    return jax.tree.map(lambda leaf: 2.0 * leaf, METHOD.init(jax.random.key(0)))
+
+
+def batch(rows: list[list[int]]) -> Batch:
+    tokens, valid = np.full((len(rows), LENGTH), PAD, np.int32), np.zeros((len(rows), LENGTH), bool)
+    for row, words in enumerate(rows):
+        tokens[row, : len(words)], valid[row, : len(words)] = words, True
+    return Batch(tokens, valid, np.zeros_like(valid), {})
+
+
+ENDED = [
+    [*words, EOS]
+    for length in range(LENGTH)
+    for words in itertools.product([token for token in range(VOCAB) if token != EOS], repeat=length)
+]
+UNENDED = [list(words) for words in itertools.product([t for t in range(VOCAB) if t != EOS], repeat=LENGTH)]
+
+
+def probabilities(params: dict, rows: list[list[int]]) -> np.ndarray:
+    together = batch(ENDED + UNENDED)
+    found = np.exp(-np.asarray(NLL(params, jax.random.key(1), together), np.float64))
+    return found[: len(ENDED)] if rows is ENDED else found[len(ENDED) :]
+
+
+def keys(seed: int, num: int) -> jax.Array:
+    return keys_for(jax.random.key(seed), jnp.arange(num))
+
+
+def test_is_a_method() -> None:
+    assert isinstance(METHOD, Method)
+    assert METHOD.bound == "exact"
+    assert METHOD.prefix_only
+
+
+def test_probabilities_of_all_sentences_sum_to_one(params: dict) -> None:
+    """Those that end within the length, and those that have not ended there, are all there is."""
+    ended, rest = probabilities(params, ENDED).sum(), probabilities(params, UNENDED).sum()
+    assert ended < 1
+    assert ended == pytest.approx(1 - rest, abs=1e-5)
+    assert np.ptp(probabilities(params, ENDED)) > 0.01
+
+
+def test_samples_follow_the_law(params: dict) -> None:
+    """A sentence that ends early comes as often as its probability; at the last position EOS is forced."""
+    num = 4096
+    tokens = np.asarray(SAMPLE(params, keys(2, num), nothing_given(num, LENGTH)).tokens)
+    law = probabilities(params, ENDED)
+    rows = batch(ENDED).tokens
+    for sentence, words, probability in zip(ENDED, rows, law, strict=True):
+        if len(sentence) == LENGTH:  # forced: the probability of its words before EOS
+            continue
+        share = np.mean(np.all(tokens == words, axis=1))
+        assert abs(share - probability) <= 5 * np.sqrt(probability * (1 - probability) / num), sentence
+
+
+def test_loss_is_the_likelihood_a_token(params: dict) -> None:
+    rows = batch([[2, 3, 1], [3, 1], [2, 2, 3, 1]])
+    loss, terms = LOSS(params, jax.random.key(3), rows)
+    np.testing.assert_allclose(loss * rows.valid.sum(axis=1), NLL(params, jax.random.key(4), rows), rtol=1e-5)
+    np.testing.assert_array_equal(terms["cross_entropy"], loss)
+
+
+def test_loss_twice_with_one_key_is_identical(params: dict) -> None:
+    rows = batch([[2, 3, 1], [3, 1], [2, 2, 3, 1]])
+    one, other = (LOSS(params, jax.random.key(5), rows)[0] for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_padding_changes_nothing(params: dict) -> None:
+    rows = batch([[2, 3, 1], [3, 1], [2, 2, 3, 1]])
+    filled = rows._replace(tokens=np.where(rows.valid, rows.tokens, 3))
+    for function in (LOSS, NLL):
+        one, other = (jax.tree.leaves(function(params, jax.random.key(6), b))[0] for b in (rows, filled))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_sentence_ends_once_and_is_padded(params: dict) -> None:
+    tokens = np.asarray(SAMPLE(params, keys(7, 256), nothing_given(256, LENGTH)).tokens)
+    assert np.all(np.sum(tokens == EOS, axis=1) == 1)
+    after = np.cumsum(tokens == EOS, axis=1) - (tokens == EOS) > 0
+    assert np.all(tokens[after] == PAD)
+
+
+def test_a_prefix_is_kept(params: dict) -> None:
+    given = Given(
+        jnp.asarray([[2, 3, 0, 0], [3, 0, 0, 0]]),
+        jnp.asarray([[True, True, False, False], [True, False, False, False]]),
+        jnp.zeros(2, jnp.int32),
+    )
+    tokens = np.asarray(SAMPLE(params, keys(8, 2), given).tokens)
+    np.testing.assert_array_equal(tokens[0, :2], [2, 3])
+    assert tokens[1, 0] == 3
+
+
+def test_a_sample_depends_on_its_own_key_and_not_on_the_batch(params: dict) -> None:
+    eight = SAMPLE(params, keys(9, 8), nothing_given(8, LENGTH)).tokens
+    for row in (0, 5):
+        alone = SAMPLE(params, keys(9, 8)[row : row + 1], nothing_given(1, LENGTH)).tokens
+        np.testing.assert_array_equal(alone[0], eight[row])
+
+
+def test_the_path_is_kept_only_when_asked_for(params: dict) -> None:
+    plain = SAMPLE(params, keys(10, 4), nothing_given(4, LENGTH))
+    kept = SAMPLE(params, keys(10, 4), nothing_given(4, LENGTH), keep_path=True)
+    assert plain.path is None
+    assert kept.path.shape == (LENGTH, 4, LENGTH)
+    np.testing.assert_array_equal(kept.tokens, plain.tokens)
+    np.testing.assert_array_equal(kept.path[-1], kept.tokens)
+
+
+def test_a_trunk_that_sees_ahead_is_refused() -> None:
+    with pytest.raises(ValueError, match="causal"):
+        Autoregressive(trunk=Transformer(causal=False))

@@ -1,0 +1,142 @@
+"""The transformer: who sees whom, what padding and position may change, and where randomness comes from."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jtextdiff.nets.layers import dropout, rotate, sinusoid
+from jtextdiff.nets.transformer import Transformer, Trunk
+
+SMALL = Transformer(num_layers=2, width=16, num_heads=2, expansion=2, time_features=8, max_length=12)
+SHAPES = [
+    (positions, norm, time)
+    for positions in ("learned", "rotary", "relative")
+    for norm, time in (("pre", "add"), ("post", "add"), ("pre", "adaln"))
+] + [("rotary", "post", "adaln")]
+TIMES = jnp.asarray([10.0, 700.0])
+
+
+@functools.cache
+def trunk(positions: str = "rotary", norm: str = "pre", time: str = "add", causal: bool = False) -> Trunk:
+    """A trunk whose every parameter is random, so that nothing is hidden by a zero."""
+    shape = dataclasses.replace(SMALL, positions=positions, norm=norm, time=time, causal=causal)
+    made = Trunk(shape, timed=True, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(made)
+    leaves, tree = jax.tree.flatten(state)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return nnx.merge(graph, jax.tree.unflatten(tree, moved))
+
+
+@nnx.jit
+def apply(trunk: Trunk, x: jax.Array, valid: jax.Array | None) -> jax.Array:
+    return trunk(x, TIMES, valid=valid)
+
+
+def hidden(seed: int, length: int = 6) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), (2, length, SMALL.width))
+
+
+@nnx.jit
+def influence(trunk: Trunk, x: jax.Array) -> jax.Array:
+    """[query, key]: the size of the gradient of each output position by each input position, summed over rows."""
+    weights = jax.random.normal(jax.random.key(2), x.shape)
+    answer, pull = jax.vjp(lambda x: trunk(x, TIMES), x)
+    at = lambda query: pull(jnp.zeros_like(answer).at[:, query].set(weights[:, query]))[0]
+    return jnp.stack([jnp.sum(jnp.abs(at(query)), axis=(0, 2)) for query in range(x.shape[1])])
+
+
+@pytest.mark.parametrize(("positions", "norm", "time"), SHAPES)
+def test_causal_gradient_past_the_token_is_zero(positions: str, norm: str, time: str) -> None:
+    seen = np.asarray(influence(trunk(positions, norm, time, causal=True), hidden(3)))
+    assert np.all(seen[np.triu_indices(6, 1)] == 0.0)
+    assert np.all(seen[np.tril_indices(6)] > 0.0)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "relative"])
+def test_bidirectional_gradient_is_nowhere_zero(positions: str) -> None:
+    assert np.all(np.asarray(influence(trunk(positions), hidden(4))) > 0.0)
+
+
+@pytest.mark.parametrize(("positions", "norm", "time"), SHAPES)
+def test_padding_changes_nothing(positions: str, norm: str, time: str) -> None:
+    net, x = trunk(positions, norm, time), hidden(5)
+    valid = jnp.asarray([[True] * 4 + [False] * 2, [True] * 3 + [False] * 3])
+    answer = apply(net, x, valid)
+    other = apply(net, jnp.where(valid[..., None], x, 7.0 * hidden(6)), valid)
+    np.testing.assert_array_equal(answer[valid], other[valid])
+    longer = jnp.concatenate([x, hidden(7, 3)], axis=1)
+    padded = apply(net, longer, jnp.pad(valid, ((0, 0), (0, 3))))
+    np.testing.assert_allclose(padded[:, :6][valid], answer[valid], rtol=1e-4, atol=1e-5)
+    seen_by_all = apply(net, x, None)
+    assert float(jnp.max(jnp.abs(seen_by_all - answer)[valid])) > 1e-3
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "relative"])
+def test_order_matters(positions: str) -> None:
+    """Attention alone is blind to order; each kind of position is what lets it see."""
+    x = hidden(8)
+    swapped = apply(trunk(positions), x[:, ::-1], None)[:, ::-1]
+    assert float(jnp.max(jnp.abs(swapped - apply(trunk(positions), x, None)))) > 1e-3
+
+
+@pytest.mark.parametrize("time", ["add", "adaln"])
+def test_time_is_read_row_by_row(time: str) -> None:
+    x, net = hidden(9), trunk(time=time)
+    call = nnx.jit(lambda net, x, t: net(x, t))
+    one, other = call(net, x, TIMES), call(net, x, TIMES.at[1].set(300.0))
+    np.testing.assert_array_equal(one[0], other[0])
+    assert float(jnp.max(jnp.abs(one[1] - other[1]))) > 1e-3
+
+
+def test_no_key_no_randomness() -> None:
+    shape = dataclasses.replace(SMALL, num_layers=1, dropout=0.3)
+    wet, dry = (Trunk(s, timed=False, rngs=nnx.Rngs(0)) for s in (shape, dataclasses.replace(shape, dropout=0.0)))
+    call = nnx.jit(lambda net, x, key: net(x, key=key))
+    x = hidden(10)
+    np.testing.assert_array_equal(call(wet, x, None), call(dry, x, None))
+    np.testing.assert_array_equal(call(dry, x, jax.random.key(11)), call(dry, x, None))
+    drawn = [call(wet, x, jax.random.key(seed)) for seed in (12, 12, 13)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert float(jnp.max(jnp.abs(drawn[0] - drawn[2]))) > 1e-3
+
+
+def test_dropout_keeps_the_mean() -> None:
+    dropped = np.asarray(dropout(jnp.full(40_000, 3.0), 0.25, jax.random.key(14)))
+    np.testing.assert_allclose(np.unique(dropped), [0.0, 4.0], rtol=1e-6)
+    assert abs(dropped.mean() - 3.0) <= 5 * dropped.std() / np.sqrt(dropped.size)
+
+
+def test_rotary_products_depend_on_distance_alone() -> None:
+    query, key = jax.random.normal(jax.random.key(15), (2, 8))
+    at_every_place = lambda x: rotate(jnp.broadcast_to(x, (1, 1, 10, 8)))[0, 0]
+    products = np.asarray(at_every_place(query) @ at_every_place(key).T)
+    for distance in range(-9, 10):
+        diagonal = np.diagonal(products, distance)
+        np.testing.assert_allclose(diagonal, np.full_like(diagonal, diagonal[0]), atol=1e-5)
+    assert abs(products[0, 3] - products[3, 0]) > 1e-3
+    np.testing.assert_allclose(products[0, 0], query @ key, rtol=1e-5)
+
+
+def test_sinusoid_starts_at_frequency_one() -> None:
+    t = jnp.asarray([0.0, 1.0, 250.0])
+    found = np.asarray(sinusoid(t, 8))
+    np.testing.assert_allclose(found[0], [1, 1, 1, 1, 0, 0, 0, 0])
+    np.testing.assert_allclose(found[:, [0, 4]], np.stack([np.cos(t), np.sin(t)], axis=-1), atol=1e-5)
+    np.testing.assert_allclose(found[1, 5], np.sin(0.1), atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 5, 12])
+def test_shapes_pass_through(length: int) -> None:
+    assert apply(trunk("relative"), hidden(16, length), None).shape == (2, length, SMALL.width)
+
+
+@pytest.mark.parametrize("bad", [{"width": 15}, {"norm": "middle"}, {"positions": "absolute"}, {"time": "film"}])
+def test_impossible_shapes_are_refused(bad: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        dataclasses.replace(SMALL, **bad)

@@ -1,0 +1,154 @@
+"""Configuration: a dataclass survives the way out and back, and mistakes are answered with a sentence."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from jtextdiff.core.samplers import Sampler
+from jtextdiff.methods.autoregressive import Autoregressive
+from jtextdiff.methods.diffusion_lm import DiffusionLM
+from jtextdiff.methods.method import Language
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.run.command import UserError
+from jtextdiff.run.config import build, choose_preset, differences, from_json, load_config, override, spec, to_json
+from jtextdiff.run.optim import AdamW
+
+VALUES = [
+    AdamW(),
+    AdamW(clip=None, decay_steps=7),
+    Sampler(name="ddim", eta=0.3),
+    Autoregressive(),
+    DiffusionLM(
+        language=Language(vocab_size=5, length=3, length_counts=(0, 2, 1, 4)),
+        trunk=Transformer(num_layers=2, width=8, num_heads=2),
+        embed_norm=None,
+        sampler=Sampler(steps=3),
+    ),
+]
+CONFIG = '''"""A config of its own."""
+from ml_collections import ConfigDict
+from jtextdiff.run.config import choose_preset, spec
+from jtextdiff.run.optim import AdamW
+
+def get_config(preset=""):
+    return choose_preset(preset, {"": default, "paper": paper})()
+
+def default():
+    return ConfigDict(dict(seed=0, optim=spec(AdamW)))
+
+def paper():
+    config = default()
+    config.seed = 7
+    return config
+'''
+
+
+def fields(value: object) -> dict:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "own.py"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_spec_and_build_are_inverse(value: object) -> None:
+    assert build(spec(type(value), **fields(value))) == value
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_json_changes_nothing(value: object) -> None:
+    text = to_json(spec(type(value), **fields(value)))
+    assert build(from_json(text)) == value
+    assert to_json(from_json(text)) == text
+
+
+def test_defaults_are_the_dataclass_s_own() -> None:
+    assert build(spec(DiffusionLM)) == DiffusionLM()
+
+
+def test_spec_refuses_an_unknown_field() -> None:
+    with pytest.raises(TypeError, match="Did you mean 'warmup'"):
+        spec(AdamW, warmpu=3)
+
+
+def test_only_classes_of_the_library_are_built() -> None:
+    for stranger in ("subprocess:Popen", "jtextdiffx:Method", "os:system"):
+        with pytest.raises(UserError, match="only classes of jtextdiff"):
+            build(ConfigDict({"class": stranger}))
+    with pytest.raises(UserError, match="not a dataclass"):
+        build(ConfigDict({"class": "jtextdiff.run.config:spec"}))
+
+
+def test_what_a_dataclass_refuses_is_the_user_s_mistake() -> None:
+    with pytest.raises(UserError, match="ema must be in"):
+        build(spec(AdamW, ema=2.0))
+
+
+def test_overrides_have_the_field_s_type() -> None:
+    config = ConfigDict({"optim": spec(AdamW)})
+    changed = override(config, ["optim.peak=0.5", "optim.warmup=3", "optim.ema_warmup=false", "optim.decay=linear"])
+    made = build(changed.optim)
+    assert made == AdamW(peak=0.5, warmup=3, ema_warmup=False, decay="linear")
+    assert type(made.warmup) is int
+    assert build(config.optim) == AdamW(), "the original is left alone"
+
+
+@pytest.mark.parametrize("config", ["fresh", "stored"])
+def test_an_optional_field_is_set_and_unset(config: str) -> None:
+    one = ConfigDict({"optim": spec(AdamW, clip=None)})
+    one = one if config == "fresh" else from_json(to_json(one))
+    assert build(override(one, ["optim.clip=2.5"]).optim).clip == 2.5
+    assert build(override(one, ["optim.decay_steps=40"]).optim).decay_steps == 40
+
+
+@pytest.mark.parametrize("text", ["optim.warmup=fast", "optim.warmup=1.5", "optim.peak=high", "optim.ema_warmup=maybe"])
+def test_a_value_of_the_wrong_type_is_refused(text: str) -> None:
+    with pytest.raises(UserError):
+        override(ConfigDict({"optim": spec(AdamW)}), [text])
+
+
+@pytest.mark.parametrize("text", ["optim.warmpu=3", "optmi.warmup=3"])
+def test_an_unknown_field_is_answered_with_the_nearest(text: str) -> None:
+    with pytest.raises(UserError, match="(?i)did you mean.*(warmup|optim)"):
+        override(ConfigDict({"optim": spec(AdamW)}), [text])
+
+
+def test_an_override_needs_a_value() -> None:
+    with pytest.raises(UserError, match="FIELD=VALUE"):
+        override(ConfigDict({"optim": spec(AdamW)}), ["optim.peak"])
+
+
+def test_a_file_is_read_with_its_preset_and_overrides(file: str) -> None:
+    assert load_config(file).seed == 0
+    assert load_config(f"{file}:paper").seed == 7
+    assert build(load_config(f"{file}:paper", ["--config.optim.warmup=5"]).optim).warmup == 5
+
+
+def test_an_unknown_preset_is_answered_with_the_nearest(file: str) -> None:
+    with pytest.raises(UserError, match="Did you mean 'paper'"):
+        load_config(f"{file}:papre")
+    with pytest.raises(UserError, match="There are: base, large"):
+        choose_preset("nothing like it", {"": 1, "large": 2, "base": 3})
+
+
+def test_an_unknown_field_of_a_file_is_refused(file: str) -> None:
+    with pytest.raises(UserError, match="(?i)did you mean"):
+        load_config(file, ["--config.optim.paek=1.0"])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no config file .*none\.py"):
+        load_config(str(tmp_path / "none.py"))
+
+
+def test_differences_name_the_field() -> None:
+    old = ConfigDict({"num_steps": 10, "optim": spec(AdamW)})
+    new = override(old, ["optim.peak=0.5", "num_steps=20"])
+    assert differences(old, new, ignored=["num_steps"]) == [("optim.peak", AdamW().peak, 0.5)]
+    assert differences(old, old, ignored=[]) == []

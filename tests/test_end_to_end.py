@@ -1,0 +1,215 @@
+"""Whole runs through the command line, at toy size: every config learns, stops, resumes, samples and is scored."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+TOY = [
+    "--config.batch_size=16",
+    "--config.method.trunk.num_layers=1",
+    "--config.method.trunk.width=32",
+    "--config.text.tokenizer=words:1",
+    "--config.every.log=1",
+    "--config.every.evaluate=1000",
+    "--config.every.sample=1000",
+    "--config.every.checkpoint=1000",
+]
+TEXTS = [
+    f"The {name} is {price} ." for name in ("Mill", "Swan", "Oak", "Crown") for price in ("cheap", "dear", "small")
+]
+
+
+def run(module: str, *arguments: str, cwd: Path, timeout: int = 240) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"jtextdiff.{module}", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+
+
+def train(cwd: Path, workdir: str, steps: int, *more: str, config: str = "diffusion_lm") -> list[str]:
+    file = f"--config={ROOT}/configs/{config}.py"
+    return [file, f"--workdir={workdir}", "--config.text.path=texts.txt", f"--config.num_steps={steps}", *TOY, *more]
+
+
+def metrics(workdir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small text, where one Diffusion-LM has been trained for 12 steps in `whole`."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "texts.txt").write_text("\n".join(TEXTS * 20) + "\n")
+    done = run("train", *train(folder, "whole", 12), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_learns(config: str, place: Path) -> None:
+    done = run("train", *train(place, config, 60, config=config), cwd=place)
+    assert done.returncode == 0, done.stderr
+    losses = [row["loss"] for row in metrics(place / config) if "loss" in row]
+    assert np.mean(losses[-10:]) < 0.8 * losses[0]
+    assert done.stdout == ""
+    for name in ("config.json", "tokenizer", "checkpoints", "metrics.jsonl", "samples/60.txt", "loss.png"):
+        assert (place / config / name).exists(), name
+    texts = run("sample", f"--checkpoint={config}", "--num=2", cwd=place)
+    assert texts.returncode == 0 and len(texts.stdout.splitlines()) == 2, texts.stderr
+
+
+def test_resumed_equals_never_stopped(place: Path) -> None:
+    assert run("train", *train(place, "halves", 12, "--config.num_steps=5"), cwd=place).returncode == 0
+    again = run("train", *train(place, "halves", 12, "--config.optim.decay_steps=5"), cwd=place)
+    assert again.returncode == 0 and "Going on from step 5" in again.stderr, again.stderr
+    straight = run("train", *train(place, "straight", 12, "--config.optim.decay_steps=5"), cwd=place)
+    assert straight.returncode == 0
+    terms = ("step", "loss", "mse", "cross_entropy", "gradient_norm")
+    curves = [
+        [[row[name] for name in terms] for row in metrics(place / workdir) if "loss" in row]
+        for workdir in ("halves", "straight")
+    ]
+    assert curves[0] == curves[1] and len(curves[0]) == 12
+    samples = [run("sample", f"--checkpoint={name}", "--steps=5", cwd=place).stdout for name in ("halves", "straight")]
+    assert samples[0] == samples[1] != ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_saves_and_says_how_to_go_on(number: signal.Signals, place: Path) -> None:
+    workdir = f"stopped-{number.name}"
+    command = [sys.executable, "-m", "jtextdiff.train", *train(place, workdir, 100_000)]
+    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(place / workdir / "metrics.jsonl", process)
+        process.send_signal(number)
+        stderr = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert "Stopped by" in stderr and "goes on from there" in stderr
+    last = metrics(place / workdir)[-1]["step"]
+    assert (place / workdir / "checkpoints" / str(last)).is_dir()
+
+
+def test_kill_loses_no_checkpoint(place: Path) -> None:
+    more = ("--config.every.checkpoint=1",)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jtextdiff.train", *train(place, "killed", 100_000, *more)],
+        cwd=place,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(place / "killed" / "checkpoints" / "3", process)
+    process.kill()
+    process.wait()
+    texts = run("sample", "--checkpoint=killed", "--num=1", "--steps=2", cwd=place)
+    assert texts.returncode == 0, texts.stderr
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(place: Path) -> None:
+    more = ("--config.every.checkpoint=2",)
+    assert run("train", *train(place, "damaged", 4, *more), cwd=place).returncode == 0
+    for file in (place / "damaged" / "checkpoints" / "4").rglob("*"):
+        if file.is_file() and file.stat().st_size > 0:
+            file.write_bytes(b"")
+    texts = run("sample", "--checkpoint=damaged", "--num=1", "--steps=2", cwd=place)
+    assert texts.returncode == 0 and "step 4" in texts.stderr and "cannot be read" in texts.stderr, texts.stderr
+    again = run("train", *train(place, "damaged", 4, *more), cwd=place)
+    assert again.returncode == 0 and "Going on from step 2" in again.stderr, again.stderr
+    whole = run("sample", "--checkpoint=damaged", "--num=1", "--steps=2", cwd=place)
+    assert "cannot be read" not in whole.stderr and whole.returncode == 0
+
+
+def test_only_some_fields_may_change_on_resuming(place: Path) -> None:
+    done = run("train", *train(place, "whole", 12, "--config.method.embed_dim=8"), cwd=place)
+    assert done.returncode == 2
+    assert "method.embed_dim" in done.stderr and "64" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_second_writer_is_refused(place: Path) -> None:
+    command = [sys.executable, "-m", "jtextdiff.train", *train(place, "shared", 100_000)]
+    process = subprocess.Popen(command, cwd=place, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(place / "shared" / "lock", process)
+        done = run("train", *train(place, "shared", 100_000), cwd=place)
+    finally:
+        process.kill()
+        process.wait()
+    assert done.returncode == 2 and "Another process" in done.stderr
+
+
+def test_template_words_never_change(place: Path) -> None:
+    template = "The [MASK] is [MASK] ."
+    texts = run("sample", "--checkpoint=whole", "--num=3", "--steps=5", f"--template={template}", cwd=place)
+    assert texts.returncode == 0, texts.stderr
+    for line in texts.stdout.splitlines():
+        words = line.split(" ")
+        assert len(words) == 5 and [words[i] for i in (0, 2, 4)] == ["The", "is", "."]
+
+
+def test_evaluate_writes_what_the_contract_names(place: Path) -> None:
+    done = run("evaluate", "--checkpoint=whole", "--num=8", "--steps=3", "--out=scores.json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((place / "scores.json").read_text())
+    assert scores.keys() >= {"method", "step", "split", "seed", "num_samples", "sampler", "steps", "nfe", "metrics"}
+    for row in scores["metrics"].values():
+        assert row.keys() == {"value", "unit", "se", "n", "kind", "real_valid", "real_train"}
+
+
+def test_visualize_writes_both_pictures(place: Path) -> None:
+    done = run("visualize", "--checkpoint=whole", "--num=1", "--steps=4", "--out=film", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert (place / "film.png").stat().st_size > 0 and "<html" in (place / "film.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("train", "--config={root}/configs/diffusion_lm.py", "--config.method.num_stesp=3"), "num_steps"),
+        (("train", "--config={root}/configs/diffusion_lm.py:papre"), "preset"),
+        (("train", "--config={root}/configs/diffusion_lm.py", "--config.num_steps=abc"), "num_steps"),
+        (("train", "--config={root}/configs/diffusion_lm.py", "--config.text.path=absent.txt"), "absent.txt"),
+        (("train", "--config=absent.py"), "absent.py"),
+        (("train",), "--config"),
+        (("sample", "--checkpoint=absent"), "absent"),
+        (("sample", "--checkpoint=whole", "--num=0"), "--num"),
+        (("sample", "--checkpoint=whole", "--override=method.sampler.stesp=3"), "steps"),
+        (("sample", "--checkpoint=whole", "--template=no gap here"), "[MASK]"),
+        (("sample", "--checkpoint=whole", "--template=The [MASK] is hippopotamus ."), "does not know"),
+        (("evaluate", "--checkpoint=whole", "--split=dev"), "valid"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_two(arguments: tuple[str, ...], told: str, place: Path) -> None:
+    module, *rest = (text.format(root=ROOT) for text in arguments)
+    done = run(module, *rest, cwd=place)
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 3 and done.stdout == ""
+
+
+@pytest.mark.parametrize("module", ["train", "sample", "evaluate", "visualize"])
+def test_help_answers_at_once_and_without_jax(module: str, place: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", f"jtextdiff.{module}", "--help"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "example" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"jax", "flax", "numpy"}
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: int = 120) -> None:
+    """Waits until a file of a running process is there and not empty."""
+    end = time.monotonic() + seconds
+    while not (path.is_dir() or (path.exists() and (path.name == "lock" or path.stat().st_size))):
+        assert process.poll() is None, "the run ended before it was waited for"
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.05)
+
+
+def test_the_environment_is_left_alone() -> None:
+    assert "JTEXTDIFF_CACHE" in os.environ, "the tests must not write to the user's own cache"
