@@ -86,7 +86,9 @@ def test_imports_only_go_down(path: Path) -> None:
     if floor not in FORBIDDEN:
         return
     imported = modules(tree(path))
-    arrows = [f"{name(path)} → {above}" for above in (*FORBIDDEN[floor], *ENTRIES) if sees(imported, f"jtextdiff.{above}")]
+    arrows = [
+        f"{name(path)} → {above}" for above in (*FORBIDDEN[floor], *ENTRIES) if sees(imported, f"jtextdiff.{above}")
+    ]
     assert not arrows
 
 

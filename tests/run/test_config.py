@@ -100,7 +100,7 @@ def test_overrides_have_the_field_s_type() -> None:
 
 
 @pytest.mark.parametrize("config", ["fresh", "stored"])
-def test_an_optional_field_is_set_and_unset(config: str) -> None:
+def test_an_open_field_takes_a_value(config: str) -> None:
     one = ConfigDict({"optim": spec(AdamW, clip=None)})
     one = one if config == "fresh" else from_json(to_json(one))
     assert build(override(one, ["optim.clip=2.5"]).optim).clip == 2.5

@@ -1,0 +1,130 @@
+"""Diffusion-LM: samples keep what is given, have the length that was drawn, and depend on nothing but their own key."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.core.randomness import keys_for
+from jtextdiff.core.samplers import Sampler
+from jtextdiff.methods.diffusion_lm import DiffusionLM
+from jtextdiff.methods.method import Given, Language, nothing_given
+from jtextdiff.nets.transformer import Transformer
+
+PAD, EOS, VOCAB, LENGTH, DIM = 0, 1, 12, 8, 8
+LANGUAGE = Language(
+    vocab_size=VOCAB, mask=VOCAB, pad=PAD, eos=EOS, length=LENGTH, length_counts=(0, 0, 2, 3, 0, 1, 1, 0, 5)
+)
+MODERN = DiffusionLM(
+    language=LANGUAGE,
+    trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, time_features=8, max_length=LENGTH),
+    embed_dim=DIM,
+    num_steps=100,
+    bound_steps=4,
+    sampler=Sampler(steps=4),
+)
+PAPER = dataclasses.replace(
+    MODERN,
+    answers="vector",
+    cross_entropy=0.0,
+    mse=1.0,
+    rounding=1.0,
+    prior=1.0,
+    embed_norm=None,
+    self_conditioning=0.0,
+)
+METHODS = {"modern": MODERN, "paper": PAPER}
+
+
+@functools.cache
+def compiled(method: DiffusionLM, name: str) -> jax.stages.Wrapped:
+    return jax.jit(getattr(method, name), static_argnames="keep_path" if name == "sample" else None)
+
+
+@functools.cache
+def params(method: DiffusionLM) -> dict:
+    return method.init(jax.random.key(0))
+
+
+def keys(seed: int, num: int) -> jax.Array:
+    return keys_for(jax.random.key(seed), jnp.arange(num))
+
+
+def sample(method: DiffusionLM, seed: int, given: Given, **options: bool) -> np.ndarray:
+    return np.asarray(
+        compiled(method, "sample")(params(method), keys(seed, len(given.tokens)), given, **options).tokens
+    )
+
+
+@pytest.mark.parametrize("answers", ["modern", "paper"])
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver"])
+def test_fixed_words_stay_and_pad_follows_the_length(name: str, answers: str) -> None:
+    method = dataclasses.replace(METHODS[answers], sampler=Sampler(name=name, steps=3))
+    tokens = jnp.full((4, LENGTH), 7).at[:, 2].set(9)
+    fixed = jnp.zeros((4, LENGTH), bool).at[:, 1:3].set(True)
+    found = sample(method, 5, Given(tokens, fixed, jnp.asarray([3, 5, 8, 4])))
+    np.testing.assert_array_equal(found[:, 1:3], [[7, 9]] * 4)
+    for row, length in enumerate([3, 5, 8, 4]):
+        assert np.all(found[row, length:] == PAD)
+    assert found.min() >= 0
+    assert found.max() < VOCAB
+
+
+def test_lengths_are_drawn_from_the_fitted_law() -> None:
+    """A network that says word 5 everywhere shows the lengths that were drawn."""
+    num = 2048
+    weights = dict(params(MODERN))
+    weights["answer"] = {"kernel": 0.0 * weights["answer"]["kernel"], "bias": 100.0 * jax.nn.one_hot(5, VOCAB)}
+    found = np.asarray(compiled(MODERN, "sample")(weights, keys(6, num), nothing_given(num, LENGTH)).tokens)
+    lengths = np.sum(found == 5, axis=1)
+    np.testing.assert_array_equal(found, np.where(np.arange(LENGTH) < lengths[:, None], 5, PAD))
+    counts = np.asarray(LANGUAGE.length_counts) + 0.01 * (np.arange(LENGTH + 1) > 0)
+    for length, share in enumerate(counts / counts.sum()):
+        assert abs(np.mean(lengths == length) - share) <= 5 * np.sqrt(share * (1 - share) / num)
+
+
+def test_a_sample_depends_on_its_own_key_and_not_on_the_batch() -> None:
+    eight = sample(MODERN, 7, nothing_given(8, LENGTH))
+    alone = compiled(MODERN, "sample")(params(MODERN), keys(7, 8)[3:4], nothing_given(1, LENGTH)).tokens
+    np.testing.assert_array_equal(alone[0], eight[3])
+    other = nothing_given(8, LENGTH)._replace(length=jnp.asarray([0, 0, 0, 0, 2, 3, 5, 8]))
+    np.testing.assert_array_equal(sample(MODERN, 7, other)[:4], eight[:4])
+
+
+def test_the_path_is_kept_only_when_asked_for() -> None:
+    run = compiled(MODERN, "sample")
+    plain = run(params(MODERN), keys(8, 8), nothing_given(8, LENGTH))
+    kept = run(params(MODERN), keys(8, 8), nothing_given(8, LENGTH), keep_path=True)
+    assert plain.path is None
+    assert kept.path.shape == (4, 8, LENGTH)
+    np.testing.assert_array_equal(kept.path[-1], kept.tokens)
+    np.testing.assert_array_equal(kept.tokens, plain.tokens)
+
+
+def test_one_compilation_serves_all_keys_and_lengths() -> None:
+    traced = []
+
+    def counted(weights: dict, rows: jax.Array, given: Given) -> jax.Array:
+        traced.append(1)
+        return MODERN.sample(weights, rows, given).tokens
+
+    run = jax.jit(counted)
+    for seed, length in ((9, 3), (10, 6)):
+        given = nothing_given(2, LENGTH)._replace(length=jnp.full(2, length, jnp.int32))
+        run(params(MODERN), keys(seed, 2), given)
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize("name", ["modern", "paper"])
+def test_every_word_rounds_to_itself(name: str) -> None:
+    """For any table: an oracle that is told the words writes them, however unequal the vectors' norms."""
+    method = dataclasses.replace(METHODS[name], sampler=Sampler(steps=1))
+    weights = dict(params(method))
+    scales = jnp.geomspace(0.05, 20.0, VOCAB)[:, None]
+    weights["embedding"] = scales * weights["embedding"]
+    tokens = jnp.stack([jnp.arange(LENGTH), jnp.arange(VOCAB - LENGTH, VOCAB)])
+    given = Given(tokens, jnp.ones(tokens.shape, bool), jnp.full(2, LENGTH))
+    np.testing.assert_array_equal(compiled(method, "sample")(weights, keys(11, 2), given).tokens, tokens)
