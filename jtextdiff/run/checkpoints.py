@@ -4,6 +4,9 @@ Two parts: `model`, the running mean of the parameters, which is all that sampli
 rest of what resuming needs.
 """
 
+import json
+import math
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as preserva
 
 from jtextdiff.run.command import UserError
 
-logging.set_verbosity(logging.ERROR)  # orbax tells of every option it was given
+logging.set_verbosity(logging.FATAL)  # what goes wrong is told here, in one line
 
 
 def open_checkpoints(workdir: Path) -> ocp.CheckpointManager:
@@ -46,36 +49,26 @@ def restore(
     """Reads the named parts of a checkpoint, laid out as `shapes` says; None if there is none at all.
 
     `at` is "latest", "best" or a step. A checkpoint that cannot be read is told of and the one before it is
-    used; with a step given, it is a UserError.
+    used. Raises UserError if none can be read, or there is none at the step asked for.
     """
-    manager = _reader(workdir, tuple(shapes))
-    steps = sorted(manager.all_steps(), reverse=True)
-    if at == "best":
-        best = manager.best_step()
-        steps = [best] if best is not None else steps
-    elif at != "latest":
-        if int(at) not in steps:
-            raise UserError(f"{workdir} has no checkpoint at step {at}; it has {sorted(steps)}.")
-        steps = [int(at)]
-    for step in steps:
+    for step in (steps := _candidates(workdir, at)):
         try:
-            parts = {name: ocp.args.StandardRestore(shape) for name, shape in shapes.items()}
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), ocp.StandardCheckpointer() as reader:
                 warnings.simplefilter("ignore")  # orbax warns of layouts that the target already states
-                restored = manager.restore(step, args=ocp.args.Composite(**parts))
-            return step, {name: restored[name] for name in shapes}
+                folder = _folder(workdir) / str(step)
+                return step, {name: reader.restore(folder / name, shape) for name, shape in shapes.items()}
         except Exception as error:  # a damaged file can raise anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            tell(f"The checkpoint at step {step} of {workdir} cannot be read: {reason}")
+            tell(f"warning: the checkpoint of step {step} in {workdir} cannot be read ({reason})")
     if steps:
-        raise UserError(f"No checkpoint under {workdir}/checkpoints can be read (tried steps {steps}).")
+        raise UserError(f"No checkpoint in {workdir}/checkpoints can be read; tried those of steps {steps}.")
     return None
 
 
-def forget_after(manager: ocp.CheckpointManager, step: int) -> None:
+def forget_after(workdir: Path, step: int) -> None:
     """Deletes checkpoints later than `step`: damaged ones, which a resumed run will write again."""
-    for later in [s for s in manager.all_steps() if s > step]:
-        manager.delete(later)
+    for later in (found for found in _steps(workdir) if found > step):
+        shutil.rmtree(_folder(workdir) / str(later))
 
 
 def shapes_of(tree: Any, shardings: Any = None) -> Any:
@@ -93,15 +86,32 @@ def _valid_loss(metrics: dict[str, float]) -> float:
     return metrics["loss"]
 
 
-def _reader(workdir: Path, parts: tuple[str, ...]) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-        read_only=True,
-        create=False,
-        preservation_policy=preservation.PreserveAll(),
-        best_fn=_valid_loss,
-        best_mode="min",
-    )
-    directory = (workdir / "checkpoints").absolute()
-    if not directory.is_dir():
-        raise UserError(f"There are no checkpoints under {workdir}. Has the run been trained?")
-    return ocp.CheckpointManager(directory, options=options)
+def _folder(workdir: Path) -> Path:
+    return (workdir / "checkpoints").absolute()
+
+
+def _steps(workdir: Path) -> list[int]:
+    """The steps of finished checkpoints, newest first; unfinished ones have other names."""
+    folder = _folder(workdir)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def _candidates(workdir: Path, at: int | str) -> list[int]:
+    """The steps to try, in order."""
+    steps = _steps(workdir)
+    if at == "latest":
+        return steps
+    if at == "best":
+        losses = {step: _stored_loss(_folder(workdir) / str(step) / "metrics" / "metrics") for step in steps}
+        return sorted(steps, key=lambda step: losses[step])
+    if int(at) not in steps:
+        raise UserError(f"{workdir} has no checkpoint of step {at}; it has those of steps {sorted(steps)}.")
+    return [int(at)]
+
+
+def _stored_loss(file: Path) -> float:
+    try:
+        return _valid_loss(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError):
+        return math.inf

@@ -47,8 +47,8 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
     if start >= config.num_steps:
         say(f"{workdir} has already reached step {start}. To train on: --config.num_steps=N with N above {start}.")
         return
+    checkpoints.forget_after(workdir, start)
     with checkpoints.open_checkpoints(workdir) as manager, Report(workdir, start, config.num_steps) as report:
-        checkpoints.forget_after(manager, start)
         run = _Run(
             config=config,
             workdir=workdir,

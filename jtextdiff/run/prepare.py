@@ -58,12 +58,11 @@ def restore_or_init(
     that `config.warm_start` names."""
     wanted = checkpoints.shapes_of(shapes, layout)
     model, training = wanted["ema"], {name: part for name, part in wanted.items() if name != "ema"}
-    if (workdir / "checkpoints").is_dir():
-        found = checkpoints.restore(workdir, {"model": model, "training": training}, tell=say)
-        if found is not None:
-            step, parts = found
-            say(f"Going on from step {step} of {workdir}.")
-            return {**parts["training"], "ema": parts["model"]}, step
+    found = checkpoints.restore(workdir, {"model": model, "training": training}, tell=say)
+    if found is not None:
+        step, parts = found
+        say(f"Going on from step {step} of {workdir}.")
+        return {**parts["training"], "ema": parts["model"]}, step
     state = jax.jit(init, out_shardings=layout)(jax.random.key(config.seed))
     if not config.warm_start:
         return state, 0

@@ -14,10 +14,15 @@ from jtextdiff.nets.transformer import Transformer, Trunk
 
 SMALL = Transformer(num_layers=1, width=16, num_heads=2, expansion=2, time_features=8, max_length=12)
 SHAPES = [
-    (positions, norm, time)
-    for positions in ("learned", "rotary", "relative")
-    for norm, time in (("pre", "add"), ("post", "add"), ("pre", "adaln"))
-] + [("rotary", "post", "adaln")]
+    ("learned", "pre", "add"),
+    ("learned", "post", "adaln"),
+    ("rotary", "post", "add"),
+    ("rotary", "pre", "adaln"),
+    ("relative", "pre", "add"),
+    ("relative", "post", "adaln"),
+]
+"""(positions, norm, time): every pair of choices meets."""
+
 TIMES = jnp.asarray([10.0, 700.0])
 
 
