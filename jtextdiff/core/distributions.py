@@ -1,7 +1,7 @@
 """Distributions: values that know their sample, their mode, their log-density and their divergence."""
 
 import math
-from typing import Protocol, Self
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ class Distribution(Protocol):
     def sample(self, keys: Keys) -> Array: ...
     def mode(self) -> Array: ...
     def log_prob(self, x: Array) -> Array: ...
-    def kl(self, other: Self) -> Array: ...
+    def kl(self, other: Any) -> Array: ...
 
 
 @pytree

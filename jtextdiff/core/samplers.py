@@ -55,7 +55,10 @@ def ddim(process: Gaussian, denoise: Denoise, eta: float) -> Step:
         t, s = tick
         x_0_hat = denoise(state.x_t, t, state.x_0_hat)
         std = eta * process.posterior(x_0_hat, state.x_t, s, t).std
-        direction = jnp.sqrt(jnp.maximum(process.noise(s, state.x_t) ** 2 - std**2, 0.0))
+        # (1 − ᾱ_s) − std², as a product: the difference of the two would lose its digits near t = 1.
+        beta = -jnp.expm1(process.log_alpha_bar(t) - process.log_alpha_bar(s))
+        kept = 1 - eta**2 * beta / process.noise(t, state.x_t) ** 2
+        direction = process.noise(s, state.x_t) * jnp.sqrt(jnp.maximum(kept, 0.0))
         noise_hat = noise_from_x_0(process, x_0_hat, state.x_t, t)
         mean = process.signal(s, state.x_t) * x_0_hat + direction * noise_hat
         return State(Normal(mean=mean, std=std).sample(keys), x_0_hat, t)

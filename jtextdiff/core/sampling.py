@@ -25,7 +25,7 @@ class State(NamedTuple):
 
     x_t: Array
     x_0_hat: Array  # the last estimate, made one step earlier; zeros at the start
-    t_hat: Array  # the time, [], at which it was made; 1 before there is one
+    t_hat: Array  # the time, [], at which it was made; the first tick's before there is one
 
 
 Denoise = Callable[[Array, Time, Array], Array]

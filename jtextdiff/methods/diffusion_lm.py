@@ -37,7 +37,6 @@ class DiffusionLM:
     embed_dim: int = 64
     embed_norm: float | None = 4.0  # every word vector has this norm; None leaves them free
     answers: str = "logits"  # "logits" over words, whose expected vector is x̂_0; or a "vector", read by `reading`
-    evidence: bool = True  # logits are a prior from context, to which the exact log-likelihood of x_t is added
     reading: str = "x_0"  # what a vector answer predicts: x_0, noise, score or v
     self_conditioning: float = 0.5  # share of the training steps that show the network its first estimate
     known_length: bool = True  # False: PAD is a word like any other, and every text fills the length
@@ -226,31 +225,13 @@ class DiffusionLM:
         return jnp.where(asked > 0, asked, drawn)
 
     def _answer(self, net: Any, x_t: Array, t: Array, previous: Array | None, valid: Array, key: Any) -> Array:
-        """What the network says of x_t; without a `previous` estimate it is shown what x_t alone says.
-
-        Its inputs are scaled to unit variance if the vectors' norm is known.
-        """
-        evidence = self._evidence(net, x_t, t) if self.evidence and self.answers == "logits" else 0.0
-        if previous is None and self.self_conditioning:
-            previous = jax.nn.softmax(self._evidence(net, x_t, t)) @ net.table()
-        x = x_t
+        """What the network says of x_t; its inputs are scaled to unit variance if the vectors' norm is known."""
         if self.embed_norm is not None:
             spread = self.embed_norm / self.embed_dim**0.5
             signal, noise = self.process.signal(t, x_t), self.process.noise(t, x_t)
-            x = x_t / jnp.sqrt((signal * spread) ** 2 + noise**2)
+            x_t = x_t / jnp.sqrt((signal * spread) ** 2 + noise**2)
             previous = None if previous is None else previous / spread
-        return evidence + net(x, 1000.0 * (t - self._first), previous, valid=valid, key=key)
-
-    def _evidence(self, net: Any, x_t: Float[Array, "b l d"], t: Time) -> Float[Array, "b l v"]:
-        """log q(x_t | w) for every word w, up to a constant: what a position says of its own word.
-
-        By Bayes, p(w_i | x_t) ∝ q(x_t,i | w_i) p(w_i | the other positions): with the first factor added, the
-        network is left with the second, the context. It carries no gradient: word vectors are shaped by what
-        the network can use, so that alike words lie together, and not torn apart to be told from each other.
-        """
-        table, x_t = jax.lax.stop_gradient((net.table(), x_t))
-        signal, noise = self.process.signal(t, x_t), self.process.noise(t, x_t)
-        return (signal * x_t @ table.T - 0.5 * signal**2 * jnp.sum(table**2, axis=-1)) / noise**2
+        return net(x_t, 1000.0 * (t - self._first), previous, valid=valid, key=key)
 
     def _x_0_hat(self, net: Any, answer: Array, x_t: Array, t: Time) -> Float[Array, "b l d"]:
         """The estimate in an answer: the expected word vector, or the vector as `reading` says."""
@@ -265,13 +246,13 @@ class DiffusionLM:
         return self._x_0_hat(net, self._answer(net, x_t, t, None, valid, None), x_t, t)
 
     def _first_estimate(self, net: Any, x_t: Array, t: Array, valid: Array, key: Key[Array, ""]) -> Array | None:
-        """In a share of the steps, the first x̂_0 as a constant; else what x_t alone says (Chen et al. 2023, algorithm 1)."""
+        """In a share of the steps the first x̂_0, as a constant; else zeros (Chen et al. 2023, algorithm 1)."""
         if not self.self_conditioning:
             return None
         return jax.lax.cond(
             jax.random.uniform(key) < self.self_conditioning,
             lambda: jax.lax.stop_gradient(self._estimate(net, x_t, t, valid)),
-            lambda: jax.nn.softmax(self._evidence(net, x_t, t)) @ net.table(),
+            lambda: jnp.zeros_like(x_t),
         )
 
 

@@ -57,13 +57,13 @@ class TimeEmbedding(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention whose positions are `rotary`, `relative` (a learned bias per distance) or neither."""
+    """Multi-head attention whose positions may be `rotary`, or `relative` (a learned bias per distance)."""
 
     def __init__(self, width: int, num_heads: int, *, positions: str, reach: int, dropout: float, rngs: nnx.Rngs):
         self.num_heads, self.dropout, self.rotary, self.reach = (
             num_heads,
             dropout,
-            positions == "rotary",
+            "rotary" in positions,
             reach,
         )
         self.query = nnx.Linear(width, width, rngs=rngs)

@@ -15,7 +15,11 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jtextdiff.nets.layers import Attention, FeedForward, TimeEmbedding, dropout, split_key
 
-CHOICES = {"norm": ("pre", "post"), "positions": ("learned", "rotary", "relative"), "time": ("add", "adaln")}
+CHOICES = {
+    "norm": ("pre", "post"),
+    "positions": ("learned", "rotary", "learned+rotary", "relative"),
+    "time": ("add", "adaln"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,7 @@ class Transformer:
     num_heads: int = 4
     expansion: int = 4  # feed-forward width over width
     norm: str = "pre"
-    positions: str = "rotary"
+    positions: str = "learned+rotary"  # where a word stands, and how far it is from another
     time: str = "add"
     causal: bool = False
     dropout: float = 0.0
@@ -41,7 +45,7 @@ class Transformer:
                 f"width must divide into num_heads equal heads, got width={self.width}, "
                 f"num_heads={self.num_heads}. Try num_heads in {good}."
             )
-        if self.positions == "rotary" and self.width // self.num_heads % 2:
+        if "rotary" in self.positions and self.width // self.num_heads % 2:
             raise ValueError(
                 f"rotary positions turn channels in pairs: width/num_heads must be even, got "
                 f"{self.width}/{self.num_heads}. Choose another width or positions='learned'."
@@ -68,10 +72,8 @@ class Block(nnx.Module):
         self.mlp = FeedForward(width, shape.expansion * width, dropout=shape.dropout, rngs=rngs)
         self.norm_attention = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
         self.norm_mlp = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
-        self.modulation = None
-        if shape.time == "adaln":
-            zeros = nnx.initializers.zeros_init()
-            self.modulation = nnx.Linear(width, 6 * width, kernel_init=zeros, rngs=rngs)
+        adaptive, zeros = shape.time == "adaln", nnx.initializers.zeros_init()
+        self.modulation = nnx.Linear(width, 6 * width, kernel_init=zeros, rngs=rngs) if adaptive else None
 
     def __call__(
         self,
@@ -103,9 +105,8 @@ class Trunk(nnx.Module):
 
     def __init__(self, shape: Transformer, *, timed: bool, rngs: nnx.Rngs):
         self.shape = shape
-        self.positions = None
-        if shape.positions == "learned":
-            self.positions = nnx.Embed(shape.max_length, shape.width, rngs=rngs)
+        learned = "learned" in shape.positions
+        self.positions = nnx.Embed(shape.max_length, shape.width, rngs=rngs) if learned else None
         self.time = TimeEmbedding(shape.width, shape.time_features, rngs=rngs) if timed else None
         self.norm = nnx.LayerNorm(shape.width, epsilon=1e-6 if shape.norm == "pre" else 1e-12, rngs=rngs)
         self.blocks = nnx.List([Block(shape, rngs=rngs) for _ in range(shape.num_layers)])

@@ -49,14 +49,9 @@ def spec(cls: type, **overrides: Any) -> Config:
 
 
 def build(config: Config) -> Any:
-    """The dataclass that a spec describes. Only dataclasses of modules already known can be made."""
+    """The dataclass that a spec describes. Raises UserError for a value that it refuses."""
     values = {name: _inside(value) for name, value in dict(config).items() if name != CLASS}
-    module, _, name = config[CLASS].partition(":")
-    if module.split(".")[0] != "jtextdiff":
-        raise UserError(f"The config names the class {config[CLASS]!r}; only classes of jtextdiff are built.")
-    cls = getattr(importlib.import_module(module), name)
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise UserError(f"The config names {config[CLASS]!r}, which is not a dataclass.")
+    cls = _class(config)
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
@@ -96,8 +91,18 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """Reads what `to_json` wrote; a null stays open to a value of any type."""
-    return ConfigDict(json.loads(text), convert_dict=True, allow_dotted_keys=True)
+    """Reads what `to_json` wrote; in a spec, a null stays open to a value of its field's type."""
+    return _open(ConfigDict(json.loads(text)))
+
+
+def _open(config: Config) -> Config:
+    hints = typing.get_type_hints(_class(config)) if CLASS in config else {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            _open(value)
+        elif value is None and name in hints:
+            config[name] = _outside(None, hints[name])
+    return config
 
 
 def differences(old: Config, new: Config, ignored: Sequence[str]) -> list[tuple[str, Any, Any]]:
@@ -109,6 +114,15 @@ def differences(old: Config, new: Config, ignored: Sequence[str]) -> list[tuple[
         for name in names
         if before.get(name) != after.get(name) and name.split(".")[0] not in ignored
     ]
+
+
+def _class(config: Config) -> type:
+    """The dataclass that a spec names. Only jtextdiff's own are made: a stored config cannot run other code."""
+    module, _, name = config[CLASS].partition(":")
+    found = getattr(importlib.import_module(module), name, None) if module.split(".")[0] == "jtextdiff" else None
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise UserError(f"The config names the class {config[CLASS]!r}, which is no dataclass of jtextdiff.")
+    return found
 
 
 def _parsed(define: Any, name: str, default: Any, arguments: Sequence[str]) -> Config:

@@ -1,5 +1,6 @@
 """One training step: gradient, update, running mean. Pure, and the same for every method."""
 
+import functools
 from typing import Any
 
 import jax
@@ -47,16 +48,16 @@ def _gradient(
     method: Method, parts: int, params: Any, key: Key[Array, ""], batch: Batch
 ) -> tuple[Any, dict[str, Array]]:
     """The gradient of the mean loss; in `parts` microbatches, each with noise of its own, it is their mean."""
-    gradient = jax.grad(mean_loss, argnums=1, has_aux=True)
+    gradient = jax.grad(functools.partial(mean_loss, method), has_aux=True)
     if parts == 1:
-        return gradient(method, params, key, batch)
+        return gradient(params, key, batch)
     micro = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
 
     def add(total: Any, inputs: tuple[Array, Batch]) -> tuple[Any, None]:
         index, part = inputs
-        result = gradient(method, params, jax.random.fold_in(key, index), part)
+        result = gradient(params, jax.random.fold_in(key, index), part)
         return jax.tree.map(lambda old, new: old + new / parts, total, result), None
 
     first = jax.tree.map(lambda leaf: leaf[0], micro)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, method, params, key, first))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, key, first))
     return jax.lax.scan(add, zeros, (jnp.arange(parts), micro))[0]

@@ -20,7 +20,8 @@ _ENCODED_AT_ONCE = 10_000
 class Text:
     """What a config says of its text.
 
-    `path`, `labels`, `column`: see `sources.read`. `tokenizer`: see `tokenizers.named`. `length`: tokens of the longest text kept, EOS included.
+    `path`, `labels`, `column`: see `sources.read`. `tokenizer`: see `tokenizers.named`. `length`: tokens of the
+    longest text kept, EOS included.
     `buckets`: how many lengths batches come in.
     """
 
@@ -171,5 +172,7 @@ def _unknown(text: Text, tokenizer: Tokenizer, kept: dict[str, list[tuple[np.nda
         if share > _MAX_UNKNOWN:
             counted = text.tokenizer.startswith(("words", "characters"))
             remedy = f"lower N in text.tokenizer={text.tokenizer.split(':')[0]}:N" if counted else "choose another"
-            notes.append(f"{share:.1%} of the tokens of {split} are unknown to the tokenizer {text.tokenizer}; {remedy}")
+            notes.append(
+                f"{share:.1%} of the tokens of {split} are unknown to the tokenizer {text.tokenizer}; {remedy}"
+            )
     return notes

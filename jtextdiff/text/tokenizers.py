@@ -148,6 +148,7 @@ def _count(texts: Iterable[str], split: Any, decoder: Any, *, min_count: int, sp
     backend.train_from_iterator(texts, trainer=trainer)
     if backend.get_vocab_size() == len(SPECIALS):
         raise ValueError(
-            f"no token of the training texts occurs {min_count} times; lower the number in text.tokenizer or give more text"
+            f"no token of the training texts occurs {min_count} times; lower the number in text.tokenizer "
+            "or give more text"
         )
     return wrap(backend, pad=0, eos=1, unk=2, mask=None, spaced=spaced)

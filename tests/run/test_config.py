@@ -79,7 +79,7 @@ def test_spec_refuses_an_unknown_field() -> None:
 
 def test_only_classes_of_the_library_are_built() -> None:
     for stranger in ("subprocess:Popen", "jtextdiffx:Method", "os:system"):
-        with pytest.raises(UserError, match="only classes of jtextdiff"):
+        with pytest.raises(UserError, match="no dataclass of jtextdiff"):
             build(ConfigDict({"class": stranger}))
     with pytest.raises(UserError, match="not a dataclass"):
         build(ConfigDict({"class": "jtextdiff.run.config:spec"}))
