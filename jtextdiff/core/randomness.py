@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Int, Key
 
-Keys = Key[Array, "*b"]
+Keys = Key[Array, "*rows"]
 """One key for a whole batch (training), or one key a row (sampling)."""
 
 

@@ -1,10 +1,10 @@
-"""Transforms: what is done to a denoiser between the network and the sampler, Denoise → Denoise."""
+"""Transforms: what is done to a denoiser between the network and the sampler; and the rounding they rest on."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.core.sampling import Denoise
 from jtextdiff.core.schedules import Time
@@ -43,3 +43,18 @@ def infill(denoise: Denoise, x_0: Array, fixed: Bool[Array, "b l"]) -> Denoise:
         return jnp.where(fixed[..., None], x_0, denoise(x_t, t, previous))
 
     return filled
+
+
+def nearest(table: Float[Array, "v d"], x: Float[Array, "b l d"]) -> Int[Array, "b l"]:
+    """The row of `table` nearest to each vector, by Euclidean distance: a row is always nearest to itself."""
+    return jnp.argmax(2 * x @ table.T - jnp.sum(table**2, axis=-1), axis=-1)
+
+
+def spread(table: Float[Array, "v d"]) -> dict[str, Float[Array, ""]]:
+    """How well the rows of a table are kept apart: their mean norm, and the mean distance to the nearest other
+    row as a share of that norm."""
+    square = jnp.sum(table**2, axis=-1)
+    distance = square[:, None] - 2 * table @ table.T + square + jnp.diag(jnp.full(len(table), jnp.inf))
+    norm = jnp.mean(jnp.sqrt(square))
+    closest = jnp.mean(jnp.sqrt(jnp.maximum(jnp.min(distance, axis=-1), 0.0)))
+    return {"embedding_norm": norm, "nearest_word": closest / norm}

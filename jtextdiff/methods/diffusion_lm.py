@@ -121,16 +121,8 @@ class DiffusionLM:
         return sum((weight * terms[name] for name, weight in weights.items() if weight), jnp.zeros(len(t))), terms
 
     def monitor(self, params: Params) -> dict[str, Float[Array, ""]]:
-        """Signs of collapse: the mean norm of the word vectors, and how near the nearest other word is.
-
-        `nearest_word` is the mean distance to the nearest other vector, over the mean norm.
-        """
-        table = self.net.bind(params).table()
-        square = jnp.sum(table**2, axis=-1)
-        distance = square[:, None] - 2 * table @ table.T + square + jnp.diag(jnp.full(len(table), jnp.inf))
-        norm = jnp.mean(jnp.sqrt(square))
-        nearest = jnp.mean(jnp.sqrt(jnp.maximum(jnp.min(distance, axis=-1), 0.0)))
-        return {"embedding_norm": norm, "nearest_word": nearest / norm}
+        """Signs of collapse among the word vectors."""
+        return transforms.spread(self.net.bind(params).table())
 
     # Sampling ---------------------------------------------------------------------------------------------
 
@@ -161,18 +153,13 @@ class DiffusionLM:
             return self._x_0_hat(net, spoken(x_t, t, previous), x_t, t)
 
         def project(x_0: Array) -> Array:
-            return net.embed(self._round(net, x_0))
+            return net.embed(transforms.nearest(net.table(), x_0))
 
         clamped = transforms.clamp(denoise, project, below=self.sampler.clamp)
         return transforms.infill(clamped, net.embed(given.tokens), given.fixed)
 
-    def _round(self, net: Any, x_0: Float[Array, "b l d"]) -> Int[Array, "b l"]:
-        """The nearest word, by Euclidean distance: a word's own vector always rounds to that word."""
-        table = net.table()
-        return jnp.argmax(2 * x_0 @ table.T - jnp.sum(table**2, axis=-1), axis=-1)
-
     def _written(self, net: Any, valid: Bool[Array, "b l"], x: Float[Array, "b l d"]) -> Int[Array, "b l"]:
-        return jnp.where(valid, self._round(net, x), self.language.pad)
+        return jnp.where(valid, transforms.nearest(net.table(), x), self.language.pad)
 
     # Likelihood -------------------------------------------------------------------------------------------
 

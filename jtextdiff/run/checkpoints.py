@@ -4,6 +4,7 @@ Two parts: `model`, the running mean of the parameters, which is all that sampli
 rest of what resuming needs.
 """
 
+import errno
 import json
 import math
 import shutil
@@ -36,9 +37,17 @@ def open_checkpoints(workdir: Path) -> ocp.CheckpointManager:
 
 
 def save(manager: ocp.CheckpointManager, step: int, model: Any, training: Any, valid_loss: float) -> None:
-    """Starts writing; a crash while it lasts leaves the earlier checkpoints as they were."""
+    """Starts writing; a crash while it lasts leaves the earlier checkpoints as they were.
+
+    Raises OSError before anything is written if the disk has no room.
+    """
     if step in manager.all_steps():
         return
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((model, training)))
+    free = shutil.disk_usage(manager.directory).free
+    if free < 1.2 * needed + 2**20:
+        reason = f"a checkpoint needs {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
+        raise OSError(errno.ENOSPC, reason, str(manager.directory))
     parts = {"model": ocp.args.StandardSave(model), "training": ocp.args.StandardSave(training)}
     manager.save(step, args=ocp.args.Composite(**parts), metrics={"loss": valid_loss})
 

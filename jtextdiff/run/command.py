@@ -83,7 +83,8 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
         sys.exit(1)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            say(f"error: the disk is full ({error.filename or 'no file named'}). Free some space and run again.")
+            say(f"error: the disk is full: {error.strerror} ({error.filename or 'no file named'}).")
+            say("What was saved before is kept. Free some space and run the same command again.")
         else:
             say(f"error: {error}")
         sys.exit(1)
