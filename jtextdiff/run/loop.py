@@ -14,14 +14,13 @@ from jtextdiff.methods.method import Method, Monitored
 from jtextdiff.run import checkpoints
 from jtextdiff.run.command import Interrupted, UserError, say
 from jtextdiff.run.config import Config, build
-from jtextdiff.run.model import Model
+from jtextdiff.run.model import Model, remember_programs
 from jtextdiff.run.prepare import completed, introduce, open_corpus, restore_or_init
 from jtextdiff.run.report import Report
 from jtextdiff.run.sharding import make_mesh, place, shardings
 from jtextdiff.run.step import TrainState, init_state, mean_loss, train_step
 from jtextdiff.run.workdir import agree
 from jtextdiff.text.batches import Batch, batch_at, batches
-from jtextdiff.text.cache import cache_root
 from jtextdiff.text.corpora import Corpus
 
 EVALUATED_ROWS = 512
@@ -33,7 +32,7 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
 
     `stopped` receives a signal's number when the run is asked to stop: it then saves and raises Interrupted.
     """
-    jax.config.update("jax_compilation_cache_dir", str(cache_root() / "compiled"))
+    remember_programs()
     corpus = open_corpus(config, workdir)
     config = completed(config, corpus, workdir)
     method, optim, mesh = build(config.method), build(config.optim), make_mesh(**config.mesh)

@@ -20,6 +20,7 @@ from jtextdiff.run.config import Config, build, override
 from jtextdiff.run.film import Film
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.batches import Batch
+from jtextdiff.text.cache import cache_root
 from jtextdiff.text.tokenizers import MASK, Tokenizer
 
 ROWS = (1, 8, 64)
@@ -162,6 +163,7 @@ def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] 
     `overrides` such as "method.sampler.steps=50" change the stored config. Raises UserError if there is no
     run, or none of its checkpoints can be read.
     """
+    remember_programs()
     workdir = Path(run)
     config = _overridden(read_config(workdir), overrides)
     method = build(config.method)
@@ -175,6 +177,11 @@ def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] 
         raise UserError(f"There are no checkpoints in {workdir}/checkpoints yet. Let the training reach its first.")
     step, parts = found
     return Model(method=method, params=parts["model"], tokenizer=tokenizer, config=config, step=step)
+
+
+def remember_programs() -> None:
+    """Keeps compiled programs on disk, beside the prepared texts, so that the next process need not compile them."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_root() / "compiled"))
 
 
 def _overridden(config: Config, overrides: Sequence[str]) -> Config:
