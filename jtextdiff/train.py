@@ -32,14 +32,14 @@ def command(arguments: Sequence[str]) -> None:
     for text in rest:
         if not text.startswith("--config."):
             raise UserError(f"Unknown argument {text!r}. See python -m jtextdiff.train --help.")
-    from jtextdiff.run.config import build, load_config
+    from jtextdiff.run.config import load_config
     from jtextdiff.run.loop import train
+    from jtextdiff.run.prepare import check
     from jtextdiff.run.workdir import default_workdir, locked
 
     config = load_config(flags.config, rest)
-    for part in (config.text, config.method, config.optim):
-        build(part)  # a mistake in a setting is told before anything is written
     workdir = Path(flags.workdir) if flags.workdir else default_workdir(flags.config)
+    check(config, workdir)
     with locked(workdir), stop_signals() as stopped:
         train(config, workdir, stopped)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import objectives, transforms
-from jtextdiff.core.distributions import Categorical
+from jtextdiff.core.distributions import Categorical, Normal
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.readings import TO_X_0
@@ -51,6 +51,8 @@ class DiffusionLM:
     sampler: Sampler = Sampler()
 
     def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}, got {self.schedule!r}.")
         if self.answers not in ("logits", "vector"):
             raise ValueError(f"answers must be 'logits' or 'vector', got {self.answers!r}.")
         if self.reading not in TO_X_0 or (self.answers == "logits" and self.reading != "x_0"):
@@ -92,8 +94,6 @@ class DiffusionLM:
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
 
-    # Training ---------------------------------------------------------------------------------------------
-
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
         """The weighted sum of four terms, each a metric of its own (Li et al. 2022, eq. 2, as released)."""
         net, valid = self.net.bind(params), self._valid(batch.valid)
@@ -101,7 +101,7 @@ class DiffusionLM:
         when, jitter, noise, coin, drop = jax.random.split(key, 5)
         t = jnp.ceil(stratified(when, len(tokens)) * self.num_steps) / self.num_steps
         word = net.embed(tokens)
-        x_0 = self.process.marginal(word, self._first).sample(jitter) if self.noisy_x_0 else word
+        x_0 = Normal(mean=word, std=self.process.noise(self._first, word)).sample(jitter) if self.noisy_x_0 else word
         x_t = self.process.marginal(x_0, t).sample(noise)
         previous = self._first_estimate(net, x_t, t, valid, coin)
         answer = self._answer(net, x_t, t, previous, valid, drop)
@@ -124,8 +124,6 @@ class DiffusionLM:
         """Signs of collapse among the word vectors."""
         return transforms.spread(self.net.bind(params).table())
 
-    # Sampling ---------------------------------------------------------------------------------------------
-
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Walks from noise to words; fixed words are held at their vectors."""
         net = self.net.bind(params)
@@ -144,8 +142,14 @@ class DiffusionLM:
     def _denoise(self, net: Any, valid: Bool[Array, "b l"], given: Given) -> Denoise:
         """The network as a Denoise: tempered, turned into a vector, clamped, with the given words held."""
 
+        ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
+        words = jnp.arange(self.language.vocab_size)
+        # Where the length is known, EOS stands at the last position and nowhere else, and PAD stands nowhere.
+        possible = (words != self.language.pad) & (ends[..., None] == (words == self.language.eos))
+
         def answer(x_t: Array, t: Time, previous: Array) -> Array:
-            return self._answer(net, x_t, jnp.full(len(x_t), t), previous, valid, None)
+            said = self._answer(net, x_t, jnp.full(len(x_t), t), previous, valid, None)
+            return jnp.where(possible, said, -jnp.inf) if self.known_length and self.answers == "logits" else said
 
         spoken = transforms.temper(answer, self.sampler.temperature) if self.answers == "logits" else answer
 
@@ -160,8 +164,6 @@ class DiffusionLM:
 
     def _written(self, net: Any, valid: Bool[Array, "b l"], x: Float[Array, "b l d"]) -> Int[Array, "b l"]:
         return jnp.where(valid, transforms.nearest(net.table(), x), self.language.pad)
-
-    # Likelihood -------------------------------------------------------------------------------------------
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """An upper bound on −log p(text), nats a sequence: the evidence bound of a `bound_steps`-step diffusion.
@@ -194,8 +196,6 @@ class DiffusionLM:
         if not self.known_length:
             return total
         return total + objectives.length_nll(jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1))
-
-    # The network's answer ---------------------------------------------------------------------------------
 
     @property
     def _first(self) -> float:

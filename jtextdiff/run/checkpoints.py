@@ -74,10 +74,17 @@ def restore(
     return None
 
 
-def forget_after(workdir: Path, step: int) -> None:
-    """Deletes checkpoints later than `step`: damaged ones, which a resumed run will write again."""
+def set_aside_after(workdir: Path, step: int) -> None:
+    """Renames checkpoints later than `step` to unreadable-STEP: a resumed run will write those steps again, and
+    nothing is deleted."""
     for later in (found for found in _steps(workdir) if found > step):
-        shutil.rmtree(_folder(workdir) / str(later))
+        folder = _folder(workdir) / str(later)
+        shutil.rmtree(folder.with_name(f"unreadable-{later}"), ignore_errors=True)
+        folder.rename(folder.with_name(f"unreadable-{later}"))
+
+
+def has_checkpoints(workdir: Path) -> bool:
+    return bool(_steps(workdir))
 
 
 def shapes_of(tree: Any, shardings: Any = None) -> Any:

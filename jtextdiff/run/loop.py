@@ -18,7 +18,7 @@ from jtextdiff.run.model import Model, remember_programs
 from jtextdiff.run.prepare import completed, introduce, open_corpus, restore_or_init
 from jtextdiff.run.report import Report
 from jtextdiff.run.sharding import make_mesh, place, shardings
-from jtextdiff.run.step import TrainState, init_state, mean_loss, train_step
+from jtextdiff.run.step import TrainState, init_state, train_step
 from jtextdiff.run.workdir import agree
 from jtextdiff.text.batches import Batch, batch_at, batches
 from jtextdiff.text.corpora import Corpus
@@ -36,7 +36,7 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
     corpus = open_corpus(config, workdir)
     config = completed(config, corpus, workdir)
     method, optim, mesh = build(config.method), build(config.optim), make_mesh(**config.mesh)
-    agree(workdir, config)
+    agree(workdir, config, resumed=checkpoints.has_checkpoints(workdir))
     corpus.tokenizer.save(workdir / "tokenizer")
     init = functools.partial(init_state, method, optim)
     shapes = jax.eval_shape(init, jax.random.key(0))
@@ -46,7 +46,7 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
     if start >= config.num_steps:
         say(f"{workdir} has already reached step {start}. To train on: --config.num_steps=N with N above {start}.")
         return
-    checkpoints.forget_after(workdir, start)
+    checkpoints.set_aside_after(workdir, start)
     with checkpoints.open_checkpoints(workdir) as manager, Report(workdir, start, config.num_steps) as report:
         run = _Run(
             config=config,
@@ -54,7 +54,7 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
             method=method,
             corpus=corpus,
             step=jax.jit(functools.partial(train_step, method, optim), donate_argnums=0),
-            mean_loss=jax.jit(functools.partial(mean_loss, method)),
+            losses=jax.jit(method.loss),
             place=functools.partial(place, mesh=mesh),
             manager=manager,
             report=report,
@@ -73,7 +73,7 @@ class _Run:
     method: Method
     corpus: Corpus
     step: Callable[..., Any]
-    mean_loss: Callable[..., Any]
+    losses: Callable[..., Any]
     place: Callable[[Batch], Batch]
     manager: Any
     report: Report
@@ -83,7 +83,7 @@ class _Run:
 def _walk(run: _Run, state: TrainState, start: int) -> None:
     """Steps from `start` to the end. Metrics are read one step late, so that the devices never wait."""
     every, num_steps = run.config.every, run.config.num_steps
-    root, valid_loss, late = jax.random.key(run.config.seed), math.inf, None
+    root, late = jax.random.key(run.config.seed), None
     for done in range(start + 1, num_steps + 1):
         batch = _batch(run, done - 1)
         with jax.transfer_guard("disallow"):
@@ -91,7 +91,7 @@ def _walk(run: _Run, state: TrainState, start: int) -> None:
         _read(run, late)
         late = (done, metrics)
         run.report.step(done, int(batch.valid.sum()))
-        last = done == num_steps
+        last, valid_loss = done == num_steps, math.inf  # the best checkpoint is one of those evaluated
         if last or done % every.evaluate == 0:
             valid_loss = _evaluate(run, done, state)
         if last or done % every.sample == 0:
@@ -140,8 +140,9 @@ def _evaluate(run: _Run, done: int, state: TrainState) -> float:
     split = run.corpus.splits["valid"]
     size, pad = run.config.batch_size, run.corpus.tokenizer.pad
     for batch, real in batches(split, batch_size=size, buckets=run.corpus.buckets, pad=pad, limit=EVALUATED_ROWS):
-        _, terms = run.mean_loss(state["ema"], jax.random.fold_in(key, rows), run.place(batch))
-        total = {name: total.get(name, 0.0) + float(value) * real for name, value in terms.items()}
+        loss, terms = run.losses(state["ema"], jax.random.fold_in(key, rows), run.place(batch))
+        for name, value in {"loss": loss, **terms}.items():
+            total[name] = total.get(name, 0.0) + float(value[:real].sum())
         rows += real
     values = {f"valid_{name}": value / rows for name, value in total.items()}
     if isinstance(run.method, Monitored):

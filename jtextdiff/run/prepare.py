@@ -22,7 +22,8 @@ def open_corpus(config: Config, workdir: Path) -> Corpus:
 
     Raises UserError for whatever is wrong with the user's text.
     """
-    homes = [workdir, *([Path(config.warm_start)] if config.warm_start else [])]
+    homes = [workdir] if checkpoints.has_checkpoints(workdir) else []
+    homes += [Path(config.warm_start)] if config.warm_start else []
     kept = next((home / "tokenizer" for home in homes if (home / "tokenizer").is_dir()), None)
     with mistakes(FileNotFoundError, ValueError):
         text, tokenizer = build(config.text), None if kept is None else Tokenizer.load(kept)
@@ -46,9 +47,38 @@ def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
     with config.unlocked():
         config.method.language = spec(Language, **vars(language))
     if config.optim.decay_steps is None:
-        begun = (workdir / "config.json").is_file()
+        begun = checkpoints.has_checkpoints(workdir)
         config.optim.decay_steps = read_config(workdir).optim.decay_steps if begun else config.num_steps
+    if config.num_steps > config.optim.decay_steps and config.optim.decay != "constant":
+        say(
+            f"warning: the learning rate has fallen to zero by step {config.optim.decay_steps} "
+            f"(optim.decay_steps), before num_steps = {config.num_steps}. To train longer at a useful rate, start a "
+            f"new run with --config.warm_start={workdir}."
+        )
     return config
+
+
+def check(config: Config, workdir: Path) -> None:
+    """Builds every part of a config and looks at its numbers, before anything is written.
+
+    Raises UserError naming the field that cannot be used.
+    """
+    for part in (config.text, config.method, config.optim):
+        build(part)
+    fields = {"num_steps": config.num_steps, "batch_size": config.batch_size}
+    fields |= {f"every.{name}": value for name, value in config.every.items()}
+    for name, value in fields.items():
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}.")
+    if config.batch_size % config.optim.accumulate:
+        raise UserError(
+            f"batch_size must divide into optim.accumulate equal parts, got {config.batch_size} and "
+            f"{config.optim.accumulate}."
+        )
+    if config.warm_start and not checkpoints.has_checkpoints(Path(config.warm_start)):
+        raise UserError(f"warm_start: there are no checkpoints in {config.warm_start}.")
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir {workdir} is a file; expected a directory, or a name that is free.")
 
 
 def restore_or_init(
@@ -67,9 +97,7 @@ def restore_or_init(
     if not config.warm_start:
         return state, 0
     found = checkpoints.restore(Path(config.warm_start), {"model": model}, tell=say)
-    if found is None:
-        raise UserError(f"warm_start: there are no checkpoints in {config.warm_start}.")
-    step, parts = found
+    step, parts = found or (0, {"model": state["ema"]})
     say(f"Starting from the parameters of {config.warm_start} at step {step}.")
     return {**state, "params": parts["model"], "ema": jax.tree.map(jnp.copy, parts["model"])}, 0
 

@@ -138,19 +138,28 @@ def _variety(samples: list[str], real: dict[str, list[str]], split: str) -> dict
 
 def _copied(samples: list[str], real: dict[str, list[str]], split: str, corpus: Corpus) -> dict[str, Score]:
     """The share of samples that stand in the training text; for the grammar, beside what chance would give."""
-    train = corpus.splits["train"].texts()
-    kind = "word for word in train"
+    split_ids = corpus.splits["train"]
+    train = [row.tobytes() for row in np.split(np.asarray(split_ids.tokens, np.int32), split_ids.offsets[1:-1])]
+    kind = "token for token in train"
     if corpus.is_grammar:
-        expected = sum(math.exp(grammar().log_prob(text.split())) for text in set(train))
+        expected = sum(math.exp(grammar().log_prob(text.split())) for text in set(split_ids.texts()))
         kind += f"; a fresh draw of the grammar is a copy with probability {expected:.2g}"
-    value, n = copies(samples, train), len(samples)
+
+    def spelled(texts: list[str]) -> list[tuple[bytes, ...]]:
+        end = np.asarray([corpus.tokenizer.eos], np.int32)
+        return [(np.concatenate([row, end]).tobytes(),) for row in corpus.tokenizer.encode(texts)]
+
+    known = [(row,) for row in train]
+    value, n = copies(spelled(samples), known), len(samples)
     share = _score(value, "share", math.sqrt(value * (1 - value) / n), n, kind)
-    return {"training_copies": share | _beside(copies(real[split], train), 1.0)}
+    beside = _beside(copies(spelled(real[split]), known), copies(spelled(real["train"]), known))
+    return {"training_copies": share | beside}
 
 
 def _evenly(model: Model, corpus: Corpus, split: str, num: int) -> list[str]:
-    """`num` texts taken evenly from a split, spelled as the tokenizer writes them."""
-    rows = np.linspace(0, len(corpus.splits[split]) - 1, num).round().astype(int)
+    """At most `num` texts, taken evenly from a split without repeating one, spelled as the tokenizer writes them."""
+    size = len(corpus.splits[split])
+    rows = np.arange(min(num, size)) * size // min(num, size)
     return [model.tokenizer.normalize(text) for text in corpus.splits[split].texts(rows)]
 
 

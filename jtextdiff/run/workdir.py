@@ -54,13 +54,13 @@ def read_config(workdir: Path) -> Config:
         raise UserError(f"{file} cannot be read as JSON: {error}") from None
 
 
-def agree(workdir: Path, config: Config) -> None:
-    """Keeps the config of a new run, or checks that an old one is resumed with the same.
+def agree(workdir: Path, config: Config, *, resumed: bool) -> None:
+    """Keeps the config of a new run, or checks that a `resumed` one goes on with the same.
 
     Raises UserError naming the first field that differs and may not.
     """
     file = workdir / "config.json"
-    if file.is_file():
+    if resumed:
         changed = differences(read_config(workdir), config, MAY_CHANGE)
         if changed:
             name, old, new = changed[0]

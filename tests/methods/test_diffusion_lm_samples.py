@@ -74,13 +74,14 @@ def test_fixed_words_stay_and_pad_follows_the_length(name: str, answers: str) ->
 
 
 def test_lengths_are_drawn_from_the_fitted_law() -> None:
-    """A network that says word 5 everywhere shows the lengths that were drawn."""
+    """A network that says word 5 everywhere shows the lengths that were drawn: EOS ends each, and only ends it."""
     num = 2048
     weights = dict(params(MODERN))
     weights["answer"] = {"kernel": 0.0 * weights["answer"]["kernel"], "bias": 100.0 * jax.nn.one_hot(5, VOCAB)}
     found = np.asarray(compiled(MODERN, "sample")(weights, keys(6, num), nothing_given(num, LENGTH)).tokens)
-    lengths = np.sum(found == 5, axis=1)
-    np.testing.assert_array_equal(found, np.where(np.arange(LENGTH) < lengths[:, None], 5, PAD))
+    lengths = 1 + np.sum(found == 5, axis=1)
+    place = np.arange(LENGTH) - lengths[:, None] + 1  # 0 at the last position of each
+    np.testing.assert_array_equal(found, np.where(place < 0, 5, np.where(place == 0, EOS, PAD)))
     counts = np.asarray(LANGUAGE.length_counts) + 0.01 * (np.arange(LENGTH + 1) > 0)
     for length, share in enumerate(counts / counts.sum()):
         assert abs(np.mean(lengths == length) - share) <= 5 * np.sqrt(share * (1 - share) / num)
