@@ -19,11 +19,11 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def default() -> ConfigDict:
     c = ConfigDict()
-    c.seed, c.num_steps, c.batch_size = 0, 5_000, 32
+    c.seed, c.num_steps, c.batch_size = 0, 8_000, 32
     c.text = spec(Text)
     c.method = spec(DiffusionLM)
-    c.optim = spec(AdamW)
+    c.optim = spec(AdamW, peak=3e-3)
     c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
-    c.every = ConfigDict(dict(log=50, evaluate=1_000, sample=1_000, checkpoint=500))
+    c.every = ConfigDict(dict(log=50, evaluate=1_000, sample=2_000, checkpoint=500))
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
     return c

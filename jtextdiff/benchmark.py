@@ -83,7 +83,7 @@ def programs(method: Any, params: Any, num: int) -> tuple[Any, Callable[[int], A
     def forward(passes: int) -> Any:
         answer = x
         for _ in range(passes):
-            answer = network(params, x, jnp.full(num, 500.0))
+            answer = network(params, x, jnp.full((num, 1), 500.0))
         return answer
 
     return compiled, sample, forward

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, main, sampler_overrides, say
+from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_seed, main, sampler_overrides, say
 
 EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm
@@ -26,7 +26,7 @@ def parser() -> Parser:
     it.add_argument(
         "--num", type=int, default=512, help="samples, and sentences of real text beside them (default: 512)"
     )
-    it.add_argument("--seed", type=int, default=0, help="of the samples and of the bound's noise (default: 0)")
+    add_seed(it, "of the samples and of the bound's noise")
     it.add_argument("--out", metavar="FILE", help="where the JSON goes (default: stdout)")
     return it
 
@@ -47,6 +47,9 @@ def command(arguments: Sequence[str]) -> None:
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     judge = load(flags.judge) if flags.judge else None
+    if judge is not None and judge.method.bound != "exact":
+        name = type(judge.method).__name__
+        raise UserError(f"--judge {flags.judge} is {name}, with a {judge.method.bound}. A judge must be exact.")
     corpus = open_corpus(model.config, Path(flags.checkpoint))
     if flags.split not in corpus.splits:
         raise UserError(f"The text has no split {flags.split!r}; it has {sorted(corpus.splits)}.")
@@ -54,7 +57,8 @@ def command(arguments: Sequence[str]) -> None:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
     with Progress(console=Console(stderr=True), transient=True) as bar:
         metrics = score(model, corpus, judge=judge, split=flags.split, num=flags.num, seed=flags.seed, bar=bar)
-    result = report(model, metrics, split=flags.split, num=flags.num, seed=flags.seed, load=os.getloadavg()[0])
+    asked = {"judge": flags.judge, "split": flags.split, "num": flags.num, "seed": flags.seed}
+    result = report(model, metrics, load=os.getloadavg()[0], **asked)
     Console(stderr=True).print(table(result))
     text = json.dumps(result, indent=2, ensure_ascii=False)
     if flags.out:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, main, sampler_overrides
+from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_seed, main, sampler_overrides
 
 EXAMPLES = """examples:
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --num 8
@@ -18,7 +18,7 @@ def parser() -> Parser:
     it = Parser(prog="python -m jtextdiff.sample", description="Writes texts with a trained model.", epilog=EXAMPLES)
     add_checkpoint(it)
     it.add_argument("--num", type=int, default=8, help="how many texts (default: 8)")
-    it.add_argument("--seed", type=int, default=0, help="the same seed gives the same texts (default: 0)")
+    add_seed(it, "the same seed gives the same texts")
     it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
     return it
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jtextdiff.run.command import Parser, UserError, main
+from jtextdiff.run.command import Parser, UserError, main, say
 
 EXAMPLES = """examples:
   python -m jtextdiff.train --config configs/diffusion_lm.py
@@ -51,6 +51,7 @@ def stop_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: Any) -> None:
         received.append(number)
+        say(f"{signal.Signals(number).name}: saving after the step in hand; once more to stop at once and lose it.")
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, main, sampler_overrides, say
+from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_seed, main, sampler_overrides, say
 
 EXAMPLES = """examples:
   python -m jtextdiff.visualize --checkpoint runs/diffusion_lm
@@ -18,7 +18,7 @@ def parser() -> Parser:
     it = Parser(prog="python -m jtextdiff.visualize", description="Shows the denoising of sentences.", epilog=EXAMPLES)
     add_checkpoint(it)
     it.add_argument("--num", type=int, default=3, help="how many sentences (default: 3)")
-    it.add_argument("--seed", type=int, default=0, help="the same seed shows the same sentences as `sample`")
+    add_seed(it, "the same seed shows the same sentences as `sample`")
     it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
     it.add_argument("--frames", type=int, default=100, help="most frames to keep (default: 100)")
     it.add_argument("--out", metavar="PATH", help="where the pictures go (default: DIR/denoising)")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Time = Float[Array, ""] | Float[Array, "b"] | float
+Time = Float[Array, "..."] | float
 Schedule = Callable[[Time], Array]
 """t ↦ log ᾱ(t), elementwise."""
 

@@ -12,7 +12,8 @@ class EmbeddingDenoiser(nnx.Module):
     """Word vectors, and a trunk that reads noisy ones (Li et al. 2022, §4).
 
     Doors: `table()` the vectors; `embed(tokens)`; `__call__` what the trunk answers for a noisy x_t, as a vector
-    or as logits over words; `rounding_logits(x_0)` the tied head that turns a vector into words.
+    or as logits over words; `rounding_logits(x_0)` the tied head that turns a vector into words. Vectors go into
+    the trunk and come out of it by one dense layer; by two with a tanh between, if `doors` is "deep".
     """
 
     def __init__(
@@ -23,6 +24,7 @@ class EmbeddingDenoiser(nnx.Module):
         embed_dim: int,
         embed_norm: float | None,
         answers: str,
+        doors: str,
         self_conditioned: bool,
         num_lengths: int,
         rngs: nnx.Rngs,
@@ -32,9 +34,9 @@ class EmbeddingDenoiser(nnx.Module):
         self.embedding = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, embed_dim)))
         self.rounding_bias = nnx.Param(jnp.zeros(vocab_size))
         self.read = nnx.Linear(embed_dim * (2 if self_conditioned else 1), width, rngs=rngs)
-        self.lift = nnx.Linear(width, width, rngs=rngs)
+        self.lift = nnx.Linear(width, width, rngs=rngs) if doors == "deep" else None
         self.trunk = Trunk(trunk, timed=True, rngs=rngs)
-        self.lower = nnx.Linear(width, width, rngs=rngs)
+        self.lower = nnx.Linear(width, width, rngs=rngs) if doors == "deep" else None
         self.answer = nnx.Linear(width, vocab_size if answers == "logits" else embed_dim, rngs=rngs)
         self.length = nnx.Embed(num_lengths, width, rngs=rngs) if num_lengths else None
 
@@ -55,7 +57,7 @@ class EmbeddingDenoiser(nnx.Module):
     def __call__(
         self,
         x_t: Float[Array, "b l d"],
-        t: Float[Array, "b"],
+        t: Float[Array, "b #l"],
         previous: Float[Array, "b l d"] | None = None,
         *,
         valid: Bool[Array, "b l"] | None = None,
@@ -65,11 +67,15 @@ class EmbeddingDenoiser(nnx.Module):
         if self.self_conditioned:
             previous = jnp.zeros_like(x_t) if previous is None else previous
             x_t = jnp.concatenate([x_t, previous], axis=-1)
-        x = self.lift(jnp.tanh(self.read(x_t)))
+        x = self.read(x_t)
+        if self.lift is not None:
+            x = self.lift(jnp.tanh(x))
         if self.length is not None and valid is not None:
             x = x + self.length(jnp.sum(valid, axis=-1))[:, None, :]
         x = self.trunk(x, t, valid=valid, key=key)
-        return self.answer(jnp.tanh(self.lower(x)))
+        if self.lower is not None:
+            x = jnp.tanh(self.lower(x))
+        return self.answer(x)
 
 
 class TokenDenoiser(nnx.Module):
@@ -83,7 +89,7 @@ class TokenDenoiser(nnx.Module):
     def __call__(
         self,
         tokens: Int[Array, "b l"],
-        t: Float[Array, "b"] | None = None,
+        t: Float[Array, "b #l"] | None = None,
         *,
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,

@@ -27,10 +27,10 @@ def split_key(key: Key[Array, ""] | None, num: int) -> list[Key[Array, ""] | Non
     return [None] * num if key is None else list(jax.random.split(key, num))
 
 
-def sinusoid(t: Float[Array, "b"], width: int) -> Float[Array, "b {width}"]:
+def sinusoid(t: Float[Array, "*b"], width: int) -> Float[Array, "*b {width}"]:
     """Cosines, then sines, of t at frequencies from 1 down to 1/10,000 (Vaswani et al. 2017, §3.5)."""
     frequencies = jnp.exp(-math.log(10_000) * jnp.arange(width // 2) / (width // 2))
-    angles = t[:, None] * frequencies
+    angles = t[..., None] * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
@@ -52,7 +52,7 @@ class TimeEmbedding(nnx.Module):
         self.up = nnx.Linear(features, 4 * features, rngs=rngs)
         self.down = nnx.Linear(4 * features, width, rngs=rngs)
 
-    def __call__(self, t: Float[Array, "b"]) -> Float[Array, "b w"]:
+    def __call__(self, t: Float[Array, "*b"]) -> Float[Array, "*b w"]:
         return self.down(jax.nn.silu(self.up(sinusoid(t, self.features))))
 
 

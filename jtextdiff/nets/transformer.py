@@ -35,7 +35,7 @@ class Transformer:
     time: str = "add"
     causal: bool = False
     dropout: float = 0.0
-    time_features: int = 128  # width of the sinusoid
+    time_features: int = 32  # width of the sinusoid
     max_length: int = 512  # rows of the learned positions; reach of the relative ones
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "b l w"],
         seen: Bool[Array, "#b 1 #l l"],
-        time: Float[Array, "b w"] | None,
+        time: Float[Array, "b #l w"] | None,
         key: Key[Array, ""] | None,
     ) -> Float[Array, "b l w"]:
         key_weights, key_attention, key_mlp = split_key(key, 3)
@@ -95,11 +95,11 @@ class Block(nnx.Module):
         x = x + gate_m * self.mlp(inner, key_mlp)
         return x if self.pre else self.norm_mlp(x)
 
-    def _modulate(self, time: Float[Array, "b w"] | None) -> tuple[Array | float, ...]:
+    def _modulate(self, time: Float[Array, "b #l w"] | None) -> tuple[Array | float, ...]:
         """Shift, scale and gate of both halves; gates open at one, so that a fresh block is a plain one."""
         if self.modulation is None or time is None:
             return 0.0, 0.0, 1.0, 0.0, 0.0, 1.0
-        parts = jnp.split(self.modulation(jax.nn.silu(time))[:, None, :], 6, axis=-1)
+        parts = jnp.split(self.modulation(jax.nn.silu(time)), 6, axis=-1)
         return parts[0], parts[1], 1 + parts[2], parts[3], parts[4], 1 + parts[5]
 
 
@@ -117,17 +117,17 @@ class Trunk(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "b l w"],
-        t: Float[Array, "b"] | None = None,
+        t: Float[Array, "b #l"] | None = None,
         *,
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l w"]:
-        """Positions where `valid` is False are seen by nobody; t in [0, 1000]."""
+        """Positions where `valid` is False are seen by nobody; t in [0, 1000], of each text or of each word."""
         if self.positions is not None:
             x = x + self.positions.embedding[...][: x.shape[1]]
         time = None if self.time is None or t is None else self.time(t)
         if time is not None and self.shape.time == "add":
-            x = x + time[:, None, :]
+            x = x + time
         keys = split_key(key, len(self.blocks) + 1)
         if self.shape.norm == "post":
             x = self.norm(x)

@@ -58,14 +58,18 @@ def restore(
     """Reads the named parts of a checkpoint, laid out as `shapes` says; None if there is none at all.
 
     `at` is "latest", "best" or a step. A checkpoint that cannot be read is told of and the one before it is
-    used. Raises UserError if none can be read, or there is none at the step asked for.
+    used. Raises UserError if none can be read, there is none at the step asked for, or it is of another network.
     """
     for step in (steps := _candidates(workdir, at)):
         try:
             with warnings.catch_warnings(), ocp.StandardCheckpointer() as reader:
                 warnings.simplefilter("ignore")  # orbax warns of layouts that the target already states
                 folder = _folder(workdir) / str(step)
+                for name, shape in shapes.items():
+                    _fits(shape, reader.metadata(folder / name).item_metadata.tree, folder)
                 return step, {name: reader.restore(folder / name, shape) for name, shape in shapes.items()}
+        except (PermissionError, MemoryError, UserError):
+            raise  # the checkpoint may be whole: an older one in its place would lose steps
         except Exception as error:  # a damaged file can raise anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             tell(f"warning: the checkpoint of step {step} in {workdir} cannot be read ({reason})")
@@ -98,6 +102,18 @@ def shapes_of(tree: Any, shardings: Any = None) -> Any:
     )
 
 
+def _fits(wanted: Any, stored: Any, folder: Path) -> None:
+    """Raises UserError naming the first array whose shape in the checkpoint is not the one wanted."""
+    found = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
+        name = jax.tree_util.keystr(path)
+        if tuple(found.get(name, leaf.shape)) != leaf.shape:
+            raise UserError(
+                f"The checkpoint in {folder} is of another network: {name} has the shape {tuple(found[name])} "
+                f"there, {leaf.shape} here. Its text or its method was another."
+            )
+
+
 def _valid_loss(metrics: dict[str, float]) -> float:
     return metrics["loss"]
 
@@ -110,7 +126,7 @@ def _steps(workdir: Path) -> list[int]:
     """The steps of finished checkpoints, newest first; unfinished ones have other names."""
     folder = _folder(workdir)
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
 def _candidates(workdir: Path, at: int | str) -> list[int]:

@@ -7,6 +7,7 @@ imports jax, so that `--help` answers at once.
 import argparse
 import contextlib
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -52,9 +53,20 @@ def add_checkpoint(parser: Parser) -> None:
     )
 
 
+def add_seed(parser: Parser, purpose: str) -> None:
+    """The argument that fixes all chance."""
+    parser.add_argument("--seed", type=_seed, default=0, help=f"{purpose} (default: 0)")
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^63 - 1, got {text!r}")
+    return int(text)
+
+
 def sampler_overrides(flags: argparse.Namespace) -> list[str]:
     """The overrides that the flags of `add_checkpoint` ask for."""
-    if flags.at not in ("latest", "best") and not flags.at.isdigit():
+    if flags.at not in ("latest", "best") and not (flags.at.isascii() and flags.at.isdecimal()):
         raise UserError(f"--at must be latest, best or a step, got {flags.at!r}.")
     shorthands = {"method.sampler.steps": flags.steps, "method.sampler.name": flags.sampler}
     return [f"{name}={value}" for name, value in shorthands.items() if value is not None] + flags.override
@@ -69,6 +81,7 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """Runs a command on the arguments of the process, and exits."""
     try:
         command(sys.argv[1:])
+        sys.stdout.flush()
     except UserError as error:
         say(f"error: {error}")
         sys.exit(2)
@@ -79,7 +92,8 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
         say("interrupted")
         sys.exit(130)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of stdout has left: nobody is there to be told
+        # The reader of stdout has left, as `head` does: what Python still holds for it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         if error.errno == errno.ENOSPC:

@@ -91,12 +91,16 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """Reads what `to_json` wrote; in a spec, a null stays open to a value of its field's type."""
+    """Reads what `to_json` wrote. In a spec, a null stays open to a value of its field's type, and a field that
+    an earlier version did not have gets its default."""
     return _open(ConfigDict(json.loads(text)))
 
 
 def _open(config: Config) -> Config:
     hints = typing.get_type_hints(_class(config)) if CLASS in config else {}
+    for name, default in spec(_class(config)).items() if hints else ():
+        if name not in config:
+            config[name] = default
     for name, value in config.items():
         if isinstance(value, ConfigDict):
             _open(value)
@@ -126,8 +130,12 @@ def _class(config: Config) -> type:
 
 
 def _parsed(define: Any, name: str, default: Any, arguments: Sequence[str]) -> Config:
-    """Lets config_flags do the parsing, on flags of our own, and turns its complaints into a sentence."""
-    values, argv = flags.FlagValues(), ["jtextdiff", *arguments]
+    """Lets config_flags do the parsing, on flags of our own, and turns its complaints into a sentence.
+
+    It cannot parse None, the value of an optional field that is not set: those are put in afterwards.
+    """
+    empty = [text for text in arguments if text.endswith("=None")]
+    values, argv = flags.FlagValues(), ["jtextdiff", *(text for text in arguments if text not in empty)]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             define(name, default, flag_values=values, sys_argv=argv)
@@ -139,7 +147,24 @@ def _parsed(define: Any, name: str, default: Any, arguments: Sequence[str]) -> C
         raise UserError(" ".join(str(error).split())) from None
     if rest[1:]:
         raise UserError(f"Unexpected argument {rest[1]!r}.")
-    return values[name].value
+    config = values[name].value
+    for text in empty:
+        _clear(config, text.removeprefix(f"--{name}.").removesuffix("=None"))
+    return config
+
+
+def _clear(config: Config, path: str) -> None:
+    """Sets an optional field to None. Raises UserError for any other."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        config = config.get(parent) if isinstance(config, ConfigDict) else None
+    if not isinstance(config, ConfigDict) or name not in config:
+        raise UserError(f"There is no field {path!r}.")
+    hint = typing.get_type_hints(_class(config)).get(name) if CLASS in config else None
+    if config[name] is not None and types.NoneType not in typing.get_args(hint):
+        raise UserError(f"{path} cannot be None: it needs a value, such as {config[name]!r}.")
+    with config.ignore_type():
+        config[name] = None
 
 
 def _default(field: Any) -> Any:

@@ -92,12 +92,13 @@ def _walk(run: _Run, state: TrainState, start: int) -> None:
         late = (done, metrics)
         run.report.step(done, int(batch.valid.sum()))
         last, valid_loss = done == num_steps, math.inf  # the best checkpoint is one of those evaluated
+        if last or run.stopped or any(done % often == 0 for often in (every.evaluate, every.sample, every.checkpoint)):
+            late = _read(run, late)  # what is no number is told before it is shown or saved
         if last or done % every.evaluate == 0:
             valid_loss = _evaluate(run, done, state)
         if last or done % every.sample == 0:
             _show(run, done, state)
         if last or run.stopped or done % every.checkpoint == 0:
-            late = _read(run, late)
             _save(run, done, state, valid_loss)
         if run.stopped:
             _stop(run, done)
@@ -118,12 +119,11 @@ def _batch(run: _Run, index: int) -> Batch:
 
 
 def _read(run: _Run, late: tuple[int, Any] | None) -> None:
-    """Reports the metrics of an earlier step. Raises UserError if its loss is no number."""
+    """Reports the metrics of an earlier step. Raises UserError if one of them is no number."""
     if late is None:
         return
     done, metrics = late
-    if not math.isfinite(float(metrics["loss"])):
-        bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
+    if bad := [name for name, value in metrics.items() if not math.isfinite(float(value))]:
         kept = run.manager.latest_step()
         raise UserError(
             f"The training broke down at step {done}: {', '.join(bad)} is not finite. "

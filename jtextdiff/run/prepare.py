@@ -46,6 +46,12 @@ def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
     )
     with config.unlocked():
         config.method.language = spec(Language, **vars(language))
+    trunk = config.method.get("trunk")
+    if trunk is not None and trunk.max_length < language.length:
+        raise UserError(
+            f"The texts have up to {language.length} tokens, the network positions for {trunk.max_length}. Set "
+            f"--config.method.trunk.max_length={language.length}, or --config.text.length={trunk.max_length} or less."
+        )
     if config.optim.decay_steps is None:
         begun = checkpoints.has_checkpoints(workdir)
         config.optim.decay_steps = read_config(workdir).optim.decay_steps if begun else config.num_steps

@@ -29,29 +29,35 @@ def score(
     model: Model, corpus: Corpus, *, judge: Model | None, split: str, num: int, seed: int, bar: Progress
 ) -> dict[str, Score]:
     """All scores of a model, on `num` samples and `num` sentences of each kind of real text."""
-    task = bar.add_task("sampling", total=num)
-    samples = model.sample(num, seed=seed, progress=lambda done: bar.advance(task, done))
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: _evenly(model, corpus, name, num) for name in (split, "train")}
     metrics = _likelihoods(model, real, split, seed, bar)
+    verdicts = {} if judge is None else {name: _ratio(*_judged(judge, texts)) for name, texts in real.items()}
+    task = bar.add_task("sampling", total=num)
+    samples = model.sample(num, seed=seed, progress=lambda done: bar.advance(task, done))
     if judge is not None:
         bar.add_task("judging", total=None)
-        metrics |= _judged(judge, samples, real, split)
-    metrics |= _variety(samples, real, split)
-    metrics |= _copied(samples, real, split, corpus)
+        metrics |= _generative(judge, {"samples": _ratio(*_judged(judge, samples)), **verdicts}, split, num)
+    rows = {name: _tokens(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
+    metrics |= _variety(rows, split)
+    metrics |= _copied(rows, split, corpus)
     if corpus.is_grammar:
         members = [float(text.split() in grammar()) for text in samples]
         metrics["members"] = _mean(members, "share", "exact membership of the grammar") | _beside(1.0, 1.0)
     return metrics
 
 
-def report(model: Model, metrics: dict[str, Score], *, split: str, num: int, seed: int, load: float) -> Score:
+def report(
+    model: Model, metrics: dict[str, Score], *, judge: str | None, split: str, num: int, seed: int, load: float
+) -> Score:
     """The scores with all that is needed to find them again."""
     sampler = getattr(model.method, "sampler", None)
     steps = model.method.language.length if sampler is None else sampler.steps
     return {
         "method": type(model.method).__name__,
         "step": model.step,
+        "tokenizer": model.config.text.tokenizer,
+        "judge": judge,
         "split": split,
         "seed": seed,
         "num_samples": num,
@@ -83,77 +89,82 @@ def _likelihoods(model: Model, real: dict[str, list[str]], split: str, seed: int
     nats = {name: model.nll(texts, seed=seed) for name, texts in real.items()}
     per: dict[str, tuple[Callable[[str], float], str, Callable[[float], float]]] = {
         "nll": (lambda text: model.num_tokens([text])[0], "nats/token", lambda rate: rate),
-        "perplexity": (lambda text: model.num_tokens([text])[0], "per token", math.exp),
-        "word_perplexity": (lambda text: len(text.split()) + 1, "per word, end counted", math.exp),
+        "perplexity": (lambda text: model.num_tokens([text])[0], "per token", _exp),
+        "word_perplexity": (lambda text: len(text.split()) + 1, "per word, end counted", _exp),
         "bits_per_char": (lambda text: len(text) + 1, "bits/char, end counted", lambda rate: rate / math.log(2)),
     }
     scores = {}
     for name, (size, unit, convert) in per.items():
         rows = {which: _ratio(nats[which], [size(text) for text in real[which]]) for which in real}
         rate, se = rows[split]
-        slope = convert(rate) if convert is math.exp else convert(1.0)
+        slope = convert(rate) if convert is _exp else convert(1.0)
         beside = _beside(convert(rate), convert(rows["train"][0]))
         scores[name] = _score(convert(rate), unit, se * slope, len(real[split]), model.method.bound) | beside
     return scores
 
 
-def _judged(judge: Model, samples: list[str], real: dict[str, list[str]], split: str) -> dict[str, Score]:
-    """Generative perplexity: exp of the judge's nats a token, ends counted."""
-    texts = {"samples": samples, **real}
-    rates = {name: _ratio(judge.nll(rows), judge.num_tokens(rows)) for name, rows in texts.items()}
-    perplexity = {name: math.exp(rate) for name, (rate, _) in rates.items()}
+def _judged(judge: Model, texts: list[str]) -> tuple[list[float], list[int]]:
+    """The judge's nats and tokens of each text, its end counted."""
+    return judge.nll(texts), judge.num_tokens(texts)
+
+
+def _generative(judge: Model, rates: dict[str, tuple[float, float]], split: str, num: int) -> dict[str, Score]:
+    """Generative perplexity: exp of the judge's nats a token; and its ratio to that of real text."""
+    perplexity = {name: _exp(rate) for name, (rate, _) in rates.items()}
     beside = _beside(perplexity[split], perplexity["train"])
     kind = f"under {type(judge.method).__name__} at step {judge.step}, {judge.method.bound}"
-    value, se = perplexity["samples"], perplexity["samples"] * rates["samples"][1]
-    ratio = value / perplexity[split]
-    judge_nll = _score(rates[split][0], "nats/token", rates[split][1], len(real[split]), "the judge on real text")
+    value, ratio = perplexity["samples"], perplexity["samples"] / perplexity[split]
+    ratio_se = ratio * math.hypot(rates["samples"][1], rates[split][1])
+    own = _score(rates[split][0], "nats/token", rates[split][1], num, "the judge on real text")
     return {
-        "generative_perplexity": _score(value, "per token", se, len(samples), kind) | beside,
-        "perplexity_ratio": _score(ratio, "to real text", None, len(samples), kind)
+        "generative_perplexity": _score(value, "per token", value * rates["samples"][1], num, kind) | beside,
+        "perplexity_ratio": _score(ratio, "to real text", ratio_se, num, kind)
         | _beside(1.0, perplexity["train"] / perplexity[split]),
-        "judge_nll": judge_nll | _beside(rates[split][0], rates["train"][0]),
+        "judge_nll": own | _beside(rates[split][0], rates["train"][0]),
     }
 
 
-def _variety(samples: list[str], real: dict[str, list[str]], split: str) -> dict[str, Score]:
+def _variety(rows: dict[str, list[tuple[int, ...]]], split: str) -> dict[str, Score]:
     """Entropy and distinct bigrams at equal numbers of texts, and whether the samples pass the guard."""
-    n, texts = len(samples), {"samples": samples, **real}
-    entropy = {name: unigram_entropy(rows) for name, rows in texts.items()}
-    distinct = {name: distinct_ngrams(rows, 2) for name, rows in texts.items()}
-    length = {name: float(np.mean([len(text.split()) for text in rows])) for name, rows in texts.items()}
+    n = min(len(texts) for texts in rows.values())
+    entropy = {name: unigram_entropy(texts[:n]) for name, texts in rows.items()}
+    distinct = {name: distinct_ngrams(texts[:n], 2) for name, texts in rows.items()}
+    length = {name: float(np.mean([len(text) for text in texts])) for name, texts in rows.items()}
     passes = (
         entropy["samples"] >= entropy["train"] - ENTROPY_LOSS
         and distinct["samples"] >= DISTINCT_SHARE * distinct["train"]
     )
     kind = f"entropy >= train - {ENTROPY_LOSS}, distinct bigrams >= {DISTINCT_SHARE} x train"
+    tokens = "of tokens, ends counted"
     return {
-        "unigram_entropy": _score(entropy["samples"], "nats", None, n, "plug-in")
+        "unigram_entropy": _score(entropy["samples"], "nats", None, n, tokens)
         | _beside(entropy[split], entropy["train"]),
-        "distinct_bigrams": _score(distinct["samples"], "share", None, n, "at equal numbers of texts")
+        "distinct_bigrams": _score(distinct["samples"], "share", None, n, tokens)
         | _beside(distinct[split], distinct["train"]),
         "diversity_guard": _score(float(passes), "1 = passes", None, n, kind) | _beside(None, None),
-        "mean_length": _score(length["samples"], "words", None, n, "mean") | _beside(length[split], length["train"]),
+        "mean_length": _score(length["samples"], "tokens", None, len(rows["samples"]), "mean, end counted")
+        | _beside(length[split], length["train"]),
     }
 
 
-def _copied(samples: list[str], real: dict[str, list[str]], split: str, corpus: Corpus) -> dict[str, Score]:
+def _copied(rows: dict[str, list[tuple[int, ...]]], split: str, corpus: Corpus) -> dict[str, Score]:
     """The share of samples that stand in the training text; for the grammar, beside what chance would give."""
-    split_ids = corpus.splits["train"]
-    train = [row.tobytes() for row in np.split(np.asarray(split_ids.tokens, np.int32), split_ids.offsets[1:-1])]
-    kind = "token for token in train"
+    train, kind = corpus.splits["train"], "token for token in train"
     if corpus.is_grammar:
-        expected = sum(math.exp(grammar().log_prob(text.split())) for text in set(split_ids.texts()))
+        expected = sum(math.exp(grammar().log_prob(text.split())) for text in set(train.texts()))
         kind += f"; a fresh draw of the grammar is a copy with probability {expected:.2g}"
+    known = [(row.tobytes(),) for row in np.split(np.asarray(train.tokens, np.int32), train.offsets[1:-1])]
+    share = {
+        name: copies([(np.asarray(text, np.int32).tobytes(),) for text in texts], known) for name, texts in rows.items()
+    }
+    value, n = share["samples"], len(rows["samples"])
+    score = _score(value, "share", math.sqrt(value * (1 - value) / n), n, kind)
+    return {"training_copies": score | _beside(share[split], share["train"])}
 
-    def spelled(texts: list[str]) -> list[tuple[bytes, ...]]:
-        end = np.asarray([corpus.tokenizer.eos], np.int32)
-        return [(np.concatenate([row, end]).tobytes(),) for row in corpus.tokenizer.encode(texts)]
 
-    known = [(row,) for row in train]
-    value, n = copies(spelled(samples), known), len(samples)
-    share = _score(value, "share", math.sqrt(value * (1 - value) / n), n, kind)
-    beside = _beside(copies(spelled(real[split]), known), copies(spelled(real["train"]), known))
-    return {"training_copies": share | beside}
+def _tokens(corpus: Corpus, texts: list[str]) -> list[tuple[int, ...]]:
+    """Texts as ids, EOS after each: for any tokenizer, and even for an empty text, there is something to count."""
+    return [(*row.tolist(), corpus.tokenizer.eos) for row in corpus.tokenizer.encode(texts)]
 
 
 def _evenly(model: Model, corpus: Corpus, split: str, num: int) -> list[str]:
@@ -169,6 +180,11 @@ def _ratio(totals: Sequence[float], sizes: Sequence[float]) -> tuple[float, floa
     rate = total.sum() / size.sum()
     spread = np.sum((total - rate * size) ** 2) * len(size) / max(len(size) - 1, 1)
     return float(rate), float(np.sqrt(spread) / size.sum())
+
+
+def _exp(rate: float) -> float:
+    """e^rate; of an untrained model's rate, the largest number that JSON can carry."""
+    return math.exp(min(rate, 700.0))
 
 
 def _mean(values: Sequence[float], unit: str, kind: str) -> Score:

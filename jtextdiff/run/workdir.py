@@ -49,9 +49,13 @@ def read_config(workdir: Path) -> Config:
             f"Train one with: python -m jtextdiff.train --config configs/diffusion_lm.py --workdir {workdir}"
         )
     try:
-        return from_json(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} cannot be read as JSON: {error}") from None
+        config = from_json(file.read_text(encoding="utf-8"))
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
+        raise UserError(f"{file} cannot be read as the config of a run: {error}") from None
+    for part in ("text", "method", "optim"):
+        if part not in config:
+            raise UserError(f"{file} is no config of a run: it has no {part!r}.")
+    return config
 
 
 def agree(workdir: Path, config: Config, *, resumed: bool) -> None:

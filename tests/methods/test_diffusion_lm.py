@@ -37,6 +37,8 @@ PAPER = dataclasses.replace(
     prior=1.0,
     embed_norm=None,
     self_conditioning=0.0,
+    times="shared",
+    doors="deep",
 )
 METHODS = {"modern": MODERN, "paper": PAPER, "noisy": dataclasses.replace(PAPER, noisy_x_0=True)}
 ROWS = [[2, 3, 4, 1], [5, 1], [6, 7, 8, 9, 10, 11, 2, 1], [3, 4, 5, 6, 1]]
@@ -190,6 +192,31 @@ def test_the_bound_of_pure_noise_is_tight() -> None:
     assert total == pytest.approx(5.01 / 8.02, rel=0.01)
 
 
+@pytest.mark.parametrize("times", ["own", "shared"])
+def test_training_times_are_uniform_and_a_words_own_or_its_texts(times: str) -> None:
+    """On 1/T … 1; two words of a text are as independent as two texts, or share their time."""
+    method = dataclasses.replace(MODERN, times=times, num_steps=10)
+    drawn = np.stack([method._times(jax.random.key(seed), (64, LENGTH)) for seed in range(50)])
+    assert drawn.shape == (50, 64, LENGTH if times == "own" else 1)
+    counts = np.bincount(np.rint(drawn * 10).astype(int).ravel(), minlength=11)
+    expected = drawn.size / 10
+    assert counts[0] == 0
+    assert np.all(np.abs(counts[1:] - expected) <= 5 * np.sqrt(expected))
+    if times == "own":
+        pairs = drawn.reshape(-1, LENGTH)[:, :2]
+        assert abs(np.corrcoef(pairs.T)[0, 1]) <= 5 / np.sqrt(len(pairs))
+
+
+def test_a_text_that_models_pad_fills_the_length_in_every_bucket() -> None:
+    """With PAD as a word the loss and the bound of a short batch are those of the same texts padded further."""
+    method = dataclasses.replace(PAPER, known_length=False)
+    rows = [[2, 3, 4, 1], [5, 1]]
+    for name in ("loss", "nll"):
+        run = compiled(method, name)
+        short, long = (run(params(method), jax.random.key(3), batch(rows, length)) for length in (4, LENGTH))
+        jax.tree.map(np.testing.assert_array_equal, short, long)
+
+
 def test_monitor_sees_collapse() -> None:
     weights = dict(params(PAPER))
     health = PAPER.monitor(weights)
@@ -213,6 +240,13 @@ def test_monitor_sees_collapse() -> None:
 )
 def test_settings_that_contradict_each_other_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match="answers"):
+        DiffusionLM(**bad)
+
+
+@pytest.mark.parametrize("bad", [{"times": "each"}, {"doors": "wide"}, {"schedule": "root"}])
+def test_unknown_choices_are_refused(bad: dict) -> None:
+    (name,) = bad
+    with pytest.raises(ValueError, match=name):
         DiffusionLM(**bad)
 
 

@@ -35,6 +35,8 @@ PAPER = dataclasses.replace(
     prior=1.0,
     embed_norm=None,
     self_conditioning=0.0,
+    times="shared",
+    doors="deep",
 )
 METHODS = {"modern": MODERN, "paper": PAPER}
 
@@ -71,6 +73,23 @@ def test_fixed_words_stay_and_pad_follows_the_length(name: str, answers: str) ->
         assert np.all(found[row, length:] == PAD)
     assert found.min() >= 0
     assert found.max() < VOCAB
+
+
+@pytest.mark.parametrize("times", ["own", "shared"])
+def test_given_words_are_shown_as_they_are_to_a_network_that_can_tell(times: str) -> None:
+    """With own times the noise at a given word is never seen; a network of shared times sees it."""
+    method = dataclasses.replace(MODERN, times=times, embed_norm=None)
+    net = method.net.bind(params(method))
+    fixed = jnp.zeros((2, LENGTH), bool).at[:, 3].set(True)
+    given = Given(jnp.full((2, LENGTH), 7), fixed, jnp.full(2, LENGTH))
+    denoise = jax.jit(method._denoise(net, jnp.ones((2, LENGTH), bool), given))
+    x_t, other = (jax.random.normal(jax.random.key(seed), (2, LENGTH, DIM)) for seed in (1, 2))
+    previous = jnp.zeros_like(x_t)
+    one = denoise(x_t, 0.8, previous)
+    same = denoise(jnp.where(fixed[..., None], other, x_t), 0.8, previous)
+    difference = float(jnp.max(jnp.abs(one - same)))
+    assert difference == 0 if times == "own" else difference > 1e-4
+    assert float(jnp.max(jnp.abs(one - denoise(other, 0.8, previous)))) > 1e-4
 
 
 def test_lengths_are_drawn_from_the_fitted_law() -> None:

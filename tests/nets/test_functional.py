@@ -23,6 +23,7 @@ MAKERS = {
         embed_dim=4,
         embed_norm=2.0,
         answers="logits",
+        doors="deep",
         self_conditioned=True,
         num_lengths=9,
     ),

@@ -23,7 +23,7 @@ SHAPES = [
 ]
 """(positions, norm, time): every pair of choices meets."""
 
-TIMES = jnp.asarray([10.0, 700.0])
+TIMES = jnp.asarray([[10.0], [700.0]])
 
 
 @functools.cache
@@ -94,9 +94,18 @@ def test_order_matters(positions: str) -> None:
 def test_time_is_read_row_by_row(time: str) -> None:
     x, net = hidden(9), trunk(time=time)
     call = nnx.jit(lambda net, x, t: net(x, t))
-    one, other = call(net, x, TIMES), call(net, x, TIMES.at[1].set(300.0))
+    one, other = call(net, x, TIMES), call(net, x, TIMES.at[1, 0].set(300.0))
     np.testing.assert_array_equal(one[0], other[0])
     assert float(jnp.max(jnp.abs(one[1] - other[1]))) > 1e-3
+
+
+@pytest.mark.parametrize("time", ["add", "adaln"])
+def test_a_words_own_time_is_its_texts_time_where_all_are_equal(time: str) -> None:
+    x, net = hidden(10), trunk(time=time)
+    call = nnx.jit(lambda net, x, t: net(x, t))
+    each = jnp.broadcast_to(TIMES, x.shape[:2])
+    np.testing.assert_allclose(call(net, x, each), call(net, x, TIMES), atol=1e-5)
+    assert float(jnp.max(jnp.abs(call(net, x, each.at[0, 2].set(900.0))[0] - call(net, x, each)[0]))) > 1e-3
 
 
 def test_no_key_no_randomness() -> None:

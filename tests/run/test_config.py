@@ -150,3 +150,29 @@ def test_differences_name_the_field() -> None:
     new = override(old, ["optim.peak=0.5", "num_steps=20"])
     assert differences(old, new, ignored=["num_steps"]) == [("optim.peak", AdamW().peak, 0.5)]
     assert differences(old, old, ignored=[]) == []
+
+
+def test_an_optional_field_can_be_emptied_and_filled_again(file: str) -> None:
+    """As on the command line, and again in the config that a run has stored."""
+    emptied = load_config(file, ["--config.optim.clip=None"])
+    assert build(emptied.optim).clip is None
+    stored = from_json(to_json(emptied))
+    assert build(override(stored, ["optim.clip=2.5"]).optim).clip == 2.5
+
+
+@pytest.mark.parametrize("field", ["optim.peak", "seed"])
+def test_a_field_that_needs_a_value_cannot_be_emptied(file: str, field: str) -> None:
+    with pytest.raises(UserError, match=f"{field} cannot be None"):
+        load_config(file, [f"--config.{field}=None"])
+
+
+def test_emptying_an_unknown_field_is_refused(file: str) -> None:
+    with pytest.raises(UserError, match="no field 'optim.clop'"):
+        load_config(file, ["--config.optim.clop=None"])
+
+
+def test_a_field_that_an_earlier_version_lacked_has_its_default() -> None:
+    stored = spec(AdamW, peak=0.5)
+    with stored.unlocked():
+        del stored.warmup
+    assert build(from_json(to_json(stored))) == AdamW(peak=0.5)

@@ -1,0 +1,51 @@
+"""Checkpoints: what was saved comes back, and one of another network is named as that, not as damage."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.run.checkpoints import open_checkpoints, restore, save, shapes_of
+from jtextdiff.run.command import UserError
+
+MODEL = {"answer": {"kernel": jnp.arange(6.0).reshape(2, 3)}}
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    with open_checkpoints(tmp_path) as manager:
+        save(manager, 3, MODEL, {"step": jnp.asarray(3)}, 1.0)
+        manager.wait_until_finished()
+    return tmp_path
+
+
+def shapes(model: dict) -> dict:
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    plain = shapes_of(model)
+    return shapes_of(plain, jax.tree.map(lambda _: device, plain))
+
+
+def test_what_was_saved_comes_back(workdir: Path) -> None:
+    found = restore(workdir, {"model": shapes(MODEL)}, tell=pytest.fail)
+    assert found is not None
+    step, parts = found
+    assert step == 3
+    jax.tree.map(np.testing.assert_array_equal, parts["model"], MODEL)
+
+
+def test_a_checkpoint_of_another_network_is_named(workdir: Path) -> None:
+    """It is whole, so no older one may take its place."""
+    other = {"answer": {"kernel": jnp.zeros((2, 5))}}
+    with pytest.raises(UserError, match=r"\['answer'\]\['kernel'\] has the shape \(2, 3\) there, \(2, 5\) here"):
+        restore(workdir, {"model": shapes(other)}, tell=pytest.fail)
+
+
+def test_a_step_that_is_not_there_lists_those_that_are(workdir: Path) -> None:
+    with pytest.raises(UserError, match=r"no checkpoint of step 2; it has those of steps \[3\]"):
+        restore(workdir, {"model": shapes(MODEL)}, at=2, tell=pytest.fail)
+
+
+def test_no_checkpoint_at_all_is_no_mistake(tmp_path: Path) -> None:
+    assert restore(tmp_path, {"model": shapes(MODEL)}, tell=pytest.fail) is None
