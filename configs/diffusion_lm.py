@@ -7,6 +7,7 @@ python -m jtextdiff.train --config configs/diffusion_lm.py --config.text.path=my
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from jtextdiff.core.samplers import Sampler
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.run.config import choose_preset, spec
 from jtextdiff.run.optim import AdamW
@@ -19,9 +20,9 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def default() -> ConfigDict:
     c = ConfigDict()
-    c.seed, c.num_steps, c.batch_size = 0, 8_000, 32
+    c.seed, c.num_steps, c.batch_size = 0, 12_000, 32
     c.text = spec(Text)
-    c.method = spec(DiffusionLM)
+    c.method = spec(DiffusionLM, sampler=Sampler(temperature=0.7))  # a little below the law: see README, Numbers
     c.optim = spec(AdamW, peak=3e-3)
     c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
     c.every = ConfigDict(dict(log=50, evaluate=1_000, sample=2_000, checkpoint=500))

@@ -73,6 +73,7 @@ def programs(method: Any, params: Any, num: int) -> tuple[Any, Callable[[int], A
     length = method.language.length
     compiled = jax.jit(method.sample)
     valid = jnp.ones((num, length), bool)
+    t = jnp.full((num, length if method.times == "own" else 1), 500.0)  # as the sampler hands it over
     x = jnp.ones((num, length, method.embed_dim))
     network = jax.jit(lambda params, x, t: method.net.bind(params)(x, t, x, valid=valid))
 
@@ -83,7 +84,7 @@ def programs(method: Any, params: Any, num: int) -> tuple[Any, Callable[[int], A
     def forward(passes: int) -> Any:
         answer = x
         for _ in range(passes):
-            answer = network(params, x, jnp.full((num, 1), 500.0))
+            answer = network(params, x, t)
         return answer
 
     return compiled, sample, forward

@@ -35,6 +35,8 @@ def command(arguments: Sequence[str]) -> None:
     flags = parser().parse_args(arguments)
     if flags.num < 2:
         raise UserError(f"--num must be at least 2, got {flags.num}.")
+    if flags.out and Path(flags.out).is_dir():
+        raise UserError(f"--out {flags.out} is a directory; expected a file to write.")
     if flags.out and not Path(flags.out).parent.is_dir():
         raise UserError(f"--out {flags.out}: there is no directory {Path(flags.out).parent}.")
     from rich.console import Console

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,10 @@ def stop_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: Any) -> None:
         received.append(number)
-        say(f"{signal.Signals(number).name}: saving after the step in hand; once more to stop at once and lose it.")
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        # The terminal may be gone, or in the middle of a line: what counts is that the run is saved.
+        with suppress(OSError, RuntimeError):
+            say(f"{signal.Signals(number).name}: saving after this step; once more to stop at once and lose it.")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -154,12 +154,28 @@ def test_template_words_never_change(place: Path) -> None:
 
 
 def test_evaluate_writes_what_the_contract_names(place: Path) -> None:
-    done = run("evaluate", "--checkpoint=whole", "--num=8", "--steps=3", "--out=scores.json", cwd=place)
+    judge = run("train", *train(place, "judge", 3, config="autoregressive"), cwd=place)
+    assert judge.returncode == 0, judge.stderr
+    files = ("--checkpoint=whole", "--judge=judge", "--out=scores.json")
+    done = run("evaluate", *files, "--num=30", "--steps=3", cwd=place)
     assert done.returncode == 0, done.stderr
     scores = json.loads((place / "scores.json").read_text())
     assert scores.keys() >= {"method", "step", "split", "seed", "num_samples", "sampler", "steps", "nfe", "metrics"}
+    metrics = scores["metrics"]
+    ratio = metrics["generative_perplexity"]["value"] / metrics["generative_perplexity"]["real_valid"]
+    assert metrics["perplexity_ratio"]["value"] == pytest.approx(ratio)
+    assert metrics["generative_perplexity"]["n"] == 30
+    assert metrics["judge_nll"]["n"] == metrics["nll"]["n"] < 30  # the split has fewer texts
     for row in scores["metrics"].values():
         assert row.keys() == {"value", "unit", "se", "n", "kind", "real_valid", "real_train"}
+
+
+def test_benchmark_compiles_once(place: Path) -> None:
+    done = run("benchmark", "--checkpoint=whole", "--num=2", "--steps=2", "--repeats=2", cwd=place)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["compilations"] == 1
+    assert len(result["timings"]) == 2
 
 
 def test_visualize_writes_both_pictures(place: Path) -> None:
@@ -186,7 +202,11 @@ def test_visualize_writes_both_pictures(place: Path) -> None:
         (("sample", "--checkpoint=whole", "--override=method.sampler.stesp=3"), "steps"),
         (("sample", "--checkpoint=whole", "--template=no gap here"), "[MASK]"),
         (("sample", "--checkpoint=whole", "--template=The [MASK] is hippopotamus ."), "does not know"),
+        (("sample", "--checkpoint=whole", "--at=²"), "--at"),
+        (("sample", "--checkpoint=whole", f"--seed={2**64}"), "--seed"),
         (("evaluate", "--checkpoint=whole", "--split=dev"), "valid"),
+        (("evaluate", "--checkpoint=whole", "--judge=whole"), "exact"),
+        (("train", "--config={root}/configs/diffusion_lm.py", "--config.method.embed_dim=None"), "embed_dim"),
     ],
 )
 def test_mistakes_are_one_line_and_status_two(arguments: tuple[str, ...], told: str, place: Path) -> None:

@@ -59,5 +59,5 @@ class Gaussian:
 
 
 def _against(value: Array, like: Array) -> Array:
-    """Appends axes to a value per batch (or to none) until it broadcasts against `like`."""
+    """Appends axes to a value, of all, of each text or of each word, until it broadcasts against `like`."""
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))

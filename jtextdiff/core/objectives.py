@@ -57,7 +57,8 @@ def gaussian_bound(
     """KL(q(x_1 | x_0) ‖ p(x_1)) + Σ KL(q(x_s | x_t, x_0) ‖ q(x_s | x_t, x̂_0)), nats a position.
 
     The sum runs over the even grid of `num_steps` from 1 down to its first time, 1/num_steps, with one noise draw
-    a term (Kingma et al. 2021, eq. 11–13). `denoise` maps (x_t, t of shape [b 1]) to x̂_0.
+    a term (Kingma et al. 2021, eq. 11–13), from fold 1 of the key on; fold 0 is left to the caller for what follows.
+    `denoise` maps (x_t, t of shape [b 1]) to x̂_0.
     """
     times, earlier = ticks(num_steps)
 

@@ -36,4 +36,4 @@ def stratified(key: Key[Array, ""], num: int) -> Array:
     """
     jitter, order = jax.random.split(key)
     strata = jax.random.permutation(order, num)
-    return 1.0 - (strata + jax.random.uniform(jitter, (num,))) / num
+    return (strata + (1.0 - jax.random.uniform(jitter, (num,)))) / num  # never rounds to 0

@@ -35,7 +35,7 @@ Denoise = Callable[[Array, Time, Array], Array]
 def unroll(
     step: Step, state: Any, keys: Keys, ticks: Any, *, keep: Callable[[Any], Any] = lambda state: None
 ) -> tuple[Any, Any]:
-    """Walks `ticks` and returns the last state and the kept path, stacked over ticks.
+    """Walks `ticks` and returns the last state and the kept path: what is kept of the start and of each tick.
 
     `keys` holds one key a sample (or one for all); tick i uses `fold(keys, i)`, so that a sample depends on
     its own key alone. `keep` says what the path costs in memory: nothing, unless asked for.
@@ -47,7 +47,9 @@ def unroll(
         return state, keep(state)
 
     num_ticks = len(jax.tree.leaves(ticks)[0])
-    return jax.lax.scan(body, state, (jnp.arange(num_ticks), ticks))
+    start = keep(state)
+    state, path = jax.lax.scan(body, state, (jnp.arange(num_ticks), ticks))
+    return state, jax.tree.map(lambda first, later: jnp.concatenate([first[None], later]), start, path)
 
 
 def ticks(num_steps: int, *, start: float = 1.0) -> tuple[Array, Array]:

@@ -1,10 +1,8 @@
 """Diffusion-LM (Li et al. 2022): Gaussian diffusion of learned word vectors, rounded back to words.
 
 The default answers with a distribution over words, whose expected vector is x̂_0, is trained by cross-entropy,
-and sees its previous estimate (Dieleman et al. 2022; Strudel et al. 2022). In training each word has a time of
-its own (Chen et al. 2024), so that agreement is learned where one word is clear and the other is not: rare, if all
-are equally blurred. The paper's own model is `answers="vector", cross_entropy=0,
-mse=rounding=prior=1, embed_norm=None, self_conditioning=0, times="shared", doors="deep"`.
+and sees its previous estimate (Dieleman et al. 2022; Strudel et al. 2022). In training each word has a time of its
+own (Chen et al. 2024): agreement is learned where one word is clear and the other not, rare if all are equally so.
 """
 
 import functools
@@ -64,15 +62,16 @@ class DiffusionLM:
     sampler: Sampler = Sampler()
 
     def __post_init__(self) -> None:
+        for field in ("embed_dim", "num_steps", "bound_steps"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}.")
         if self.answers == "logits" and self.reading != "x_0":
             raise ValueError(f"answers='logits' are read as x_0, not as {self.reading!r}. Set answers='vector'.")
-        if self.answers == "vector" and self.cross_entropy:
-            raise ValueError("cross_entropy needs answers='logits'. Set cross_entropy=0 or answers='logits'.")
-        if self.answers == "vector" and self.sampler.temperature != 1.0:
-            raise ValueError("sampler.temperature needs answers='logits': a vector answer has no distribution.")
+        if self.answers == "vector" and (self.cross_entropy or self.sampler.temperature != 1):
+            raise ValueError("answers='vector' has no distribution: set cross_entropy=0 and sampler.temperature=1.")
 
     @functools.cached_property
     def process(self) -> Gaussian:
@@ -106,15 +105,14 @@ class DiffusionLM:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """The weighted sum of four terms, each a metric of its own (Li et al. 2022, eq. 2, as released)."""
+        """The weighted sum of the terms, each a metric of its own (Li et al. 2022, eq. 2, as released)."""
         net, (tokens, valid) = self.net.bind(params), self._words(batch)
         when, jitter, noise, coin, drop = jax.random.split(key, 5)
         t = self._times(when, tokens.shape)
         word = net.embed(tokens)
         x_0 = Normal(mean=word, std=self.process.noise(self._first, word)).sample(jitter) if self.noisy_x_0 else word
         x_t = self.process.marginal(x_0, t).sample(noise)
-        previous = self._first_estimate(net, x_t, t, valid, coin)
-        answer = self._answer(net, x_t, t, previous, valid, drop)
+        answer = self._answer(net, x_t, t, self._first_estimate(net, x_t, t, valid, coin), valid, drop)
         x_0_hat = self._x_0_hat(net, answer, x_t, t)
         # At the first time the target is the word's own vector, noise-free (released code).
         target = jnp.where(t[..., None] <= self._first, word, x_0)
@@ -151,13 +149,15 @@ class DiffusionLM:
         """The network as a Denoise: tempered, turned into a vector, clamped, with the given words held."""
         ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
         words = jnp.arange(self.language.vocab_size)
-        # Where the length is known, EOS stands at the last position and nowhere else, and PAD stands nowhere.
-        possible = (words != self.language.pad) & (ends[..., None] == (words == self.language.eos))
+        # Where the length is known, EOS stands at the last position and nowhere else; PAD, if it is another, nowhere.
+        is_eos = words == self.language.eos
+        possible = (ends[..., None] == is_eos) & (is_eos | (words != self.language.pad))
         clear = given.fixed & (self.times == "own")  # given words are shown as they are to a network that can tell
 
         def answer(x_t: Array, t: Time, previous: Array) -> Array:
             seen = jnp.where(clear[..., None], net.embed(given.tokens), x_t)
-            said = self._answer(net, seen, jnp.where(clear, self._first, t), previous, valid, None)
+            when = jnp.where(clear, self._first, t) if self.times == "own" else jnp.full((len(x_t), 1), t)
+            said = self._answer(net, seen, when, previous, valid, None)
             return jnp.where(possible, said, -jnp.inf) if self.known_length and self.answers == "logits" else said
 
         spoken = transforms.temper(answer, self.sampler.temperature) if self.answers == "logits" else answer

@@ -35,7 +35,7 @@ class Given(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Tokens, PAD after the end; and, if it was asked for, the states [steps b l] on the way as tokens."""
+    """Tokens, PAD after the end; and, if it was asked for, the states on the way [steps + 1, b, l] as tokens."""
 
     tokens: Int[Array, "b l"]
     path: Any

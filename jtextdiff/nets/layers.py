@@ -28,7 +28,7 @@ def split_key(key: Key[Array, ""] | None, num: int) -> list[Key[Array, ""] | Non
 
 
 def sinusoid(t: Float[Array, "*b"], width: int) -> Float[Array, "*b {width}"]:
-    """Cosines, then sines, of t at frequencies from 1 down to 1/10,000 (Vaswani et al. 2017, §3.5)."""
+    """Cosines, then sines, of t at `width/2` frequencies from 1 down towards 1/10,000 (Vaswani et al. 2017, §3.5)."""
     frequencies = jnp.exp(-math.log(10_000) * jnp.arange(width // 2) / (width // 2))
     angles = t[..., None] * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

@@ -39,9 +39,11 @@ class Transformer:
     max_length: int = 512  # rows of the learned positions; reach of the relative ones
 
     def __post_init__(self) -> None:
-        for field in ("num_layers", "width", "num_heads", "expansion", "max_length"):
+        for field in ("num_layers", "width", "num_heads", "expansion", "max_length", "time_features"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
+        if self.time_features % 2:
+            raise ValueError(f"time_features are cosines and sines in pairs: expected even, got {self.time_features}.")
         if self.width % self.num_heads:
             good = [n for n in (2, 4, 6, 8, 12, 16) if self.width % n == 0]
             raise ValueError(

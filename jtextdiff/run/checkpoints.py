@@ -104,14 +104,21 @@ def shapes_of(tree: Any, shardings: Any = None) -> Any:
 
 def _fits(wanted: Any, stored: Any, folder: Path) -> None:
     """Raises UserError naming the first array whose shape in the checkpoint is not the one wanted."""
-    found = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
-        name = jax.tree_util.keystr(path)
-        if tuple(found.get(name, leaf.shape)) != leaf.shape:
+    there, here = (
+        {_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (stored, wanted)
+    )
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
             raise UserError(
-                f"The checkpoint in {folder} is of another network: {name} has the shape {tuple(found[name])} "
-                f"there, {leaf.shape} here. Its text or its method was another."
+                f"The checkpoint in {folder} is of another network: the shape of {name} is {there.get(name)} there, "
+                f"{here.get(name)} here (None: no such array). Its text or its method was another."
             )
+
+
+def _name(path: Any) -> str:
+    """A leaf's place, dot by dot, however its tree spells it: a stored tuple comes back as a dict or a list."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _valid_loss(metrics: dict[str, float]) -> float:

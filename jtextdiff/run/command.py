@@ -59,8 +59,8 @@ def add_seed(parser: Parser, purpose: str) -> None:
 
 
 def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) < 2**63):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^63 - 1, got {text!r}")
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^32 - 1, got {text!r}")
     return int(text)
 
 
@@ -81,7 +81,8 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """Runs a command on the arguments of the process, and exits."""
     try:
         command(sys.argv[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed by the caller
+            sys.stdout.flush()
     except UserError as error:
         say(f"error: {error}")
         sys.exit(2)
@@ -93,7 +94,7 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
         sys.exit(130)
     except BrokenPipeError:
         # The reader of stdout has left, as `head` does: what Python still holds for it goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except OSError as error:
         if error.errno == errno.ENOSPC:

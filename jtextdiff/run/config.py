@@ -122,10 +122,10 @@ def differences(old: Config, new: Config, ignored: Sequence[str]) -> list[tuple[
 
 def _class(config: Config) -> type:
     """The dataclass that a spec names. Only jtextdiff's own are made: a stored config cannot run other code."""
-    module, _, name = config[CLASS].partition(":")
+    module, _, name = str(config.get(CLASS)).partition(":")
     found = getattr(importlib.import_module(module), name, None) if module.split(".")[0] == "jtextdiff" else None
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise UserError(f"The config names the class {config[CLASS]!r}, which is no dataclass of jtextdiff.")
+        raise UserError(f"The config names the class {config.get(CLASS)!r}, which is no dataclass of jtextdiff.")
     return found
 
 
@@ -134,8 +134,9 @@ def _parsed(define: Any, name: str, default: Any, arguments: Sequence[str]) -> C
 
     It cannot parse None, the value of an optional field that is not set: those are put in afterwards.
     """
-    empty = [text for text in arguments if text.endswith("=None")]
-    values, argv = flags.FlagValues(), ["jtextdiff", *(text for text in arguments if text not in empty)]
+    latest = {text.partition("=")[0]: text for text in arguments}  # of two values for a field the later one holds
+    empty = [text for text in latest.values() if text.endswith("=None")]
+    values, argv = flags.FlagValues(), ["jtextdiff", *(text for text in latest.values() if text not in empty)]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             define(name, default, flag_values=values, sys_argv=argv)
@@ -161,8 +162,8 @@ def _clear(config: Config, path: str) -> None:
     if not isinstance(config, ConfigDict) or name not in config:
         raise UserError(f"There is no field {path!r}.")
     hint = typing.get_type_hints(_class(config)).get(name) if CLASS in config else None
-    if config[name] is not None and types.NoneType not in typing.get_args(hint):
-        raise UserError(f"{path} cannot be None: it needs a value, such as {config[name]!r}.")
+    if config[name] is not None and path != "warm_start" and types.NoneType not in typing.get_args(hint):
+        raise UserError(f"{path} cannot be None: it needs a value.")
     with config.ignore_type():
         config[name] = None
 

@@ -84,14 +84,14 @@ class Model:
         size = next(rows for rows in ROWS if rows >= num) if num <= ROWS[-1] else num
         keys = keys_for(jax.random.key(seed), jnp.arange(size))
         result = _sampler(method, True)(self.params, keys, self._given(template, size))
-        path = np.concatenate([np.asarray(result.path), np.asarray(result.tokens)[None]])[:, :num]
+        path = np.asarray(result.path)[:, :num]
         length = np.maximum((np.asarray(result.tokens)[:num] != self.tokenizer.pad).sum(-1), 1)
         spell = functools.cache(self._spell)
         words = tuple(
             tuple(tuple(spell(int(token)) for token in frame[row, : length[row]]) for frame in path)
             for row in range(num)
         )
-        times = tuple(1.0 - (i + 1) / (len(path) - 1) for i in range(len(path) - 1)) + (0.0,)
+        times = tuple(float(t) for t in np.linspace(1.0, 0.0, len(path)))
         return Film(f"{type(self.method).__name__}, {len(path) - 1} steps", times, words)
 
     def nll(self, texts: Sequence[str], *, seed: int = 0) -> list[float]:

@@ -47,10 +47,10 @@ def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
     with config.unlocked():
         config.method.language = spec(Language, **vars(language))
     trunk = config.method.get("trunk")
-    if trunk is not None and trunk.max_length < language.length:
+    if trunk is not None and "learned" in trunk.positions and trunk.max_length < language.length:
         raise UserError(
             f"The texts have up to {language.length} tokens, the network positions for {trunk.max_length}. Set "
-            f"--config.method.trunk.max_length={language.length}, or --config.text.length={trunk.max_length} or less."
+            f"--config.method.trunk.max_length={language.length} or --config.text.length={trunk.max_length}."
         )
     if config.optim.decay_steps is None:
         begun = checkpoints.has_checkpoints(workdir)
@@ -76,6 +76,8 @@ def check(config: Config, workdir: Path) -> None:
     for name, value in fields.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}.")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed must be from 0 to 2^32 - 1, got {config.seed}.")
     if config.batch_size % config.optim.accumulate:
         raise UserError(
             f"batch_size must divide into optim.accumulate equal parts, got {config.batch_size} and "

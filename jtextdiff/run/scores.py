@@ -37,7 +37,8 @@ def score(
     samples = model.sample(num, seed=seed, progress=lambda done: bar.advance(task, done))
     if judge is not None:
         bar.add_task("judging", total=None)
-        metrics |= _generative(judge, {"samples": _ratio(*_judged(judge, samples)), **verdicts}, split, num)
+        sizes = {"samples": num} | {name: len(texts) for name, texts in real.items()}
+        metrics |= _generative(judge, {"samples": _ratio(*_judged(judge, samples)), **verdicts}, split, sizes)
     rows = {name: _tokens(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
     metrics |= _variety(rows, split)
     metrics |= _copied(rows, split, corpus)
@@ -108,17 +109,19 @@ def _judged(judge: Model, texts: list[str]) -> tuple[list[float], list[int]]:
     return judge.nll(texts), judge.num_tokens(texts)
 
 
-def _generative(judge: Model, rates: dict[str, tuple[float, float]], split: str, num: int) -> dict[str, Score]:
+def _generative(
+    judge: Model, rates: dict[str, tuple[float, float]], split: str, num: dict[str, int]
+) -> dict[str, Score]:
     """Generative perplexity: exp of the judge's nats a token; and its ratio to that of real text."""
     perplexity = {name: _exp(rate) for name, (rate, _) in rates.items()}
     beside = _beside(perplexity[split], perplexity["train"])
     kind = f"under {type(judge.method).__name__} at step {judge.step}, {judge.method.bound}"
     value, ratio = perplexity["samples"], perplexity["samples"] / perplexity[split]
     ratio_se = ratio * math.hypot(rates["samples"][1], rates[split][1])
-    own = _score(rates[split][0], "nats/token", rates[split][1], num, "the judge on real text")
+    own = _score(rates[split][0], "nats/token", rates[split][1], num[split], "the judge on real text")
     return {
-        "generative_perplexity": _score(value, "per token", value * rates["samples"][1], num, kind) | beside,
-        "perplexity_ratio": _score(ratio, "to real text", ratio_se, num, kind)
+        "generative_perplexity": _score(value, "per token", value * rates["samples"][1], num["samples"], kind) | beside,
+        "perplexity_ratio": _score(ratio, "to real text", ratio_se, num["samples"], kind)
         | _beside(1.0, perplexity["train"] / perplexity[split]),
         "judge_nll": own | _beside(rates[split][0], rates["train"][0]),
     }
@@ -127,8 +130,9 @@ def _generative(judge: Model, rates: dict[str, tuple[float, float]], split: str,
 def _variety(rows: dict[str, list[tuple[int, ...]]], split: str) -> dict[str, Score]:
     """Entropy and distinct bigrams at equal numbers of texts, and whether the samples pass the guard."""
     n = min(len(texts) for texts in rows.values())
-    entropy = {name: unigram_entropy(texts[:n]) for name, texts in rows.items()}
-    distinct = {name: distinct_ngrams(texts[:n], 2) for name, texts in rows.items()}
+    equal = {name: [texts[i * len(texts) // n] for i in range(n)] for name, texts in rows.items()}
+    entropy = {name: unigram_entropy(texts) for name, texts in equal.items()}
+    distinct = {name: distinct_ngrams(texts, 2) for name, texts in equal.items()}
     length = {name: float(np.mean([len(text) for text in texts])) for name, texts in rows.items()}
     passes = (
         entropy["samples"] >= entropy["train"] - ENTROPY_LOSS
@@ -163,7 +167,7 @@ def _copied(rows: dict[str, list[tuple[int, ...]]], split: str, corpus: Corpus) 
 
 
 def _tokens(corpus: Corpus, texts: list[str]) -> list[tuple[int, ...]]:
-    """Texts as ids, EOS after each: for any tokenizer, and even for an empty text, there is something to count."""
+    """Texts as ids, EOS after each, so that what is counted does not depend on the tokenizer's spelling."""
     return [(*row.tolist(), corpus.tokenizer.eos) for row in corpus.tokenizer.encode(texts)]
 
 
@@ -183,7 +187,7 @@ def _ratio(totals: Sequence[float], sizes: Sequence[float]) -> tuple[float, floa
 
 
 def _exp(rate: float) -> float:
-    """e^rate; of an untrained model's rate, the largest number that JSON can carry."""
+    """e^rate, of at most e^700: an untrained model's rate may be beyond any float."""
     return math.exp(min(rate, 700.0))
 
 

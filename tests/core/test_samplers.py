@@ -95,7 +95,7 @@ def test_every_stride_keeps_the_law_of_the_process(name: str, eta: float) -> Non
     step = Sampler(name=name, eta=eta).step(PROCESS, drawn_x_0(9))
     way = (jnp.asarray(grid[:-1]), jnp.asarray(grid[1:]))
     _, path = unroll(step, begin(start, grid[0]), keys(10, num), way, keep=lambda state: state.x_t)
-    for x_s, s in zip(np.asarray(path, np.float64)[..., 0, 0], grid[1:], strict=True):
+    for x_s, s in zip(np.asarray(path, np.float64)[..., 0, 0], grid, strict=True):
         mean, std = np.sqrt(float(PROCESS.alpha_bar(s))) * MEAN, float(spread(s))
         squares = (x_s - mean) ** 2
         assert abs(x_s.mean() - mean) <= 5 * std / np.sqrt(num)
@@ -161,7 +161,7 @@ def test_every_tick_draws_noise_of_its_own() -> None:
     kept = lambda state: state.x_t
     _, path = unroll(step, begin(jnp.zeros((2, 3, 2))), keys(16, 2), again, keep=kept)
     shrink = process.posterior(jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1)), 0.5, 0.6).mean
-    noise = jnp.concatenate([path[:1], path[1:] - shrink[None] * path[:-1]])
+    noise = path[1:] - shrink[None] * path[:-1]
     assert len(np.unique(np.round(np.asarray(noise), 6))) == noise.size
 
 
@@ -171,7 +171,8 @@ def test_nothing_is_kept_unless_asked_for() -> None:
     end, path = unroll(step, begin(x_1), keys(17, 2), ticks(3))
     assert jax.tree.leaves(path) == []
     kept_end, kept = unroll(step, begin(x_1), keys(17, 2), ticks(3), keep=lambda state: state.x_t)
-    assert kept.shape == (3, 2, 3, 2)
+    assert kept.shape == (4, 2, 3, 2)
+    np.testing.assert_array_equal(kept[0], x_1)
     np.testing.assert_array_equal(kept[-1], kept_end.x_t)
     np.testing.assert_array_equal(kept_end.x_t, end.x_t)
 

@@ -72,7 +72,7 @@ def test_fixed_positions_end_at_what_was_given(name: str, steps: int) -> None:
     keys = keys_for(jax.random.key(7), jnp.arange(2))
     end, path = unroll(step, start, keys, ticks(steps), keep=lambda state: state.x_0_hat)
     np.testing.assert_allclose(end.x_t[fixed], x_0[fixed], rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(path[:, fixed], jnp.broadcast_to(x_0[fixed], path[:, fixed].shape))
+    np.testing.assert_array_equal(path[1:, fixed], jnp.broadcast_to(x_0[fixed], path[1:, fixed].shape))
     assert float(jnp.min(jnp.abs(end.x_t - x_0)[~fixed])) > 1e-6
 
 

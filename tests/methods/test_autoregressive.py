@@ -130,7 +130,7 @@ def test_the_path_is_kept_only_when_asked_for(params: dict) -> None:
     plain = SAMPLE(params, keys(10, 4), nothing_given(4, LENGTH))
     kept = SAMPLE(params, keys(10, 4), nothing_given(4, LENGTH), keep_path=True)
     assert plain.path is None
-    assert kept.path.shape == (LENGTH, 4, LENGTH)
+    assert kept.path.shape == (LENGTH + 1, 4, LENGTH)
     np.testing.assert_array_equal(kept.tokens, plain.tokens)
     np.testing.assert_array_equal(kept.path[-1], kept.tokens)
 

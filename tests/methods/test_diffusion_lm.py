@@ -186,6 +186,25 @@ def test_the_bound_leaves_the_sentences_of_a_length_no_more_than_its_law(name: s
     assert total <= 5.01 / 8.02 * (1 + 5 * error)
 
 
+def test_the_bound_of_a_constant_answer_by_hand() -> None:
+    """A network that says c everywhere: the divergences telescope to ½ (SNR(t_1) − SNR(1)) ‖e(w) − c‖² a word."""
+    weights = dict(params(PAPER))
+    constant = jnp.linspace(-1.0, 1.0, DIM)
+    weights["answer"] = {"kernel": 0.0 * weights["answer"]["kernel"], "bias": constant}
+    rows, process = batch(), PAPER.process
+    found = compiled(PAPER, "nll")(weights, jax.random.key(14), rows)
+    table, bias = (np.asarray(weights[name], np.float64) for name in ("embedding", "rounding_bias"))
+    snr = {t: float(np.exp(2 * np.float64(process.half_log_snr(t)))) for t in (0.25, 1.0)}
+    error = np.sum((table[rows.tokens] - np.asarray(constant, np.float64)) ** 2, -1)
+    logits = table @ np.asarray(constant, np.float64) + bias
+    guess = np.log(np.exp(logits).sum()) - logits[rows.tokens]
+    prior = np.sum(process.marginal(jnp.asarray(table[rows.tokens]), 1.0).kl(process.prior(())), -1)
+    words = np.sum((0.5 * (snr[0.25] - snr[1.0]) * error + guess + prior) * rows.valid, -1)
+    counts = np.asarray(LANGUAGE.length_counts) + 0.01 * (np.arange(LENGTH + 1) > 0)
+    length = -np.log(counts[rows.valid.sum(-1)] / counts.sum())
+    np.testing.assert_allclose(found, words + length, rtol=1e-4)
+
+
 def test_the_bound_of_pure_noise_is_tight() -> None:
     """Where vectors say nothing, the bound is that of guessing: log 3 a word and the length's law, to the digit."""
     total, _ = implied(PAPER, quiet=True)

@@ -106,6 +106,14 @@ def test_lengths_are_drawn_from_the_fitted_law() -> None:
         assert abs(np.mean(lengths == length) - share) <= 5 * np.sqrt(share * (1 - share) / num)
 
 
+def test_a_tokenizer_whose_pad_is_its_eos_ends_texts_too() -> None:
+    method = dataclasses.replace(MODERN, language=dataclasses.replace(LANGUAGE, pad=EOS))
+    found = sample(method, 12, nothing_given(8, LENGTH)._replace(length=jnp.full(8, 5)))
+    assert np.all(found[:, 4:] == EOS)
+    assert np.all(found[:, :4] != EOS)
+    assert len(np.unique(found)) > 2
+
+
 def test_a_sample_depends_on_its_own_key_and_not_on_the_batch() -> None:
     eight = sample(MODERN, 7, nothing_given(8, LENGTH))
     alone = compiled(MODERN, "sample")(params(MODERN), keys(7, 8)[3:4], nothing_given(1, LENGTH)).tokens
@@ -119,7 +127,7 @@ def test_the_path_is_kept_only_when_asked_for() -> None:
     plain = run(params(MODERN), keys(8, 8), nothing_given(8, LENGTH))
     kept = run(params(MODERN), keys(8, 8), nothing_given(8, LENGTH), keep_path=True)
     assert plain.path is None
-    assert kept.path.shape == (4, 8, LENGTH)
+    assert kept.path.shape == (5, 8, LENGTH)
     np.testing.assert_array_equal(kept.path[-1], kept.tokens)
     np.testing.assert_array_equal(kept.tokens, plain.tokens)
 
@@ -148,3 +156,14 @@ def test_every_word_rounds_to_itself(name: str) -> None:
     tokens = jnp.stack([jnp.arange(LENGTH), jnp.arange(VOCAB - LENGTH, VOCAB)])
     given = Given(tokens, jnp.ones(tokens.shape, bool), jnp.full(2, LENGTH))
     np.testing.assert_array_equal(compiled(method, "sample")(weights, keys(11, 2), given).tokens, tokens)
+
+
+def test_memory_does_not_grow_with_the_steps() -> None:
+    """Only the grid of times does: a few floats a step."""
+
+    def needed(steps: int) -> int:
+        method = dataclasses.replace(MODERN, sampler=Sampler(steps=steps))
+        program = jax.jit(method.sample).lower(params(method), keys(12, 8), nothing_given(8, LENGTH)).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert needed(400) - needed(4) <= 32 * 400

@@ -37,8 +37,10 @@ def test_what_was_saved_comes_back(workdir: Path) -> None:
 
 def test_a_checkpoint_of_another_network_is_named(workdir: Path) -> None:
     """It is whole, so no older one may take its place."""
-    other = {"answer": {"kernel": jnp.zeros((2, 5))}}
-    with pytest.raises(UserError, match=r"\['answer'\]\['kernel'\] has the shape \(2, 3\) there, \(2, 5\) here"):
+    wider, other = ({"answer": {name: jnp.zeros((2, 5))}} for name in ("kernel", "bias"))
+    with pytest.raises(UserError, match=r"answer.kernel is \(2, 3\) there, \(2, 5\) here"):
+        restore(workdir, {"model": shapes(wider)}, tell=pytest.fail)
+    with pytest.raises(UserError, match=r"answer.bias is None there, \(2, 5\) here"):
         restore(workdir, {"model": shapes(other)}, tell=pytest.fail)
 
 
