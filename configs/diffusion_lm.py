@@ -20,7 +20,7 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def default() -> ConfigDict:
     c = ConfigDict()
-    c.seed, c.num_steps, c.batch_size = 0, 12_000, 32
+    c.seed, c.num_steps, c.batch_size = 0, 9_000, 32
     c.text = spec(Text)
     c.method = spec(DiffusionLM, sampler=Sampler(temperature=0.7))  # a little below the law: see README, Numbers
     c.optim = spec(AdamW, peak=3e-3)
