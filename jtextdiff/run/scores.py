@@ -32,13 +32,13 @@ def score(
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: _evenly(model, corpus, name, num) for name in (split, "train")}
     metrics = _likelihoods(model, real, split, seed, bar)
-    verdicts = {} if judge is None else {name: _ratio(*_judged(judge, texts)) for name, texts in real.items()}
+    verdicts = {} if judge is None else {name: _judged(judge, texts) for name, texts in real.items()}
     task = bar.add_task("sampling", total=num)
     samples = model.sample(num, seed=seed, progress=lambda done: bar.advance(task, done))
     if judge is not None:
         bar.add_task("judging", total=None)
         sizes = {"samples": num} | {name: len(texts) for name, texts in real.items()}
-        metrics |= _generative(judge, {"samples": _ratio(*_judged(judge, samples)), **verdicts}, split, sizes)
+        metrics |= _generative(judge, {"samples": _judged(judge, samples), **verdicts}, split, sizes)
     rows = {name: _tokens(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
     metrics |= _variety(rows, split)
     metrics |= _copied(rows, split, corpus)
@@ -104,9 +104,9 @@ def _likelihoods(model: Model, real: dict[str, list[str]], split: str, seed: int
     return scores
 
 
-def _judged(judge: Model, texts: list[str]) -> tuple[list[float], list[int]]:
-    """The judge's nats and tokens of each text, its end counted."""
-    return judge.nll(texts), judge.num_tokens(texts)
+def _judged(judge: Model, texts: list[str]) -> tuple[float, float]:
+    """The judge's nats a token, ends counted, and their standard error."""
+    return _ratio(judge.nll(texts), judge.num_tokens(texts))
 
 
 def _generative(
