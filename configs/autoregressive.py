@@ -18,7 +18,7 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def default() -> ConfigDict:
     c = ConfigDict()
-    c.seed, c.num_steps, c.batch_size = 0, 2_000, 64
+    c.seed, c.num_steps, c.batch_size = 0, 4_000, 64
     c.text = spec(Text)
     c.method = spec(Autoregressive)
     c.optim = spec(AdamW)

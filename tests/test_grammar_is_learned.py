@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.slow
 def test_a_small_autoregressive_model_learns_what_a_trigram_cannot(tmp_path: Path) -> None:
-    """A Kneser–Ney trigram writes 8 % members; a third of the default training must already write many more."""
+    """A Kneser–Ney trigram writes 8 % members; a quarter of the default training must already write many more."""
     environment = {name: value for name, value in os.environ.items() if name != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
 
     def run(*command: str) -> None:

@@ -37,6 +37,10 @@ class Gaussian:
         log_alpha_bar = self.log_alpha_bar(t)
         return 0.5 * (log_alpha_bar - jnp.log(-jnp.expm1(log_alpha_bar)))
 
+    def snr(self, t: Time) -> Array:
+        """ᾱ_t / (1 − ᾱ_t); +∞ at t = 0."""
+        return jnp.exp(2 * self.half_log_snr(t))
+
     def prior(self, shape: tuple[int, ...]) -> Normal:
         """p(x_1) = N(0, I)."""
         return Normal(mean=jnp.zeros(shape), std=jnp.ones(()))

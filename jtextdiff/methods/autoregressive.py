@@ -63,6 +63,7 @@ class Autoregressive:
 
         def next_logits(tokens: Int[Array, "b l"], position: Array) -> Float[Array, "b v"]:
             logits = self._logits(params, tokens, None)[:, position]
+            logits = jnp.where(jnp.arange(logits.shape[-1]) == self.language.unk, -jnp.inf, logits)
             last = position == tokens.shape[1] - 1
             forced = jnp.where(last, self.language.eos, given.tokens[:, position])
             only = jnp.where(jax.nn.one_hot(forced, logits.shape[-1]) > 0, 0.0, -jnp.inf)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import objectives, transforms
-from jtextdiff.core.distributions import Categorical, Normal
+from jtextdiff.core import bounds, objectives, transforms
+from jtextdiff.core.distributions import Normal
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.readings import TO_X_0
@@ -34,6 +34,7 @@ CHOICES = {
     "reading": tuple(TO_X_0),
     "doors": ("plain", "deep"),
     "times": ("own", "shared"),
+    "likelihood": ("bound", "released"),
 }
 
 
@@ -58,11 +59,12 @@ class DiffusionLM:
     rounding: float = 0.0
     prior: float = 0.0
     cross_entropy: float = 1.0
-    bound_steps: int = 128  # steps of the bound that `nll` reports
+    likelihood: str = "bound"  # what `nll` is: an upper bound; or "released", the quantity that the release reports
+    bound_points: int = 128  # times at which either is estimated, a text
     sampler: Sampler = Sampler()
 
     def __post_init__(self) -> None:
-        for field in ("embed_dim", "num_steps", "bound_steps"):
+        for field in ("embed_dim", "num_steps", "bound_points"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
         for field, choices in CHOICES.items():
@@ -95,7 +97,8 @@ class DiffusionLM:
 
     @property
     def bound(self) -> str:
-        return f"{self.bound_steps}-step bound"
+        kinds = {"bound": "continuous-time bound", "released": f"released {self.num_steps}-step quantity, no bound"}
+        return f"{kinds[self.likelihood]}, {self.bound_points} times a text"
 
     @property
     def prefix_only(self) -> bool:
@@ -134,7 +137,7 @@ class DiffusionLM:
         """Walks from noise to words; fixed words are held at their vectors."""
         net = self.net.bind(params)
         start, walk, measure = (fold(keys, purpose) for purpose in range(3))
-        length = self._length(measure, given.length)
+        length = objectives.draw_length(jnp.asarray(self.language.length_counts), measure, given.length)
         valid = (jnp.arange(given.tokens.shape[1]) < length[:, None]) | (not self.known_length)
         shape = (*given.tokens.shape, self.embed_dim)
         x_1 = self.process.prior(shape).sample(start)
@@ -147,11 +150,11 @@ class DiffusionLM:
 
     def _denoise(self, net: Any, valid: Bool[Array, "b l"], given: Given) -> Denoise:
         """The network as a Denoise: tempered, turned into a vector, clamped, with the given words held."""
-        ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
-        words = jnp.arange(self.language.vocab_size)
-        # Where the length is known, EOS stands at the last position and nowhere else; PAD, if it is another, nowhere.
+        ends, words = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1))), jnp.arange(self.language.vocab_size)
+        # Where the length is known, EOS stands at the last position and nowhere else; PAD and UNK nowhere.
         is_eos = words == self.language.eos
-        possible = (ends[..., None] == is_eos) & (is_eos | (words != self.language.pad))
+        never = (words == self.language.pad) | (words == self.language.unk)
+        possible = (ends[..., None] == is_eos) & (is_eos | ~never)
         clear = given.fixed & (self.times == "own")  # given words are shown as they are to a network that can tell
 
         def answer(x_t: Array, t: Time, previous: Array) -> Array:
@@ -170,27 +173,29 @@ class DiffusionLM:
         return transforms.infill(clamped, net.embed(given.tokens), given.fixed)
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """An upper bound on −log p(text), nats a sequence: the evidence bound of a `bound_steps`-step diffusion.
+        """An upper bound on −log p(text), nats a sequence; or, by `likelihood`, the quantity that the release reports.
 
-        `objectives.gaussian_bound` of the vectors, E[−log p(w | x_t)] at its first time, and −log p(length). No
-        clamp; self-conditioning by two passes, which keeps each term a function of x_t alone.
+        The bound is `bounds.continuous_bound` of the vectors, E[−log p(w | x_t)] at the first time, and −log p(length).
+        No clamp; self-conditioning by two passes, which keeps each term a function of x_t alone.
         """
         net, (tokens, valid) = self.net.bind(params), self._words(batch)
-        x_0, first = net.embed(tokens), jnp.full((len(tokens), 1), 1.0 / self.bound_steps)
+        word, first = net.embed(tokens), jnp.full((len(tokens), 1), self._first)
+        walk, last = jax.random.split(key)
 
         def answer(x_t: Array, t: Array) -> Array:
             return self._answer(net, x_t, t, self._estimate(net, x_t, t, valid), valid, None)
 
-        def denoise(x_t: Array, t: Array) -> Array:
-            return self._x_0_hat(net, answer(x_t, t), x_t, t)
-
-        x_t = self.process.marginal(x_0, first).sample(jax.random.fold_in(key, 0))
-        logits = answer(x_t, first) if self.answers == "logits" else net.rounding_logits(denoise(x_t, first))
-        gap = objectives.gaussian_bound(self.process, x_0, denoise, self.bound_steps, key)
+        denoise = lambda x_t, t: self._x_0_hat(net, answer(x_t, t), x_t, t)
+        estimate = (self.process, word, denoise, walk, self._first, self.bound_points)
+        if self.likelihood == "released":
+            gap, x_0 = bounds.released_bound(*estimate)
+            logits = net.rounding_logits(x_0)
+        else:
+            gap, x_t = bounds.continuous_bound(*estimate), self.process.marginal(word, first).sample(last)
+            logits = answer(x_t, first) if self.answers == "logits" else net.rounding_logits(denoise(x_t, first))
         total = objectives.sum_over(gap + objectives.cross_entropy(logits, tokens), valid)
-        if not self.known_length:
-            return total
-        return total + objectives.length_nll(jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1))
+        law, length = jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1)
+        return total + objectives.length_nll(law, length) if self.known_length else total
 
     @property
     def _first(self) -> float:
@@ -208,12 +213,6 @@ class DiffusionLM:
         """Training times, spread evenly over the batch."""
         size = shape if self.times == "own" else (shape[0], 1)
         return jnp.ceil(stratified(key, math.prod(size)).reshape(size) * self.num_steps) / self.num_steps
-
-    def _length(self, keys: Keys, asked: Int[Array, "b"]) -> Int[Array, "b"]:
-        """The length asked for, or where that is 0 one drawn from the fitted law."""
-        law = objectives.length_law(jnp.asarray(self.language.length_counts))
-        drawn = Categorical(logits=jnp.broadcast_to(law, (len(asked), len(law)))).sample(keys)
-        return jnp.where(asked > 0, asked, drawn)
 
     def _answer(self, net: Any, x_t: Array, t: Array, previous: Array | None, valid: Array, key: Any) -> Array:
         """What the network says of x_t, [b l d] at times [b #l].

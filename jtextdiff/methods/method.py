@@ -22,6 +22,7 @@ class Language:
     mask: int = 0
     pad: int = 0
     eos: int = 0
+    unk: int = -1  # stands for every unknown word, and so is never written; −1: there is none
     length: int = 0  # positions of the longest sequence, EOS counted
     length_counts: tuple[int, ...] = ()  # training sequences of each length, 0 … length
 

@@ -41,6 +41,7 @@ def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
         mask=corpus.tokenizer.mask,
         pad=corpus.tokenizer.pad,
         eos=corpus.tokenizer.eos,
+        unk=-1 if corpus.tokenizer.unk is None else corpus.tokenizer.unk,
         length=corpus.buckets[-1],
         length_counts=corpus.length_counts,
     )

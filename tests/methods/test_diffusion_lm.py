@@ -25,7 +25,7 @@ MODERN = DiffusionLM(
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, time_features=8, max_length=LENGTH),
     embed_dim=DIM,
     num_steps=100,
-    bound_steps=4,
+    bound_points=4,
     sampler=Sampler(steps=4),
 )
 PAPER = dataclasses.replace(
@@ -68,7 +68,7 @@ def loss(method: DiffusionLM, rows: Batch, seed: int = 1, weights: dict | None =
 def test_is_a_method() -> None:
     assert isinstance(MODERN, Method)
     assert isinstance(MODERN, Monitored)
-    assert "4-step" in MODERN.bound
+    assert MODERN.bound == "continuous-time bound, 4 times a text"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -167,7 +167,7 @@ def implied(method: DiffusionLM, quiet: bool) -> tuple[float, float]:
     `quiet`: vectors so short that noise drowns them, and an answer of 0, so that every divergence is near 0.
     """
     small = dataclasses.replace(LANGUAGE, vocab_size=3, length=2, length_counts=(0, 3, 5))
-    method = dataclasses.replace(method, language=small, embed_dim=2, bound_steps=8)
+    method = dataclasses.replace(method, language=small, embed_dim=2, bound_points=8)
     weights = dict(method.init(jax.random.key(13)))
     if quiet:
         weights["embedding"] = 0.01 * weights["embedding"]
@@ -186,23 +186,35 @@ def test_the_bound_leaves_the_sentences_of_a_length_no_more_than_its_law(name: s
     assert total <= 5.01 / 8.02 * (1 + 5 * error)
 
 
-def test_the_bound_of_a_constant_answer_by_hand() -> None:
-    """A network that says c everywhere: the divergences telescope to ½ (SNR(t_1) − SNR(1)) ‖e(w) − c‖² a word."""
+@pytest.mark.parametrize("likelihood", ["bound", "released"])
+def test_the_likelihood_of_a_constant_answer_by_hand(likelihood: str) -> None:
+    """A network that says c everywhere: the divergences add up to ½ (SNR(first) − SNR(1)) ‖x_0 − c‖² a word."""
+    method = dataclasses.replace(PAPER, likelihood=likelihood, num_steps=5, bound_points=4)
     weights = dict(params(PAPER))
     constant = jnp.linspace(-1.0, 1.0, DIM)
     weights["answer"] = {"kernel": 0.0 * weights["answer"]["kernel"], "bias": constant}
-    rows, process = batch(), PAPER.process
-    found = compiled(PAPER, "nll")(weights, jax.random.key(14), rows)
+    rows, process, c = batch(), method.process, np.asarray(constant, np.float64)
+    draws = np.stack([compiled(method, "nll")(weights, jax.random.key(seed), rows) for seed in range(400)])
+    bar = {t: np.exp(np.float64(process.log_alpha_bar(t))) for t in (0.2, 0.4, 1.0)}
+    snr = {t: bar[t] / (1 - bar[t]) for t in bar}
     table, bias = (np.asarray(weights[name], np.float64) for name in ("embedding", "rounding_bias"))
-    snr = {t: float(np.exp(2 * np.float64(process.half_log_snr(t)))) for t in (0.25, 1.0)}
-    error = np.sum((table[rows.tokens] - np.asarray(constant, np.float64)) ** 2, -1)
-    logits = table @ np.asarray(constant, np.float64) + bias
-    guess = np.log(np.exp(logits).sum()) - logits[rows.tokens]
-    prior = np.sum(process.marginal(jnp.asarray(table[rows.tokens]), 1.0).kl(process.prior(())), -1)
-    words = np.sum((0.5 * (snr[0.25] - snr[1.0]) * error + guess + prior) * rows.valid, -1)
+    word, spare = table[rows.tokens], (1 - bar[0.2]) * (likelihood == "released")  # variance of x_0 around the word
+    error = np.sum((word - c) ** 2 + spare, -1)
+    prior = 0.5 * np.sum(bar[1.0] * (word**2 + spare) - bar[1.0] - np.log1p(-bar[1.0]), -1)
+    words = 0.5 * (snr[0.2] - snr[1.0]) * error + prior
+    if likelihood == "released":
+        narrow = (1 - bar[0.4] / bar[0.2]) * (1 - bar[0.2]) / (1 - bar[0.4])
+        words += 0.5 * np.sum((spare + (word - c) ** 2) / narrow - 1 - np.log(spare / narrow), -1)
+        noise = np.random.default_rng(0).standard_normal((2000, 1, 1, DIM)) * spare**0.5
+        logits = (word + noise) @ table.T + bias
+    else:
+        logits = np.broadcast_to(table @ c + bias, (*word.shape[:2], VOCAB))[None]
+    chosen = np.take_along_axis(logits, np.broadcast_to(rows.tokens, logits.shape[:-1])[..., None], -1)[..., 0]
+    words += np.mean(np.log(np.exp(logits).sum(-1)) - chosen, 0)
     counts = np.asarray(LANGUAGE.length_counts) + 0.01 * (np.arange(LENGTH + 1) > 0)
-    length = -np.log(counts[rows.valid.sum(-1)] / counts.sum())
-    np.testing.assert_allclose(found, words + length, rtol=1e-4)
+    expected = np.sum(words * rows.valid, -1) - np.log(counts[rows.valid.sum(-1)] / counts.sum())
+    spread = draws.std(0) / np.sqrt(len(draws)) + 0.02 * (likelihood == "released")
+    assert np.all(np.abs(draws.mean(0) - expected) <= 5 * spread + 1e-3)
 
 
 def test_the_bound_of_pure_noise_is_tight() -> None:

@@ -23,7 +23,7 @@ MODERN = DiffusionLM(
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, time_features=8, max_length=LENGTH),
     embed_dim=DIM,
     num_steps=100,
-    bound_steps=4,
+    bound_points=4,
     sampler=Sampler(steps=4),
 )
 PAPER = dataclasses.replace(

@@ -1,0 +1,98 @@
+"""Bounds: what a Gaussian diffusion of vectors adds to −log p, in nats a position.
+
+A bound is the prior's divergence, what the denoiser loses on the way, and what the caller adds of the first time:
+E[−log p(w | x)].
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from jtextdiff.core.distributions import Normal
+from jtextdiff.core.gaussian import Gaussian
+from jtextdiff.core.schedules import Time
+
+Vectors = Float[Array, "b l d"]
+Estimate = Callable[[Array, Array], Array]
+"""(x_t, t of shape [b 1]) ↦ x̂_0, a function of x_t alone."""
+
+
+def prior_kl(process: Gaussian, x_0: Vectors) -> Float[Array, "b l"]:
+    """KL(q(x_1 | x_0) ‖ N(0, I)), nats a position: the bound's first term (Ho et al. 2020, eq. 5, L_T)."""
+    return jnp.sum(process.marginal(x_0, 1.0).kl(process.prior(x_0.shape)), axis=-1)
+
+
+def denoising_kl(process: Gaussian, x_0: Vectors, x_0_hat: Vectors, s: Time, t: Time) -> Float[Array, "b l"]:
+    """KL(q(x_s | x_t, x_0) ‖ q(x_s | x_t, x̂_0)) = ½ (SNR(s) − SNR(t)) ‖x_0 − x̂_0‖², nats a position.
+
+    Kingma et al. (2021), eq. 13: one term of the bound in discrete time, for times s < t of shape [] or [b 1].
+    """
+    return 0.5 * (process.snr(s) - process.snr(t)) * jnp.sum((x_0 - x_0_hat) ** 2, axis=-1)
+
+
+def continuous_bound(
+    process: Gaussian, x_0: Vectors, denoise: Estimate, key: Key[Array, ""], first: float, points: int
+) -> Float[Array, "b l"]:
+    """KL(q(x_1 | x_0) ‖ N(0, I)) + ½ ∫ −SNR′(t) E‖x_0 − x̂_0(x_t, t)‖² dt from `first` to 1, nats a position.
+
+    Kingma et al. (2021), eq. 15, the limit of infinitely many steps. Unbiased at any number of `points`: each
+    stratum of the interval gives one time a text, with noise of its own.
+    """
+
+    def integrand(t: Array, x_0_hat: Array) -> Array:
+        slope = jax.jvp(process.snr, (t,), (jnp.ones_like(t),))[1]
+        return -0.5 * (1 - first) * slope * jnp.sum((x_0 - x_0_hat) ** 2, axis=-1)
+
+    def time(index: Array, jitter: Array) -> Array:
+        return 1 - (1 - first) * (index + jitter) / points
+
+    return prior_kl(process, x_0) + _mean_over_strata(process, x_0, denoise, key, points, time, integrand)
+
+
+def released_bound(
+    process: Gaussian, word: Vectors, denoise: Estimate, key: Key[Array, ""], first: float, points: int
+) -> tuple[Float[Array, "b l"], Vectors]:
+    """What the release of Diffusion-LM reports as its bound, but for the rounding; and the noisy x_0 to be rounded.
+
+    Li et al. (2022), released code: x_0 ~ N(word, 1 − ᾱ(first)) takes the place of the data. KL(q(x_1 | x_0) ‖ N(0, I))
+    and the divergences of all steps of size `first` but the last are those of x_0; the last is that of
+    N(word, 1 − ᾱ(first)) from N(x̂_0, the variance of the step before). It is no bound: x_t at the first time is
+    noised twice. `points` of the steps are drawn, one a stratum. Nats a position.
+    """
+    jitter, noise, strata = (jax.random.fold_in(key, purpose) for purpose in range(3))
+    law = Normal(mean=word, std=process.noise(first, word))
+    x_0, t = law.sample(jitter), jnp.full((len(word), 1), first)
+    std = process.posterior(word, word, first, 2 * first).std
+    last = law.kl(Normal(mean=denoise(process.marginal(x_0, t).sample(noise), t), std=std))
+    steps = round(1 / first) - 1
+
+    def step(t: Array, x_0_hat: Array) -> Array:
+        return steps * denoising_kl(process, x_0, x_0_hat, t - first, t)
+
+    def time(index: Array, jitter: Array) -> Array:
+        return 1 - first * jnp.floor(steps * (index + jitter) / points)
+
+    walk = _mean_over_strata(process, x_0, denoise, strata, points, time, step)
+    return prior_kl(process, x_0) + jnp.sum(last, axis=-1) + walk, x_0
+
+
+def _mean_over_strata(
+    process: Gaussian,
+    x_0: Vectors,
+    denoise: Estimate,
+    key: Key[Array, ""],
+    points: int,
+    time: Callable[[Array, Array], Array],
+    value: Callable[[Array, Array], Array],
+) -> Float[Array, "b l"]:
+    """The mean of value(t, x̂_0) over t = time(stratum, jitter in [0, 1)), one draw of time and noise a stratum."""
+
+    def add(total: Array, index: Array) -> tuple[Array, None]:
+        jitter, noise = jax.random.split(jax.random.fold_in(key, index))
+        t = time(index, jax.random.uniform(jitter, (len(x_0), 1)))
+        x_0_hat = denoise(process.marginal(x_0, t).sample(noise), t)
+        return total + value(t, x_0_hat) / points, None
+
+    return jax.lax.scan(add, jnp.zeros(x_0.shape[:2]), jnp.arange(points))[0]
