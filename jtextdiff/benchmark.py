@@ -1,102 +1,65 @@
-"""python -m jtextdiff.benchmark: what sampling costs over the bare network, as a ratio within one run."""
+"""python -m jtextdiff.benchmark: what training and sampling cost, as ratios within one run."""
 
 import json
-import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, main, sampler_overrides, say
+from jtextdiff.run.command import Parser, UserError, add_checkpoint, main, sampler_overrides
 
 EXAMPLES = """examples:
-  python -m jtextdiff.benchmark --checkpoint runs/diffusion_lm --num 64 --steps 200
+  python -m jtextdiff.benchmark train  --config configs/diffusion_lm.py
+  python -m jtextdiff.benchmark sample --checkpoint runs/diffusion_lm --num 64 --steps 200
 
-Times the whole compiled sampler against as many bare forward passes of its network on the same batch, in turns,
-and prints the seconds, their ratio, the compilations and the load of the machine as JSON.
+Everything is timed in turns, --repeats times; the least of each is taken, by the clock and in CPU seconds. Beside it
+stands the machine's own rate at float32 matrix products, and PyTorch, eager and compiled, where it is installed
+(pip install -e '.[peer]') and the config is one that the peer knows. The result is JSON.
 """
 
 
 def parser() -> Parser:
-    it = Parser(prog="python -m jtextdiff.benchmark", description="Times sampling.", epilog=EXAMPLES)
-    add_checkpoint(it)
-    it.add_argument("--num", type=int, default=64, help="sentences in the batch (default: 64)")
-    it.add_argument("--repeats", type=int, default=3, help="timings of each, taken in turns (default: 3)")
+    it = Parser(prog="python -m jtextdiff.benchmark", description="Times training or sampling.", epilog=EXAMPLES)
+    what = it.add_subparsers(dest="what", required=True, metavar="train|sample", parser_class=Parser)
+    train = what.add_parser("train", help="the training step of a config", epilog=EXAMPLES)
+    train.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="as for jtextdiff.train")
+    train.add_argument("--num_steps", type=int, default=40, metavar="N", help="steps of one turn (default: 40)")
+    sample = what.add_parser("sample", help="the sampler of a trained Diffusion-LM", epilog=EXAMPLES)
+    add_checkpoint(sample)
+    sample.add_argument("--num", type=int, default=64, help="sentences in the batch (default: 64)")
+    for each in (train, sample):
+        each.add_argument("--repeats", type=int, default=3, help="timings of each, taken in turns (default: 3)")
+        each.add_argument("--no_peer", action="store_true", help="leave PyTorch out")
     return it
 
 
 def command(arguments: Sequence[str]) -> None:
-    flags = parser().parse_args(arguments)
-    if flags.num < 1 or flags.repeats < 1:
-        raise UserError(f"--num and --repeats must be at least 1, got {flags.num} and {flags.repeats}.")
-    import jax
+    flags, rest = parser().parse_known_args(arguments)
+    for text in rest:
+        if flags.what == "sample" or not text.startswith("--config."):
+            raise UserError(f"Unknown argument {text!r}. See python -m jtextdiff.benchmark {flags.what} --help.")
+    for name in ("num_steps", "num", "repeats"):
+        if getattr(flags, name, 1) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(flags, name)}.")
+    result = time_training(flags, rest) if flags.what == "train" else time_sampling(flags)
+    print(json.dumps(result, indent=2))
 
+
+def time_training(flags: Any, overrides: list[str]) -> dict[str, Any]:
+    from jtextdiff.run.bench_train import bench
+    from jtextdiff.run.config import load_config
+
+    config = load_config(flags.config, overrides)
+    return bench(config, num_steps=flags.num_steps, repeats=flags.repeats, peer=not flags.no_peer)
+
+
+def time_sampling(flags: Any) -> dict[str, Any]:
     from jtextdiff.methods.diffusion_lm import DiffusionLM
+    from jtextdiff.run.bench_sample import bench
     from jtextdiff.run.model import load
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     if not isinstance(model.method, DiffusionLM):
         raise UserError(f"The benchmark times DiffusionLM; {flags.checkpoint} is {type(model.method).__name__}.")
-    compiled, sample, forward = programs(model.method, model.params, flags.num)
-    say("compiling …")
-    compile_seconds = timed(lambda: sample(0))[0]
-    timed(lambda: forward(1))
-    steps, rows = model.method.sampler.steps, []
-    for repeat in range(flags.repeats):
-        seconds, cpu = timed(lambda seed=repeat: sample(seed + 1))
-        bare, bare_cpu = timed(lambda: forward(steps))
-        rows.append({"sample_s": seconds, "sample_cpu_s": cpu, "forward_s": bare, "forward_cpu_s": bare_cpu})
-        say(f"sampling {seconds:.2f} s, {steps} forward passes {bare:.2f} s, ratio {seconds / bare:.3f}")
-    result = {
-        "num": flags.num,
-        "length": model.method.language.length,
-        "steps": steps,
-        "sampler": model.method.sampler.name,
-        "device": jax.devices()[0].device_kind,
-        "load": os.getloadavg()[0],
-        "compile_s": compile_seconds,
-        "compilations": compiled._cache_size(),
-        "timings": rows,
-        "ratio_of_minima": min(row["sample_s"] for row in rows) / min(row["forward_s"] for row in rows),
-        "ratio_of_cpu_minima": min(row["sample_cpu_s"] for row in rows) / min(row["forward_cpu_s"] for row in rows),
-    }
-    print(json.dumps(result, indent=2))
-
-
-def programs(method: Any, params: Any, num: int) -> tuple[Any, Callable[[int], Any], Callable[[int], Any]]:
-    """The compiled sampler, it as a function of a seed, and the bare network as a function of a number of passes."""
-    import jax
-    import jax.numpy as jnp
-
-    from jtextdiff.core.randomness import keys_for
-    from jtextdiff.methods.method import nothing_given
-
-    length = method.language.length
-    compiled = jax.jit(method.sample)
-    valid = jnp.ones((num, length), bool)
-    t = jnp.full((num, length if method.times == "own" else 1), 500.0)  # as the sampler hands it over
-    x = jnp.ones((num, length, method.embed_dim))
-    network = jax.jit(lambda params, x, t: method.net.bind(params)(x, t, x, valid=valid))
-
-    def sample(seed: int) -> Any:
-        keys = keys_for(jax.random.key(seed), jnp.arange(num))
-        return compiled(params, keys, nothing_given(num, length)).tokens
-
-    def forward(passes: int) -> Any:
-        answer = x
-        for _ in range(passes):
-            answer = network(params, x, t)
-        return answer
-
-    return compiled, sample, forward
-
-
-def timed(call: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds by the clock and of the process's CPU until the result is there."""
-    import jax
-
-    wall, cpu = time.perf_counter(), time.process_time()
-    jax.block_until_ready(call())
-    return time.perf_counter() - wall, time.process_time() - cpu
+    return bench(model.method, model.params, num=flags.num, repeats=flags.repeats, peer=not flags.no_peer)
 
 
 if __name__ == "__main__":

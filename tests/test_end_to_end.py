@@ -12,11 +12,16 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+CONFIGS = [
+    *sorted(path.name for path in (ROOT / "configs").glob("*.py")),
+    "diffusion_lm.py:paper",
+    "diffusion_lm.py:e2e",
+]
 TOY = [
     "--config.batch_size=16",
     "--config.method.trunk.num_layers=1",
     "--config.method.trunk.width=32",
+    "--config.method.trunk.num_heads=2",
     "--config.text.tokenizer=words:1",
     "--config.every.log=1",
     "--config.every.evaluate=1000",
@@ -33,8 +38,8 @@ def run(module: str, *arguments: str, cwd: Path, timeout: int = 240) -> subproce
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 
-def train(cwd: Path, workdir: str, steps: int, *more: str, config: str = "diffusion_lm") -> list[str]:
-    file = f"--config={ROOT}/configs/{config}.py"
+def train(cwd: Path, workdir: str, steps: int, *more: str, config: str = "diffusion_lm.py") -> list[str]:
+    file = f"--config={ROOT}/configs/{config}"
     return [file, f"--workdir={workdir}", "--config.text.path=texts.txt", f"--config.num_steps={steps}", *TOY, *more]
 
 
@@ -54,14 +59,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_config_learns(config: str, place: Path) -> None:
-    done = run("train", *train(place, config, 60, config=config), cwd=place)
+    workdir = config.replace(".py", "").replace(":", "-")
+    quick = ("--config.optim.peak=3e-3", "--config.optim.warmup=10")  # the larger presets are made for long runs
+    done = run("train", *train(place, workdir, 60, *quick, config=config), cwd=place)
     assert done.returncode == 0, done.stderr
-    losses = [row["loss"] for row in metrics(place / config) if "loss" in row]
+    losses = [row["loss"] for row in metrics(place / workdir) if "loss" in row]
     assert np.mean(losses[-10:]) < 0.8 * losses[0]
     assert done.stdout == ""
     for name in ("config.json", "tokenizer", "checkpoints", "metrics.jsonl", "samples/60.txt", "loss.png"):
-        assert (place / config / name).exists(), name
-    texts = run("sample", f"--checkpoint={config}", "--num=2", cwd=place)
+        assert (place / workdir / name).exists(), name
+    texts = run("sample", f"--checkpoint={workdir}", "--num=2", cwd=place)
     assert texts.returncode == 0 and len(texts.stdout.splitlines()) == 2, texts.stderr
 
 
@@ -154,7 +161,7 @@ def test_template_words_never_change(place: Path) -> None:
 
 
 def test_evaluate_writes_what_the_contract_names(place: Path) -> None:
-    judge = run("train", *train(place, "judge", 3, config="autoregressive"), cwd=place)
+    judge = run("train", *train(place, "judge", 3, config="autoregressive.py"), cwd=place)
     assert judge.returncode == 0, judge.stderr
     files = ("--checkpoint=whole", "--judge=judge", "--out=scores.json")
     done = run("evaluate", *files, "--num=30", "--steps=3", cwd=place)
@@ -171,11 +178,23 @@ def test_evaluate_writes_what_the_contract_names(place: Path) -> None:
 
 
 def test_benchmark_compiles_once(place: Path) -> None:
-    done = run("benchmark", "--checkpoint=whole", "--num=2", "--steps=2", "--repeats=2", cwd=place)
+    flags = ("--num=2", "--steps=2", "--repeats=2", "--no_peer")
+    done = run("benchmark", "sample", "--checkpoint=whole", *flags, cwd=place)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["compilations"] == 1
-    assert len(result["timings"]) == 2
+    assert [len(times) for times in result["timings"].values()] == [2, 2, 2]
+
+
+def test_benchmark_times_a_training_and_leaves_nothing_behind(place: Path) -> None:
+    before = sorted(place.iterdir())
+    flags = ("--num_steps=2", "--repeats=1", "--no_peer")
+    file, _, *more = train(place, "none", 12)
+    done = run("benchmark", "train", file, *more, *flags, cwd=place)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["loop_over_bare"] > 0 and result["matmul_gflop_per_step"] > 0 and 0 < result["padding"] < 1
+    assert sorted(place.iterdir()) == before
 
 
 def test_visualize_writes_both_pictures(place: Path) -> None:
@@ -204,6 +223,9 @@ def test_visualize_writes_both_pictures(place: Path) -> None:
         (("sample", "--checkpoint=whole", "--template=The [MASK] is hippopotamus ."), "does not know"),
         (("sample", "--checkpoint=whole", "--at=²"), "--at"),
         (("sample", "--checkpoint=whole", f"--seed={2**64}"), "--seed"),
+        (("benchmark",), "train|sample"),
+        (("benchmark", "train", "--config={root}/configs/diffusion_lm.py", "--steps=3"), "--steps"),
+        (("benchmark", "sample", "--checkpoint=whole", "--num=0"), "--num"),
         (("evaluate", "--checkpoint=whole", "--split=dev"), "valid"),
         (("evaluate", "--checkpoint=whole", "--judge=whole"), "exact"),
         (("train", "--config={root}/configs/diffusion_lm.py", "--config.method.embed_dim=None"), "embed_dim"),
@@ -217,7 +239,7 @@ def test_mistakes_are_one_line_and_status_two(arguments: tuple[str, ...], told: 
     assert len(done.stderr.splitlines()) <= 3 and done.stdout == ""
 
 
-@pytest.mark.parametrize("module", ["train", "sample", "evaluate", "visualize"])
+@pytest.mark.parametrize("module", ["train", "sample", "evaluate", "visualize", "benchmark"])
 def test_help_answers_at_once_and_without_jax(module: str, place: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", f"jtextdiff.{module}", "--help"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60)

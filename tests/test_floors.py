@@ -24,6 +24,7 @@ DOORS = {
     "tokenizers": ("text/",),
     "transformers": ("text/", "nets/pretrained.py"),
     "datasets": ("text/",),
+    "torch": ("run/peer.py",),
 }
 """Third party ↦ the only places that import it; the entry points may also read ml_collections."""
 

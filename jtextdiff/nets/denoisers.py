@@ -1,10 +1,13 @@
 """Denoisers: the trunk with doors for words. One reads noisy vectors, the other tokens."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jtextdiff.nets.layers import dense, table, uniform
 from jtextdiff.nets.transformer import Transformer, Trunk
 
 
@@ -31,14 +34,16 @@ class EmbeddingDenoiser(nnx.Module):
     ):
         width = trunk.width
         self.embed_norm, self.self_conditioned = embed_norm, self_conditioned
+        linear = functools.partial(dense, init=trunk.init, rngs=rngs)
+        bias = uniform(embed_dim) if trunk.init == "torch" else nnx.initializers.zeros_init()
         self.embedding = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, embed_dim)))
-        self.rounding_bias = nnx.Param(jnp.zeros(vocab_size))
-        self.read = nnx.Linear(embed_dim * (2 if self_conditioned else 1), width, rngs=rngs)
-        self.lift = nnx.Linear(width, width, rngs=rngs) if doors == "deep" else None
+        self.rounding_bias = nnx.Param(bias(rngs.params(), (vocab_size,)))
+        self.read = linear(embed_dim * (2 if self_conditioned else 1), width)
+        self.lift = linear(width, width) if doors == "deep" else None
         self.trunk = Trunk(trunk, timed=True, rngs=rngs)
-        self.lower = nnx.Linear(width, width, rngs=rngs) if doors == "deep" else None
-        self.answer = nnx.Linear(width, vocab_size if answers == "logits" else embed_dim, rngs=rngs)
-        self.length = nnx.Embed(num_lengths, width, rngs=rngs) if num_lengths else None
+        self.lower = linear(width, width) if doors == "deep" else None
+        self.answer = linear(width, vocab_size if answers == "logits" else embed_dim)
+        self.length = table(num_lengths, width, init=trunk.init, rngs=rngs) if num_lengths else None
 
     def table(self) -> Float[Array, "v d"]:
         """The word vectors; each of norm `embed_norm`, if one is set."""
@@ -82,9 +87,9 @@ class TokenDenoiser(nnx.Module):
     """Tokens in, logits over words out."""
 
     def __init__(self, trunk: Transformer, *, num_inputs: int, vocab_size: int, timed: bool, rngs: nnx.Rngs):
-        self.embed = nnx.Embed(num_inputs, trunk.width, rngs=rngs)
+        self.embed = table(num_inputs, trunk.width, init=trunk.init, rngs=rngs)
         self.trunk = Trunk(trunk, timed=timed, rngs=rngs)
-        self.answer = nnx.Linear(trunk.width, vocab_size, rngs=rngs)
+        self.answer = dense(trunk.width, vocab_size, init=trunk.init, rngs=rngs)
 
     def __call__(
         self,

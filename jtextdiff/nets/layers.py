@@ -4,6 +4,7 @@ A layer is random only if it is handed a key; there is no training flag.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -44,13 +45,33 @@ def rotate(x: Float[Array, "b h l e"], base: float = 1000.0) -> Float[Array, "b 
     return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
 
 
+def dense(fan_in: int, fan_out: int, *, init: str = "lecun", rngs: nnx.Rngs) -> nnx.Linear:
+    """A dense layer: variance 1/fan_in and no bias at first; "torch": both uniform within 1/√fan_in."""
+    if init == "lecun":
+        return nnx.Linear(fan_in, fan_out, rngs=rngs)
+    return nnx.Linear(fan_in, fan_out, kernel_init=uniform(fan_in), bias_init=uniform(fan_in), rngs=rngs)
+
+
+def uniform(fan_in: int) -> Callable[..., Array]:
+    """PyTorch's initial law of a dense layer: uniform within 1/√fan_in."""
+    bound = 1 / math.sqrt(fan_in)
+    return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def table(rows: int, width: int, *, init: str = "lecun", rngs: nnx.Rngs) -> nnx.Embed:
+    """A table of vectors: of variance 1/width at first; "torch": 1."""
+    if init == "lecun":
+        return nnx.Embed(rows, width, rngs=rngs)
+    return nnx.Embed(rows, width, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
+
+
 class TimeEmbedding(nnx.Module):
     """t in [0, 1000] → sinusoid → two dense layers (Li et al. 2022, released code)."""
 
-    def __init__(self, width: int, features: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, features: int, *, init: str, rngs: nnx.Rngs):
         self.features = features
-        self.up = nnx.Linear(features, 4 * features, rngs=rngs)
-        self.down = nnx.Linear(4 * features, width, rngs=rngs)
+        self.up = dense(features, 4 * features, init=init, rngs=rngs)
+        self.down = dense(4 * features, width, init=init, rngs=rngs)
 
     def __call__(self, t: Float[Array, "*b"]) -> Float[Array, "*b w"]:
         return self.down(jax.nn.silu(self.up(sinusoid(t, self.features))))
@@ -59,17 +80,27 @@ class TimeEmbedding(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head attention whose positions may be `rotary`, or `relative` (a learned bias per distance)."""
 
-    def __init__(self, width: int, num_heads: int, *, positions: str, reach: int, dropout: float, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        positions: str,
+        reach: int,
+        dropout: float,
+        init: str,
+        rngs: nnx.Rngs,
+    ):
         self.num_heads, self.dropout, self.rotary, self.reach = (
             num_heads,
             dropout,
             "rotary" in positions,
             reach,
         )
-        self.query = nnx.Linear(width, width, rngs=rngs)
-        self.key = nnx.Linear(width, width, rngs=rngs)
-        self.value = nnx.Linear(width, width, rngs=rngs)
-        self.out = nnx.Linear(width, width, rngs=rngs)
+        self.query = dense(width, width, init=init, rngs=rngs)
+        self.key = dense(width, width, init=init, rngs=rngs)
+        self.value = dense(width, width, init=init, rngs=rngs)
+        self.out = dense(width, width, init=init, rngs=rngs)
         bias = jnp.zeros((num_heads, 2 * reach + 1)) if positions == "relative" else None
         self.relative_bias = None if bias is None else nnx.Param(bias)
 
@@ -98,10 +129,10 @@ class Attention(nnx.Module):
 class FeedForward(nnx.Module):
     """Two dense layers with an exact GELU between them."""
 
-    def __init__(self, width: int, hidden: int, *, dropout: float, rngs: nnx.Rngs):
+    def __init__(self, width: int, hidden: int, *, dropout: float, init: str, rngs: nnx.Rngs):
         self.dropout = dropout
-        self.up = nnx.Linear(width, hidden, rngs=rngs)
-        self.down = nnx.Linear(hidden, width, rngs=rngs)
+        self.up = dense(width, hidden, init=init, rngs=rngs)
+        self.down = dense(hidden, width, init=init, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b l w"], key: Key[Array, ""] | None) -> Float[Array, "b l w"]:
         return dropout(self.down(jax.nn.gelu(self.up(x), approximate=False)), self.dropout, key)

@@ -13,12 +13,13 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from jtextdiff.nets.layers import Attention, FeedForward, TimeEmbedding, dropout, split_key
+from jtextdiff.nets.layers import Attention, FeedForward, TimeEmbedding, dropout, split_key, table
 
 CHOICES = {
     "norm": ("pre", "post"),
     "positions": ("learned", "rotary", "learned+rotary", "relative"),
     "time": ("add", "adaln"),
+    "init": ("lecun", "torch"),
 }
 
 
@@ -36,6 +37,7 @@ class Transformer:
     causal: bool = False
     dropout: float = 0.0
     time_features: int = 32  # width of the sinusoid
+    init: str = "lecun"  # initial law of the dense layers; "torch" also draws tables from N(0, 1), as released
     max_length: int = 512  # rows of the learned positions; reach of the relative ones
 
     def __post_init__(self) -> None:
@@ -72,9 +74,10 @@ class Block(nnx.Module):
             positions=shape.positions,
             reach=shape.max_length if shape.positions == "relative" else 0,
             dropout=shape.dropout,
+            init=shape.init,
             rngs=rngs,
         )
-        self.mlp = FeedForward(width, shape.expansion * width, dropout=shape.dropout, rngs=rngs)
+        self.mlp = FeedForward(width, shape.expansion * width, dropout=shape.dropout, init=shape.init, rngs=rngs)
         self.norm_attention = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
         self.norm_mlp = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
         adaptive, zeros = shape.time == "adaln", nnx.initializers.zeros_init()
@@ -111,8 +114,8 @@ class Trunk(nnx.Module):
     def __init__(self, shape: Transformer, *, timed: bool, rngs: nnx.Rngs):
         self.shape = shape
         learned = "learned" in shape.positions
-        self.positions = nnx.Embed(shape.max_length, shape.width, rngs=rngs) if learned else None
-        self.time = TimeEmbedding(shape.width, shape.time_features, rngs=rngs) if timed else None
+        self.positions = table(shape.max_length, shape.width, init=shape.init, rngs=rngs) if learned else None
+        self.time = TimeEmbedding(shape.width, shape.time_features, init=shape.init, rngs=rngs) if timed else None
         self.norm = nnx.LayerNorm(shape.width, epsilon=1e-6 if shape.norm == "pre" else 1e-12, rngs=rngs)
         self.blocks = nnx.List([Block(shape, rngs=rngs) for _ in range(shape.num_layers)])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jaxtyping import Array, Key
 
 from jtextdiff.methods.method import Method, Monitored
 from jtextdiff.run import checkpoints
@@ -23,6 +24,9 @@ from jtextdiff.run.workdir import agree
 from jtextdiff.text.batches import Batch, batch_at, batches
 from jtextdiff.text.corpora import Corpus
 
+Late = tuple[int, dict[str, Array]] | None
+"""A step and its metrics, not yet read."""
+
 EVALUATED_ROWS = 512
 SHOWN_SAMPLES = 8
 
@@ -33,6 +37,33 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
     `stopped` receives a signal's number when the run is asked to stop: it then saves and raises Interrupted.
     """
     remember_programs()
+    make, state, start = prepare(config, workdir)
+    if start >= config.num_steps:
+        say(f"{workdir} has already reached step {start}. To train on: --config.num_steps=N with N above {start}.")
+        return
+    checkpoints.set_aside_after(workdir, start)
+    with checkpoints.open_checkpoints(workdir) as manager, Report(workdir, start, config.num_steps) as report:
+        _walk(make(report=report), state, start, manager, stopped)
+    say(f"Done. Look at {workdir}/loss.png; sample with: python -m jtextdiff.sample --checkpoint {workdir}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a step needs beside the state, which is not in it."""
+
+    config: Config
+    workdir: Path
+    method: Method
+    corpus: Corpus
+    root: Key[Array, ""]
+    step: Callable[..., Any]
+    losses: Callable[..., Any]
+    place: Callable[[Batch], Batch]
+    report: Report
+
+
+def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainState, int]:
+    """The run of a config, but for its report; the state to go on from, and the steps done to reach it."""
     corpus = open_corpus(config, workdir)
     config = completed(config, corpus, workdir)
     method, optim, mesh = build(config.method), build(config.optim), make_mesh(**config.mesh)
@@ -43,70 +74,53 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
     layout = shardings(mesh, shapes)
     introduce(config, corpus, shapes, workdir)
     state, start = restore_or_init(workdir, init, shapes, layout, config)
-    if start >= config.num_steps:
-        say(f"{workdir} has already reached step {start}. To train on: --config.num_steps=N with N above {start}.")
-        return
-    checkpoints.set_aside_after(workdir, start)
-    with checkpoints.open_checkpoints(workdir) as manager, Report(workdir, start, config.num_steps) as report:
-        run = _Run(
-            config=config,
-            workdir=workdir,
-            method=method,
-            corpus=corpus,
-            step=jax.jit(functools.partial(train_step, method, optim), donate_argnums=0),
-            losses=jax.jit(method.loss),
-            place=functools.partial(place, mesh=mesh),
-            manager=manager,
-            report=report,
-            stopped=stopped,
-        )
-        _walk(run, state, start)
-    say(f"Done. Look at {workdir}/loss.png; sample with: python -m jtextdiff.sample --checkpoint {workdir}")
+    make = functools.partial(
+        Run,
+        config=config,
+        workdir=workdir,
+        method=method,
+        corpus=corpus,
+        root=jax.random.key(config.seed),
+        step=jax.jit(functools.partial(train_step, method, optim), donate_argnums=0),
+        losses=jax.jit(method.loss),
+        place=functools.partial(place, mesh=mesh),
+    )
+    return make, state, start
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What the loop talks to. The state of the training is not in it."""
-
-    config: Config
-    workdir: Path
-    method: Method
-    corpus: Corpus
-    step: Callable[..., Any]
-    losses: Callable[..., Any]
-    place: Callable[[Batch], Batch]
-    manager: Any
-    report: Report
-    stopped: list[int]
+def advance(run: Run, state: TrainState, index: int, late: Late) -> tuple[TrainState, Late]:
+    """Step `index`, and the report of the one before: metrics are read late, so that the devices never wait."""
+    batch = batch_of(run, index)
+    with jax.transfer_guard("disallow"):
+        state, metrics = run.step(state, run.root, run.place(batch))
+    _read(run, late)
+    run.report.step(index + 1, int(batch.valid.sum()))
+    return state, (index + 1, metrics)
 
 
-def _walk(run: _Run, state: TrainState, start: int) -> None:
-    """Steps from `start` to the end. Metrics are read one step late, so that the devices never wait."""
+def _walk(run: Run, state: TrainState, start: int, manager: Any, stopped: list[int]) -> None:
+    """Steps from `start` to the end."""
     every, num_steps = run.config.every, run.config.num_steps
-    root, late = jax.random.key(run.config.seed), None
+    late: Late = None
     for done in range(start + 1, num_steps + 1):
-        batch = _batch(run, done - 1)
-        with jax.transfer_guard("disallow"):
-            state, metrics = run.step(state, root, run.place(batch))
-        _read(run, late)
-        late = (done, metrics)
-        run.report.step(done, int(batch.valid.sum()))
+        state, late = advance(run, state, done - 1, late)
         last, valid_loss = done == num_steps, math.inf  # the best checkpoint is one of those evaluated
-        if last or run.stopped or any(done % often == 0 for often in (every.evaluate, every.sample, every.checkpoint)):
+        if last or stopped or any(done % often == 0 for often in (every.evaluate, every.sample, every.checkpoint)):
             late = _read(run, late)  # what is no number is told before it is shown or saved
         if last or done % every.evaluate == 0:
             valid_loss = _evaluate(run, done, state)
         if last or done % every.sample == 0:
             _show(run, done, state)
-        if last or run.stopped or done % every.checkpoint == 0:
-            _save(run, done, state, valid_loss)
-        if run.stopped:
-            _stop(run, done)
+        if last or stopped or done % every.checkpoint == 0:
+            _save(manager, done, state, valid_loss)
+        if stopped:
+            _stop(run, manager, done, stopped[0])
     _read(run, late)
-    run.manager.wait_until_finished()
+    manager.wait_until_finished()
 
 
-def _batch(run: _Run, index: int) -> Batch:
+def batch_of(run: Run, index: int) -> Batch:
+    """The batch of step `index`, on the host."""
     tokenizer, config = run.corpus.tokenizer, run.config
     return batch_at(
         run.corpus.splits["train"],
@@ -118,13 +132,13 @@ def _batch(run: _Run, index: int) -> Batch:
     )
 
 
-def _read(run: _Run, late: tuple[int, Any] | None) -> None:
+def _read(run: Run, late: Late) -> None:
     """Reports the metrics of an earlier step. Raises UserError if one of them is no number."""
     if late is None:
         return
     done, metrics = late
     if bad := [name for name, value in metrics.items() if not math.isfinite(float(value))]:
-        kept = run.manager.latest_step()
+        kept = checkpoints.newest(run.workdir)
         raise UserError(
             f"The training broke down at step {done}: {', '.join(bad)} is not finite. "
             f"{'Nothing was saved' if kept is None else f'The checkpoint of step {kept} is kept'} in {run.workdir}. "
@@ -134,7 +148,7 @@ def _read(run: _Run, late: tuple[int, Any] | None) -> None:
         run.report.metrics(done, {name: float(value) for name, value in metrics.items()})
 
 
-def _evaluate(run: _Run, done: int, state: TrainState) -> float:
+def _evaluate(run: Run, done: int, state: TrainState) -> float:
     """Reports the loss of validation text under the mean parameters, with the same noise every time."""
     key, total, rows = jax.random.key(0), {}, 0
     split = run.corpus.splits["valid"]
@@ -153,21 +167,21 @@ def _evaluate(run: _Run, done: int, state: TrainState) -> float:
     return values["valid_loss"]
 
 
-def _show(run: _Run, done: int, state: TrainState) -> None:
+def _show(run: Run, done: int, state: TrainState) -> None:
     """Writes a few samples of the mean parameters, the same seeds every time."""
     params = jax.device_put(state["ema"], jax.devices()[0])
     model = Model(method=run.method, params=params, tokenizer=run.corpus.tokenizer, config=run.config, step=done)
     run.report.samples(done, model.sample(SHOWN_SAMPLES, seed=run.config.seed))
 
 
-def _save(run: _Run, done: int, state: TrainState, valid_loss: float) -> None:
+def _save(manager: Any, done: int, state: TrainState, valid_loss: float) -> None:
     training = {name: part for name, part in state.items() if name != "ema"}
-    checkpoints.save(run.manager, done, state["ema"], training, valid_loss)
+    checkpoints.save(manager, done, state["ema"], training, valid_loss)
 
 
-def _stop(run: _Run, done: int) -> None:
+def _stop(run: Run, manager: Any, done: int, number: int) -> None:
     """Ends a run that was asked to stop, after its checkpoint is on disk."""
-    run.manager.wait_until_finished()
-    name = signal.Signals(run.stopped[0]).name
+    manager.wait_until_finished()
+    name = signal.Signals(number).name
     message = f"Stopped by {name} at step {done}; saved in {run.workdir}. The same command goes on from there."
-    raise Interrupted(message, 128 + run.stopped[0])
+    raise Interrupted(message, 128 + number)

@@ -1,0 +1,167 @@
+"""The peer: the default Diffusion-LM once more in PyTorch, from the same parameters, for honest ratios of speed.
+
+Written as a PyTorch user would: fused attention, fused AdamW, in-place means. Imported only where it is timed.
+"""
+
+# pyright: reportMissingImports=false
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jtextdiff.methods.diffusion_lm import DiffusionLM
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.run.optim import AdamW
+from jtextdiff.text.batches import Batch
+
+Tree = dict[str, Any]
+
+
+def supports(method: Any) -> bool:
+    """Whether the peer knows this recipe: the default one, at any size."""
+    return (
+        isinstance(method, DiffusionLM)
+        and (method.answers, method.doors, method.times, method.schedule) == ("logits", "plain", "own", "sqrt")
+        and (method.known_length, method.trunk.norm, method.trunk.time) == (True, "pre", "add")
+        and method.trunk.positions == "learned+rotary"
+        and method.embed_norm is not None
+        and (method.trunk.dropout, method.mse, method.rounding, method.prior) == (0.0, 0.0, 0.0, 0.0)
+    )
+
+
+def tensors(params: Any) -> Tree:
+    """Our parameters as PyTorch's, kernels turned to [out, in]."""
+
+    def convert(name: str, leaf: Any) -> Tensor:
+        array = np.array(leaf)
+        return torch.tensor(array.T.copy() if name == "kernel" else array)
+
+    return {name: tensors(leaf) if isinstance(leaf, dict) else convert(name, leaf) for name, leaf in params.items()}
+
+
+def leaves(tree: Tree) -> list[Tensor]:
+    return [leaf for value in tree.values() for leaf in (leaves(value) if isinstance(value, dict) else [value])]
+
+
+def linear(x: Tensor, layer: Tree) -> Tensor:
+    return F.linear(x, layer["kernel"], layer["bias"])
+
+
+def norm(x: Tensor, layer: Tree) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], layer["scale"], layer["bias"], 1e-6)
+
+
+def rotate(x: Tensor) -> Tensor:
+    length, width = x.shape[-2:]
+    angles = torch.arange(length)[:, None] * 1000.0 ** (-torch.arange(width // 2) / (width // 2))
+    cos, sin = angles.cos(), angles.sin()
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+
+def trunk(x: Tensor, t: Tensor, valid: Tensor, p: Tree, shape: Transformer) -> Tensor:
+    half = shape.time_features // 2
+    angles = t[..., None] * torch.exp(-math.log(1e4) * torch.arange(half) / half)
+    told = linear(torch.cat([angles.cos(), angles.sin()], -1), p["time"]["up"])
+    x = x + p["positions"]["embedding"][: x.shape[1]] + linear(F.silu(told), p["time"]["down"])
+    heads = lambda x: x.unflatten(-1, (shape.num_heads, -1)).transpose(1, 2)
+    for block in p["blocks"].values():
+        inner, attention = norm(x, block["norm_attention"]), block["attention"]
+        query, key, value = (heads(linear(inner, attention[name])) for name in ("query", "key", "value"))
+        mixed = F.scaled_dot_product_attention(rotate(query), rotate(key), value, attn_mask=valid[:, None, None, :])
+        x = x + linear(mixed.transpose(1, 2).flatten(2), attention["out"])
+        x = x + linear(F.gelu(linear(norm(x, block["norm_mlp"]), block["mlp"]["up"])), block["mlp"]["down"])
+    return norm(x, p["norm"])
+
+
+def noise_levels(method: DiffusionLM, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(√ᾱ, √(1 − ᾱ)) of the square-root schedule; its last, clipped step is left out."""
+    alpha_bar = ((1 - (t + 1e-4).sqrt()) / 0.99).clamp(2e-7, 1 - 1e-6)
+    return alpha_bar.sqrt()[..., None], (1 - alpha_bar).sqrt()[..., None]
+
+
+def table(p: Tree, method: DiffusionLM) -> Tensor:
+    return (method.embed_norm or 1.0) * F.normalize(p["embedding"], dim=-1)
+
+
+def answer(p: Tree, method: DiffusionLM, x_t: Tensor, t: Tensor, previous: Tensor, valid: Tensor) -> Tensor:
+    """Logits over words."""
+    spread = (method.embed_norm or 1.0) / method.embed_dim**0.5
+    signal, noise = noise_levels(method, t)
+    signal = spread * signal
+    x = linear(torch.cat([x_t * signal / (signal**2 + noise**2), previous / spread], -1), p["read"])
+    x = x + p["length"]["embedding"][valid.sum(-1)][:, None]
+    return linear(trunk(x, 1000 * (t - 1 / method.num_steps), valid, p["trunk"], method.trunk), p["answer"])
+
+
+def estimate(p: Tree, method: DiffusionLM, *given: Tensor) -> Tensor:
+    return answer(p, method, *given).softmax(-1) @ table(p, method)
+
+
+def loss_of(p: Tree, method: DiffusionLM, tokens: Tensor, valid: Tensor, t: Tensor, eps: Tensor, two: bool) -> Tensor:
+    """Cross-entropy for given times and noise; `two` passes if the first estimate is shown."""
+    signal, noise = noise_levels(method, t)
+    x_t = signal * table(p, method)[tokens] + noise * eps
+    previous = torch.zeros_like(x_t)
+    if two:
+        with torch.no_grad():
+            previous = estimate(p, method, x_t, t, previous, valid)
+    losses = F.cross_entropy(
+        answer(p, method, x_t, t, previous, valid).flatten(0, 1), tokens.flatten(), reduction="none"
+    )
+    return ((losses.view_as(tokens) * valid).sum(-1) / valid.sum(-1)).mean()
+
+
+def trainer(params: Any, method: DiffusionLM, optim: AdamW, *, compiled: bool) -> Callable[[Batch], None]:
+    """One training step on a batch, as ours: loss, gradient, clipping, AdamW, running mean."""
+    p = tensors(params)
+    weights = [leaf.requires_grad_() for leaf in leaves(p)]
+    means = [leaf.detach().clone() for leaf in weights]
+    adam = torch.optim.AdamW(
+        weights, optim.peak, (optim.b1, optim.b2), optim.eps, weight_decay=optim.weight_decay, fused=True
+    )
+    loss = torch.compile(loss_of) if compiled else loss_of
+
+    def step(batch: Batch) -> None:
+        tokens, valid = torch.as_tensor(batch.tokens).long(), torch.as_tensor(batch.valid)
+        t = torch.ceil(torch.rand(tokens.shape) * method.num_steps).clamp(min=1) / method.num_steps
+        eps = torch.randn(*tokens.shape, method.embed_dim)
+        adam.zero_grad()
+        loss(p, method, tokens, valid, t, eps, random.random() < method.self_conditioning).backward()
+        torch.nn.utils.clip_grad_norm_(weights, optim.clip or math.inf)
+        adam.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(means, weights, 1 - optim.ema)
+
+    return step
+
+
+def sampler(params: Any, method: DiffusionLM, num: int, *, compiled: bool) -> Callable[[], Tensor]:
+    """`num` texts of full length in as many ancestral steps as the method's sampler takes."""
+    p, steps = tensors(params), method.sampler.steps
+    believe = torch.compile(estimate) if compiled else estimate
+    valid = torch.ones(num, method.language.length, dtype=torch.bool)
+
+    @torch.no_grad()
+    def sample() -> Tensor:
+        x = torch.randn(num, method.language.length, method.embed_dim)
+        x_0 = torch.zeros_like(x)
+        for i in range(steps, 0, -1):
+            t, s = (torch.full(valid.shape, at / steps) for at in (i, i - 1))
+            x_0 = believe(p, method, x, t, x_0, valid)
+            if i <= steps * method.sampler.clamp:
+                vectors = table(p, method)
+                x_0 = vectors[(x_0 @ vectors.T).argmax(-1)]  # all of one norm
+            (signal_t, noise_t), (signal_s, noise_s) = noise_levels(method, t), noise_levels(method, s)
+            beta = 1 - (signal_t / signal_s) ** 2
+            mean = signal_s * beta / noise_t**2 * x_0 + signal_t / signal_s * noise_s**2 / noise_t**2 * x
+            x = mean + beta.sqrt() * noise_s / noise_t * torch.randn_like(x) if i > 1 else x_0
+        return (x @ table(p, method).T).argmax(-1)
+
+    return sample

@@ -1,0 +1,196 @@
+"""The `:paper` preset against the released model, computed a second time in NumPy: size, start, network and loss."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.core.schedules import SCHEDULES
+from jtextdiff.methods.diffusion_lm import DiffusionLM
+from jtextdiff.methods.method import Language
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.run.config import build, load_config
+from jtextdiff.run.optim import AdamW
+from jtextdiff.text.batches import Batch
+
+CONFIG = load_config(f"{Path(__file__).parents[2]}/configs/diffusion_lm.py:paper", [])
+LENGTH, T = 64, 4
+LANGUAGE = Language(vocab_size=821, mask=821, pad=0, eos=1, unk=2, length=LENGTH, length_counts=(0, *[1] * LENGTH))
+PAPER = dataclasses.replace(build(CONFIG.method), language=LANGUAGE)
+SMALL = dataclasses.replace(
+    PAPER,
+    language=dataclasses.replace(LANGUAGE, vocab_size=30, length=9, length_counts=(0, *[1] * 9)),
+    trunk=dataclasses.replace(
+        PAPER.trunk, num_layers=2, width=24, num_heads=3, time_features=16, max_length=12, dropout=0.0
+    ),
+    embed_dim=5,
+    num_steps=T,
+)
+
+
+def texts(method: DiffusionLM, rows: int) -> Batch:
+    shape = (rows, method.language.length)
+    tokens = np.random.default_rng(0).integers(3, method.language.vocab_size, shape).astype(np.int32)
+    tokens[:, -3:] = method.language.pad
+    return Batch(tokens, tokens != method.language.pad, np.zeros(shape, bool), {})
+
+
+def test_as_many_parameters_as_released() -> None:
+    shapes = jax.eval_shape(PAPER.init, jax.random.key(0))
+    count = lambda name: sum(leaf.size for leaf in jax.tree.leaves(shapes[name]))
+    assert sum(map(count, shapes)) == 87_129_749
+    assert count("read") + count("lift") == 603_648
+    assert count("lower") + count("answer") == 602_896
+    assert (count("embedding"), count("rounding_bias")) == (13_136, 821)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict[str, Any]:
+    return jax.jit(PAPER.init)(jax.random.key(0))
+
+
+def test_the_loss_starts_where_the_released_one_does(fresh: dict[str, Any]) -> None:
+    """x_0's error is a little above 1, rounding's what an untrained table gives: 1.6 to 1.9 together."""
+    total, terms = jax.jit(PAPER.loss)(fresh, jax.random.key(1), texts(PAPER, 4))
+    assert 1.6 < float(total.mean()) < 1.9
+    assert float(terms["prior"].max()) < 1e-5  # the last ᾱ is 2e-7, so the term says nothing
+
+
+def test_dense_layers_start_uniform_and_tables_normal(fresh: dict[str, Any]) -> None:
+    for layer, fan_in in ((fresh["trunk"]["blocks"]["0"]["mlp"]["down"], 3072), (fresh["lift"], 768)):
+        for leaf in layer.values():
+            bound = fan_in**-0.5
+            assert 0.98 * bound < float(jnp.max(jnp.abs(leaf))) <= bound
+            assert float(jnp.std(leaf)) == pytest.approx(bound / 3**0.5, rel=0.1)
+    assert float(jnp.std(fresh["trunk"]["positions"]["embedding"])) == pytest.approx(1.0, rel=0.01)
+    assert float(jnp.std(fresh["embedding"])) == pytest.approx(1.0, rel=0.05)
+
+
+def test_optimiser_as_released() -> None:
+    optim = dataclasses.replace(build(CONFIG.optim), decay_steps=CONFIG.num_steps)
+    assert isinstance(optim, AdamW)
+    assert (CONFIG.num_steps, CONFIG.batch_size, CONFIG.text.length) == (200_000, 64, 64)
+    for step in (0, 50_000, 199_999):
+        assert float(optim.learning_rate(step)) == pytest.approx(1e-4 * (1 - step / 200_000), rel=1e-5)
+    assert (optim.b1, optim.b2, optim.eps, optim.weight_decay, optim.clip) == (0.9, 0.999, 1e-8, 0.0, None)
+    ema = optim.average({"w": jnp.ones(2)}, {"w": jnp.zeros(2)}, jnp.asarray(0))
+    np.testing.assert_allclose(ema["w"], 0.9999, rtol=1e-6)
+
+
+def test_times_of_training_and_of_the_released_decoding() -> None:
+    """t = (i + 1)/T is told as 1000 i / T: i / 2 in training; 5 i with the schedule rebuilt at T = 200, where the
+    trained times of the same noise are 5 i + 4.5."""
+    rebuilt = dataclasses.replace(PAPER, num_steps=200)
+    told = lambda method, t: 1000 * (t - method._first)
+    for i in (0, 1, 50, 199):
+        assert told(PAPER, (i + 1) / 2000) == pytest.approx(i / 2, abs=1e-9)
+        assert told(rebuilt, (i + 1) / 200) == pytest.approx(5 * i, abs=1e-9)
+        assert told(PAPER, (i + 1) / 200) == pytest.approx(5 * i + 4.5, abs=1e-9)
+        if i < 199:  # the last step is clipped at another place
+            bars = [float(method.process.alpha_bar((i + 1) / 200)) for method in (PAPER, rebuilt)]
+            assert bars[0] == pytest.approx(bars[1], rel=1e-5)
+
+
+# The released model a second time, in NumPy and float64.
+
+
+def released_alpha_bar(num_steps: int) -> np.ndarray:
+    """The recursion of the release: β from the ratio of g at both ends of a step, at most .999."""
+    g = lambda u: 1 - np.sqrt(u + 1e-4)
+    u = np.arange(num_steps)
+    return np.cumprod(1 - np.minimum(1 - g((u + 1) / num_steps) / g(u / num_steps), 0.999))
+
+
+def linear(x: np.ndarray, layer: dict) -> np.ndarray:
+    return x @ layer["kernel"] + layer["bias"]
+
+
+def norm(x: np.ndarray, layer: dict) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-12) * layer["scale"] + layer["bias"]
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    raised = np.exp(x - x.max(-1, keepdims=True))
+    return raised / raised.sum(-1, keepdims=True)
+
+
+def attend(x: np.ndarray, layer: dict, num_heads: int) -> np.ndarray:
+    mixed = []
+    width = x.shape[-1] // num_heads
+    query, key, value = (linear(x, layer[name]) for name in ("query", "key", "value"))
+    for head in range(num_heads):
+        part = slice(head * width, (head + 1) * width)
+        weights = softmax(query[..., part] @ key[..., part].swapaxes(-1, -2) / math.sqrt(width))
+        mixed.append(weights @ value[..., part])
+    return linear(np.concatenate(mixed, -1), layer["out"])
+
+
+def network(x_t: np.ndarray, time: np.ndarray, p: dict, shape: Transformer) -> np.ndarray:
+    """BERT between two doors: post-norm blocks, no mask, position and time added to the input."""
+    gelu = np.vectorize(lambda v: 0.5 * v * (1 + math.erf(v / math.sqrt(2))))
+    trunk = p["trunk"]
+    half = shape.time_features // 2
+    angles = time[:, None] * np.exp(-math.log(1e4) * np.arange(half) / half)
+    features = linear(np.concatenate([np.cos(angles), np.sin(angles)], -1), trunk["time"]["up"])
+    told = linear(features / (1 + np.exp(-features)), trunk["time"]["down"])
+    x = linear(np.tanh(linear(x_t, p["read"])), p["lift"])
+    x = norm(x + trunk["positions"]["embedding"][: x.shape[1]] + told[:, None], trunk["norm"])
+    for index in range(shape.num_layers):
+        block = trunk["blocks"][str(index)]
+        x = norm(x + attend(x, block["attention"], shape.num_heads), block["norm_attention"])
+        x = norm(x + linear(gelu(linear(x, block["mlp"]["up"])), block["mlp"]["down"]), block["norm_mlp"])
+    return linear(np.tanh(linear(x, p["lower"])), p["answer"])
+
+
+def released_terms(p: dict, tokens: np.ndarray, i: np.ndarray, eta: np.ndarray, eps: np.ndarray) -> dict[str, Any]:
+    """The three terms for step i (from 0) of each text, noise `eta` on the words and `eps` on x_0."""
+    bar, word = released_alpha_bar(T), p["embedding"][tokens]
+    x_0 = word + math.sqrt(1 - bar[0]) * eta
+    at = bar[i][:, None, None]
+    answer = network(np.sqrt(at) * x_0 + np.sqrt(1 - at) * eps, i * 1000.0 / T, p, SMALL.trunk)
+    target = np.where((i == 0)[:, None, None], word, x_0)
+    said = softmax(x_0 @ p["embedding"].T + p["rounding_bias"])
+    return {
+        "mse": ((target - answer) ** 2).mean((1, 2)),
+        "rounding": -np.log(np.take_along_axis(said, tokens[..., None], -1)[..., 0]).mean(1),
+        "prior": (bar[-1] * x_0**2).mean((1, 2)),
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Any]:
+    """A batch, the method's loss on it, and the draws that it was made of."""
+    rows, key = texts(SMALL, 8), jax.random.key(5)
+    params = SMALL.init(jax.random.key(4))
+    when, jitter, noise, *_ = jax.random.split(jax.random.clone(key), 5)
+    i = np.rint(np.asarray(SMALL._times(when, rows.tokens.shape))[:, 0] * T).astype(int) - 1
+    shape = (*rows.tokens.shape, SMALL.embed_dim)
+    total, terms = jax.jit(SMALL.loss)(params, jax.random.clone(key), rows)
+    draws = (np.asarray(jax.random.normal(k, shape), np.float64) for k in (jitter, noise))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    return {"rows": rows, "params": params, "i": i, "total": total, "terms": terms, "draws": tuple(draws)}
+
+
+@pytest.mark.parametrize("term", ["mse", "rounding", "prior"])
+def test_each_term_is_the_released_one(drawn: dict[str, Any], term: str) -> None:
+    assert set(drawn["i"]) == set(range(T))  # the first step, with its own target, is among them
+    expected = released_terms(drawn["params"], drawn["rows"].tokens, drawn["i"], *drawn["draws"])
+    np.testing.assert_allclose(drawn["terms"][term], expected[term], rtol=2e-4)
+
+
+def test_the_total_is_their_plain_sum(drawn: dict[str, Any]) -> None:
+    expected = released_terms(drawn["params"], drawn["rows"].tokens, drawn["i"], *drawn["draws"])
+    np.testing.assert_allclose(drawn["total"], sum(expected.values()), rtol=2e-4)
+
+
+@pytest.mark.parametrize("num_steps", [200, 2000])
+def test_the_schedule_is_the_released_recursion(num_steps: int) -> None:
+    t = (np.arange(num_steps) + 1) / num_steps
+    found = np.asarray(SCHEDULES["sqrt"](num_steps)(jnp.asarray(t)), np.float64)
+    np.testing.assert_allclose(np.exp(found), released_alpha_bar(num_steps), rtol=2e-3)
