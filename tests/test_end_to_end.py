@@ -239,7 +239,7 @@ def test_mistakes_are_one_line_and_status_two(arguments: tuple[str, ...], told: 
     assert len(done.stderr.splitlines()) <= 3 and done.stdout == ""
 
 
-@pytest.mark.parametrize("module", ["train", "sample", "evaluate", "visualize", "benchmark"])
+@pytest.mark.parametrize("module", ["train", "sample", "evaluate", "visualize", "benchmark", "compare"])
 def test_help_answers_at_once_and_without_jax(module: str, place: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", f"jtextdiff.{module}", "--help"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60)

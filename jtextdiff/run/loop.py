@@ -19,7 +19,7 @@ from jtextdiff.run.model import Model, remember_programs
 from jtextdiff.run.prepare import completed, introduce, open_corpus, restore_or_init
 from jtextdiff.run.report import Report
 from jtextdiff.run.sharding import make_mesh, place, shardings
-from jtextdiff.run.step import TrainState, init_state, train_step
+from jtextdiff.run.step import TrainState, init_state, train_step, without_dropout
 from jtextdiff.run.workdir import agree
 from jtextdiff.text.batches import Batch, batch_at, batches
 from jtextdiff.text.corpora import Corpus
@@ -82,7 +82,7 @@ def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainSta
         corpus=corpus,
         root=jax.random.key(config.seed),
         step=jax.jit(functools.partial(train_step, method, optim), donate_argnums=0),
-        losses=jax.jit(method.loss),
+        losses=jax.jit(without_dropout(method).loss),
         place=functools.partial(place, mesh=mesh),
     )
     return make, state, start

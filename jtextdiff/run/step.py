@@ -1,5 +1,6 @@
 """One training step: gradient, update, running mean. Pure, and the same for every method."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -35,6 +36,15 @@ def train_step(
     ema = optim.average(state["ema"], params, state["step"])
     metrics["gradient_norm"] = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
     return {"step": state["step"] + 1, "params": params, "ema": ema, "opt": opt}, metrics
+
+
+def without_dropout(method: Method) -> Method:
+    """The method as validation text is to see it: the same parameters, nothing dropped."""
+    trunk: Any = getattr(method, "trunk", None)
+    if trunk is None:
+        return method
+    changed: Any = dataclasses.replace(method, trunk=dataclasses.replace(trunk, dropout=0.0))  # pyright: ignore
+    return changed
 
 
 def mean_loss(method: Method, params: Any, key: Key[Array, ""], batch: Batch) -> tuple[Array, dict[str, Array]]:

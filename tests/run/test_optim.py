@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jtextdiff.methods.autoregressive import Autoregressive
+from jtextdiff.methods.method import Language
+from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.optim import AdamW
-from jtextdiff.run.step import init_state, train_step
+from jtextdiff.run.step import init_state, train_step, without_dropout
 from jtextdiff.text.batches import Batch
 
 PLAIN = AdamW(peak=1.0, warmup=10, decay_steps=100, weight_decay=0.0, clip=None)
@@ -146,3 +149,16 @@ def test_the_noise_follows_the_step_number() -> None:
 def test_impossible_settings_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         AdamW(**bad)
+
+
+def test_validation_text_is_seen_without_dropout() -> None:
+    trunk = Transformer(num_layers=1, width=8, num_heads=2, causal=True, dropout=0.5, max_length=4)
+    noisy = Autoregressive(language=Language(vocab_size=6, eos=1, length=1), trunk=trunk)
+    params = noisy.init(jax.random.key(6))
+    losses = {
+        name: [float(each.loss(params, jax.random.key(seed), rows(2, 3))[0].mean()) for seed in (7, 8)]
+        for name, each in {"training": noisy, "validation": without_dropout(noisy)}.items()
+    }
+    assert losses["training"][0] != losses["training"][1]
+    assert losses["validation"][0] == losses["validation"][1]
+    assert without_dropout(METHOD) is METHOD

@@ -1,0 +1,98 @@
+"""python -m jtextdiff.compare: scores of several models or settings, side by side."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jtextdiff.run.command import Parser, UserError, main
+
+EXAMPLES = """examples:
+  python -m jtextdiff.compare scores/diffusion_lm.json scores/autoregressive.json
+  python -m jtextdiff.compare scores/*.json --metric nll --metric perplexity_ratio
+
+Reads what jtextdiff.evaluate wrote and prints a Markdown table, one row a file, real text above them. Files
+NAME.0.json, NAME.1.json, … are runs of one recipe with other seeds: they make one row, the mean ± the standard
+deviation of its runs; a single run has ± its standard error.
+"""
+
+METRICS = ("nll", "perplexity_ratio", "members", "unigram_entropy", "distinct_bigrams", "diversity_guard")
+CONDITIONS = ("split", "num_samples", "judge", "tokenizer")
+"""What must be the same for numbers to stand in one table."""
+
+
+def parser() -> Parser:
+    it = Parser(prog="python -m jtextdiff.compare", description="Puts scores side by side.", epilog=EXAMPLES)
+    it.add_argument("scores", nargs="+", metavar="FILE", help="JSON that jtextdiff.evaluate wrote")
+    it.add_argument(
+        "--metric",
+        action="append",
+        metavar="NAME",
+        help=f"a column, repeated for several (default: those of {', '.join(METRICS)} that there are)",
+    )
+    return it
+
+
+def command(arguments: Sequence[str]) -> None:
+    flags = parser().parse_args(arguments)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for file in map(Path, flags.scores):
+        name, dot, seed = file.stem.rpartition(".")
+        rows.setdefault(name if dot and seed.isdecimal() else file.stem, []).append(read(file))
+    results = [result for of_row in rows.values() for result in of_row]
+    found = [name for result in results for name in result["metrics"]]
+    names = flags.metric or [name for name in METRICS if name in found]
+    for name in names:
+        if name not in found:
+            raise UserError(f"No file has the metric {name!r}. There are: {', '.join(sorted(set(found)))}.")
+    for field in CONDITIONS:
+        if len(values := {str(result.get(field)) for result in results}) > 1:
+            raise UserError(f"The scores differ in {field} ({', '.join(sorted(values))}) and cannot share a table.")
+    print("\n".join(table(rows, names)))
+
+
+def table(rows: dict[str, list[dict[str, Any]]], names: list[str]) -> list[str]:
+    """The lines of a Markdown table: a row a name, a column a metric, real text first."""
+    every = [result for results in rows.values() for result in results]
+    units = {name: row["unit"] for result in every for name, row in result["metrics"].items()}
+    real = {name: row["real_valid"] for result in every for name, row in result["metrics"].items()}
+    lines = [
+        f"| {every[0]['num_samples']} samples | sampler | {' | '.join(f'{name} ({units[name]})' for name in names)} |",
+        "|---" * (len(names) + 2) + "|",
+        f"| real {every[0]['split']} text | | {' | '.join(_shown(real[name]) for name in names)} |",
+    ]
+    for name, results in rows.items():
+        scores = [[result["metrics"][column] for result in results if column in result["metrics"]] for column in names]
+        sampler = f"{results[0]['sampler']} {results[0]['steps']}"
+        lines.append(f"| {name} | {sampler} | {' | '.join(map(_cell, scores))} |")
+    return lines
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The scores in a file. Raises UserError if it holds none."""
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as scores: {error}") from None
+    if not isinstance(result, dict) or not {"metrics", "sampler", "steps", "num_samples", "split"} <= result.keys():
+        raise UserError(f"{file} holds no scores of jtextdiff.evaluate.")
+    return result
+
+
+def _cell(scores: list[dict[str, Any]]) -> str:
+    """Mean ± standard deviation over runs; of a single run, its value ± standard error."""
+    if not scores:
+        return ""
+    values = [score["value"] for score in scores]
+    spread = statistics.stdev(values) if len(values) > 1 else scores[0]["se"]
+    runs = f" ({len(values)} runs)" if len(values) > 1 else ""
+    return _shown(statistics.fmean(values)) + ("" if spread is None else f" ± {spread:.2g}") + runs
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    main(command)

@@ -1,0 +1,60 @@
+"""Scores of several runs share a table if they were taken alike, and seeds of one recipe share a row."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jtextdiff.compare import command
+from jtextdiff.run.command import UserError
+
+
+def scores(value: float, *, steps: int = 200, num: int = 512, name: str = "nll") -> str:
+    row = {"value": value, "unit": "nats/token", "se": 0.25, "n": num, "kind": "", "real_valid": value, "real_train": 1}
+    alike = {"split": "valid", "num_samples": num, "judge": None, "tokenizer": "words"}
+    return json.dumps({**alike, "sampler": "ancestral", "steps": steps, "metrics": {name: row}})
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    texts = {
+        "a.0.json": scores(1.0),
+        "a.1.json": scores(3.0),
+        "b.json": scores(7.5, steps=20),
+        "few.json": scores(1.0, num=8),
+        "other.json": scores(1.0, name="members"),
+        "list.json": "[]",
+        "broken.json": "{",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    return {name: str(tmp_path / name) for name in texts}
+
+
+def test_seeds_make_one_row(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    command([files["a.0.json"], files["a.1.json"], files["b.json"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| 512 samples | sampler | nll (nats/token) |"
+    assert lines[3:] == ["| a | ancestral 200 | 2 ± 1.4 (2 runs) |", "| b | ancestral 20 | 7.5 ± 0.25 |"]
+
+
+def test_a_metric_that_a_row_lacks_is_left_blank(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    command([files["b.json"], files["other.json"]])
+    assert capsys.readouterr().out.splitlines()[3:] == [
+        "| b | ancestral 20 | 7.5 ± 0.25 |  |",
+        "| other | ancestral 200 |  | 1 ± 0.25 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a.0.json", "few.json"], "num_samples"),
+        (["list.json"], "no scores"),
+        (["broken.json"], "broken.json"),
+        (["b.json", "--metric=mauve"], "There are: nll"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(files: dict[str, str], names: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told.replace(".", r"\.")):
+        command([files.get(name, name) for name in names])
