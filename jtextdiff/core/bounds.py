@@ -56,10 +56,10 @@ def released_bound(
 ) -> tuple[Float[Array, "b l"], Vectors]:
     """What the release of Diffusion-LM reports as its bound, but for the rounding; and the noisy x_0 to be rounded.
 
-    Li et al. (2022), released code: x_0 ~ N(word, 1 − ᾱ(first)) takes the place of the data. KL(q(x_1 | x_0) ‖ N(0, I))
-    and the divergences of all steps of size `first` but the last are those of x_0; the last is that of
-    N(word, 1 − ᾱ(first)) from N(x̂_0, the variance of the step before). It is no bound: x_t at the first time is
-    noised twice. `points` of the steps are drawn, one a stratum. Nats a position.
+    Li et al. (2022), released code with its clamp off: x_0 ~ N(word, 1 − ᾱ(first)) takes the place of the data.
+    KL(q(x_1 | x_0) ‖ N(0, I)) and the divergences of all steps of size `first` but the last are those of x_0; the
+    last is that of N(word, 1 − ᾱ(first)) from N(x̂_0, the variance of the step before). It is no bound: x_t at the
+    first time is noised twice. `points` of the steps are drawn, one a stratum. Nats a position.
     """
     jitter, noise, strata = (jax.random.fold_in(key, purpose) for purpose in range(3))
     law = Normal(mean=word, std=process.noise(first, word))
@@ -72,7 +72,7 @@ def released_bound(
         return steps * denoising_kl(process, x_0, x_0_hat, t - first, t)
 
     def time(index: Array, jitter: Array) -> Array:
-        return 1 - first * jnp.floor(steps * (index + jitter) / points)
+        return 1 - first * jnp.minimum(jnp.floor(steps * (index + jitter) / points), steps - 1)  # jitter may round up
 
     walk = _mean_over_strata(process, x_0, denoise, strata, points, time, step)
     return prior_kl(process, x_0) + jnp.sum(last, axis=-1) + walk, x_0

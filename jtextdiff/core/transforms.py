@@ -45,9 +45,15 @@ def infill(denoise: Denoise, x_0: Array, fixed: Bool[Array, "b l"]) -> Denoise:
     return filled
 
 
-def nearest(table: Float[Array, "v d"], x: Float[Array, "b l d"]) -> Int[Array, "b l"]:
-    """The row of `table` nearest to each vector, by Euclidean distance: a row is always nearest to itself."""
-    return jnp.argmax(2 * x @ table.T - jnp.sum(table**2, axis=-1), axis=-1)
+def nearest(
+    table: Float[Array, "v d"], x: Float[Array, "b l d"], possible: Bool[Array, "#b #l v"] | None = None
+) -> Int[Array, "b l"]:
+    """The row of `table` nearest to each vector, by Euclidean distance: a row is always nearest to itself.
+
+    Only rows that are `possible` are looked at, if that is given.
+    """
+    closeness = 2 * x @ table.T - jnp.sum(table**2, axis=-1)
+    return jnp.argmax(closeness if possible is None else jnp.where(possible, closeness, -jnp.inf), axis=-1)
 
 
 def spread(table: Float[Array, "v d"]) -> dict[str, Float[Array, ""]]:

@@ -4,14 +4,13 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jtextdiff.core import objectives
 from jtextdiff.core.randomness import Keys
 from jtextdiff.core.sampling import autoregress, unroll
-from jtextdiff.methods.method import Given, Language, Metrics, Sample
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, possible_words
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -60,14 +59,13 @@ class Autoregressive:
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Draws word after word until EOS, which is the last position at the latest; a fixed prefix is kept."""
+        ends = given._replace(
+            tokens=given.tokens.at[:, -1].set(self.language.eos), fixed=given.fixed.at[:, -1].set(True)
+        )
+        possible = possible_words(self.language, ends, None, with_pad=True)
 
         def next_logits(tokens: Int[Array, "b l"], position: Array) -> Float[Array, "b v"]:
-            logits = self._logits(params, tokens, None)[:, position]
-            logits = jnp.where(jnp.arange(logits.shape[-1]) == self.language.unk, -jnp.inf, logits)
-            last = position == tokens.shape[1] - 1
-            forced = jnp.where(last, self.language.eos, given.tokens[:, position])
-            only = jnp.where(jax.nn.one_hot(forced, logits.shape[-1]) > 0, 0.0, -jnp.inf)
-            return jnp.where(last | given.fixed[:, position, None], only, logits)
+            return jnp.where(possible[:, position], self._logits(params, tokens, None)[:, position], -jnp.inf)
 
         blank = jnp.full(given.tokens.shape, self.language.pad, given.tokens.dtype)
         keep = self._until_end if keep_path else (lambda tokens: None)

@@ -22,7 +22,7 @@ from jtextdiff.core.readings import TO_X_0
 from jtextdiff.core.samplers import Sampler
 from jtextdiff.core.sampling import Denoise, State, ticks, unroll
 from jtextdiff.core.schedules import SCHEDULES, Time
-from jtextdiff.methods.method import Given, Language, Metrics, Sample
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, possible_words
 from jtextdiff.nets.denoisers import EmbeddingDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -70,6 +70,8 @@ class DiffusionLM:
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}.")
+        if self.likelihood == "released" and self.num_steps < 2:
+            raise ValueError(f"likelihood='released' needs num_steps of at least 2, got {self.num_steps}.")
         if self.answers == "logits" and self.reading != "x_0":
             raise ValueError(f"answers='logits' are read as x_0, not as {self.reading!r}. Set answers='vector'.")
         if self.answers == "vector" and (self.cross_entropy or self.sampler.temperature != 1):
@@ -110,12 +112,12 @@ class DiffusionLM:
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
         """The weighted sum of the terms, each a metric of its own (Li et al. 2022, eq. 2, as released)."""
         net, (tokens, valid) = self.net.bind(params), self._words(batch)
-        when, jitter, noise, coin, drop = jax.random.split(key, 5)
+        when, jitter, noise, drop = (jax.random.fold_in(key, purpose) for purpose in range(4))
         t = self._times(when, tokens.shape)
         word = net.embed(tokens)
         x_0 = Normal(mean=word, std=self.process.noise(self._first, word)).sample(jitter) if self.noisy_x_0 else word
         x_t = self.process.marginal(x_0, t).sample(noise)
-        answer = self._answer(net, x_t, t, self._first_estimate(net, x_t, t, valid, coin), valid, drop)
+        answer = self._answer(net, x_t, t, self._first_estimate(net, x_t, t, valid, key), valid, drop)
         x_0_hat = self._x_0_hat(net, answer, x_t, t)
         # At the first time the target is the word's own vector, noise-free (released code).
         target = jnp.where(t[..., None] <= self._first, word, x_0)
@@ -129,6 +131,10 @@ class DiffusionLM:
         weighted = (getattr(self, name) * term for name, term in terms.items() if getattr(self, name))
         return sum(weighted, jnp.zeros(len(t))), terms
 
+    def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
+        """Whether the training step of this key shows the network its first estimate."""
+        return jax.random.uniform(jax.random.fold_in(key, 4)) < self.self_conditioning
+
     def monitor(self, params: Params) -> dict[str, Float[Array, ""]]:
         """Signs of collapse among the word vectors."""
         return transforms.spread(self.net.bind(params).table())
@@ -141,34 +147,31 @@ class DiffusionLM:
         valid = (jnp.arange(given.tokens.shape[1]) < length[:, None]) | (not self.known_length)
         shape = (*given.tokens.shape, self.embed_dim)
         x_1 = self.process.prior(shape).sample(start)
-        step = self.sampler.step(self.process, self._denoise(net, valid, given))
-        written = lambda x: jnp.where(valid, transforms.nearest(net.table(), x), self.language.pad)
+        ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1))) if self.known_length else None
+        possible = possible_words(self.language, given, ends, with_pad=not self.known_length)
+        step = self.sampler.step(self.process, self._denoise(net, valid, given, possible))
+        written = lambda x: jnp.where(valid, transforms.nearest(net.table(), x, possible), self.language.pad)
         keep = (lambda state: written(state.x_t)) if keep_path else (lambda state: None)
         state = State(x_1, jnp.zeros(shape), jnp.ones(()))
         state, path = unroll(step, state, walk, ticks(self.sampler.steps), keep=keep)
         return Sample(written(state.x_t), path)
 
-    def _denoise(self, net: Any, valid: Bool[Array, "b l"], given: Given) -> Denoise:
+    def _denoise(self, net: Any, valid: Bool[Array, "b l"], given: Given, possible: Bool[Array, "b l v"]) -> Denoise:
         """The network as a Denoise: tempered, turned into a vector, clamped, with the given words held."""
-        ends, words = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1))), jnp.arange(self.language.vocab_size)
-        # Where the length is known, EOS stands at the last position and nowhere else; PAD and UNK nowhere.
-        is_eos = words == self.language.eos
-        never = (words == self.language.pad) | (words == self.language.unk)
-        possible = (ends[..., None] == is_eos) & (is_eos | ~never)
         clear = given.fixed & (self.times == "own")  # given words are shown as they are to a network that can tell
 
         def answer(x_t: Array, t: Time, previous: Array) -> Array:
             seen = jnp.where(clear[..., None], net.embed(given.tokens), x_t)
             when = jnp.where(clear, self._first, t) if self.times == "own" else jnp.full((len(x_t), 1), t)
             said = self._answer(net, seen, when, previous, valid, None)
-            return jnp.where(possible, said, -jnp.inf) if self.known_length and self.answers == "logits" else said
+            return jnp.where(possible, said, -jnp.inf) if self.answers == "logits" else said
 
         spoken = transforms.temper(answer, self.sampler.temperature) if self.answers == "logits" else answer
 
         def denoise(x_t: Array, t: Time, previous: Array) -> Array:
             return self._x_0_hat(net, spoken(x_t, t, previous), x_t, t)
 
-        project = lambda x_0: net.embed(transforms.nearest(net.table(), x_0))
+        project = lambda x_0: net.embed(transforms.nearest(net.table(), x_0, possible))
         clamped = transforms.clamp(denoise, project, below=self.sampler.clamp)
         return transforms.infill(clamped, net.embed(given.tokens), given.fixed)
 
@@ -181,10 +184,7 @@ class DiffusionLM:
         net, (tokens, valid) = self.net.bind(params), self._words(batch)
         word, first = net.embed(tokens), jnp.full((len(tokens), 1), self._first)
         walk, last = jax.random.split(key)
-
-        def answer(x_t: Array, t: Array) -> Array:
-            return self._answer(net, x_t, t, self._estimate(net, x_t, t, valid), valid, None)
-
+        answer = lambda x_t, t: self._answer(net, x_t, t, self._estimate(net, x_t, t, valid), valid, None)
         denoise = lambda x_t, t: self._x_0_hat(net, answer(x_t, t), x_t, t)
         estimate = (self.process, word, denoise, walk, self._first, self.bound_points)
         if self.likelihood == "released":
@@ -243,7 +243,7 @@ class DiffusionLM:
         if not self.self_conditioning:
             return None
         return jax.lax.cond(
-            jax.random.uniform(key) < self.self_conditioning,
+            self.two_passes(key),
             lambda: jax.lax.stop_gradient(self._estimate(net, x_t, t, valid)),
             lambda: jnp.zeros_like(x_t),
         )

@@ -48,6 +48,21 @@ def nothing_given(num: int, length: int) -> Given:
     return Given(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(num, jnp.int32))
 
 
+def possible_words(
+    language: Language, given: Given, ends: Bool[Array, "b l"] | None, *, with_pad: bool
+) -> Bool[Array, "b l v"]:
+    """The words that each position may take: the given one; else any but UNK, and PAD only `with_pad`.
+
+    Where it is known which positions are the `ends` of texts, EOS stands there and nowhere else.
+    """
+    words = jnp.arange(language.vocab_size)
+    is_eos = words == language.eos
+    free = (words != language.unk) & (is_eos | (words != language.pad) | with_pad)
+    if ends is not None:
+        free = free & (ends[..., None] == is_eos)
+    return jnp.where(given.fixed[..., None], words == given.tokens[..., None], free)
+
+
 @runtime_checkable
 class Method(Protocol):
     """A frozen dataclass that joins the mathematics to a network. Its field `language` is a Language."""

@@ -35,9 +35,11 @@ class EmbeddingDenoiser(nnx.Module):
         width = trunk.width
         self.embed_norm, self.self_conditioned = embed_norm, self_conditioned
         linear = functools.partial(dense, init=trunk.init, rngs=rngs)
-        bias = uniform(embed_dim) if trunk.init == "torch" else nnx.initializers.zeros_init()
+        bias = jnp.zeros(vocab_size)
+        if trunk.init == "torch":
+            bias = uniform(embed_dim)(rngs.params(), (vocab_size,))
         self.embedding = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, embed_dim)))
-        self.rounding_bias = nnx.Param(bias(rngs.params(), (vocab_size,)))
+        self.rounding_bias = nnx.Param(bias)
         self.read = linear(embed_dim * (2 if self_conditioned else 1), width)
         self.lift = linear(width, width) if doors == "deep" else None
         self.trunk = Trunk(trunk, timed=True, rngs=rngs)

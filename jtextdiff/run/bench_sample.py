@@ -1,5 +1,6 @@
 """The cost of sampling: the whole compiled sampler over as many bare passes of its network, and PyTorch's."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,25 +12,36 @@ from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.method import nothing_given
 from jtextdiff.run.command import say
 from jtextdiff.run.flops import matmul_flops
-from jtextdiff.run.timing import SIZE, TORCH, in_turns, least, machine, matmul, peak_memory, ratios, timed, torch_peer
+from jtextdiff.run.timing import (
+    TORCH,
+    in_turns,
+    least,
+    machine,
+    matmul,
+    peak_memory,
+    ratios,
+    that_run,
+    timed,
+    torch_peer,
+)
 
 
 def bench(method: DiffusionLM, params: Any, *, num: int, repeats: int, peer: bool) -> dict[str, Any]:
     """Times one batch of `num` texts against `sampler.steps` forward passes on the same shapes, in turns."""
+    where = machine()
     compiled, sample, forward = programs(method, params, num)
     steps, length = method.sampler.steps, method.language.length
     say("compiling …")
     compile_s, memory = timed(sample).wall, peak_memory()
     timed(lambda: forward(1))
-    calls = {"matmul": matmul(), "sample": sample, "forward": lambda: forward(steps)}
-    calls |= _peers(method, params, num) if peer else {}
-    for warm_up in list(calls.values())[3:]:
-        warm_up()
+    multiply, multiplied = matmul()
+    calls = {"matmul": multiply, "sample": sample, "forward": lambda: forward(steps)}
+    calls |= that_run(_peers(method, params, num) if peer else {})
     rows = in_turns(calls, repeats)
     best = {name: least(times) for name, times in rows.items()}
     keys = keys_for(jax.random.key(0), jnp.arange(num))
     flops = matmul_flops(method.sample, params, keys, nothing_given(num, length))
-    rate = 2 * SIZE**3 / best["matmul"].wall
+    rate = multiplied / best["matmul"].wall
     ours = {
         "num": num,
         "length": length,
@@ -44,7 +56,7 @@ def bench(method: DiffusionLM, params: Any, *, num: int, repeats: int, peer: boo
         "share_of_machine": flops / best["sample"].wall / rate,
     }
     over = ratios(best, "sample", ("forward", *TORCH))
-    return machine() | ours | memory | over | {"timings": {name: [*map(list, times)] for name, times in rows.items()}}
+    return where | ours | memory | over | {"timings": {name: [*map(list, times)] for name, times in rows.items()}}
 
 
 def programs(method: DiffusionLM, params: Any, num: int) -> tuple[Any, Callable[[], Any], Callable[[int], Any]]:
@@ -69,9 +81,11 @@ def programs(method: DiffusionLM, params: Any, num: int) -> tuple[Any, Callable[
     return compiled, sample, forward
 
 
-def _peers(method: DiffusionLM, params: Any, num: int) -> dict[str, Callable[[], Any]]:
-    """The same walk by the peer, if there is one."""
-    peer = torch_peer(method) if method.sampler.name == "ancestral" else None
+def _peers(method: DiffusionLM, params: Any, num: int) -> dict[str, Callable[..., Any]]:
+    """What makes the peer's walks, if there is one."""
+    peer = torch_peer(method)
     if peer is None:
         return {}
-    return {name: peer.sampler(params, method, num, compiled=name == "torch_compiled") for name in TORCH}
+    return {
+        name: functools.partial(peer.sampler, params, method, num, compiled=name == "torch_compiled") for name in TORCH
+    }

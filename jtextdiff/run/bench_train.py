@@ -1,12 +1,15 @@
 """The cost of a training step: the library's loop, the bare compiled step in it, and the same in PyTorch."""
 
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.run.command import say
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.flops import matmul_flops
@@ -14,7 +17,18 @@ from jtextdiff.run.loop import Run, advance, batch_of, prepare
 from jtextdiff.run.prepare import check
 from jtextdiff.run.report import Report
 from jtextdiff.run.step import TrainState
-from jtextdiff.run.timing import SIZE, TORCH, in_turns, least, machine, matmul, peak_memory, ratios, timed, torch_peer
+from jtextdiff.run.timing import (
+    TORCH,
+    in_turns,
+    least,
+    machine,
+    matmul,
+    peak_memory,
+    ratios,
+    that_run,
+    timed,
+    torch_peer,
+)
 
 
 def bench(config: Config, *, num_steps: int, repeats: int, peer: bool) -> dict[str, Any]:
@@ -31,33 +45,45 @@ def bench(config: Config, *, num_steps: int, repeats: int, peer: bool) -> dict[s
 
 
 def _bench(run: Run, state: TrainState, num_steps: int, repeats: int, peer: bool) -> dict[str, Any]:
+    where = machine()
     batches = [batch_of(run, index) for index in range(num_steps)]
     placed = [run.place(batch) for batch in batches]
-    holder = {"state": state, "late": None}
+    holder = {"state": state}
+
+    def first() -> TrainState:
+        """The state as at step 0 but for its values: each turn draws the same noise and the same coins."""
+        step = jax.device_put(np.zeros((), np.int32), holder["state"]["step"].sharding)
+        return holder["state"] | {"step": step}
 
     def bare() -> Any:
+        now = first()
         for batch in placed:
-            holder["state"], _ = run.step(holder["state"], run.root, batch)
-        return holder["state"]
+            now, _ = run.step(now, run.root, batch)
+        holder["state"] = now
+        return now
 
     def loop() -> Any:
+        now, late = first(), None
         for index in range(num_steps):
-            holder["state"], holder["late"] = advance(run, holder["state"], index, holder["late"])
-        return holder["late"]
+            now, late = advance(run, now, index, late)
+        holder["state"] = now
+        return now
 
-    flops = sum(map(_flops(run, state), batches))
+    coins = [_two_passes(run, index) for index in range(num_steps)]
+    flops = sum(map(_flops(run, state, float(np.mean(coins))), batches))
     say("compiling …")
     compile_s, memory = timed(bare).wall, peak_memory()
-    calls = {"matmul": matmul(), "bare": bare, "loop": loop} | (_peers(run, holder["state"], batches) if peer else {})
-    for warm_up in list(calls.values())[1:]:
-        warm_up()
+    multiply, multiplied = matmul()
+    calls = {"matmul": multiply, "bare": bare, "loop": loop}
+    calls |= that_run(_peers(run, holder["state"], batches, coins) if peer else {})
     rows = in_turns(calls, repeats)
     best = {name: least(times) for name, times in rows.items()}
     tokens = sum(int(batch.valid.sum()) for batch in batches)
-    bare_s, rate = best["bare"], 2 * SIZE**3 / best["matmul"].wall
+    bare_s, rate = best["bare"], multiplied / best["matmul"].wall
     ours = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
         "num_steps": num_steps,
+        "two_passes": float(np.mean(coins)),
         "batch_size": run.config.batch_size,
         "tokens_per_step": tokens / num_steps,
         "padding": 1 - tokens / sum(batch.valid.size for batch in batches),
@@ -71,35 +97,42 @@ def _bench(run: Run, state: TrainState, num_steps: int, repeats: int, peer: bool
         "share_of_machine": flops / bare_s.wall / rate,
     }
     over = ratios(best, "loop", ("bare", *TORCH))
-    return machine() | ours | memory | over | {"timings": {name: [*map(list, times)] for name, times in rows.items()}}
+    return where | ours | memory | over | {"timings": {name: [*map(list, times)] for name, times in rows.items()}}
 
 
-def _flops(run: Run, state: TrainState) -> Callable[[Any], float]:
+def _two_passes(run: Run, index: int) -> bool:
+    """Whether step `index` shows the network its first estimate, which costs another pass."""
+    key = jax.random.fold_in(run.root, index)
+    return isinstance(run.method, DiffusionLM) and bool(run.method.two_passes(key))
+
+
+def _flops(run: Run, state: TrainState, share: float) -> Callable[[Any], float]:
     """FLOPs of the step on a batch, counted once for each length."""
     known: dict[tuple[int, ...], float] = {}
 
     def of(batch: Any) -> float:
         shape = batch.tokens.shape
         if shape not in known:
-            known[shape] = matmul_flops(run.step, state, run.root, batch)
+            known[shape] = matmul_flops(run.step, state, run.root, batch, share=share)
         return known[shape]
 
     return of
 
 
-def _peers(run: Run, state: TrainState, batches: list[Any]) -> dict[str, Callable[[], Any]]:
-    """The same steps by the peer, if there is one."""
-    peer, optim = torch_peer(run.method), build(run.config.optim)
-    if peer is None:
+def _peers(run: Run, state: TrainState, batches: list[Any], coins: list[bool]) -> dict[str, Callable[..., Any]]:
+    """What makes the peer's turns: the same batches, as often in two passes, by the peer, if there is one."""
+    optim = build(run.config.optim)
+    peer = torch_peer(run.method)
+    if peer is None or optim.accumulate > 1:
         return {}
 
     def turn(compiled: bool) -> Callable[[], None]:
         step = peer.trainer(state["params"], run.method, optim, compiled=compiled)
 
         def steps() -> None:
-            for batch in batches:
-                step(batch)
+            for batch, two in zip(batches, coins, strict=True):
+                step(batch, two)
 
         return steps
 
-    return dict(zip(TORCH, (turn(False), turn(True)), strict=True))
+    return {name: functools.partial(turn, name == "torch_compiled") for name in TORCH}

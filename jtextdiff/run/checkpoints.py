@@ -91,11 +91,6 @@ def has_checkpoints(workdir: Path) -> bool:
     return bool(_steps(workdir))
 
 
-def newest(workdir: Path) -> int | None:
-    """The step of the newest finished checkpoint."""
-    return next(iter(_steps(workdir)), None)
-
-
 def shapes_of(tree: Any, shardings: Any = None) -> Any:
     """Shapes and types of a tree, with its layout on the devices."""
     if shardings is None:

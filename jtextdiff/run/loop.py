@@ -43,7 +43,7 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
         return
     checkpoints.set_aside_after(workdir, start)
     with checkpoints.open_checkpoints(workdir) as manager, Report(workdir, start, config.num_steps) as report:
-        _walk(make(report=report), state, start, manager, stopped)
+        _walk(make(report=report, kept=manager.latest_step), state, start, manager, stopped)
     say(f"Done. Look at {workdir}/loss.png; sample with: python -m jtextdiff.sample --checkpoint {workdir}")
 
 
@@ -60,6 +60,7 @@ class Run:
     losses: Callable[..., Any]
     place: Callable[[Batch], Batch]
     report: Report
+    kept: Callable[[], int | None] = lambda: None  # the newest checkpoint's step
 
 
 def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainState, int]:
@@ -138,7 +139,7 @@ def _read(run: Run, late: Late) -> None:
         return
     done, metrics = late
     if bad := [name for name, value in metrics.items() if not math.isfinite(float(value))]:
-        kept = checkpoints.newest(run.workdir)
+        kept = run.kept()
         raise UserError(
             f"The training broke down at step {done}: {', '.join(bad)} is not finite. "
             f"{'Nothing was saved' if kept is None else f'The checkpoint of step {kept} is kept'} in {run.workdir}. "

@@ -1,12 +1,14 @@
 """The peer: the default Diffusion-LM once more in PyTorch, from the same parameters, for honest ratios of speed.
 
-Written as a PyTorch user would: fused attention, fused AdamW, in-place means. Imported only where it is timed.
+Written as a PyTorch user would: fused attention, fused AdamW, in-place means. It leaves out what ours does beside:
+the loss terms of weight 0 that are only reported, given words, and the sampler's projection before the clamp.
+Imported only where it is timed.
 """
 
 # pyright: reportMissingImports=false
 
+import functools
 import math
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -29,8 +31,10 @@ def supports(method: Any) -> bool:
         isinstance(method, DiffusionLM)
         and (method.answers, method.doors, method.times, method.schedule) == ("logits", "plain", "own", "sqrt")
         and (method.known_length, method.trunk.norm, method.trunk.time) == (True, "pre", "add")
-        and method.trunk.positions == "learned+rotary"
+        and (method.trunk.positions, method.trunk.causal) == ("learned+rotary", False)
+        and (method.noisy_x_0, method.cross_entropy, method.sampler.name) == (False, 1.0, "ancestral")
         and method.embed_norm is not None
+        and method.self_conditioning > 0
         and (method.trunk.dropout, method.mse, method.rounding, method.prior) == (0.0, 0.0, 0.0, 0.0)
     )
 
@@ -57,10 +61,13 @@ def norm(x: Tensor, layer: Tree) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], layer["scale"], layer["bias"], 1e-6)
 
 
-def rotate(x: Tensor) -> Tensor:
-    length, width = x.shape[-2:]
+@functools.cache
+def turns(length: int, width: int) -> tuple[Tensor, Tensor]:
     angles = torch.arange(length)[:, None] * 1000.0 ** (-torch.arange(width // 2) / (width // 2))
-    cos, sin = angles.cos(), angles.sin()
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, -1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
@@ -70,11 +77,14 @@ def trunk(x: Tensor, t: Tensor, valid: Tensor, p: Tree, shape: Transformer) -> T
     angles = t[..., None] * torch.exp(-math.log(1e4) * torch.arange(half) / half)
     told = linear(torch.cat([angles.cos(), angles.sin()], -1), p["time"]["up"])
     x = x + p["positions"]["embedding"][: x.shape[1]] + linear(F.silu(told), p["time"]["down"])
+    angles = turns(x.shape[1], shape.width // shape.num_heads)
     heads = lambda x: x.unflatten(-1, (shape.num_heads, -1)).transpose(1, 2)
     for block in p["blocks"].values():
         inner, attention = norm(x, block["norm_attention"]), block["attention"]
         query, key, value = (heads(linear(inner, attention[name])) for name in ("query", "key", "value"))
-        mixed = F.scaled_dot_product_attention(rotate(query), rotate(key), value, attn_mask=valid[:, None, None, :])
+        mixed = F.scaled_dot_product_attention(
+            rotate(query, *angles), rotate(key, *angles), value, attn_mask=valid[:, None, None, :]
+        )
         x = x + linear(mixed.transpose(1, 2).flatten(2), attention["out"])
         x = x + linear(F.gelu(linear(norm(x, block["norm_mlp"]), block["mlp"]["up"])), block["mlp"]["down"])
     return norm(x, p["norm"])
@@ -100,8 +110,8 @@ def answer(p: Tree, method: DiffusionLM, x_t: Tensor, t: Tensor, previous: Tenso
     return linear(trunk(x, 1000 * (t - 1 / method.num_steps), valid, p["trunk"], method.trunk), p["answer"])
 
 
-def estimate(p: Tree, method: DiffusionLM, *given: Tensor) -> Tensor:
-    return answer(p, method, *given).softmax(-1) @ table(p, method)
+def estimate(p: Tree, method: DiffusionLM, *given: Tensor, temperature: float = 1.0, mask: Any = 0.0) -> Tensor:
+    return (answer(p, method, *given) / temperature + mask).softmax(-1) @ table(p, method)
 
 
 def loss_of(p: Tree, method: DiffusionLM, tokens: Tensor, valid: Tensor, t: Tensor, eps: Tensor, two: bool) -> Tensor:
@@ -118,26 +128,28 @@ def loss_of(p: Tree, method: DiffusionLM, tokens: Tensor, valid: Tensor, t: Tens
     return ((losses.view_as(tokens) * valid).sum(-1) / valid.sum(-1)).mean()
 
 
-def trainer(params: Any, method: DiffusionLM, optim: AdamW, *, compiled: bool) -> Callable[[Batch], None]:
-    """One training step on a batch, as ours: loss, gradient, clipping, AdamW, running mean."""
+def trainer(params: Any, method: DiffusionLM, optim: AdamW, *, compiled: bool) -> Callable[[Batch, bool], Tensor]:
+    """One training step on a batch, in two passes if asked: loss, gradient, clipping, AdamW, running mean."""
     p = tensors(params)
     weights = [leaf.requires_grad_() for leaf in leaves(p)]
     means = [leaf.detach().clone() for leaf in weights]
     adam = torch.optim.AdamW(
         weights, optim.peak, (optim.b1, optim.b2), optim.eps, weight_decay=optim.weight_decay, fused=True
     )
-    loss = torch.compile(loss_of) if compiled else loss_of
+    loss = torch.compile(loss_of, dynamic=False) if compiled else loss_of
 
-    def step(batch: Batch) -> None:
+    def step(batch: Batch, two: bool) -> Tensor:
         tokens, valid = torch.as_tensor(batch.tokens).long(), torch.as_tensor(batch.valid)
         t = torch.ceil(torch.rand(tokens.shape) * method.num_steps).clamp(min=1) / method.num_steps
         eps = torch.randn(*tokens.shape, method.embed_dim)
         adam.zero_grad()
-        loss(p, method, tokens, valid, t, eps, random.random() < method.self_conditioning).backward()
+        value = loss(p, method, tokens, valid, t, eps, two)
+        value.backward()
         torch.nn.utils.clip_grad_norm_(weights, optim.clip or math.inf)
         adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(means, weights, 1 - optim.ema)
+        return value.detach()
 
     return step
 
@@ -145,8 +157,12 @@ def trainer(params: Any, method: DiffusionLM, optim: AdamW, *, compiled: bool) -
 def sampler(params: Any, method: DiffusionLM, num: int, *, compiled: bool) -> Callable[[], Tensor]:
     """`num` texts of full length in as many ancestral steps as the method's sampler takes."""
     p, steps = tensors(params), method.sampler.steps
-    believe = torch.compile(estimate) if compiled else estimate
+    believe = torch.compile(estimate, dynamic=False) if compiled else estimate
     valid = torch.ones(num, method.language.length, dtype=torch.bool)
+    mask = torch.zeros(method.language.length, method.language.vocab_size)
+    mask[:, [word for word in (method.language.pad, method.language.unk) if word >= 0]] = -math.inf
+    mask[:, method.language.eos] = -math.inf
+    mask[-1] = torch.where(torch.arange(mask.shape[1]) == method.language.eos, 0.0, -math.inf)
 
     @torch.no_grad()
     def sample() -> Tensor:
@@ -154,7 +170,7 @@ def sampler(params: Any, method: DiffusionLM, num: int, *, compiled: bool) -> Ca
         x_0 = torch.zeros_like(x)
         for i in range(steps, 0, -1):
             t, s = (torch.full(valid.shape, at / steps) for at in (i, i - 1))
-            x_0 = believe(p, method, x, t, x_0, valid)
+            x_0 = believe(p, method, x, t, x_0, valid, temperature=method.sampler.temperature, mask=mask)
             if i <= steps * method.sampler.clamp:
                 vectors = table(p, method)
                 x_0 = vectors[(x_0 @ vectors.T).argmax(-1)]  # all of one norm

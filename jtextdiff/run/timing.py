@@ -1,6 +1,7 @@
 """Timing: seconds by the clock and of the CPU, taken in turns so that a busy machine is unfair to nobody."""
 
 import importlib.util
+import math
 import os
 import resource
 import time
@@ -8,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jtextdiff.run.command import say
 
@@ -52,32 +52,53 @@ def ratios(best: Mapping[str, Seconds], name: str, others: Sequence[str]) -> dic
 
 
 def torch_peer(method: Any) -> Any:
-    """The module that writes the method in PyTorch; None, and told, if it does not know it or there is no PyTorch."""
+    """The module that writes the method in PyTorch; None, and told why, if there is none to compare with here."""
     if importlib.util.find_spec("torch") is None:
         say("PyTorch is not installed: no peer.")
+        return None
+    if jax.default_backend() != "cpu":
+        say("The peer in PyTorch runs on the CPU only: no peer on this device.")
         return None
     from jtextdiff.run import peer
 
     if peer.supports(method):
         return peer
-    say("The peer in PyTorch knows the default Diffusion-LM only: no peer for this one.")
+    say("The peer in PyTorch knows the default Diffusion-LM and its ancestral sampler only: no peer for this one.")
     return None
+
+
+def that_run(makers: Mapping[str, Callable[[], Callable[[], Any]]]) -> dict[str, Callable[[], Any]]:
+    """The calls that can be made and called once, which also warms them up; the others are told of."""
+    good = {}
+    for name, make in makers.items():
+        try:
+            call = make()
+            call()
+            good[name] = call
+        except Exception as error:  # a compiler that is not there, for one
+            say(f"{name} does not run here and is left out: {(str(error) or repr(error)).splitlines()[0][:200]}")
+    return good
 
 
 TORCH = ("torch_eager", "torch_compiled")
 SIZE = 2048
 
 
-def matmul() -> Callable[[], Any]:
-    """A square float32 product of SIZE, compiled: the machine's own rate is 2 SIZE³ FLOPs over its time."""
-    product = jax.jit(jnp.matmul)
-    one = jax.random.normal(jax.random.key(0), (SIZE, SIZE))
-    jax.block_until_ready(product(one, one))
-    return lambda: product(one, one)
+def matmul() -> tuple[Callable[[], Any], float]:
+    """A chain of square products at the device's default precision, at least 50 ms long, compiled; and its FLOPs."""
+    one = jax.random.normal(jax.random.key(0), (SIZE, SIZE)) / SIZE**0.5
+    chain = jax.jit(lambda count, x: jax.lax.fori_loop(0, count, lambda _, y: y @ x, x))
+    jax.block_until_ready(chain(1, one))
+    count = max(1, math.ceil(0.05 / (timed(lambda: chain(10, one)).wall / 10)))
+    return lambda: chain(count, one), 2.0 * count * SIZE**3
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on, and what it was doing beside."""
+    """What the figures are taken on, and its load, which is that of others if this is asked first.
+
+    Turns the cache of compiled programs off, so that compiling is timed as it is the first time.
+    """
+    jax.config.update("jax_enable_compilation_cache", False)
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),

@@ -1,5 +1,6 @@
 """Autoregressive: its likelihood is a law over sentences, and its samples come from that law."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -117,6 +118,17 @@ def test_a_prefix_is_kept(params: dict) -> None:
     tokens = np.asarray(SAMPLE(params, keys(8, 2), given).tokens)
     np.testing.assert_array_equal(tokens[0, :2], [2, 3])
     assert tokens[1, 0] == 3
+
+
+def test_the_unknown_word_is_written_only_where_it_is_given(params: dict) -> None:
+    method = dataclasses.replace(METHOD, language=dataclasses.replace(METHOD.language, unk=2))
+    eager = params | {"answer": params["answer"] | {"bias": params["answer"]["bias"].at[2].add(20.0)}}
+    given = nothing_given(64, LENGTH)._replace(tokens=jnp.full((64, LENGTH), 2))
+    keys = keys_for(jax.random.key(9), jnp.arange(64))
+    assert np.any(np.asarray(SAMPLE(eager, keys, given).tokens) == 2)
+    assert not np.any(np.asarray(method.sample(eager, keys, given).tokens) == 2)
+    told = given._replace(fixed=given.fixed.at[:, 0].set(True))
+    assert np.all(np.asarray(method.sample(eager, keys, told).tokens)[:, 0] == 2)
 
 
 def test_a_sample_depends_on_its_own_key_and_not_on_the_batch(params: dict) -> None:

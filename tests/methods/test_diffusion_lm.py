@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jtextdiff.core import bounds, objectives
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.samplers import Sampler
 from jtextdiff.methods.diffusion_lm import DiffusionLM
@@ -215,6 +216,26 @@ def test_the_likelihood_of_a_constant_answer_by_hand(likelihood: str) -> None:
     expected = np.sum(words * rows.valid, -1) - np.log(counts[rows.valid.sum(-1)] / counts.sum())
     spread = draws.std(0) / np.sqrt(len(draws)) + 0.02 * (likelihood == "released")
     assert np.all(np.abs(draws.mean(0) - expected) <= 5 * spread + 1e-3)
+
+
+def test_the_bound_reads_x_t_in_two_passes() -> None:
+    """The default network's bound, put together from its answers: each sees x_t and its own first estimate."""
+    weights, rows, key = params(MODERN), batch(), jax.random.key(15)
+    net, valid = MODERN.net.bind(weights), jnp.asarray(rows.valid)
+    walk, last = jax.random.split(jax.random.clone(key))
+
+    def answer(x_t: jax.Array, t: jax.Array) -> jax.Array:
+        first = jax.nn.softmax(MODERN._answer(net, x_t, t, None, valid, None)) @ net.table()
+        return MODERN._answer(net, x_t, t, first, valid, None)
+
+    word, t = net.embed(jnp.asarray(rows.tokens)), jnp.full((len(ROWS), 1), 1 / MODERN.num_steps)
+    estimate = lambda x_t, t: jax.nn.softmax(answer(x_t, t)) @ net.table()
+    gap = bounds.continuous_bound(MODERN.process, word, estimate, walk, 1 / MODERN.num_steps, MODERN.bound_points)
+    x_t = MODERN.process.marginal(word, t).sample(last)
+    rounding = objectives.cross_entropy(answer(x_t, t), jnp.asarray(rows.tokens))
+    length = objectives.length_nll(jnp.asarray(LANGUAGE.length_counts), valid.sum(-1))
+    expected = objectives.sum_over(gap + rounding, valid) + length
+    np.testing.assert_allclose(MODERN.nll(weights, key, rows), expected, rtol=1e-4)
 
 
 def test_the_bound_of_pure_noise_is_tight() -> None:

@@ -75,6 +75,29 @@ def test_fixed_words_stay_and_pad_follows_the_length(name: str, answers: str) ->
     assert found.max() < VOCAB
 
 
+@pytest.mark.parametrize("known_length", [True, False])
+@pytest.mark.parametrize("answers", ["modern", "paper"])
+def test_the_unknown_word_is_written_only_where_it_is_given(answers: str, known_length: bool) -> None:
+    """Its vector is the mean of all others, and so the nearest to an undecided answer; clamp or not."""
+    language = dataclasses.replace(LANGUAGE, unk=2)
+    given = nothing_given(16, LENGTH)._replace(tokens=jnp.full((16, LENGTH), 2))
+    for clamp in (0.0, 1.0):
+        method = dataclasses.replace(
+            METHODS[answers], language=language, known_length=known_length, sampler=Sampler(steps=3, clamp=clamp)
+        )
+        weights = dict(method.init(jax.random.key(0)))
+        weights["embedding"] = weights["embedding"].at[2].set(weights["embedding"].mean(0))
+        weights["answer"] = jax.tree.map(lambda leaf: 0.01 * leaf, weights["answer"])
+        run = jax.jit(method.sample)
+        free = np.asarray(run(weights, keys(3, 16), given).tokens)
+        assert not np.any(free == 2)
+        if known_length:
+            ends = (free != PAD).sum(-1) - 1
+            assert np.all((free == EOS) == (np.arange(LENGTH) == ends[:, None]))
+        fixed = given._replace(fixed=given.fixed.at[:, 0].set(True))
+        assert np.all(np.asarray(run(weights, keys(3, 16), fixed).tokens)[:, 0] == 2)
+
+
 @pytest.mark.parametrize("times", ["own", "shared"])
 def test_given_words_are_shown_as_they_are_to_a_network_that_can_tell(times: str) -> None:
     """With own times the noise at a given word is never seen; a network of shared times sees it."""
@@ -82,7 +105,8 @@ def test_given_words_are_shown_as_they_are_to_a_network_that_can_tell(times: str
     net = method.net.bind(params(method))
     fixed = jnp.zeros((2, LENGTH), bool).at[:, 3].set(True)
     given = Given(jnp.full((2, LENGTH), 7), fixed, jnp.full(2, LENGTH))
-    denoise = jax.jit(method._denoise(net, jnp.ones((2, LENGTH), bool), given))
+    everything = jnp.ones((2, LENGTH, VOCAB), bool)
+    denoise = jax.jit(method._denoise(net, jnp.ones((2, LENGTH), bool), given, everything))
     x_t, other = (jax.random.normal(jax.random.key(seed), (2, LENGTH, DIM)) for seed in (1, 2))
     previous = jnp.zeros_like(x_t)
     one = denoise(x_t, 0.8, previous)

@@ -33,3 +33,8 @@ def either(x: jax.Array, y: jax.Array) -> jax.Array:
 )
 def test_products_are_counted(function, expected: float) -> None:
     assert matmul_flops(function, ONE, TWO) == expected
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_branch_counts_as_often_as_it_is_taken(share: float) -> None:
+    assert matmul_flops(either, ONE, TWO, share=share) == share * PRODUCT

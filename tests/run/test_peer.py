@@ -1,23 +1,31 @@
 """The peer in PyTorch is the same model: same parameters, same words, same noise, same answers and same loss."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jtextdiff.core import objectives
+from jtextdiff.core.samplers import Sampler
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.method import Language
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.run.bench_sample import bench
+from jtextdiff.run.optim import AdamW
+from jtextdiff.run.timing import that_run
+from jtextdiff.text.batches import Batch
 
 torch = pytest.importorskip("torch")
 peer = pytest.importorskip("jtextdiff.run.peer")
 
 METHOD = DiffusionLM(
-    language=Language(vocab_size=20, pad=0, eos=1, length=7, length_counts=(0, *[1] * 7)),
+    language=Language(vocab_size=20, pad=0, eos=1, unk=2, length=7, length_counts=(0, *[1] * 7)),
     trunk=Transformer(num_layers=2, width=16, num_heads=2, time_features=8, max_length=9),
     embed_dim=6,
     num_steps=50,
+    sampler=Sampler(steps=5),
 )
 
 
@@ -49,14 +57,33 @@ def test_the_loss_is_ours(given: dict, two: bool) -> None:
     assert float(theirs) == pytest.approx(float(ours), rel=1e-4)
 
 
-def test_it_trains_and_samples(given: dict) -> None:
-    from jtextdiff.run.optim import AdamW
-    from jtextdiff.text.batches import Batch
-
+def test_it_learns_a_batch_and_samples(given: dict) -> None:
     batch = Batch(given["tokens"].astype(np.int32), given["valid"], np.zeros((3, 7), bool), {})
     step = peer.trainer(given["params"], METHOD, AdamW(), compiled=False)
-    for _ in range(3):
-        step(batch)
+    losses = [float(step(batch, index % 2 == 0)) for index in range(200)]
+    assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:20])
+    tokens = peer.sampler(given["params"], METHOD, 3, compiled=False)()
+    assert tokens.shape == (3, 7)
+    assert bool((tokens[:, -1] == 1).all()) and not bool((tokens[:, :-1] < 3).any())  # no PAD, EOS or UNK inside
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"self_conditioning": 0.0}, {"noisy_x_0": True}, {"cross_entropy": 0.5}, {"sampler": Sampler(name="ddim")}],
+)
+def test_it_knows_the_default_recipe_only(other: dict) -> None:
     assert peer.supports(METHOD)
-    tokens = peer.sampler(given["params"], METHOD, 2, compiled=False)()
-    assert tokens.shape == (2, 7)
+    assert not peer.supports(dataclasses.replace(METHOD, **other))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, while it compiles
+def test_sampling_is_timed_beside_it(given: dict) -> None:
+    result = bench(METHOD, given["params"], num=2, repeats=1, peer=True)
+    assert result["sample_over_torch_eager"] > 0
+
+
+def test_a_call_that_fails_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    makers = {"good": lambda: lambda: 1, "bad": lambda: lambda: 1 / 0, "worse": lambda: 1 / 0}
+    assert list(that_run(makers)) == ["good"]
+    told = capsys.readouterr().err
+    assert "bad does not run here" in told and "worse does not run here" in told
