@@ -60,7 +60,7 @@ class DiffusionLM:
     prior: float = 0.0
     cross_entropy: float = 1.0
     likelihood: str = "bound"  # what `nll` is: an upper bound; or "released", the quantity that the release reports
-    bound_points: int = 128  # times at which either is estimated, a text
+    bound_points: int = 32  # times at which either is estimated, a text
     sampler: Sampler = Sampler()
 
     def __post_init__(self) -> None:
