@@ -110,7 +110,7 @@ class DiffusionLM:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """The weighted sum of the terms, each a metric of its own (Li et al. 2022, eq. 2, as released)."""
+        """The weighted sum of the terms that weigh anything, each a metric (Li et al. 2022, eq. 2, as released)."""
         net, (tokens, valid) = self.net.bind(params), self._words(batch)
         when, jitter, noise, drop = (jax.random.fold_in(key, purpose) for purpose in range(4))
         t = self._times(when, tokens.shape)
@@ -118,18 +118,17 @@ class DiffusionLM:
         x_0 = Normal(mean=word, std=self.process.noise(self._first, word)).sample(jitter) if self.noisy_x_0 else word
         x_t = self.process.marginal(x_0, t).sample(noise)
         answer = self._answer(net, x_t, t, self._first_estimate(net, x_t, t, valid, key), valid, drop)
-        x_0_hat = self._x_0_hat(net, answer, x_t, t)
         # At the first time the target is the word's own vector, noise-free (released code).
         target = jnp.where(t[..., None] <= self._first, word, x_0)
-        terms = {
-            "mse": objectives.mean_over(objectives.squared_error(target, x_0_hat), valid),
-            "rounding": objectives.mean_over(objectives.cross_entropy(net.rounding_logits(x_0), tokens), valid),
-            "prior": objectives.mean_over(jnp.mean(self.process.marginal(x_0, 1.0).mean ** 2, axis=-1), valid),
+        values = {
+            "mse": lambda: objectives.squared_error(target, self._x_0_hat(net, answer, x_t, t)),
+            "rounding": lambda: objectives.cross_entropy(net.rounding_logits(x_0), tokens),
+            "prior": lambda: jnp.mean(self.process.marginal(x_0, 1.0).mean ** 2, axis=-1),
+            "cross_entropy": lambda: objectives.cross_entropy(answer, tokens),
         }
-        if self.answers == "logits":
-            terms["cross_entropy"] = objectives.mean_over(objectives.cross_entropy(answer, tokens), valid)
-        weighted = (getattr(self, name) * term for name, term in terms.items() if getattr(self, name))
-        return sum(weighted, jnp.zeros(len(t))), terms
+        weights = {name: getattr(self, name) for name in values if getattr(self, name)}
+        terms = {name: objectives.mean_over(values[name](), valid) for name in weights}
+        return sum((weights[name] * term for name, term in terms.items()), jnp.zeros(len(t))), terms
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
         """Whether the training step of this key shows the network its first estimate."""

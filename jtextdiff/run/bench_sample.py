@@ -12,18 +12,7 @@ from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.method import nothing_given
 from jtextdiff.run.command import say
 from jtextdiff.run.flops import matmul_flops
-from jtextdiff.run.timing import (
-    TORCH,
-    in_turns,
-    least,
-    machine,
-    matmul,
-    peak_memory,
-    ratios,
-    that_run,
-    timed,
-    torch_peer,
-)
+from jtextdiff.run.timing import TORCH, machine, peak_memory, race, timed, torch_peer
 
 
 def bench(method: DiffusionLM, params: Any, *, num: int, repeats: int, peer: bool) -> dict[str, Any]:
@@ -34,14 +23,10 @@ def bench(method: DiffusionLM, params: Any, *, num: int, repeats: int, peer: boo
     say("compiling …")
     compile_s, memory = timed(sample).wall, peak_memory()
     timed(lambda: forward(1))
-    multiply, multiplied = matmul()
-    calls = {"matmul": multiply, "sample": sample, "forward": lambda: forward(steps)}
-    calls |= that_run(_peers(method, params, num) if peer else {})
-    rows = in_turns(calls, repeats)
-    best = {name: least(times) for name, times in rows.items()}
+    calls = {"sample": sample, "forward": lambda: forward(steps)}
+    best, rate, over = race("sample", calls, _peers(method, params, num) if peer else {}, repeats)
     keys = keys_for(jax.random.key(0), jnp.arange(num))
     flops = matmul_flops(method.sample, params, keys, nothing_given(num, length))
-    rate = multiplied / best["matmul"].wall
     ours = {
         "num": num,
         "length": length,
@@ -55,8 +40,7 @@ def bench(method: DiffusionLM, params: Any, *, num: int, repeats: int, peer: boo
         "machine_gflop_per_second": rate / 1e9,
         "share_of_machine": flops / best["sample"].wall / rate,
     }
-    over = ratios(best, "sample", ("forward", *TORCH))
-    return where | ours | memory | over | {"timings": {name: [*map(list, times)] for name, times in rows.items()}}
+    return where | ours | memory | over
 
 
 def programs(method: DiffusionLM, params: Any, num: int) -> tuple[Any, Callable[[], Any], Callable[[int], Any]]:

@@ -17,18 +17,8 @@ from jtextdiff.run.loop import Run, advance, batch_of, prepare
 from jtextdiff.run.prepare import check
 from jtextdiff.run.report import Report
 from jtextdiff.run.step import TrainState
-from jtextdiff.run.timing import (
-    TORCH,
-    in_turns,
-    least,
-    machine,
-    matmul,
-    peak_memory,
-    ratios,
-    that_run,
-    timed,
-    torch_peer,
-)
+from jtextdiff.run.timing import TORCH, machine, peak_memory, race, timed, torch_peer
+from jtextdiff.text.batches import Batch
 
 
 def bench(config: Config, *, num_steps: int, repeats: int, peer: bool) -> dict[str, Any]:
@@ -47,6 +37,38 @@ def bench(config: Config, *, num_steps: int, repeats: int, peer: bool) -> dict[s
 def _bench(run: Run, state: TrainState, num_steps: int, repeats: int, peer: bool) -> dict[str, Any]:
     where = machine()
     batches = [batch_of(run, index) for index in range(num_steps)]
+    coins = [_two_passes(run, index) for index in range(num_steps)]
+    flops = sum(map(_flops(run, state, float(np.mean(coins))), batches))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
+    calls, holder = _turns(run, state, batches)
+    say("compiling …")
+    compile_s, memory = timed(calls["bare"]).wall, peak_memory()
+    best, rate, over = race("loop", calls, _peers(run, holder["state"], batches, coins) if peer else {}, repeats)
+    tokens = sum(int(batch.valid.sum()) for batch in batches)
+    bare = best["bare"]
+    ours = {
+        "parameters": parameters,
+        "num_steps": num_steps,
+        "two_passes": float(np.mean(coins)),
+        "batch_size": run.config.batch_size,
+        "tokens_per_step": tokens / num_steps,
+        "padding": 1 - tokens / sum(batch.valid.size for batch in batches),
+        "compile_s": compile_s - bare.wall,
+        "step_ms": 1e3 * bare.wall / num_steps,
+        "step_cpu_ms": 1e3 * bare.cpu / num_steps,
+        "tokens_per_second": tokens / best["loop"].wall,
+        "matmul_gflop_per_step": flops / num_steps / 1e9,
+        "gflop_per_second": flops / bare.wall / 1e9,
+        "machine_gflop_per_second": rate / 1e9,
+        "share_of_machine": flops / bare.wall / rate,
+    }
+    return where | ours | memory | over
+
+
+def _turns(
+    run: Run, state: TrainState, batches: list[Batch]
+) -> tuple[dict[str, Callable[[], TrainState]], dict[str, TrainState]]:
+    """One turn of the bare step and one of the loop; and what holds the state, since a step gives its own away."""
     placed = [run.place(batch) for batch in batches]
     holder = {"state": state}
 
@@ -55,49 +77,21 @@ def _bench(run: Run, state: TrainState, num_steps: int, repeats: int, peer: bool
         step = jax.device_put(np.zeros((), np.int32), holder["state"]["step"].sharding)
         return holder["state"] | {"step": step}
 
-    def bare() -> Any:
+    def bare() -> TrainState:
         now = first()
         for batch in placed:
             now, _ = run.step(now, run.root, batch)
         holder["state"] = now
         return now
 
-    def loop() -> Any:
+    def loop() -> TrainState:
         now, late = first(), None
-        for index in range(num_steps):
+        for index in range(len(batches)):
             now, late = advance(run, now, index, late)
         holder["state"] = now
         return now
 
-    coins = [_two_passes(run, index) for index in range(num_steps)]
-    flops = sum(map(_flops(run, state, float(np.mean(coins))), batches))
-    say("compiling …")
-    compile_s, memory = timed(bare).wall, peak_memory()
-    multiply, multiplied = matmul()
-    calls = {"matmul": multiply, "bare": bare, "loop": loop}
-    calls |= that_run(_peers(run, holder["state"], batches, coins) if peer else {})
-    rows = in_turns(calls, repeats)
-    best = {name: least(times) for name, times in rows.items()}
-    tokens = sum(int(batch.valid.sum()) for batch in batches)
-    bare_s, rate = best["bare"], multiplied / best["matmul"].wall
-    ours = {
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
-        "num_steps": num_steps,
-        "two_passes": float(np.mean(coins)),
-        "batch_size": run.config.batch_size,
-        "tokens_per_step": tokens / num_steps,
-        "padding": 1 - tokens / sum(batch.valid.size for batch in batches),
-        "compile_s": compile_s - bare_s.wall,
-        "step_ms": 1e3 * bare_s.wall / num_steps,
-        "step_cpu_ms": 1e3 * bare_s.cpu / num_steps,
-        "tokens_per_second": tokens / best["loop"].wall,
-        "matmul_gflop_per_step": flops / num_steps / 1e9,
-        "gflop_per_second": flops / bare_s.wall / 1e9,
-        "machine_gflop_per_second": rate / 1e9,
-        "share_of_machine": flops / bare_s.wall / rate,
-    }
-    over = ratios(best, "loop", ("bare", *TORCH))
-    return where | ours | memory | over | {"timings": {name: [*map(list, times)] for name, times in rows.items()}}
+    return {"bare": bare, "loop": loop}, holder
 
 
 def _two_passes(run: Run, index: int) -> bool:
@@ -119,7 +113,7 @@ def _flops(run: Run, state: TrainState, share: float) -> Callable[[Any], float]:
     return of
 
 
-def _peers(run: Run, state: TrainState, batches: list[Any], coins: list[bool]) -> dict[str, Callable[..., Any]]:
+def _peers(run: Run, state: TrainState, batches: list[Batch], coins: list[bool]) -> dict[str, Callable[..., Any]]:
     """What makes the peer's turns: the same batches, as often in two passes, by the peer, if there is one."""
     optim = build(run.config.optim)
     peer = torch_peer(run.method)

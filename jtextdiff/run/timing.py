@@ -5,7 +5,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +27,29 @@ def timed(call: Callable[[], Any]) -> Seconds:
     return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
+def race(
+    name: str,
+    calls: Mapping[str, Callable[[], Any]],
+    makers: Mapping[str, Callable[[], Callable[[], Any]]],
+    repeats: int,
+) -> tuple[dict[str, Seconds], float, dict[str, Any]]:
+    """Times the machine's matrix products, `calls`, and those of the peers' `makers` that run, in turns.
+
+    Returns the least time of each, FLOP/s of the matrix products, and what a benchmark reports of it: `name` over
+    every other, by the clock and in CPU seconds, and all times.
+    """
+    multiply, multiplied = matmul()
+    contest = {"matmul": multiply, **calls, **that_run(makers)}
+    rows = in_turns(contest, repeats)
+    best = {each: least(times) for each, times in rows.items()}
+    figures: dict[str, Any] = {}
+    for other in best.keys() - {name, "matmul"}:
+        figures[f"{name}_over_{other}"] = best[name].wall / best[other].wall
+        figures[f"{name}_over_{other}_cpu"] = best[name].cpu / best[other].cpu
+    timings = {each: [*map(list, times)] for each, times in rows.items()}
+    return best, multiplied / best["matmul"].wall, dict(sorted(figures.items())) | {"timings": timings}
+
+
 def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[Seconds]]:
     """Each call's times: all are called once, then all again, `repeats` times."""
     rows: dict[str, list[Seconds]] = {name: [] for name in calls}
@@ -39,16 +62,6 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, 
 def least(rows: list[Seconds]) -> Seconds:
     """The least of each: what the machine can do when it is left alone."""
     return Seconds(min(row.wall for row in rows), min(row.cpu for row in rows))
-
-
-def ratios(best: Mapping[str, Seconds], name: str, others: Sequence[str]) -> dict[str, float]:
-    """`name` over each of the others that was timed: by the clock, and in CPU seconds."""
-    found = {}
-    for other in others:
-        if other in best:
-            found[f"{name}_over_{other}"] = best[name].wall / best[other].wall
-            found[f"{name}_over_{other}_cpu"] = best[name].cpu / best[other].cpu
-    return found
 
 
 def torch_peer(method: Any) -> Any:
