@@ -126,6 +126,11 @@ class Attention(nnx.Module):
         return self.relative_bias[...][:, jnp.clip(distance, -self.reach, self.reach) + self.reach]
 
 
+def gelu(x: Array) -> Array:
+    """x Φ(x), exact, by erf: on a CPU it costs half of what jax.nn's does, which goes by erfc."""
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
 class FeedForward(nnx.Module):
     """Two dense layers with an exact GELU between them."""
 
@@ -135,4 +140,4 @@ class FeedForward(nnx.Module):
         self.down = dense(hidden, width, init=init, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b l w"], key: Key[Array, ""] | None) -> Float[Array, "b l w"]:
-        return dropout(self.down(jax.nn.gelu(self.up(x), approximate=False)), self.dropout, key)
+        return dropout(self.down(gelu(self.up(x))), self.dropout, key)
