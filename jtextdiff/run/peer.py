@@ -1,7 +1,7 @@
 """The peer: the default Diffusion-LM once more in PyTorch, from the same parameters, for honest ratios of speed.
 
 Written as a PyTorch user would: fused attention, fused AdamW, in-place means. It leaves out what ours does beside:
-the loss terms of weight 0 that are only reported, given words, and the sampler's projection before the clamp.
+given words, and the sampler's projection before the clamp.
 Imported only where it is timed.
 """
 

@@ -89,7 +89,7 @@ def test_padding_changes_no_loss(name: str) -> None:
 ALL_TERMS = dataclasses.replace(MODERN, mse=0.5, rounding=0.25, prior=2.0)
 
 
-@pytest.mark.parametrize("method", [MODERN, PAPER, ALL_TERMS])
+@pytest.mark.parametrize("method", [*METHODS.values(), ALL_TERMS])
 def test_loss_is_the_weighted_sum_of_its_terms(method: DiffusionLM) -> None:
     total, terms = loss(method, batch())
     names = ("mse", "rounding", "prior", "cross_entropy")
