@@ -106,15 +106,16 @@ def _walk(run: Run, state: TrainState, start: int, manager: Any, stopped: list[i
     for done in range(start + 1, num_steps + 1):
         state, late = advance(run, state, done - 1, late)
         last, valid_loss = done == num_steps, math.inf  # the best checkpoint is one of those evaluated
-        if last or stopped or any(done % often == 0 for often in (every.evaluate, every.sample, every.checkpoint)):
+        stop = bool(stopped)  # looked at once: a signal that comes while a step is being saved stops the next one
+        if last or stop or any(done % often == 0 for often in (every.evaluate, every.sample, every.checkpoint)):
             late = _read(run, late)  # what is no number is told before it is shown or saved
         if last or done % every.evaluate == 0:
             valid_loss = _evaluate(run, done, state)
         if last or done % every.sample == 0:
             _show(run, done, state)
-        if last or stopped or done % every.checkpoint == 0:
+        if last or stop or done % every.checkpoint == 0:
             _save(manager, done, state, valid_loss)
-        if stopped:
+        if stop:
             _stop(run, manager, done, stopped[0])
     _read(run, late)
     manager.wait_until_finished()
