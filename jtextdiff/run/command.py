@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
+from jtextdiff.run.memory import keep_freed_memory
+
 
 class UserError(Exception):
     """A mistake that a person made and can mend: shown as its message alone, with exit status 2."""
@@ -79,6 +81,7 @@ def say(text: str) -> None:
 
 def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """Runs a command on the arguments of the process, and exits."""
+    keep_freed_memory()
     try:
         command(sys.argv[1:])
         if sys.stdout is not None:  # it may have been closed by the caller
