@@ -46,12 +46,16 @@ row positions-learned $method.trunk.positions=learned
 row positions-rotary $method.trunk.positions=rotary
 paper=("$method.answers=vector" "$method.mse=1.0" "$method.rounding=1.0" "$method.prior=1.0" "$method.cross_entropy=0.0"
   "$method.sampler.temperature=1.0")
-row loss-paper "${paper[@]}" $method.embed_norm=None $method.embed_dim=16
+learned=("$method.vectors=learned")
+row loss-paper "${paper[@]}" "${learned[@]}" $method.embed_norm=None $method.embed_dim=16 $method.schedule=sqrt
+row vectors-learned "${learned[@]}"
+row schedule-sqrt $method.schedule=sqrt $method.embed_norm=5.6
+row before "${learned[@]}" $method.schedule=sqrt $method.embed_norm=5.6 $method.sampler.clamp=0.5
 row loss-both $method.mse=1.0 $method.rounding=1.0 $method.prior=1.0
 row self-conditioning-off $method.self_conditioning=0.0
 row times-shared $method.times=shared
-row norm-2.8 $method.embed_norm=2.8
-row norm-8 $method.embed_norm=8.0
+row norm-2 $method.embed_norm=2.0
+row norm-4.5 $method.embed_norm=4.5
 row dims-16 $method.embed_dim=16
 row dims-128 $method.embed_dim=128
 row pad-modelled $method.known_length=False

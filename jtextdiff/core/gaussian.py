@@ -41,6 +41,14 @@ class Gaussian:
         """ᾱ_t / (1 − ᾱ_t); +∞ at t = 0."""
         return jnp.exp(2 * self.half_log_snr(t))
 
+    def linear_estimate(self, x_t: Array, t: Time, spread: float) -> Array:
+        """The linear function of x_t nearest to x_0 in mean square, in units of `spread`, the x_0's own deviation.
+
+        √ᾱ σ / (ᾱ σ² + 1 − ᾱ) · x_t, with σ = `spread` (Wiener filter; Karras et al. 2022, appendix B.6).
+        """
+        signal, noise = spread * self.signal(t, x_t), self.noise(t, x_t)
+        return x_t * signal / (signal**2 + noise**2)
+
     def prior(self, shape: tuple[int, ...]) -> Normal:
         """p(x_1) = N(0, I)."""
         return Normal(mean=jnp.zeros(shape), std=jnp.ones(()))

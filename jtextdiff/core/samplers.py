@@ -19,7 +19,7 @@ class Sampler:
     name: str = "ancestral"  # or ddim, dpm_solver
     steps: int = 200
     eta: float = 0.0  # ddim only: 0 is deterministic, 1 is ancestral
-    clamp: float = 0.5  # x̂_0 is the nearest word's vector once t is at or below this; 0 never, 1 always
+    clamp: float = 0.25  # x̂_0 is the nearest word's vector once t is at or below this; 0 never, 1 always
     temperature: float = 1.0  # of the distribution over words, where the network answers with one
 
     def __post_init__(self) -> None:

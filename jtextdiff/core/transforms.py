@@ -1,6 +1,7 @@
 """Transforms: what is done to a denoiser between the network and the sampler; and the rounding they rest on."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,14 @@ def temper(denoise: Denoise, temperature: float) -> Denoise:
         return jax.nn.log_softmax(denoise(x_t, t, previous) / temperature)
 
     return tempered
+
+
+def self_condition(estimate: Callable[[], Any], shown: Bool[Array, ""], like: Array) -> Array:
+    """The previous x̂_0 of a training step: an estimate, as a constant, if it is `shown`; else zeros.
+
+    Chen et al. (2023), algorithm 1.
+    """
+    return jax.lax.cond(shown, lambda: jax.lax.stop_gradient(estimate()), lambda: jnp.zeros_like(like))
 
 
 def infill(denoise: Denoise, x_0: Array, fixed: Bool[Array, "b l"]) -> Denoise:

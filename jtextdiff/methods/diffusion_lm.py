@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import bounds, objectives, transforms
@@ -22,13 +23,15 @@ from jtextdiff.core.readings import TO_X_0
 from jtextdiff.core.samplers import Sampler
 from jtextdiff.core.sampling import Denoise, State, ticks, unroll
 from jtextdiff.core.schedules import SCHEDULES, Time
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, possible_words
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words
 from jtextdiff.nets.denoisers import EmbeddingDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
+from jtextdiff.text.neighbours import neighbour_vectors
 
 CHOICES = {
+    "vectors": ("neighbours", "learned"),
     "schedule": tuple(SCHEDULES),
     "answers": ("logits", "vector"),
     "reading": tuple(TO_X_0),
@@ -45,13 +48,14 @@ class DiffusionLM:
     language: Language = Language()
     trunk: Transformer = Transformer()
     embed_dim: int = 64
-    embed_norm: float | None = 5.6  # every word vector has this norm; None leaves them free
+    embed_norm: float | None = 3.0  # every word vector has this norm; None leaves them free
+    vectors: str = "neighbours"  # read off the words' company in the text before training, and kept; or "learned"
     answers: str = "logits"  # "logits" over words, whose expected vector is x̂_0; or a "vector", read by `reading`
     reading: str = "x_0"  # what a vector answer predicts: x_0, noise, score or v
     doors: str = "plain"  # between vectors and trunk: one dense layer; "deep": two and a tanh, as released
     self_conditioning: float = 0.5  # share of the training steps that show the network its first estimate
     known_length: bool = True  # False: PAD is a word like any other, and every text fills the length
-    schedule: str = "sqrt"
+    schedule: str = "cosine"
     num_steps: int = 2000  # T: training times are 1/T, 2/T, …, 1
     times: str = "own"  # each word's own in training; or "shared" by the words of a text, as in sampling
     noisy_x_0: bool = False  # x_0 ~ N(e(w), 1 − ᾱ(1/T)) as released; else the word's vector itself
@@ -64,16 +68,13 @@ class DiffusionLM:
     sampler: Sampler = Sampler()
 
     def __post_init__(self) -> None:
-        for field in ("embed_dim", "num_steps", "bound_points"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}.")
+        check_settings(self, positive=("embed_dim", "num_steps", "bound_points"), choices=CHOICES)
         if self.likelihood == "released" and self.num_steps < 2:
             raise ValueError(f"likelihood='released' needs num_steps of at least 2, got {self.num_steps}.")
         if self.answers == "logits" and self.reading != "x_0":
             raise ValueError(f"answers='logits' are read as x_0, not as {self.reading!r}. Set answers='vector'.")
+        if self.vectors == "neighbours" and self.embed_norm is None:
+            raise ValueError("vectors='neighbours' have a direction alone: set embed_norm, or vectors='learned'.")
         if self.answers == "vector" and (self.cross_entropy or self.sampler.temperature != 1):
             raise ValueError("answers='vector' has no distribution: set cross_entropy=0 and sampler.temperature=1.")
 
@@ -89,6 +90,7 @@ class DiffusionLM:
                 vocab_size=self.language.vocab_size,
                 embed_dim=self.embed_dim,
                 embed_norm=self.embed_norm,
+                learned=self.vectors == "learned",
                 answers=self.answers,
                 doors=self.doors,
                 self_conditioned=self.self_conditioning > 0,
@@ -109,6 +111,13 @@ class DiffusionLM:
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
 
+    def prime(self, params: Params, tokens: np.ndarray, offsets: np.ndarray) -> Params:
+        """With the words' vectors by their company, unless they are learned."""
+        if self.vectors == "learned":
+            return params
+        table = neighbour_vectors(tokens, offsets, self.language.vocab_size, self.embed_dim)
+        return {**params, "embedding": jnp.asarray(table)}
+
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
         """The weighted sum of the terms that weigh anything, each a metric (Li et al. 2022, eq. 2, as released)."""
         net, (tokens, valid) = self.net.bind(params), self._words(batch)
@@ -117,7 +126,9 @@ class DiffusionLM:
         word = net.embed(tokens)
         x_0 = Normal(mean=word, std=self.process.noise(self._first, word)).sample(jitter) if self.noisy_x_0 else word
         x_t = self.process.marginal(x_0, t).sample(noise)
-        answer = self._answer(net, x_t, t, self._first_estimate(net, x_t, t, valid, key), valid, drop)
+        first = lambda: self._estimate(net, x_t, t, valid)
+        previous = transforms.self_condition(first, self.two_passes(key), x_t) if self.self_conditioning else None
+        answer = self._answer(net, x_t, t, previous, valid, drop)
         # At the first time the target is the word's own vector, noise-free (released code).
         target = jnp.where(t[..., None] <= self._first, word, x_0)
         values = {
@@ -144,14 +155,13 @@ class DiffusionLM:
         start, walk, measure = (fold(keys, purpose) for purpose in range(3))
         length = objectives.draw_length(jnp.asarray(self.language.length_counts), measure, given.length)
         valid = (jnp.arange(given.tokens.shape[1]) < length[:, None]) | (not self.known_length)
-        shape = (*given.tokens.shape, self.embed_dim)
-        x_1 = self.process.prior(shape).sample(start)
+        x_1 = self.process.prior((*given.tokens.shape, self.embed_dim)).sample(start)
         ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1))) if self.known_length else None
         possible = possible_words(self.language, given, ends, with_pad=not self.known_length)
         step = self.sampler.step(self.process, self._denoise(net, valid, given, possible))
         written = lambda x: jnp.where(valid, transforms.nearest(net.table(), x, possible), self.language.pad)
         keep = (lambda state: written(state.x_t)) if keep_path else (lambda state: None)
-        state = State(x_1, jnp.zeros(shape), jnp.ones(()))
+        state = State(x_1, jnp.zeros_like(x_1), jnp.ones(()))
         state, path = unroll(step, state, walk, ticks(self.sampler.steps), keep=keep)
         return Sample(written(state.x_t), path)
 
@@ -214,14 +224,10 @@ class DiffusionLM:
         return jnp.ceil(stratified(key, math.prod(size)).reshape(size) * self.num_steps) / self.num_steps
 
     def _answer(self, net: Any, x_t: Array, t: Array, previous: Array | None, valid: Array, key: Any) -> Array:
-        """What the network says of x_t, [b l d] at times [b #l].
-
-        If the vectors' norm is known, it is shown the best linear estimate of x_0, in units of the vectors' spread.
-        """
+        """What the network says of x_t, [b l d] at times [b #l]: of a linear estimate, if the vectors have a norm."""
         if self.embed_norm is not None:
             spread = self.embed_norm / self.embed_dim**0.5
-            signal, noise = spread * self.process.signal(t, x_t), self.process.noise(t, x_t)
-            x_t = x_t * signal / (signal**2 + noise**2)
+            x_t = self.process.linear_estimate(x_t, t, spread)
             previous = None if previous is None else previous / spread
         return net(x_t, 1000.0 * (t - self._first), previous, valid=valid, key=key)
 
@@ -236,13 +242,3 @@ class DiffusionLM:
         if not self.self_conditioning:
             return None
         return self._x_0_hat(net, self._answer(net, x_t, t, None, valid, None), x_t, t)
-
-    def _first_estimate(self, net: Any, x_t: Array, t: Array, valid: Array, key: Key[Array, ""]) -> Array | None:
-        """In a share of the steps the first x̂_0, as a constant; else zeros (Chen et al. 2023, algorithm 1)."""
-        if not self.self_conditioning:
-            return None
-        return jax.lax.cond(
-            self.two_passes(key),
-            lambda: jax.lax.stop_gradient(self._estimate(net, x_t, t, valid)),
-            lambda: jnp.zeros_like(x_t),
-        )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core.randomness import Keys
@@ -63,6 +64,16 @@ def possible_words(
     return jnp.where(given.fixed[..., None], words == given.tokens[..., None], free)
 
 
+def check_settings(method: Any, *, positive: tuple[str, ...], choices: dict[str, tuple[str, ...]]) -> None:
+    """Raises ValueError naming a field that must be at least 1 and is not, or is none of its choices."""
+    for field in positive:
+        if getattr(method, field) < 1:
+            raise ValueError(f"{field} must be at least 1, got {getattr(method, field)}.")
+    for field, names in choices.items():
+        if getattr(method, field) not in names:
+            raise ValueError(f"{field} must be one of {names}, got {getattr(method, field)!r}.")
+
+
 @runtime_checkable
 class Method(Protocol):
     """A frozen dataclass that joins the mathematics to a network. Its field `language` is a Language."""
@@ -92,6 +103,15 @@ class Method(Protocol):
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Negative log-likelihood of each sequence in nats, its length or EOS included; exact or a bound."""
+        ...
+
+
+@runtime_checkable
+class Primed(Protocol):
+    """A method that reads some of its first parameters off the training text."""
+
+    def prime(self, params: Params, tokens: np.ndarray, offsets: np.ndarray) -> Params:
+        """Fresh parameters with those that the text gives; text n is `tokens[offsets[n] : offsets[n + 1]]`."""
         ...
 
 

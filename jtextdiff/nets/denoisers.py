@@ -16,7 +16,8 @@ class EmbeddingDenoiser(nnx.Module):
 
     Doors: `table()` the vectors; `embed(tokens)`; `__call__` what the trunk answers for a noisy x_t, as a vector
     or as logits over words; `rounding_logits(x_0)` the tied head that turns a vector into words. Vectors go into
-    the trunk and come out of it by one dense layer; by two with a tanh between, if `doors` is "deep".
+    the trunk and come out of it by one dense layer; by two with a tanh between, if `doors` is "deep". No gradient
+    reaches the vectors unless they are `learned`.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class EmbeddingDenoiser(nnx.Module):
         vocab_size: int,
         embed_dim: int,
         embed_norm: float | None,
+        learned: bool,
         answers: str,
         doors: str,
         self_conditioned: bool,
@@ -33,7 +35,7 @@ class EmbeddingDenoiser(nnx.Module):
         rngs: nnx.Rngs,
     ):
         width = trunk.width
-        self.embed_norm, self.self_conditioned = embed_norm, self_conditioned
+        self.embed_norm, self.learned, self.self_conditioned = embed_norm, learned, self_conditioned
         linear = functools.partial(dense, init=trunk.init, rngs=rngs)
         bias = jnp.zeros(vocab_size)
         if trunk.init == "torch":
@@ -49,7 +51,7 @@ class EmbeddingDenoiser(nnx.Module):
 
     def table(self) -> Float[Array, "v d"]:
         """The word vectors; each of norm `embed_norm`, if one is set."""
-        table = self.embedding[...]
+        table = self.embedding[...] if self.learned else jax.lax.stop_gradient(self.embedding[...])
         if self.embed_norm is None:
             return table
         return self.embed_norm * table / jnp.linalg.norm(table, axis=-1, keepdims=True)

@@ -16,7 +16,7 @@ from jtextdiff.run import checkpoints
 from jtextdiff.run.command import Interrupted, UserError, say
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.model import Model, remember_programs
-from jtextdiff.run.prepare import completed, introduce, open_corpus, restore_or_init
+from jtextdiff.run.prepare import completed, introduce, open_corpus, primed, restore_or_init
 from jtextdiff.run.report import Report
 from jtextdiff.run.sharding import make_mesh, place, shardings
 from jtextdiff.run.step import TrainState, init_state, train_step, without_dropout
@@ -74,7 +74,8 @@ def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainSta
     shapes = jax.eval_shape(init, jax.random.key(0))
     layout = shardings(mesh, shapes)
     introduce(config, corpus, shapes, workdir)
-    state, start = restore_or_init(workdir, init, shapes, layout, config)
+    prime = functools.partial(primed, method, corpus)
+    state, start = restore_or_init(workdir, init, prime, shapes, layout, config)
     make = functools.partial(
         Run,
         config=config,

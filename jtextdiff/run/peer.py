@@ -29,11 +29,11 @@ def supports(method: Any) -> bool:
     """Whether the peer knows this recipe: the default one, at any size."""
     return (
         isinstance(method, DiffusionLM)
-        and (method.answers, method.doors, method.times, method.schedule) == ("logits", "plain", "own", "sqrt")
+        and (method.answers, method.doors, method.times, method.schedule) == ("logits", "plain", "own", "cosine")
         and (method.known_length, method.trunk.norm, method.trunk.time) == (True, "pre", "add")
         and (method.trunk.positions, method.trunk.causal) == ("learned+rotary", False)
         and (method.noisy_x_0, method.cross_entropy, method.sampler.name) == (False, 1.0, "ancestral")
-        and method.embed_norm is not None
+        and (method.vectors, method.embed_norm is not None) == ("neighbours", True)
         and method.self_conditioning > 0
         and (method.trunk.dropout, method.mse, method.rounding, method.prior) == (0.0, 0.0, 0.0, 0.0)
     )
@@ -91,8 +91,10 @@ def trunk(x: Tensor, t: Tensor, valid: Tensor, p: Tree, shape: Transformer) -> T
 
 
 def noise_levels(method: DiffusionLM, t: Tensor) -> tuple[Tensor, Tensor]:
-    """(√ᾱ, √(1 − ᾱ)) of the square-root schedule; its last, clipped step is left out."""
-    alpha_bar = ((1 - (t + 1e-4).sqrt()) / 0.99).clamp(2e-7, 1 - 1e-6)
+    """(√ᾱ, √(1 − ᾱ)) of the cosine schedule; its last, clipped step is left out."""
+    quarter = math.pi / 2 / 1.008
+    alpha_bar = ((t + 0.008) * quarter).cos() ** 2 / math.cos(0.008 * quarter) ** 2
+    alpha_bar = alpha_bar.clamp(2e-7, 1 - 1e-6)
     return alpha_bar.sqrt()[..., None], (1 - alpha_bar).sqrt()[..., None]
 
 
@@ -131,7 +133,7 @@ def loss_of(p: Tree, method: DiffusionLM, tokens: Tensor, valid: Tensor, t: Tens
 def trainer(params: Any, method: DiffusionLM, optim: AdamW, *, compiled: bool) -> Callable[[Batch, bool], Tensor]:
     """One training step on a batch, in two passes if asked: loss, gradient, clipping, AdamW, running mean."""
     p = tensors(params)
-    weights = [leaf.requires_grad_() for leaf in leaves(p)]
+    weights = [leaf.requires_grad_() for leaf in leaves(p) if leaf is not p["embedding"]]  # these vectors are kept
     means = [leaf.detach().clone() for leaf in weights]
     adam = torch.optim.AdamW(
         weights, optim.peak, (optim.b1, optim.b2), optim.eps, weight_decay=optim.weight_decay, fused=True

@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jtextdiff.methods.method import Language
+from jtextdiff.methods.method import Language, Method, Primed
+from jtextdiff.nets.functional import Params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, spec
@@ -91,10 +92,15 @@ def check(config: Config, workdir: Path) -> None:
 
 
 def restore_or_init(
-    workdir: Path, init: Callable[..., TrainState], shapes: TrainState, layout: TrainState, config: Config
+    workdir: Path,
+    init: Callable[..., TrainState],
+    prime: Callable[[Params], Params],
+    shapes: TrainState,
+    layout: TrainState,
+    config: Config,
 ) -> tuple[TrainState, int]:
-    """The newest state on disk and its step; or a fresh one, born on its devices, with the parameters of the run
-    that `config.warm_start` names."""
+    """The newest state on disk and its step; or a fresh one, born on its devices, its parameters primed or those of
+    the run that `config.warm_start` names."""
     wanted = checkpoints.shapes_of(shapes, layout)
     model, training = wanted["ema"], {name: part for name, part in wanted.items() if name != "ema"}
     found = checkpoints.restore(workdir, {"model": model, "training": training}, tell=say)
@@ -104,11 +110,18 @@ def restore_or_init(
         return {**parts["training"], "ema": parts["model"]}, step
     state = jax.jit(init, out_shardings=layout)(jax.random.key(config.seed))
     if not config.warm_start:
-        return state, 0
+        params = jax.device_put(prime(state["params"]), layout["params"])
+        return {**state, "params": params, "ema": jax.tree.map(jnp.copy, params)}, 0
     found = checkpoints.restore(Path(config.warm_start), {"model": model}, tell=say)
     step, parts = found or (0, {"model": state["ema"]})
     say(f"Starting from the parameters of {config.warm_start} at step {step}.")
     return {**state, "params": parts["model"], "ema": jax.tree.map(jnp.copy, parts["model"])}, 0
+
+
+def primed(method: Method, corpus: Corpus, params: Params) -> Params:
+    """Fresh parameters, with what the method reads off the training text."""
+    train = corpus.splits["train"]
+    return method.prime(params, train.tokens, train.offsets) if isinstance(method, Primed) else params
 
 
 def introduce(config: Config, corpus: Corpus, shapes: TrainState, workdir: Path) -> None:

@@ -37,6 +37,8 @@ PAPER = dataclasses.replace(
     rounding=1.0,
     prior=1.0,
     embed_norm=None,
+    vectors="learned",
+    schedule="sqrt",
     self_conditioning=0.0,
     times="shared",
     doors="deep",
@@ -146,14 +148,26 @@ def test_noisy_x_0_is_the_target_but_at_the_first_time(num_steps: int) -> None:
     assert abs(later.mean() - variance) <= 5 * later.std() / np.sqrt(len(later))
 
 
-def test_the_gradient_reaches_every_parameter_in_use() -> None:
-    gradient = jax.jit(jax.grad(lambda p: MODERN.loss(p, jax.random.key(4), batch())[0].mean()))(params(MODERN))
+@pytest.mark.parametrize("vectors", ["learned", "neighbours"])
+def test_the_gradient_reaches_every_parameter_in_use(vectors: str) -> None:
+    method = dataclasses.replace(MODERN, vectors=vectors)
+    gradient = jax.jit(jax.grad(lambda p: method.loss(p, jax.random.key(4), batch())[0].mean()))(params(method))
     silent = {
         jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
         if float(jnp.max(jnp.abs(leaf))) == 0.0
     }
-    assert silent == {"['rounding_bias']"}  # the rounding term has weight 0 here
+    kept = {"['embedding']"} if vectors == "neighbours" else set()
+    assert silent == {"['rounding_bias']"} | kept  # the rounding term has weight 0 here
+
+
+def test_priming_sets_the_vectors_and_nothing_else() -> None:
+    tokens, offsets = np.concatenate([np.asarray(row) for row in ROWS]), np.cumsum([0, *map(len, ROWS)])
+    primed = MODERN.prime(params(MODERN), tokens, offsets)
+    assert {name for name in primed if primed[name] is not params(MODERN)[name]} == {"embedding"}
+    assert primed["embedding"].shape == params(MODERN)["embedding"].shape
+    learned = dataclasses.replace(MODERN, vectors="learned")
+    assert learned.prime(params(learned), tokens, offsets) is params(learned)
 
 
 @pytest.mark.parametrize("name", ["modern", "paper"])
@@ -308,5 +322,5 @@ def test_unknown_choices_are_refused(bad: dict) -> None:
 
 def test_the_process_is_the_one_that_is_named() -> None:
     assert isinstance(MODERN.process, Gaussian)
-    cosine = dataclasses.replace(MODERN, schedule="cosine")
-    assert float(cosine.process.alpha_bar(0.5)) != pytest.approx(float(MODERN.process.alpha_bar(0.5)), abs=0.05)
+    other = dataclasses.replace(MODERN, schedule="sqrt")
+    assert float(other.process.alpha_bar(0.5)) != pytest.approx(float(MODERN.process.alpha_bar(0.5)), abs=0.05)

@@ -34,6 +34,7 @@ PAPER = dataclasses.replace(
     rounding=1.0,
     prior=1.0,
     embed_norm=None,
+    vectors="learned",
     self_conditioning=0.0,
     times="shared",
     doors="deep",
@@ -101,7 +102,7 @@ def test_the_unknown_word_is_written_only_where_it_is_given(answers: str, known_
 @pytest.mark.parametrize("times", ["own", "shared"])
 def test_given_words_are_shown_as_they_are_to_a_network_that_can_tell(times: str) -> None:
     """With own times the noise at a given word is never seen; a network of shared times sees it."""
-    method = dataclasses.replace(MODERN, times=times, embed_norm=None)
+    method = dataclasses.replace(MODERN, times=times, embed_norm=None, vectors="learned")
     net = method.net.bind(params(method))
     fixed = jnp.zeros((2, LENGTH), bool).at[:, 3].set(True)
     given = Given(jnp.full((2, LENGTH), 7), fixed, jnp.full(2, LENGTH))

@@ -22,6 +22,7 @@ MAKERS = {
         vocab_size=6,
         embed_dim=4,
         embed_norm=2.0,
+        learned=True,
         answers="logits",
         doors="deep",
         self_conditioned=True,

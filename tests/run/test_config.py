@@ -24,6 +24,7 @@ VALUES = [
         language=Language(vocab_size=5, length=3, length_counts=(0, 2, 1, 4)),
         trunk=Transformer(num_layers=2, width=8, num_heads=2),
         embed_norm=None,
+        vectors="learned",
         sampler=Sampler(steps=3),
     ),
 ]
