@@ -26,7 +26,7 @@ def default() -> ConfigDict:
     c = ConfigDict()
     c.seed, c.num_steps, c.batch_size = 0, 9_000, 32
     c.text = spec(Text)
-    c.method = spec(DiffusionLM, sampler=Sampler(temperature=0.8))  # a little below the law: see README, Numbers
+    c.method = spec(DiffusionLM)
     c.optim = spec(AdamW, peak=3e-3)
     c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
     c.every = ConfigDict(dict(log=50, evaluate=1_000, sample=2_000, checkpoint=500))

@@ -44,8 +44,7 @@ method=--config.method
 row default
 row positions-learned $method.trunk.positions=learned
 row positions-rotary $method.trunk.positions=rotary
-paper=("$method.answers=vector" "$method.mse=1.0" "$method.rounding=1.0" "$method.prior=1.0" "$method.cross_entropy=0.0"
-  "$method.sampler.temperature=1.0")
+paper=("$method.answers=vector" "$method.mse=1.0" "$method.rounding=1.0" "$method.prior=1.0" "$method.cross_entropy=0.0")
 learned=("$method.vectors=learned")
 row loss-paper "${paper[@]}" "${learned[@]}" $method.embed_norm=None $method.embed_dim=16 $method.schedule=sqrt
 row vectors-learned "${learned[@]}"
@@ -63,7 +62,7 @@ row doors-deep $method.doors=deep
 
 again clamp-off default --override method.sampler.clamp=0.0
 again clamp-always default --override method.sampler.clamp=1.0
-again temperature-1 default --override method.sampler.temperature=1.0
+again temperature-1.2 default --override method.sampler.temperature=1.2
 for sampler in ancestral ddim dpm_solver; do
   for calls in 20 50 200; do
     [ "$sampler-$calls" = ancestral-200 ] || again "$sampler-$calls" default --sampler $sampler --steps $calls

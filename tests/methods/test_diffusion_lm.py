@@ -208,19 +208,19 @@ def test_the_bound_leaves_the_sentences_of_a_length_no_more_than_its_law(name: s
 @pytest.mark.parametrize("likelihood", ["bound", "released"])
 def test_the_likelihood_of_a_constant_answer_by_hand(likelihood: str) -> None:
     """A network that says c everywhere: the divergences add up to ½ (SNR(first) − SNR(1)) ‖x_0 − c‖² a word."""
-    method = dataclasses.replace(PAPER, likelihood=likelihood, num_steps=5, bound_points=4)
+    method = dataclasses.replace(PAPER, likelihood=likelihood, num_steps=5, bound_points=4, bound_from=0.3)
     weights = dict(params(PAPER))
     constant = jnp.linspace(-1.0, 1.0, DIM)
     weights["answer"] = {"kernel": 0.0 * weights["answer"]["kernel"], "bias": constant}
     rows, process, c = batch(), method.process, np.asarray(constant, np.float64)
     draws = np.stack([compiled(method, "nll")(weights, jax.random.key(seed), rows) for seed in range(400)])
-    bar = {t: np.exp(np.float64(process.log_alpha_bar(t))) for t in (0.2, 0.4, 1.0)}
+    bar = {t: np.exp(np.float64(process.log_alpha_bar(t))) for t in (0.2, 0.3, 0.4, 1.0)}
     snr = {t: bar[t] / (1 - bar[t]) for t in bar}
     table, bias = (np.asarray(weights[name], np.float64) for name in ("embedding", "rounding_bias"))
     word, spare = table[rows.tokens], (1 - bar[0.2]) * (likelihood == "released")  # variance of x_0 around the word
     error = np.sum((word - c) ** 2 + spare, -1)
     prior = 0.5 * np.sum(bar[1.0] * (word**2 + spare) - bar[1.0] - np.log1p(-bar[1.0]), -1)
-    words = 0.5 * (snr[0.2] - snr[1.0]) * error + prior
+    words = 0.5 * (snr[0.2 if likelihood == "released" else 0.3] - snr[1.0]) * error + prior
     if likelihood == "released":
         narrow = (1 - bar[0.4] / bar[0.2]) * (1 - bar[0.2]) / (1 - bar[0.4])
         words += 0.5 * np.sum((spare + (word - c) ** 2) / narrow - 1 - np.log(spare / narrow), -1)
@@ -246,9 +246,9 @@ def test_the_bound_reads_x_t_in_two_passes() -> None:
         first = jax.nn.softmax(MODERN._answer(net, x_t, t, None, valid, None)) @ net.table()
         return MODERN._answer(net, x_t, t, first, valid, None)
 
-    word, t = net.embed(jnp.asarray(rows.tokens)), jnp.full((len(ROWS), 1), 1 / MODERN.num_steps)
+    word, t = net.embed(jnp.asarray(rows.tokens)), jnp.full((len(ROWS), 1), MODERN.bound_from)
     estimate = lambda x_t, t: jax.nn.softmax(answer(x_t, t)) @ net.table()
-    gap = bounds.continuous_bound(MODERN.process, word, estimate, walk, 1 / MODERN.num_steps, MODERN.bound_points)
+    gap = bounds.continuous_bound(MODERN.process, word, estimate, walk, MODERN.bound_from, MODERN.bound_points)
     x_t = MODERN.process.marginal(word, t).sample(last)
     rounding = objectives.cross_entropy(answer(x_t, t), jnp.asarray(rows.tokens))
     length = objectives.length_nll(jnp.asarray(LANGUAGE.length_counts), valid.sum(-1))
