@@ -11,6 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jtextdiff as jtd
+from jtextdiff.run.config import build
+from jtextdiff.text.corpora import prepare
+from jtextdiff.text.neighbours import neighbour_vectors
+
 ROOT = Path(__file__).parents[1]
 CONFIGS = [
     *sorted(path.name for path in (ROOT / "configs").glob("*.py")),
@@ -33,9 +38,11 @@ TEXTS = [
 ]
 
 
-def run(module: str, *arguments: str, cwd: Path, timeout: int = 240) -> subprocess.CompletedProcess[str]:
+def run(
+    module: str, *arguments: str, cwd: Path, timeout: int = 240, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"jtextdiff.{module}", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=env)
 
 
 def train(cwd: Path, workdir: str, steps: int, *more: str, config: str = "diffusion_lm.py") -> list[str]:
@@ -86,6 +93,30 @@ def test_resumed_equals_never_stopped(place: Path) -> None:
     assert curves[0] == curves[1] and len(curves[0]) == 12
     samples = [run("sample", f"--checkpoint={name}", "--steps=5", cwd=place).stdout for name in ("halves", "straight")]
     assert samples[0] == samples[1] != ""
+
+
+def test_four_devices_train_what_one_does(place: Path) -> None:
+    """The default mesh and a split one, through the command: the same losses but for the order of sums."""
+    several = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    split = ("--config.mesh.fsdp=2", "--config.mesh.tensor=2")
+    for workdir, mesh in {"spread": (), "split": split}.items():
+        done = run("train", *train(place, workdir, 4, *mesh), cwd=place, env=several)
+        assert done.returncode == 0 and "devices: 4" in done.stderr, done.stderr
+    assert run("train", *train(place, "alone", 4), cwd=place).returncode == 0
+    curves = [[row["loss"] for row in metrics(place / name) if "loss" in row] for name in ("alone", "spread", "split")]
+    np.testing.assert_allclose(curves[1:], [curves[0]] * 2, rtol=1e-4)
+
+
+def test_a_run_starts_from_the_company_of_words_and_keeps_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    model = jtd.load(place / "whole")
+    corpus = prepare(build(model.config.text), tokenizer=model.tokenizer, warn=str)
+    train = corpus.splits["train"]
+    dim = model.method.embed_dim
+    expected = neighbour_vectors(train.tokens, train.offsets, model.tokenizer.vocab_size, dim)
+    kept = np.asarray(model.params["embedding"])
+    directions = kept / np.linalg.norm(kept, axis=1, keepdims=True)  # weight decay shortens them
+    np.testing.assert_allclose(directions, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,4 +1,4 @@
-"""Diffusion-LM (Li et al. 2022): Gaussian diffusion of learned word vectors, rounded back to words.
+"""Diffusion-LM (Li et al. 2022): Gaussian diffusion of word vectors, rounded back to words.
 
 The default answers with a distribution over words, whose expected vector is x̂_0, is trained by cross-entropy,
 and sees its previous estimate (Dieleman et al. 2022; Strudel et al. 2022). In training each word has a time of its
@@ -7,7 +7,7 @@ own (Chen et al. 2024): agreement is learned where one word is clear and the oth
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -49,7 +49,8 @@ class DiffusionLM:
     trunk: Transformer = Transformer()
     embed_dim: int = 64
     embed_norm: float | None = 3.0  # every word vector has this norm; None leaves them free
-    vectors: str = "neighbours"  # read off the words' company in the text before training, and kept; or "learned"
+    # Read off the words' company in the text before training, and kept; or "learned", as all were in older runs.
+    vectors: str = field(default="neighbours", metadata={"absent": "learned"})
     answers: str = "logits"  # "logits" over words, whose expected vector is x̂_0; or a "vector", read by `reading`
     reading: str = "x_0"  # what a vector answer predicts: x_0, noise, score or v
     doors: str = "plain"  # between vectors and trunk: one dense layer; "deep": two and a tanh, as released
@@ -72,6 +73,8 @@ class DiffusionLM:
         check_settings(self, positive=("embed_dim", "num_steps", "bound_points"), choices=CHOICES)
         if self.likelihood == "released" and self.num_steps < 2:
             raise ValueError(f"likelihood='released' needs num_steps of at least 2, got {self.num_steps}.")
+        if self.embed_norm is not None and self.embed_norm <= 0:
+            raise ValueError(f"embed_norm must be above 0, or None for vectors of any length; got {self.embed_norm}.")
         if not 0 < self.bound_from < 1:
             raise ValueError(f"bound_from must lie between 0 and 1, got {self.bound_from}.")
         if self.answers == "logits" and self.reading != "x_0":

@@ -30,6 +30,9 @@ Config = Any
 CLASS = "class"
 """The key that names a dataclass in a ConfigDict, as module:name."""
 
+ABSENT = "absent"
+"""Key in a field's metadata: what a stored config means that does not have the field, if not the default."""
+
 
 def spec(cls: type, **overrides: Any) -> Config:
     """All fields of a dataclass with their defaults, some overridden, as a ConfigDict.
@@ -98,9 +101,10 @@ def from_json(text: str) -> Config:
 
 def _open(config: Config) -> Config:
     hints = typing.get_type_hints(_class(config)) if CLASS in config else {}
-    for name, default in spec(_class(config)).items() if hints else ():
-        if name not in config:
-            config[name] = default
+    for field in dataclasses.fields(_class(config)) if hints else ():
+        if field.name not in config:
+            value = field.metadata[ABSENT] if ABSENT in field.metadata else _default(field)
+            config[field.name] = _outside(value, hints[field.name])
     for name, value in config.items():
         if isinstance(value, ConfigDict):
             _open(value)

@@ -18,7 +18,7 @@ from jtextdiff.run.config import Config, build
 from jtextdiff.run.model import Model, remember_programs
 from jtextdiff.run.prepare import completed, introduce, open_corpus, primed, restore_or_init
 from jtextdiff.run.report import Report
-from jtextdiff.run.sharding import make_mesh, place, shardings
+from jtextdiff.run.sharding import make_mesh, place, replicated, shardings
 from jtextdiff.run.step import TrainState, init_state, train_step, without_dropout
 from jtextdiff.run.workdir import agree
 from jtextdiff.text.batches import Batch, batch_at, batches
@@ -82,7 +82,7 @@ def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainSta
         workdir=workdir,
         method=method,
         corpus=corpus,
-        root=jax.random.key(config.seed),
+        root=jax.device_put(jax.random.key(config.seed), replicated(mesh)),
         step=jax.jit(functools.partial(train_step, method, optim), donate_argnums=0),
         losses=jax.jit(without_dropout(method).loss),
         place=functools.partial(place, mesh=mesh),

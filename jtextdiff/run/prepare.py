@@ -120,8 +120,10 @@ def restore_or_init(
 
 def primed(method: Method, corpus: Corpus, params: Params) -> Params:
     """Fresh parameters, with what the method reads off the training text."""
+    if not isinstance(method, Primed):
+        return params
     train = corpus.splits["train"]
-    return method.prime(params, train.tokens, train.offsets) if isinstance(method, Primed) else params
+    return method.prime(params, train.tokens, train.offsets)
 
 
 def introduce(config: Config, corpus: Corpus, shapes: TrainState, workdir: Path) -> None:

@@ -57,6 +57,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole of an array on every device."""
+    return NamedSharding(mesh, P())
+
+
 def place(batch: Any, mesh: Mesh) -> Any:
     """Puts a batch of this process's rows on its devices."""
     sharding = batch_sharding(mesh)

@@ -102,3 +102,14 @@ def test_a_time_per_row(process: Gaussian) -> None:
         alone = process.posterior(rows[row : row + 1], rows[row : row + 1] + 1.0, 0.5 * t, t)
         np.testing.assert_allclose(together.mean[row], alone.mean[0], rtol=1e-6)
         np.testing.assert_allclose(together.std[row].ravel(), alone.std.ravel(), rtol=1e-6)
+
+
+def test_the_linear_estimate_is_the_regression_of_x_0_on_x_t(process: Gaussian) -> None:
+    """With x_0 of deviation σ: the slope cov(x_0, x_t) / var(x_t), by draws, in units of σ."""
+    spread, t = 0.7, 0.4
+    x_0 = spread * jax.random.normal(jax.random.key(1), (1, 100_000, 1))
+    x_t = process.marginal(x_0, t).sample(jax.random.key(2))
+    slope = jnp.mean(x_0 * x_t) / jnp.mean(x_t**2)
+    found = process.linear_estimate(jnp.ones((1, 1, 1)), t, spread)
+    residual = jnp.std(x_0 - slope * x_t) / jnp.std(x_t) / spread
+    assert abs(float(found.squeeze()) - float(slope) / spread) <= 5 * float(residual) / 100_000**0.5

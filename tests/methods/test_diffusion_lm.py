@@ -313,8 +313,20 @@ def test_settings_that_contradict_each_other_are_refused(bad: dict) -> None:
         DiffusionLM(**bad)
 
 
-@pytest.mark.parametrize("bad", [{"times": "each"}, {"doors": "wide"}, {"schedule": "root"}])
-def test_unknown_choices_are_refused(bad: dict) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"times": "each"},
+        {"doors": "wide"},
+        {"schedule": "root"},
+        {"vectors": "random"},
+        {"embed_norm": None},  # vectors that are read off the text have no norm of their own
+        {"embed_norm": 0.0},
+        {"embed_dim": 0},
+        {"bound_from": 0.0},
+    ],
+)
+def test_values_that_cannot_be_are_refused(bad: dict) -> None:
     (name,) = bad
     with pytest.raises(ValueError, match=name):
         DiffusionLM(**bad)

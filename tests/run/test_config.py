@@ -177,3 +177,12 @@ def test_a_field_that_an_earlier_version_lacked_has_its_default() -> None:
     with stored.unlocked():
         del stored.warmup
     assert build(from_json(to_json(stored))) == AdamW(peak=0.5)
+
+
+def test_a_stored_config_means_what_it_meant() -> None:
+    """Runs from before word vectors were read off the text have no field for it: theirs are learned."""
+    stored = spec(DiffusionLM)
+    with stored.unlocked():
+        del stored["vectors"], stored["bound_from"]
+    read = from_json(to_json(ConfigDict({"method": stored}))).method
+    assert read.vectors == "learned" and read.bound_from == DiffusionLM().bound_from
