@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Which parts of the Diffusion-LM recipe matter: each row is the default but for one thing, trained for the same
 # number of steps and scored alike. The square-root schedule comes with the norm that suits it; `loss-paper` and
-# `before`, the recipe before vectors were read off the text, change what belongs together. Rows that are done are kept, so that the script can be stopped and run again.
+# `before`, the recipe before vectors were read off the text, change what belongs together. Rows that are done are
+# kept, so that the script can be stopped and run again.
 #
 #   launch/ablation.sh TEXT JUDGE OUT [STEPS] [SEEDS]
 #
