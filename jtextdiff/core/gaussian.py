@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jtextdiff.core.distributions import Normal
 from jtextdiff.core.pytree import pytree, static
-from jtextdiff.core.schedules import Schedule, Time
+from jtextdiff.core.schedules import Schedule, Time, against
 
 Vectors = Float[Array, "b l d"]
 
@@ -26,11 +26,11 @@ class Gaussian:
 
     def signal(self, t: Time, like: Array) -> Array:
         """√ᾱ_t, shaped to broadcast against `like`."""
-        return _against(jnp.exp(0.5 * self.log_alpha_bar(t)), like)
+        return against(jnp.exp(0.5 * self.log_alpha_bar(t)), like)
 
     def noise(self, t: Time, like: Array) -> Array:
         """√(1 − ᾱ_t), shaped to broadcast against `like`."""
-        return _against(jnp.sqrt(-jnp.expm1(self.log_alpha_bar(t))), like)
+        return against(jnp.sqrt(-jnp.expm1(self.log_alpha_bar(t))), like)
 
     def half_log_snr(self, t: Time) -> Array:
         """λ_t = ½ log(ᾱ_t / (1 − ᾱ_t)); +∞ at t = 0."""
@@ -62,14 +62,9 @@ class Gaussian:
 
         mean = √ᾱ_s β/(1−ᾱ_t) x_0 + √(ᾱ_t/ᾱ_s) (1−ᾱ_s)/(1−ᾱ_t) x_t, var = β (1−ᾱ_s)/(1−ᾱ_t), β = 1 − ᾱ_t/ᾱ_s.
         """
-        log_s, log_t = _against(self.log_alpha_bar(s), x_t), _against(self.log_alpha_bar(t), x_t)
+        log_s, log_t = against(self.log_alpha_bar(s), x_t), against(self.log_alpha_bar(t), x_t)
         beta = -jnp.expm1(log_t - log_s)
         noise_s, noise_t = -jnp.expm1(log_s), -jnp.expm1(log_t)
         from_x_0 = jnp.exp(0.5 * log_s) * beta / noise_t
         from_x_t = jnp.exp(0.5 * (log_t - log_s)) * noise_s / noise_t
         return Normal(mean=from_x_0 * x_0 + from_x_t * x_t, std=jnp.sqrt(beta * noise_s / noise_t))
-
-
-def _against(value: Array, like: Array) -> Array:
-    """Appends axes to a value, of all, of each text or of each word, until it broadcasts against `like`."""
-    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))

@@ -33,7 +33,13 @@ Denoise = Callable[[Array, Time, Array], Array]
 
 
 def unroll(
-    step: Step, state: Any, keys: Keys, ticks: Any, *, keep: Callable[[Any], Any] = lambda state: None
+    step: Step,
+    state: Any,
+    keys: Keys,
+    ticks: Any,
+    *,
+    keep: Callable[[Any], Any] = lambda state: None,
+    done: Callable[[Any], Array] | None = None,
 ) -> tuple[Any, Any]:
     """Walks `ticks` and returns the last state and the kept path: what is kept of the start and of each tick.
 
@@ -43,7 +49,8 @@ def unroll(
 
     def body(state: Any, inputs: tuple[Array, Any]) -> tuple[Any, Any]:
         index, tick = inputs
-        state = step(fold(keys, index), state, tick)
+        move = lambda state: step(fold(keys, index), state, tick)
+        state = move(state) if done is None else jax.lax.cond(done(state), lambda state: state, move, state)
         return state, keep(state)
 
     num_ticks = len(jax.tree.leaves(ticks)[0])

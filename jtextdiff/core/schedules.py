@@ -61,6 +61,48 @@ def linear(num_steps: int) -> Schedule:
     return lambda t: -(0.1 * jnp.asarray(t, jnp.float32) + 9.95 * jnp.asarray(t, jnp.float32) ** 2)
 
 
+def reciprocal(num_steps: int) -> Schedule:
+    """ᾱ(t) = 1 − t: β = 1/(T − t + 1), of which word after word falls evenly (Austin et al. 2021, §3.1)."""
+    del num_steps
+    return lambda t: jnp.log1p(-jnp.asarray(t, jnp.float32))
+
+
+def log_linear(num_steps: int) -> Schedule:
+    """ᾱ(t) = 1 − (1 − ε) t, ε = .001: the noise −log ᾱ is log-linear (Sahoo et al. 2024, appendix; Lou et al. 2024)."""
+    del num_steps
+    return lambda t: jnp.log1p(-0.999 * jnp.asarray(t, jnp.float32))
+
+
+def cosine_d3pm(num_steps: int) -> Schedule:
+    """ᾱ(t) = cos((t + s)/(1 + s) · π/2) / cos(s/(1 + s) · π/2), s = .008, not squared (Austin et al. 2021, eq. 18)."""
+    s = 0.008
+    quarter = math.pi / 2 / (1 + s)
+
+    def log_alpha_bar(t: Time) -> Array:
+        # cos(x)/cos(y) = 1 − 2 sin((x + y)/2) sin((x − y)/2)/cos(y) keeps the digits of 1 − ᾱ near t = 0.
+        t = jnp.asarray(t, jnp.float32)
+        angle = jnp.maximum((1 - t) * quarter, 1e-9)
+        lost = 2 * jnp.sin((t / 2 + s) * quarter) * jnp.sin(t / 2 * quarter) / math.cos(s * quarter)
+        near_noise = jnp.log(jnp.sin(angle)) - math.log(math.cos(s * quarter))
+        return jnp.where(t < 0.5, jnp.log1p(-jnp.minimum(lost, 0.9)), near_noise)
+
+    last = math.log(math.sin(quarter / num_steps) / math.cos(s * quarter))
+    return _clip_last_step(log_alpha_bar, num_steps, last)
+
+
+def cosine_md4(num_steps: int) -> Schedule:
+    """ᾱ(t) = 1 − cos(π/2 (1 − t)): few words go at first, as they come in sampling (Shi et al. 2024, table 4)."""
+    del num_steps
+
+    def log_alpha_bar(t: Time) -> Array:
+        # 1 − cos(x) = 2 sin²(x/2), and near t = 0, 1 − ᾱ = sin(π/2 t).
+        t = jnp.asarray(t, jnp.float32)
+        near_noise = math.log(2) + 2 * jnp.log(jnp.sin(math.pi / 4 * (1 - t)))
+        return jnp.where(t < 0.5, jnp.log1p(-jnp.sin(math.pi / 2 * jnp.minimum(t, 0.5))), near_noise)
+
+    return log_alpha_bar
+
+
 def _clip_last_step(log_alpha_bar: Schedule, num_steps: int, last: float) -> Schedule:
     """In the last of `num_steps` cells, log ᾱ falls in a straight line from `last` by log(1 − .999)."""
     fall = math.log(1 - MAX_BETA)
@@ -73,4 +115,19 @@ def _clip_last_step(log_alpha_bar: Schedule, num_steps: int, last: float) -> Sch
     return clipped
 
 
+def against(value: Array, like: Array) -> Array:
+    """Appends axes to a value, of all, of each text or of each word, until it broadcasts against `like`."""
+    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
+
+
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {"sqrt": sqrt, "cosine": cosine, "linear": linear}
+"""Of vectors: the variance that is signal."""
+
+WORD_SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+    "reciprocal": reciprocal,
+    "log_linear": log_linear,
+    "linear": linear,
+    "cosine_d3pm": cosine_d3pm,
+    "cosine_md4": cosine_md4,
+}
+"""Of words: the probability that one is still itself."""

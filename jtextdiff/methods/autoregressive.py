@@ -70,7 +70,8 @@ class Autoregressive:
         blank = jnp.full(given.tokens.shape, self.language.pad, given.tokens.dtype)
         keep = self._until_end if keep_path else (lambda tokens: None)
         tokens, path = unroll(autoregress(next_logits), blank, keys, jnp.arange(blank.shape[1]), keep=keep)
-        return Sample(self._until_end(tokens), path)
+        written = self._until_end(tokens)
+        return Sample(written, path, jnp.sum(written != self.language.pad, axis=-1))
 
     def _logits(self, params: Params, tokens: Int[Array, "b l"], key: Any) -> Float[Array, "b l v"]:
         """Logits of each position given those before it; the first is given EOS."""
@@ -84,4 +85,4 @@ class Autoregressive:
 
 
 def _make_net(rngs: Any, *, trunk: Transformer, vocab_size: int) -> TokenDenoiser:
-    return TokenDenoiser(trunk, num_inputs=vocab_size, vocab_size=vocab_size, timed=False, rngs=rngs)
+    return TokenDenoiser(trunk, num_inputs=vocab_size, vocab_size=vocab_size, rngs=rngs)

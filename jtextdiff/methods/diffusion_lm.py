@@ -169,7 +169,7 @@ class DiffusionLM:
         keep = (lambda state: written(state.x_t)) if keep_path else (lambda state: None)
         state = State(x_1, jnp.zeros_like(x_1), jnp.ones(()))
         state, path = unroll(step, state, walk, ticks(self.sampler.steps), keep=keep)
-        return Sample(written(state.x_t), path)
+        return Sample(written(state.x_t), path, jnp.full(len(length), self.sampler.steps))
 
     def _denoise(self, net: Any, valid: Bool[Array, "b l"], given: Given, possible: Bool[Array, "b l v"]) -> Denoise:
         """The network as a Denoise: tempered, turned into a vector, clamped, with the given words held."""

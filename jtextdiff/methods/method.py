@@ -37,10 +37,12 @@ class Given(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Tokens, PAD after the end; and, if it was asked for, the states on the way [steps + 1, b, l] as tokens."""
+    """Tokens, PAD after the end; if it was asked for, the states on the way [steps + 1, b, l] as tokens; and the
+    network calls that each row has needed."""
 
     tokens: Int[Array, "b l"]
     path: Any
+    calls: Int[Array, "b"]
 
 
 def nothing_given(num: int, length: int) -> Given:
@@ -52,13 +54,13 @@ def nothing_given(num: int, length: int) -> Given:
 def possible_words(
     language: Language, given: Given, ends: Bool[Array, "b l"] | None, *, with_pad: bool
 ) -> Bool[Array, "b l v"]:
-    """The words that each position may take: the given one; else any but UNK, and PAD only `with_pad`.
+    """The words that each position may take: the given one; else any but UNK and MASK, and PAD only `with_pad`.
 
     Where it is known which positions are the `ends` of texts, EOS stands there and nowhere else.
     """
     words = jnp.arange(language.vocab_size)
     is_eos = words == language.eos
-    free = (words != language.unk) & (is_eos | (words != language.pad) | with_pad)
+    free = (words != language.unk) & (words != language.mask) & (is_eos | (words != language.pad) | with_pad)
     if ends is not None:
         free = free & (ends[..., None] == is_eos)
     return jnp.where(given.fixed[..., None], words == given.tokens[..., None], free)

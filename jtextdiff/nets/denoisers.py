@@ -88,19 +88,40 @@ class EmbeddingDenoiser(nnx.Module):
 
 
 class TokenDenoiser(nnx.Module):
-    """Tokens in, logits over words out."""
+    """Tokens in, logits over words out.
 
-    def __init__(self, trunk: Transformer, *, num_inputs: int, vocab_size: int, timed: bool, rngs: nnx.Rngs):
-        self.embed = table(num_inputs, trunk.width, init=trunk.init, rngs=rngs)
-        self.trunk = Trunk(trunk, timed=timed, rngs=rngs)
+    Tells the trunk the time, if `num_times`: one learned row for each of the times 0 … num_times − 1; and how long
+    the text is, if `num_lengths`.
+    """
+
+    def __init__(
+        self,
+        trunk: Transformer,
+        *,
+        num_inputs: int,
+        vocab_size: int,
+        num_times: int = 0,
+        num_lengths: int = 0,
+        rngs: nnx.Rngs,
+    ):
+        rows = functools.partial(table, init=trunk.init, rngs=rngs)
+        self.embed = rows(num_inputs, trunk.width)
+        self.trunk = Trunk(trunk, timed=False, rngs=rngs)
         self.answer = dense(trunk.width, vocab_size, init=trunk.init, rngs=rngs)
+        self.time = rows(num_times, trunk.width) if num_times else None
+        self.length = rows(num_lengths, trunk.width) if num_lengths else None
 
     def __call__(
         self,
         tokens: Int[Array, "b l"],
-        t: Float[Array, "b #l"] | None = None,
+        t: Int[Array, "b"] | None = None,
         *,
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l v"]:
-        return self.answer(self.trunk(self.embed(tokens), t, valid=valid, key=key))
+        x = self.embed(tokens)
+        if self.time is not None and t is not None:
+            x = x + self.time(t)[:, None, :]
+        if self.length is not None and valid is not None:
+            x = x + self.length(jnp.sum(valid, axis=-1))[:, None, :]
+        return self.answer(self.trunk(x, valid=valid, key=key))

@@ -15,7 +15,7 @@ from jtextdiff.nets.transformer import Transformer
 TRUNK = Transformer(num_layers=2, width=16, num_heads=2, expansion=2, time_features=8, max_length=8)
 TOKENS = jnp.asarray([[1, 2, 3, 4], [4, 0, 2, 1]])
 MAKERS = {
-    "tokens": functools.partial(TokenDenoiser, TRUNK, num_inputs=7, vocab_size=6, timed=False),
+    "tokens": functools.partial(TokenDenoiser, TRUNK, num_inputs=7, vocab_size=6, num_times=4, num_lengths=9),
     "vectors": functools.partial(
         EmbeddingDenoiser,
         TRUNK,

@@ -1,0 +1,156 @@
+"""Unmasking: Steps from masked words to words, and the settings that choose one.
+
+Every step draws in two stages, which words and then what they are: in one race a rare word would have to beat MASK
+with a float32 Gumbel, whose largest is 16, and never does (Zheng et al. 2025).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jtextdiff.core.discrete import revealed
+from jtextdiff.core.distributions import Categorical
+from jtextdiff.core.randomness import Keys, draw, fold
+from jtextdiff.core.sampling import Step, ticks
+from jtextdiff.core.schedules import Schedule, Time
+
+Predict = Callable[[Int[Array, "b l"], Time], Float[Array, "b l v"]]
+"""(x_t, t) ↦ log p(x_0 | x_t) of each word on its own."""
+
+NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded")
+
+
+class Masking(NamedTuple):
+    """Where an unmasking stands."""
+
+    tokens: Int[Array, "b l"]
+    masked: Bool[Array, "b l"]
+    calls: Int[Array, "b"]  # network calls that the row has needed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmasking:
+    """How masked words are written."""
+
+    name: str = "ancestral"  # first_hitting: one word a call, the same law; confidence, entropy_bounded: see there
+    steps: int = 64  # calls at most; first_hitting and entropy_bounded need no more than words
+    grid: str = "uniform"  # the times of ancestral; or "cosine": few words at first, when little is known of them
+    temperature: float = 1.0
+    top_p: float = 1.0  # words outside the likeliest that make up this share are not drawn
+    entropy: float = 0.5  # entropy_bounded: nats that the words of one call may add up to
+
+    def __post_init__(self) -> None:
+        for field, names in (("name", NAMES), ("grid", ("uniform", "cosine"))):
+            if getattr(self, field) not in names:
+                raise ValueError(f"sampler.{field} must be one of {names}, got {getattr(self, field)!r}.")
+        if self.steps < 1:
+            raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
+        if self.temperature <= 0:
+            raise ValueError(f"sampler.temperature must be above 0, got {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"sampler.top_p must be above 0 and at most 1, got {self.top_p}.")
+        if self.entropy < 0:
+            raise ValueError(f"sampler.entropy must be at least 0, got {self.entropy}.")
+
+    def walk(self, schedule: Schedule, predict: Predict, length: int) -> tuple[Step, Any]:
+        """The step, and the ticks that write every word of a text of `length`."""
+        if self.name == "ancestral":
+            return ancestral(schedule, predict), times(self.steps, self.grid)
+        if self.name == "confidence":
+            return confidence(predict), jnp.arange(self.steps, 0, -1)
+        step = first_hitting(predict) if self.name == "first_hitting" else entropy_bounded(predict, self.entropy)
+        return step, jnp.arange(length)
+
+
+def times(num_steps: int, grid: str) -> tuple[Array, Array]:
+    """(t, s) of each step, evenly spaced; or by a cosine (Shi et al. 2024, §4; Chang et al. 2022)."""
+    t, s = ticks(num_steps)
+    bend = lambda u: jnp.cos(jnp.pi / 2 * (1 - u))
+    return (t, s) if grid == "uniform" else (bend(t), jnp.where(s > 0, bend(s), 0.0))
+
+
+def ancestral(schedule: Schedule, predict: Predict) -> Step:
+    """x_s ~ q(x_s | x_t, x̂_0): each masked word is revealed with (ᾱ_s − ᾱ_t)/(1 − ᾱ_t), on its own."""
+
+    def step(keys: Keys, state: Masking, tick: tuple[Array, Array]) -> Masking:
+        t, s = tick
+        chosen = draw(jax.random.uniform, fold(keys, 0), state.tokens.shape) < revealed(schedule, s, t)
+        return _written(keys, state, chosen, predict(state.tokens, t))
+
+    return step
+
+
+def first_hitting(predict: Predict) -> Step:
+    """One masked word of each text, whichever: `ancestral` in infinitely many steps, without those that do nothing.
+
+    Zheng et al. (2025), §4: the times between need not be drawn for a network that does not read them.
+    """
+
+    def step(keys: Keys, state: Masking, tick: Array) -> Masking:
+        lot = jnp.where(state.masked, draw(jax.random.uniform, fold(keys, 0), state.tokens.shape), -1.0)
+        return _written(keys, state, largest(lot, jnp.ones(len(lot), int)), predict(state.tokens, 1.0))
+
+    return step
+
+
+def confidence(predict: Predict) -> Step:
+    """The words that were drawn with the highest probability, an even share a step (Chang et al. 2022; no likelihood).
+
+    A tick is the number of steps left, this one included.
+    """
+
+    def step(keys: Keys, state: Masking, left: Array) -> Masking:
+        log_p = predict(state.tokens, 1.0)
+        words = Categorical(logits=log_p).sample(fold(keys, 1))
+        sure = jnp.where(state.masked, Categorical(logits=log_p).log_prob(words), -jnp.inf)
+        count = jnp.ceil(jnp.sum(state.masked, axis=-1) / left).astype(int)
+        return _written(keys, state, largest(sure, count), log_p)
+
+    return step
+
+
+def entropy_bounded(predict: Predict, bound: float) -> Step:
+    """The surest words, as many as keep what they may disagree on, Σ H − max H, within `bound` nats.
+
+    Ben-Hamu et al. (2025), §3: the joint law of the words differs from the product of theirs by no more.
+    """
+
+    def step(keys: Keys, state: Masking, tick: Array) -> Masking:
+        log_p = predict(state.tokens, 1.0)
+        p = jnp.exp(log_p)
+        entropy = jnp.where(state.masked, -jnp.sum(jnp.where(p > 0, p * log_p, 0.0), axis=-1), jnp.inf)
+        rising = jnp.sort(entropy, axis=-1)
+        finite = jnp.where(rising < jnp.inf, rising, 0.0)
+        count = jnp.sum((jnp.cumsum(finite, axis=-1) - finite <= bound) & (rising < jnp.inf), axis=-1)
+        return _written(keys, state, largest(-entropy, count), log_p)
+
+    return step
+
+
+def _written(keys: Keys, state: Masking, chosen: Bool[Array, "b l"], log_p: Float[Array, "b l v"]) -> Masking:
+    """The masked words among the chosen, drawn."""
+    words = Categorical(logits=log_p).sample(fold(keys, 1))
+    chosen = chosen & state.masked
+    calls = state.calls + jnp.any(state.masked, axis=-1)
+    return Masking(jnp.where(chosen, words, state.tokens), state.masked & ~chosen, calls)
+
+
+def largest(values: Float[Array, "b l"], count: Int[Array, "b"]) -> Bool[Array, "b l"]:
+    """Where the `count` largest of each row are; of equal ones the first."""
+    rank = jnp.argsort(jnp.argsort(-values, axis=-1), axis=-1)
+    return rank < count[:, None]
+
+
+def narrowed(log_p: Float[Array, "b l v"], temperature: float, top_p: float) -> Float[Array, "b l v"]:
+    """A law sharpened by a temperature and cut to its likeliest words (Holtzman et al. 2020), normalised."""
+    log_p = jax.nn.log_softmax(log_p / temperature)
+    if top_p == 1:
+        return log_p
+    ordered = jnp.sort(log_p, axis=-1, descending=True)
+    before = jnp.cumsum(jnp.exp(ordered), axis=-1) - jnp.exp(ordered)
+    least = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
+    return jax.nn.log_softmax(jnp.where(log_p >= least, log_p, -jnp.inf))

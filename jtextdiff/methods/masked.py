@@ -1,0 +1,132 @@
+"""Masked diffusion in continuous time: words go under MASK, and a network says what each of them was.
+
+MDLM (Sahoo et al. 2024) and MD4 (Shi et al. 2024). A word that is seen stays what it is, and MASK is never an answer:
+both hold by construction. The network is not told the time, which what is masked tells it (Ou et al. 2025).
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jtextdiff.core import objectives, unmasking
+from jtextdiff.core.discrete import reveal_rate
+from jtextdiff.core.randomness import Keys, fold, stratified
+from jtextdiff.core.sampling import unroll
+from jtextdiff.core.schedules import WORD_SCHEDULES, Schedule, Time
+from jtextdiff.core.unmasking import Masking, Unmasking
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words
+from jtextdiff.nets.denoisers import TokenDenoiser
+from jtextdiff.nets.functional import Net, Params
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.text.batches import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """A bidirectional transformer that fills in masked words; the length of a text is known to it."""
+
+    language: Language = Language()
+    trunk: Transformer = Transformer()
+    schedule: str = "reciprocal"
+    bound_points: int = 16  # numbers of masked words at which the bound is estimated, a text
+    sampler: Unmasking = Unmasking()
+
+    def __post_init__(self) -> None:
+        check_settings(self, positive=("bound_points",), choices={"schedule": tuple(WORD_SCHEDULES)})
+
+    @property
+    def log_alpha_bar(self) -> Schedule:
+        return WORD_SCHEDULES[self.schedule](1000)
+
+    @functools.cached_property
+    def net(self) -> Net:
+        language = self.language
+        return Net(
+            lambda rngs: TokenDenoiser(
+                self.trunk,
+                num_inputs=max(language.vocab_size, language.mask + 1),
+                vocab_size=language.vocab_size,
+                num_lengths=language.length + 1,
+                rngs=rngs,
+            )
+        )
+
+    @property
+    def bound(self) -> str:
+        return f"exact-k bound, {self.bound_points} numbers of masked words a text"
+
+    @property
+    def prefix_only(self) -> bool:
+        return False
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        return self.net.init(key)
+
+    def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
+        """−ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over masked words, by the text's length: its mean is the bound, nats a token.
+
+        Sahoo et al. (2024), eq. 10. Times are spread evenly over the batch.
+        """
+        when, which, drop = (jax.random.fold_in(key, purpose) for purpose in range(3))
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+        t = stratified(when, len(tokens))
+        share = -jnp.expm1(self.log_alpha_bar(t))
+        masked = valid & (jax.random.uniform(which, tokens.shape) < share[:, None])
+        losses = self._losses(params, tokens, masked, valid, drop)
+        missing = objectives.sum_over(losses, masked) / jnp.maximum(jnp.sum(valid, axis=-1), 1)
+        loss = reveal_rate(self.log_alpha_bar, t) * missing
+        return loss, {"bound": loss}
+
+    def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """An upper bound on −log p(text), nats a sequence: L/k Σ −log p over k masked words, k uniform in 1 … L.
+
+        The mean over all orders in which a text can be written, and so that of the loss under any schedule (Ou et
+        al. 2025, eq. 3.4), at far less variance; and −log p(length).
+        """
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+        length = jnp.sum(valid, axis=-1)
+
+        def add(total: Array, index: Array) -> tuple[Array, None]:
+            jitter, lot = jax.random.split(jax.random.fold_in(key, index))
+            u = (index + jax.random.uniform(jitter, (len(tokens),))) / self.bound_points
+            k = jnp.minimum(jnp.floor(length * u).astype(int) + 1, length)
+            masked = unmasking.largest(jnp.where(valid, jax.random.uniform(lot, tokens.shape), -1.0), k)
+            missing = objectives.sum_over(self._losses(params, tokens, masked, valid, None), masked)
+            return total + length / jnp.maximum(k, 1) * missing / self.bound_points, None
+
+        total = jax.lax.scan(add, jnp.zeros(len(tokens)), jnp.arange(self.bound_points))[0]
+        return total + objectives.length_nll(jnp.asarray(self.language.length_counts), length)
+
+    def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
+        """Writes masked words until none is left; fixed words are there from the start."""
+        walk, measure = (fold(keys, purpose) for purpose in range(2))
+        net, language = self.net.bind(params), self.language
+        length = objectives.draw_length(jnp.asarray(language.length_counts), measure, given.length)
+        valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
+        ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
+        possible = possible_words(language, given, ends, with_pad=False)
+        masked = valid & ~given.fixed
+        tokens = jnp.where(valid, jnp.where(masked, language.mask, given.tokens), language.pad)
+
+        def predict(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
+            logits = jnp.where(possible, net(x_t, valid=valid), -jnp.inf)
+            return unmasking.narrowed(logits, self.sampler.temperature, self.sampler.top_p)
+
+        step, ticks = self.sampler.walk(self.log_alpha_bar, predict, tokens.shape[1])
+        keep = (lambda state: state.tokens) if keep_path else (lambda state: None)
+        state = Masking(tokens, masked, jnp.zeros(len(tokens), int))
+        state, path = unroll(step, state, walk, ticks, keep=keep, done=lambda state: ~jnp.any(state.masked))
+        return Sample(state.tokens, path, state.calls)
+
+    def _losses(
+        self, params: Params, tokens: Int[Array, "b l"], masked: Bool[Array, "b l"], valid: Bool[Array, "b l"], key: Any
+    ) -> Float[Array, "b l"]:
+        """−log p of each word, those `masked` being hidden."""
+        seen = jnp.where(masked, self.language.mask, tokens)
+        logits = self.net.bind(params)(seen, valid=valid, key=key)
+        is_mask = jnp.arange(self.language.vocab_size) == self.language.mask
+        return objectives.cross_entropy(jnp.where(is_mask, -jnp.inf, logits), tokens)

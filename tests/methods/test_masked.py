@@ -1,0 +1,158 @@
+"""Masked diffusion in a world of two words that can be counted out: its bound, its losses and its samplers' laws."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.core.schedules import WORD_SCHEDULES
+from jtextdiff.core.unmasking import NAMES, Unmasking
+from jtextdiff.methods.masked import Masked
+from jtextdiff.methods.method import Given, Language, nothing_given
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.text.batches import Batch
+
+JOINT = np.asarray([[0.3, 0.1], [0.2, 0.4]])
+ENTROPY = 1.279854
+PAD, EOS, FIRST, MASK = 0, 1, 2, 4  # words 2 and 3
+LANGUAGE = Language(vocab_size=4, mask=MASK, pad=PAD, eos=EOS, length=3, length_counts=(0, 0, 0, 1))
+LENGTH_NLL = -np.log(1.01 / 1.03)
+
+
+class Table:
+    """A network that knows the law of the two words, bent by `wrong`; the third position is EOS."""
+
+    def __init__(self, wrong: float = 0.0):
+        self.joint = jnp.asarray(JOINT ** (1 - wrong) / (JOINT ** (1 - wrong)).sum())
+
+    def bind(self, params: Any) -> Callable[..., jax.Array]:
+        def logits(seen: jax.Array, *, valid: jax.Array, key: Any = None) -> jax.Array:
+            is_seen = jax.nn.one_hot(seen[:, :2] - FIRST, 2)
+            allowed = jnp.where((seen[:, :2] == MASK)[..., None], 1.0, is_seen)
+            first = jnp.einsum("ij,bj->bi", self.joint, allowed[:, 1])
+            second = jnp.einsum("ij,bi->bj", self.joint, allowed[:, 0])
+            words = jnp.log(jnp.stack([first, second], axis=1))
+            words = jnp.pad(words, ((0, 0), (0, 0), (2, 0)), constant_values=-jnp.inf)
+            end = jnp.log(jax.nn.one_hot(jnp.full((len(seen), 1), EOS), 4))
+            return jnp.concatenate([words, end], axis=1)
+
+        return logits
+
+
+def method(wrong: float = 0.0, **settings: Any) -> Masked:
+    made = Masked(language=LANGUAGE, **settings)
+    made.__dict__["net"] = Table(wrong)
+    return made
+
+
+def texts(repeat: int) -> tuple[Batch, np.ndarray]:
+    """Each of the four texts `repeat` times, and its probability."""
+    rows = np.asarray([[a + FIRST, b + FIRST, EOS] for a, b in itertools.product(range(2), repeat=2)], np.int32)
+    rows = np.repeat(rows, repeat, axis=0)
+    valid = np.ones(rows.shape, bool)
+    return Batch(rows, valid, np.zeros_like(valid), {}), np.repeat(JOINT.ravel(), repeat)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.5, -0.5])
+def test_the_bound_is_above_the_exact_nll_and_equals_it_for_the_true_law(wrong: float) -> None:
+    repeat, model = 20_000, method(wrong, bound_points=2)
+    batch, p = texts(repeat)
+    nats = np.asarray(model.nll({}, jax.random.key(0), batch), np.float64) - LENGTH_NLL
+    bound = np.sum(nats * p) / repeat
+    error = np.sqrt(np.sum(p**2 * nats.reshape(4, repeat).var(1).repeat(repeat))) / repeat
+    table = np.asarray(Table(wrong).joint, np.float64)
+    exact = -np.sum(JOINT * np.log(table))
+    assert bound >= exact - 5 * error
+    if wrong == 0:
+        assert bound == pytest.approx(ENTROPY, abs=5 * error + 1e-5)
+
+
+@pytest.mark.parametrize("schedule", [name for name in WORD_SCHEDULES if name != "linear"])
+def test_the_loss_has_the_bounds_mean_whatever_the_schedule(schedule: str) -> None:
+    repeat, model = 40_000, method(0.5, schedule=schedule)
+    batch, p = texts(repeat)
+    loss = 3 * np.asarray(model.loss({}, jax.random.key(1), batch)[0], np.float64)
+    nats = np.asarray(method(0.5, bound_points=2).nll({}, jax.random.key(0), batch), np.float64) - LENGTH_NLL
+    found, expected = (np.sum(value * p) / repeat for value in (loss, nats))
+    error = np.sqrt(np.sum(p**2 * (loss**2 + nats**2))) / repeat
+    assert abs(found - expected) <= 5 * error + 0.002  # log-linear leaves a word in a thousand
+
+
+@functools.cache
+def drawn(name: str, steps: int, bound: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    model = method(sampler=Unmasking(name=name, steps=steps, entropy=bound))
+    keys = jax.random.split(jax.random.key(2), 20_000)
+    given = nothing_given(len(keys), 3)._replace(length=jnp.full(len(keys), 3))
+    sample = jax.jit(model.sample)({}, keys, given)
+    return np.asarray(sample.tokens), np.asarray(sample.calls)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("ancestral", 200), ("first_hitting", 1), ("entropy_bounded", 1)])
+def test_samplers_draw_the_exact_law(name: str, steps: int) -> None:
+    """χ² of the four texts; ancestral steps that write both words at once are one in 300 here."""
+    tokens, calls = drawn(name, steps)
+    assert np.all(tokens[:, 2] == EOS)
+    counts = np.bincount((tokens[:, 0] - FIRST) * 2 + tokens[:, 1] - FIRST, minlength=4)
+    expected = JOINT.ravel() * len(tokens)
+    assert np.sum((counts - expected) ** 2 / expected) < 21.1  # 3 degrees of freedom, p = 1e-4
+    if name != "ancestral":
+        assert calls.max() <= 3
+
+
+def test_two_words_in_one_call_are_drawn_apart() -> None:
+    """What the samplers above avoid: one ancestral step draws each word from its own law."""
+    tokens, calls = drawn("ancestral", 1)
+    apart = np.outer(JOINT.sum(1), JOINT.sum(0)).ravel() * len(tokens)
+    counts = np.bincount((tokens[:, 0] - FIRST) * 2 + tokens[:, 1] - FIRST, minlength=4)
+    assert np.sum((counts - apart) ** 2 / apart) < 21.1 and np.all(calls == 1)
+
+
+def test_an_entropy_bound_writes_more_words_a_call() -> None:
+    assert drawn("entropy_bounded", 1, 10.0)[1].max() == 1
+    assert drawn("entropy_bounded", 1, 0.0)[1].max() == 2  # EOS is certain, and comes with the first word
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_confidence_takes_no_more_calls_than_steps(steps: int) -> None:
+    tokens, calls = drawn("confidence", steps)
+    assert calls.max() == min(steps, 3) and MASK not in tokens
+
+
+SMALL = Masked(
+    language=dataclasses.replace(LANGUAGE, vocab_size=12, mask=12, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3)),
+    trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, max_length=8),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_given_words_stay_and_batch_mates_do_not_matter(name: str) -> None:
+    model = dataclasses.replace(SMALL, sampler=Unmasking(name=name, steps=4))
+    params, keys = SMALL.init(jax.random.key(0)), jax.random.split(jax.random.key(3), 8)
+    fixed = jnp.zeros((8, 8), bool).at[:, 1].set(True)
+    given = Given(jnp.full((8, 8), 7), fixed, jnp.asarray([0, 5, 8, 0, 3, 0, 0, 4]))
+    sample = jax.jit(model.sample)
+    tokens = np.asarray(sample(params, keys, given).tokens)
+    assert np.all(tokens[:, 1] == 7) and not np.any(tokens == 12)
+    for row in (1, 2, 4, 7):
+        length = int(given.length[row])
+        assert tokens[row, length - 1] == EOS and np.all(tokens[row, length:] == PAD)
+    order = np.asarray([3, 1, 4, 0, 2, 7, 6, 5])
+    again = sample(params, keys[order], jax.tree.map(lambda leaf: leaf[order], given))
+    np.testing.assert_array_equal(again.tokens, tokens[order])
+
+
+def test_what_is_under_a_mask_is_not_seen_and_the_mask_is() -> None:
+    params, valid = SMALL.init(jax.random.key(0)), jnp.ones((1, 4), bool)
+    masked = jnp.asarray([[False, True, False, True]])
+    tokens, other = jnp.asarray([[5, 6, 7, 1]]), jnp.asarray([[5, 9, 7, 8]])
+    law = lambda weights, words: SMALL.net.bind(weights)(jnp.where(masked, 12, words), valid=valid)
+    np.testing.assert_array_equal(law(params, tokens), law(params, other))
+    table = params["embed"]["embedding"]
+    moved = {**params, "embed": {"embedding": table.at[12].add(1.0)}}
+    assert jnp.all(jnp.any(law(moved, tokens) != law(params, tokens), axis=-1))
