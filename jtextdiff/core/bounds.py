@@ -1,18 +1,20 @@
-"""Bounds: what a Gaussian diffusion of vectors adds to −log p, in nats a position.
+"""Bounds on −log p, in nats.
 
-A bound is the prior's divergence, what the denoiser loses on the way, and what the caller adds of the first time:
-E[−log p(w | x)].
+Of vectors: the prior's divergence, what the denoiser loses on the way, and what the caller adds of the first time,
+E[−log p(w | x)]; a position. Of masked words: the mean over all orders in which they can be written; a text.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
+from jtextdiff.core import objectives
 from jtextdiff.core.distributions import Normal
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.schedules import Time
+from jtextdiff.core.unmasking import largest
 
 Vectors = Float[Array, "b l d"]
 Estimate = Callable[[Array, Array], Array]
@@ -96,3 +98,29 @@ def _mean_over_strata(
         return total + value(t, x_0_hat) / points, None
 
     return jax.lax.scan(add, jnp.zeros(x_0.shape[:2]), jnp.arange(points))[0]
+
+
+def any_order_bound(
+    losses: Callable[[Bool[Array, "b l"]], Array], key: Key[Array, ""], valid: Bool[Array, "b l"], points: int
+) -> Float[Array, "b"]:
+    """The mean of L/k Σ −log p(word | the rest) over k hidden words, k uniform in 1 … L, nats a text.
+
+    −log p of writing a text in an order drawn at random, and so the loss of masked diffusion in continuous time under
+    any schedule from 1 to 0 (Ou et al. 2025, §3.2; Hoogeboom et al. 2022). `losses` of hidden words are [b, l];
+    `points` numbers k are drawn a text, one a stratum.
+    """
+    length = jnp.sum(valid, axis=-1)
+
+    def add(total: Array, index: Array) -> tuple[Array, None]:
+        jitter, lot = jax.random.split(jax.random.fold_in(key, index))
+        u = (index + jax.random.uniform(jitter, length.shape)) / points
+        hidden = hide(lot, valid, jnp.minimum(jnp.floor(length * u).astype(int) + 1, length))
+        mean = objectives.mean_over(losses(hidden), hidden)
+        return total + length * mean / points, None
+
+    return jax.lax.scan(add, jnp.zeros(length.shape), jnp.arange(points))[0]
+
+
+def hide(key: Key[Array, ""], valid: Bool[Array, "b l"], count: Int[Array, "b"]) -> Bool[Array, "b l"]:
+    """`count` words of each text, any of the valid ones."""
+    return largest(jnp.where(valid, jax.random.uniform(key, valid.shape), -1.0), count)

@@ -131,6 +131,29 @@ def entropy_bounded(predict: Predict, bound: float) -> Step:
     return step
 
 
+class Guess(NamedTuple):
+    """Where mask-predict stands: every word, and how likely it was when it was last written."""
+
+    tokens: Int[Array, "b l"]
+    log_p: Float[Array, "b l"]
+
+
+def mask_predict(predict: Predict, mask: int, free: Bool[Array, "b l"], num_steps: int) -> Step:
+    """The ⌊N (1 − i/T)⌋ least likely of the N free words are masked and written anew; at tick i = 0, all.
+
+    Ghazvininejad et al. (2019), §4: what stays keeps the probability that it was written with.
+    """
+
+    def step(keys: Keys, state: Guess, tick: Array) -> Guess:
+        count = jnp.sum(free, axis=-1) * (num_steps - tick) // num_steps
+        again = largest(jnp.where(free, -state.log_p, -jnp.inf), jnp.maximum(count, 1)) & free
+        law = Categorical(logits=predict(jnp.where(again, mask, state.tokens), 1.0))
+        words = law.sample(fold(keys, 1))
+        return Guess(jnp.where(again, words, state.tokens), jnp.where(again, law.log_prob(words), state.log_p))
+
+    return step
+
+
 def _written(keys: Keys, state: Masking, chosen: Bool[Array, "b l"], log_p: Float[Array, "b l v"]) -> Masking:
     """The masked words among the chosen, drawn."""
     words = Categorical(logits=log_p).sample(fold(keys, 1))

@@ -12,14 +12,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import objectives, unmasking
+from jtextdiff.core import bounds, objectives, unmasking
 from jtextdiff.core.discrete import reveal_rate
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.sampling import unroll
 from jtextdiff.core.schedules import WORD_SCHEDULES, Schedule, Time
 from jtextdiff.core.unmasking import Masking, Unmasking
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words
-from jtextdiff.nets.denoisers import TokenDenoiser
+from jtextdiff.methods.method import (
+    Given,
+    Language,
+    Metrics,
+    Sample,
+    bidirectional,
+    check_settings,
+    hidden_nll,
+    possible_words,
+)
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
@@ -44,16 +52,7 @@ class Masked:
 
     @functools.cached_property
     def net(self) -> Net:
-        language = self.language
-        return Net(
-            lambda rngs: TokenDenoiser(
-                self.trunk,
-                num_inputs=max(language.vocab_size, language.mask + 1),
-                vocab_size=language.vocab_size,
-                num_lengths=language.length + 1,
-                rngs=rngs,
-            )
-        )
+        return bidirectional(self.language, self.trunk)
 
     @property
     def bound(self) -> str:
@@ -82,24 +81,15 @@ class Masked:
         return loss, {"bound": loss}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """An upper bound on −log p(text), nats a sequence: L/k Σ −log p over k masked words, k uniform in 1 … L.
+        """An upper bound on −log p(text), nats a sequence: `bounds.any_order_bound` of the words, and −log p(length).
 
-        The mean over all orders in which a text can be written, and so that of the loss under any schedule (Ou et
-        al. 2025, eq. 3.4), at far less variance; and −log p(length).
+        It is the mean of the loss under any schedule, at far less variance.
         """
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        length = jnp.sum(valid, axis=-1)
-
-        def add(total: Array, index: Array) -> tuple[Array, None]:
-            jitter, lot = jax.random.split(jax.random.fold_in(key, index))
-            u = (index + jax.random.uniform(jitter, (len(tokens),))) / self.bound_points
-            k = jnp.minimum(jnp.floor(length * u).astype(int) + 1, length)
-            masked = unmasking.largest(jnp.where(valid, jax.random.uniform(lot, tokens.shape), -1.0), k)
-            missing = objectives.sum_over(self._losses(params, tokens, masked, valid, None), masked)
-            return total + length / jnp.maximum(k, 1) * missing / self.bound_points, None
-
-        total = jax.lax.scan(add, jnp.zeros(len(tokens)), jnp.arange(self.bound_points))[0]
-        return total + objectives.length_nll(jnp.asarray(self.language.length_counts), length)
+        losses = lambda hidden: self._losses(params, tokens, hidden, valid, None)
+        total = bounds.any_order_bound(losses, key, valid, self.bound_points)
+        law = jnp.asarray(self.language.length_counts)
+        return total + objectives.length_nll(law, jnp.sum(valid, axis=-1))
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Writes masked words until none is left; fixed words are there from the start."""
@@ -123,10 +113,7 @@ class Masked:
         return Sample(state.tokens, path, state.calls)
 
     def _losses(
-        self, params: Params, tokens: Int[Array, "b l"], masked: Bool[Array, "b l"], valid: Bool[Array, "b l"], key: Any
+        self, params: Params, tokens: Int[Array, "b l"], hidden: Bool[Array, "b l"], valid: Bool[Array, "b l"], key: Any
     ) -> Float[Array, "b l"]:
-        """−log p of each word, those `masked` being hidden."""
-        seen = jnp.where(masked, self.language.mask, tokens)
-        logits = self.net.bind(params)(seen, valid=valid, key=key)
-        is_mask = jnp.arange(self.language.vocab_size) == self.language.mask
-        return objectives.cross_entropy(jnp.where(is_mask, -jnp.inf, logits), tokens)
+        net = self.net.bind(params)
+        return hidden_nll(lambda seen: net(seen, valid=valid, key=key), self.language, tokens, hidden)

@@ -1,0 +1,28 @@
+"""CMLM, decoded by mask-predict (Ghazvininejad et al. 2019), sized for minutes on two cores.
+
+python -m jtextdiff.train --config configs/cmlm.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from jtextdiff.methods.cmlm import CMLM
+from jtextdiff.run.config import choose_preset, spec
+from jtextdiff.run.optim import AdamW
+from jtextdiff.text.corpora import Text
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    return choose_preset(preset, {"": default})()
+
+
+def default() -> ConfigDict:
+    c = ConfigDict()
+    c.seed, c.num_steps, c.batch_size = 0, 8_000, 64
+    c.text = spec(Text)
+    c.method = spec(CMLM)
+    c.optim = spec(AdamW, peak=3e-3)
+    c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
+    c.every = ConfigDict(dict(log=50, evaluate=500, sample=1_000, checkpoint=500))
+    c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
+    return c

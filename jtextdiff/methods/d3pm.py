@@ -1,0 +1,189 @@
+"""D3PM (Austin et al. 2021): words are destroyed in T steps, by MASK or by other words, and restored step by step."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jtextdiff.core import discrete, objectives, unmasking
+from jtextdiff.core.discrete import Discrete, LogProbs, delta
+from jtextdiff.core.distributions import Categorical
+from jtextdiff.core.randomness import Keys, fold, stratified
+from jtextdiff.core.sampling import Step, ticks, unroll
+from jtextdiff.core.schedules import WORD_SCHEDULES, Time
+from jtextdiff.core.unmasking import Masking
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, bidirectional, check_settings, possible_words
+from jtextdiff.nets.functional import Net, Params
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.text.batches import Batch
+
+KERNELS = {"absorbing": discrete.absorbing, "uniform": discrete.uniform}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ancestral:
+    """How samples are drawn."""
+
+    name: str = "ancestral"
+    steps: int = 64  # any number up to the method's num_steps: one network serves them all
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name != "ancestral":
+            raise ValueError(f"sampler.name must be ancestral, got {self.name!r}.")
+        if self.steps < 1:
+            raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
+        if self.temperature <= 0:
+            raise ValueError(f"sampler.temperature must be above 0, got {self.temperature}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class D3PM:
+    """A bidirectional transformer that is told the step, and the length of the text."""
+
+    language: Language = Language()
+    trunk: Transformer = Transformer()
+    kernel: str = "absorbing"  # words become MASK; or "uniform": any word
+    schedule: str = "reciprocal"  # "cosine_d3pm" suits the uniform kernel
+    num_steps: int = 1000  # T
+    form: str = "mixture"  # of the belief in the posterior; "joint" weighs x_t twice, as released: see Discrete.joint
+    hybrid: float = 0.01  # λ: what −log p(x_0 | x_t) of every word weighs beside each of the bound's T terms
+    bound_points: int = 32  # of the T terms, how many are drawn for the bound, a text
+    sampler: Ancestral = Ancestral()
+
+    def __post_init__(self) -> None:
+        choices = {"kernel": tuple(KERNELS), "schedule": tuple(WORD_SCHEDULES), "form": ("mixture", "joint")}
+        check_settings(self, positive=("num_steps", "bound_points"), choices=choices)
+        if self.hybrid < 0:
+            raise ValueError(f"hybrid must be at least 0, got {self.hybrid}.")
+        if self.sampler.steps > self.num_steps:
+            raise ValueError(f"sampler.steps must be at most num_steps = {self.num_steps}, got {self.sampler.steps}.")
+
+    @property
+    def process(self) -> Discrete:
+        return KERNELS[self.kernel](WORD_SCHEDULES[self.schedule](self.num_steps), self.language.vocab_size)
+
+    @functools.cached_property
+    def net(self) -> Net:
+        return bidirectional(self.language, self.trunk, num_times=self.num_steps + 1)
+
+    @property
+    def bound(self) -> str:
+        return f"{self.num_steps}-step bound, {self.bound_points} of its terms a text"
+
+    @property
+    def prefix_only(self) -> bool:
+        return False
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        return self.net.init(key)
+
+    def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
+        """L_vb + λ Σ_t −log p(x_0 | x_t), by one t a text, as a weighted mean of nats a token.
+
+        Austin et al. (2021), eq. 5.
+        """
+        when, noise, drop = (jax.random.fold_in(key, purpose) for purpose in range(3))
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+        index = jnp.ceil(stratified(when, len(tokens)) * self.num_steps).astype(int)
+        gap, missing = self._terms(params, noise, tokens, valid, index, drop)
+        weight = self.hybrid * self.num_steps
+        bound = self.num_steps * objectives.mean_over(gap, valid)
+        cross_entropy = objectives.mean_over(missing, valid)
+        return (bound + weight * cross_entropy) / (1 + weight), {"bound": bound, "cross_entropy": cross_entropy}
+
+    def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """An upper bound on −log p(text), nats a sequence: T terms, KL(q(x_1 | x_0) ‖ p(x_1)) and −log p(length)."""
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+
+        def add(total: Array, point: Array) -> tuple[Array, None]:
+            jitter, noise = jax.random.split(jax.random.fold_in(key, point))
+            u = (point + 1 - jax.random.uniform(jitter, (len(tokens),))) / self.bound_points
+            index = jnp.maximum(jnp.ceil(u * self.num_steps).astype(int), 1)
+            gap, _ = self._terms(params, noise, tokens, valid, index, None)
+            return total + gap * self.num_steps / self.bound_points, None
+
+        total = jax.lax.scan(add, jnp.zeros(tokens.shape), jnp.arange(self.bound_points))[0]
+        process, length = self.process, jnp.sum(valid, axis=-1)
+        prior = process.marginal(self._certain(tokens), 1.0).kl(process.prior(tokens.shape))
+        law = jnp.asarray(self.language.length_counts)
+        return objectives.sum_over(total + prior, valid) + objectives.length_nll(law, length)
+
+    def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
+        """Walks from p(x_1) to words; fixed words are clear from the start under MASK, and end as they are given."""
+        start, walk, measure = (fold(keys, purpose) for purpose in range(3))
+        net, language = self.net.bind(params), self.language
+        length = objectives.draw_length(jnp.asarray(language.length_counts), measure, given.length)
+        valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
+        ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
+        possible = possible_words(language, given, ends, with_pad=False)
+
+        def predict(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
+            index = jnp.full(len(x_t), jnp.rint(t * self.num_steps).astype(int))
+            logits = jnp.where(possible, net(x_t, index, valid=valid), -jnp.inf)
+            return jax.nn.log_softmax(logits / self.sampler.temperature)
+
+        t, s = (jnp.rint(grid * self.num_steps) / self.num_steps for grid in ticks(self.sampler.steps))
+        spelled = lambda tokens: jnp.where(tokens == self._mask, language.mask, tokens)
+        written = lambda tokens: jnp.where(valid, tokens, language.pad)
+        x_1 = self.process.prior(given.tokens.shape).sample(start)
+        if self.kernel == "absorbing":
+            x_1 = jnp.where(given.fixed, given.tokens, x_1)
+        masked = valid & (x_1 == self._mask)
+        step = self._step(predict)
+        keep = (lambda state: spelled(written(state.tokens))) if keep_path else (lambda state: None)
+        state = Masking(written(x_1), masked, jnp.zeros(len(x_1), int))
+        state, path = unroll(step, state, walk, (t, s), keep=keep)
+        return Sample(written(state.tokens), path, state.calls)
+
+    def _step(self, predict: unmasking.Predict) -> Step:
+        """x_s ~ p(x_s | x_t): masked words are revealed, or every word is drawn from its posterior."""
+        process = self.process
+        if self.kernel == "absorbing":
+            return unmasking.ancestral(process.log_alpha_bar, predict)
+
+        def step(keys: Keys, state: Masking, tick: tuple[Array, Array]) -> Masking:
+            t, s = tick
+            posterior = self._reverse(predict(state.tokens, t), state.tokens, s, t)
+            return Masking(posterior.sample(keys), state.masked, state.calls + 1)
+
+        return step
+
+    def _reverse(self, log_p: LogProbs, x_t: Int[Array, "b l"], s: Time, t: Time) -> Categorical:
+        """p(x_s | x_t) of a belief in x_0, in the form that the method has."""
+        x_0 = self.process.joint(log_p, x_t, t) if self.form == "joint" else log_p
+        return self.process.posterior(x_0, x_t, s, t)
+
+    def _terms(
+        self,
+        params: Params,
+        key: Key[Array, ""],
+        tokens: Int[Array, "b l"],
+        valid: Bool[Array, "b l"],
+        index: Int[Array, "b"],
+        drop: Any,
+    ) -> tuple[Float[Array, "b l"], Float[Array, "b l"]]:
+        """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) of step `index` of T, and −log p(x_0 | x_t), nats a position.
+
+        The last step's is −log p(x_0 | x_1). Under MASK it is (ᾱ_s − ᾱ_t)/(1 − ᾱ_t) of the second, where masked.
+        """
+        s, t = ((index - back) / self.num_steps for back in (1, 0))
+        process, x_0 = self.process, self._certain(tokens)
+        x_t = process.marginal(x_0, t).sample(key)
+        log_p = jax.nn.log_softmax(self.net.bind(params)(x_t, index, valid=valid, key=drop))
+        missing = objectives.cross_entropy(log_p, tokens)
+        if self.kernel == "absorbing":
+            share = discrete.revealed(process.log_alpha_bar, s, t)[:, None]
+            return jnp.where(x_t == self._mask, share * missing, 0.0), missing
+        return process.posterior(x_0, x_t, s, t).kl(self._reverse(log_p, x_t, s, t)), missing
+
+    def _certain(self, tokens: Int[Array, "b l"]) -> LogProbs:
+        return delta(tokens, self.language.vocab_size + (self.kernel == "absorbing"))
+
+    @property
+    def _mask(self) -> int:
+        """MASK as a state of the process: the one after the words."""
+        return self.language.vocab_size

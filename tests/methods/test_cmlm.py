@@ -1,0 +1,70 @@
+"""CMLM: its loss is the bound of masked diffusion by the length, and mask-predict masks what it is least sure of."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.core import unmasking
+from jtextdiff.core.sampling import unroll
+from jtextdiff.methods.cmlm import CMLM, MaskPredict
+from jtextdiff.methods.method import Given, Language
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.text.batches import Batch
+
+LANGUAGE = Language(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3))
+MODEL = CMLM(
+    language=LANGUAGE,
+    trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, max_length=8),
+    sampler=MaskPredict(steps=4),
+)
+
+
+def test_the_loss_is_the_bound_by_the_length() -> None:
+    params = MODEL.init(jax.random.key(0))
+    rows, repeat = np.asarray([[2, 3, 4, 5, 1], [6, 7, 1, 0, 0]], np.int32), 4_000
+    tokens = np.repeat(rows, repeat, axis=0)
+    valid = np.repeat(np.asarray([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], bool), repeat, axis=0)
+    batch = Batch(tokens, valid, np.zeros_like(valid), {})
+    loss = np.asarray(jax.jit(MODEL.loss)(params, jax.random.key(1), batch)[0], np.float64).reshape(2, -1)
+    nats = np.asarray(jax.jit(MODEL.nll)(params, jax.random.key(2), batch), np.float64).reshape(2, -1)
+    length = np.asarray([5, 3])
+    error = np.sqrt((loss.var(1) + (nats / length[:, None]).var(1)) / repeat)
+    assert np.all(np.abs(loss.mean(1) - nats.mean(1) / length) <= 5 * error)
+
+
+def test_the_published_numbers_of_words_that_are_masked_again() -> None:
+    """N = 12, T = 10: all, then 10, 9, 8, 7, 6, 4, 3, 2, 1, the least likely first."""
+    seen = []
+
+    def predict(x_t: jax.Array, t: float) -> jax.Array:
+        jax.debug.callback(lambda tokens: seen.append(int((tokens == 9).sum())), x_t, ordered=True)
+        return jnp.broadcast_to(jnp.log(jnp.asarray([0.5, 0.3, 0.2])), (*x_t.shape, 3))
+
+    free = jnp.ones((1, 12), bool)
+    step = unmasking.mask_predict(predict, 9, free, 10)
+    state = unmasking.Guess(jnp.full((1, 12), 9), jnp.zeros((1, 12)))
+    unroll(step, state, jax.random.split(jax.random.key(0), 1), jnp.arange(10))
+    jax.effects_barrier()
+    assert seen == [12, 10, 9, 8, 7, 6, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_given_words_stay_and_batch_mates_do_not_matter(candidates: int) -> None:
+    model = dataclasses.replace(MODEL, sampler=MaskPredict(steps=4, candidates=candidates))
+    params, keys = model.init(jax.random.key(0)), jax.random.split(jax.random.key(3), 8)
+    fixed = jnp.zeros((8, 8), bool).at[:, 0].set(True)
+    given = Given(jnp.full((8, 8), 7), fixed, jnp.asarray([4, 5, 8, 3, 2, 6, 7, 4]))
+    sample = jax.jit(model.sample, static_argnames="keep_path")
+    found = sample(params, keys, given, keep_path=True)
+    tokens = np.asarray(found.tokens)
+    assert np.all(tokens[:, 0] == 7) and not np.any(tokens == 12)
+    assert found.path.shape == (5, 8, 8) and np.all(found.calls == 4 * candidates)
+    np.testing.assert_array_equal(found.path[-1], tokens)
+    for row, length in enumerate(np.asarray(given.length)):
+        assert tokens[row, length - 1] == 1 and np.all(tokens[row, length:] == 0)
+    order = np.asarray([3, 1, 4, 0, 2, 7, 6, 5])
+    again = sample(params, keys[order], jax.tree.map(lambda leaf: leaf[order], given))
+    np.testing.assert_array_equal(again.tokens, tokens[order])

@@ -1,0 +1,165 @@
+"""D3PM in worlds that can be counted out: its bound to the published digits, in both kernels and both forms."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.core import discrete
+from jtextdiff.core.discrete import delta
+from jtextdiff.methods.d3pm import D3PM, Ancestral
+from jtextdiff.methods.method import Given, Language, nothing_given
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.text.batches import Batch
+
+ONE_WORD = Language(vocab_size=4, mask=4, pad=0, eos=1, length=1, length_counts=(0, 1))
+TWO_WORDS = Language(vocab_size=2, mask=2, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
+LAW = np.asarray([0.4, 0.3, 0.2, 0.1])
+JOINT = np.asarray([[0.3, 0.1], [0.2, 0.4]])
+ENTROPY = 1.279854  # of both
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A network whose answer is a function of (x_t, index of the step)."""
+
+    answer: Callable[[jax.Array, jax.Array], jax.Array]
+
+    def bind(self, params: Any) -> Callable[..., jax.Array]:
+        return lambda x_t, t, *, valid, key=None: self.answer(x_t, t)
+
+
+def known(method: D3PM, answer: Callable[[jax.Array, jax.Array], jax.Array]) -> D3PM:
+    method.__dict__["net"] = Known(answer)
+    return method
+
+
+def batch(rows: np.ndarray) -> Batch:
+    valid = np.ones(rows.shape, bool)
+    return Batch(rows.astype(np.int32), valid, np.zeros_like(valid), {})
+
+
+def mean_bound(method: D3PM, rows: np.ndarray, p: np.ndarray, repeat: int = 20_000) -> tuple[float, float]:
+    """Σ p E[bound] over the texts `rows`, and its standard error; the length costs what 0.01 of a text costs."""
+    nats = method.nll({}, jax.random.key(0), batch(np.repeat(rows, repeat, axis=0)))
+    nats = np.asarray(nats, np.float64).reshape(len(rows), repeat)
+    law = np.asarray(method.language.length_counts) + 0.01 * (np.arange(method.language.length + 1) > 0)
+    return float(p @ nats.mean(1) + np.log(law[-1] / law.sum())), float(np.sqrt(p**2 @ nats.var(1) / repeat))
+
+
+@pytest.mark.parametrize(
+    ("form", "sees", "nats"),
+    [
+        ("mixture", True, ENTROPY),
+        ("joint", False, ENTROPY),
+        ("joint", True, 1.755927),
+        ("mixture", False, 2.959572),
+    ],
+)
+def test_the_uniform_bound_of_one_word(form: str, sees: bool, nats: float) -> None:
+    """K = 4, T = 5, cosine: the true belief given x_t is best for the mixture; without x_t, for the joint form."""
+    method = D3PM(
+        language=ONE_WORD,
+        kernel="uniform",
+        schedule="cosine_d3pm",
+        num_steps=5,
+        form=form,
+        bound_points=20,
+        sampler=Ancestral(steps=5),
+    )
+    process = method.process
+
+    def answer(x_t: jax.Array, index: jax.Array) -> jax.Array:
+        law = jnp.broadcast_to(jnp.log(jnp.asarray(LAW)), (*x_t.shape, 4))
+        return law + process.likelihood(x_t, jnp.zeros(()), index / 5) if sees else law
+
+    found, error = mean_bound(known(method, answer), np.arange(4)[:, None], LAW)
+    assert abs(found - nats) <= 5 * error + 2e-4
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 16, 256])
+def test_the_absorbing_bound_of_two_words(num_steps: int) -> None:
+    """L_T = L_∞ + Σ (a_i − b_i)/(2T): a_i the entropy of a word, b_i given the other one; L_∞ the text's own."""
+    method = D3PM(language=TWO_WORDS, num_steps=num_steps, bound_points=16, sampler=Ancestral(steps=1))
+
+    def answer(x_t: jax.Array, index: jax.Array) -> jax.Array:
+        allowed = jnp.where((x_t == 2)[..., None], 1.0, jax.nn.one_hot(x_t, 2))
+        first = jnp.einsum("ij,bj->bi", jnp.asarray(JOINT), allowed[:, 1])
+        second = jnp.einsum("ij,bi->bj", jnp.asarray(JOINT), allowed[:, 0])
+        return jnp.log(jnp.stack([first, second], axis=1))
+
+    a, b = np.asarray([0.673012, 0.693147]), np.asarray([0.586707, 0.606843])
+    rows = np.asarray([[0, 0], [0, 1], [1, 0], [1, 1]])
+    found, error = mean_bound(known(method, answer), rows, JOINT.ravel())
+    assert abs(found - ENTROPY - np.sum(a - b) / (2 * num_steps)) <= 5 * error + 1e-4
+
+
+SMALL = D3PM(
+    language=Language(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3)),
+    trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, max_length=8),
+    num_steps=20,
+    sampler=Ancestral(steps=6),
+)
+
+
+def test_under_mask_the_divergence_is_a_share_of_the_cross_entropy() -> None:
+    """What the absorbing kernel computes at once is KL of its posteriors, the last step included."""
+    params, key = SMALL.init(jax.random.key(0)), jax.random.key(1)
+    tokens, valid = jax.random.randint(jax.random.key(2), (4, 8), 0, 12), jnp.ones((4, 8), bool)
+    index = jnp.asarray([1, 2, 10, 20])
+    gap, _ = SMALL._terms(params, key, tokens, valid, index, None)
+    process, s, t = SMALL.process, (index - 1) / 20, index / 20
+    x_0 = delta(tokens, 13)
+    x_t = process.marginal(x_0, t).sample(jax.random.clone(key))
+    log_p = jax.nn.log_softmax(SMALL.net.bind(params)(x_t, index, valid=valid))
+    belief = jnp.where(x_t[..., None] == 12, jnp.pad(log_p, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf), x_0)
+    slow = process.posterior(x_0, x_t, s, t).kl(process.posterior(belief, x_t, s, t))
+    np.testing.assert_allclose(gap, slow, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["absorbing", "uniform"])
+def test_given_words_stay_and_batch_mates_do_not_matter(kernel: str) -> None:
+    model = dataclasses.replace(SMALL, kernel=kernel)
+    params, keys = model.init(jax.random.key(0)), jax.random.split(jax.random.key(3), 8)
+    fixed = jnp.zeros((8, 8), bool).at[:, 1].set(True)
+    given = Given(jnp.full((8, 8), 7), fixed, jnp.asarray([4, 5, 8, 3, 3, 6, 7, 4]))
+    sample = jax.jit(model.sample)
+    found = sample(params, keys, given)
+    tokens = np.asarray(found.tokens)
+    assert np.all(tokens[:, 1] == 7) and not np.any(tokens == 12) and np.all(found.calls <= 6)
+    for row, length in enumerate(np.asarray(given.length)):
+        assert tokens[row, length - 1] == 1 and np.all(tokens[row, length:] == 0)
+    order = np.asarray([3, 1, 4, 0, 2, 7, 6, 5])
+    again = sample(params, keys[order], jax.tree.map(lambda leaf: leaf[order], given))
+    np.testing.assert_array_equal(again.tokens, tokens[order])
+
+
+def test_the_uniform_sampler_draws_the_law_of_one_word() -> None:
+    words = Language(vocab_size=6, mask=6, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
+    method = D3PM(language=words, kernel="uniform", schedule="cosine_d3pm", num_steps=20, sampler=Ancestral(steps=20))
+    process, law = method.process, jnp.log(jnp.asarray([0.0, 0.0, *LAW]))
+    answer = lambda x_t, index: law + process.likelihood(x_t, jnp.zeros(()), index / 20)
+    given = nothing_given(20_000, 2)._replace(length=jnp.full(20_000, 2))
+    guess = lambda x_t, index: jnp.where(jnp.arange(2)[:, None] == 1, jax.nn.one_hot(1, 6), answer(x_t, index))
+    tokens = jax.jit(known(method, guess).sample)({}, jax.random.split(jax.random.key(5), 20_000), given).tokens
+    counts = np.bincount(np.asarray(tokens)[:, 0] - 2, minlength=4)
+    assert np.sum((counts - LAW * 20_000) ** 2 / (LAW * 20_000)) < 21.1
+
+
+@pytest.mark.parametrize(
+    "bad", [{"kernel": "gauss"}, {"form": "sum"}, {"schedule": "sqrt"}, {"num_steps": 0}, {"hybrid": -1.0}]
+)
+def test_values_that_cannot_be_are_refused(bad: dict) -> None:
+    (name,) = bad
+    with pytest.raises(ValueError, match=name):
+        D3PM(**bad)
+
+
+def test_more_steps_than_were_trained_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most num_steps = 10"):
+        D3PM(num_steps=10)
+    assert discrete.absorbing(SMALL.process.log_alpha_bar, 3).log_pi[-1] == 0
