@@ -66,3 +66,14 @@ class Categorical:
         """KL(self ‖ other), nats; categories that self never takes count nothing."""
         mine, theirs = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
         return jnp.sum(jnp.where(mine > -jnp.inf, jnp.exp(mine) * (mine - theirs), 0.0), axis=-1)
+
+
+def narrowed(logits: Float[Array, "*b k"], temperature: float, top_p: float) -> Float[Array, "*b k"]:
+    """A law sharpened by a temperature and cut to its likeliest words (Holtzman et al. 2020), normalised."""
+    log_p = jax.nn.log_softmax(logits / temperature)
+    if top_p == 1:
+        return log_p
+    ordered = jnp.sort(log_p, axis=-1, descending=True)
+    before = jnp.cumsum(jnp.exp(ordered), axis=-1) - jnp.exp(ordered)
+    least = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
+    return jax.nn.log_softmax(jnp.where(log_p >= least, log_p, -jnp.inf))

@@ -65,11 +65,21 @@ def ticks(num_steps: int, *, start: float = 1.0) -> tuple[Array, Array]:
     return grid[:-1], grid[1:]
 
 
-def autoregress(next_logits: Callable[[Int[Array, "b l"], Array], Array]) -> Step:
-    """Writes one token a tick: a tick is a position, and `next_logits(tokens, position)` is [b, k]."""
+class Writing(NamedTuple):
+    """Where an autoregression stands."""
 
-    def step(keys: Keys, tokens: Int[Array, "b l"], position: Array) -> Int[Array, "b l"]:
-        token = Categorical(logits=next_logits(tokens, position)).sample(keys)
-        return tokens.at[:, position].set(token)
+    tokens: Int[Array, "b l"]
+    memory: Any  # what the network keeps of the tokens it has read
+
+
+def autoregress(
+    read: Callable[[Int[Array, "b l"], Array, Any], tuple[Array, Any]],
+    choose: Callable[[Categorical, Keys], Array] = Categorical.sample,
+) -> Step:
+    """Writes one token a tick, a position; `read(tokens, position, memory)` are its logits [b, k] and the memory then."""
+
+    def step(keys: Keys, state: Writing, position: Array) -> Writing:
+        logits, memory = read(state.tokens, position, state.memory)
+        return Writing(state.tokens.at[:, position].set(choose(Categorical(logits=logits), keys)), memory)
 
     return step

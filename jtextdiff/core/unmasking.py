@@ -166,14 +166,3 @@ def largest(values: Float[Array, "b l"], count: Int[Array, "b"]) -> Bool[Array, 
     """Where the `count` largest of each row are; of equal ones the first."""
     rank = jnp.argsort(jnp.argsort(-values, axis=-1), axis=-1)
     return rank < count[:, None]
-
-
-def narrowed(log_p: Float[Array, "b l v"], temperature: float, top_p: float) -> Float[Array, "b l v"]:
-    """A law sharpened by a temperature and cut to its likeliest words (Holtzman et al. 2020), normalised."""
-    log_p = jax.nn.log_softmax(log_p / temperature)
-    if top_p == 1:
-        return log_p
-    ordered = jnp.sort(log_p, axis=-1, descending=True)
-    before = jnp.cumsum(jnp.exp(ordered), axis=-1) - jnp.exp(ordered)
-    least = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
-    return jax.nn.log_softmax(jnp.where(log_p >= least, log_p, -jnp.inf))

@@ -8,13 +8,34 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jtextdiff.core import objectives
+from jtextdiff.core.beams import beam_search, start_beams
+from jtextdiff.core.distributions import Categorical, narrowed
 from jtextdiff.core.randomness import Keys
-from jtextdiff.core.sampling import autoregress, unroll
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, possible_words
+from jtextdiff.core.sampling import Writing, autoregress, unroll
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """How texts are written."""
+
+    name: str = "sample"  # or greedy; or beam: the likeliest text that `beams` at a time can find
+    temperature: float = 1.0
+    top_p: float = 1.0  # words outside the likeliest that make up this share are not drawn
+    beams: int = 1
+
+    def __post_init__(self) -> None:
+        check_settings(self, positive=("beams",), choices={"name": ("sample", "greedy", "beam")})
+        if (self.beams > 1) != (self.name == "beam"):
+            raise ValueError(f"sampler.beams of 2 or more belong to name='beam', got {self.beams} and {self.name!r}.")
+        if self.temperature <= 0:
+            raise ValueError(f"sampler.temperature must be above 0, got {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"sampler.top_p must be above 0 and at most 1, got {self.top_p}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +44,7 @@ class Autoregressive:
 
     language: Language = Language()
     trunk: Transformer = Transformer(causal=True)
+    sampler: Writer = Writer()
 
     def __post_init__(self) -> None:
         if not self.trunk.causal:
@@ -63,14 +85,26 @@ class Autoregressive:
             tokens=given.tokens.at[:, -1].set(self.language.eos), fixed=given.fixed.at[:, -1].set(True)
         )
         possible = possible_words(self.language, ends, None, with_pad=True)
+        net, width = self.net.bind(params), self.sampler.beams
 
-        def next_logits(tokens: Int[Array, "b l"], position: Array) -> Float[Array, "b v"]:
-            return jnp.where(possible[:, position], self._logits(params, tokens, None)[:, position], -jnp.inf)
+        def read(tokens: Int[Array, "b l"], position: Array, memory: Any) -> tuple[Float[Array, "b v"], Any]:
+            last = jnp.where(position > 0, tokens[:, position - 1], self.language.eos)
+            logits, memory = net.step(last, position, memory)
+            may = jnp.repeat(possible[:, position], len(tokens) // len(possible), axis=0)
+            return narrowed(jnp.where(may, logits, -jnp.inf), self.sampler.temperature, self.sampler.top_p), memory
 
-        blank = jnp.full(given.tokens.shape, self.language.pad, given.tokens.dtype)
-        keep = self._until_end if keep_path else (lambda tokens: None)
-        tokens, path = unroll(autoregress(next_logits), blank, keys, jnp.arange(blank.shape[1]), keep=keep)
-        written = self._until_end(tokens)
+        num, length = given.tokens.shape
+        blank = jnp.full((num * width, length), self.language.pad, given.tokens.dtype)
+        state = Writing(blank, net.empty(num * width, length))
+        if self.sampler.name == "beam":
+            step, state = beam_search(read, width, self.language.eos, self.language.pad), start_beams(state, width)
+        else:
+            greedy = lambda law, keys: law.mode()
+            step = autoregress(read, greedy if self.sampler.name == "greedy" else Categorical.sample)
+        keep = (lambda state: self._until_end(state.tokens[::width])) if keep_path else (lambda state: None)
+        ended = lambda state: jnp.all(jnp.any(state.tokens == self.language.eos, axis=-1))
+        state, path = unroll(step, state, keys, jnp.arange(length), keep=keep, done=ended)
+        written = self._until_end(state.tokens[::width])
         return Sample(written, path, jnp.sum(written != self.language.pad, axis=-1))
 
     def _logits(self, params: Params, tokens: Int[Array, "b l"], key: Any) -> Float[Array, "b l v"]:

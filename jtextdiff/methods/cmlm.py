@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import bounds, objectives, unmasking
-from jtextdiff.core.distributions import Categorical
+from jtextdiff.core.distributions import Categorical, narrowed
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.sampling import unroll
 from jtextdiff.core.schedules import Time
@@ -121,7 +121,7 @@ class CMLM:
 
         def predict(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
             logits = jnp.where(possible, net(x_t, valid=valid), -jnp.inf)
-            return unmasking.narrowed(logits, self.sampler.temperature, self.sampler.top_p)
+            return narrowed(logits, self.sampler.temperature, self.sampler.top_p)
 
         step = unmasking.mask_predict(predict, language.mask, free, self.sampler.steps)
         keep = (lambda state: state.tokens) if keep_path else (lambda state: None)

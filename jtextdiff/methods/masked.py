@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import bounds, objectives, unmasking
+from jtextdiff.core import bounds, objectives
 from jtextdiff.core.discrete import reveal_rate
+from jtextdiff.core.distributions import narrowed
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.sampling import unroll
 from jtextdiff.core.schedules import WORD_SCHEDULES, Schedule, Time
@@ -104,7 +105,7 @@ class Masked:
 
         def predict(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
             logits = jnp.where(possible, net(x_t, valid=valid), -jnp.inf)
-            return unmasking.narrowed(logits, self.sampler.temperature, self.sampler.top_p)
+            return narrowed(logits, self.sampler.temperature, self.sampler.top_p)
 
         step, ticks = self.sampler.walk(self.log_alpha_bar, predict, tokens.shape[1])
         keep = (lambda state: state.tokens) if keep_path else (lambda state: None)

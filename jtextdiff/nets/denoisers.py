@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.nets.layers import dense, table, uniform
+from jtextdiff.nets.layers import Kept, dense, table, uniform
 from jtextdiff.nets.transformer import Transformer, Trunk
 
 
@@ -125,3 +125,14 @@ class TokenDenoiser(nnx.Module):
         if self.length is not None and valid is not None:
             x = x + self.length(jnp.sum(valid, axis=-1))[:, None, :]
         return self.answer(self.trunk(x, valid=valid, key=key))
+
+    def empty(self, num: int, length: int) -> list[Kept]:
+        """What `step` keeps, before the first token of `num` texts."""
+        return self.trunk.empty(num, length)
+
+    def step(
+        self, tokens: Int[Array, "b"], position: Array, kept: list[Kept]
+    ) -> tuple[Float[Array, "b v"], list[Kept]]:
+        """The logits at one position of a causal text, from its token and what is kept of those before it."""
+        x, kept = self.trunk.step(self.embed(tokens)[:, None], position, kept)
+        return self.answer(x)[:, 0], kept

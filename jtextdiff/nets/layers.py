@@ -35,11 +35,14 @@ def sinusoid(t: Float[Array, "*b"], width: int) -> Float[Array, "*b {width}"]:
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def rotate(x: Float[Array, "b h l e"], base: float = 1000.0) -> Float[Array, "b h l e"]:
-    """Rotary positions: pairs of channels turned by an angle that grows with position (Su et al. 2021, eq. 34)."""
+def rotate(x: Float[Array, "b h l e"], first: int | Array = 0, base: float = 1000.0) -> Float[Array, "b h l e"]:
+    """Rotary positions, from `first` on: pairs of channels turned by an angle that grows with position.
+
+    Su et al. (2021), eq. 34.
+    """
     length, width = x.shape[-2:]
     frequencies = base ** (-jnp.arange(width // 2) / (width // 2))
-    angles = jnp.arange(length)[:, None] * frequencies
+    angles = (first + jnp.arange(length))[:, None] * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
@@ -77,6 +80,10 @@ class TimeEmbedding(nnx.Module):
         return self.down(jax.nn.silu(self.up(sinusoid(t, self.features))))
 
 
+Kept = tuple[Float[Array, "b h m e"], Float[Array, "b h m e"]]
+"""A layer's keys and values of all positions, zeros where there is nothing yet."""
+
+
 class Attention(nnx.Module):
     """Multi-head attention whose positions may be `rotary`, or `relative` (a learned bias per distance)."""
 
@@ -107,21 +114,40 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Float[Array, "b l w"], seen: Bool[Array, "#b 1 #l l"], key: Key[Array, ""] | None
     ) -> Float[Array, "b l w"]:
+        query, keys, value = self._heads(x, 0)
+        return self._mixed(query, keys, value, self._distance_bias(x.shape[1]) + jnp.where(seen, 0.0, MASKED), key)
+
+    def step(self, x: Float[Array, "b 1 w"], position: Array, kept: Kept) -> tuple[Float[Array, "b 1 w"], Kept]:
+        """One position, which sees itself and those `kept` before it; and what to keep for the next."""
+        query, *new = self._heads(x, position)
+        keys, value = (
+            jax.lax.dynamic_update_slice_in_dim(old, added, position, axis=2)
+            for old, added in zip(kept, new, strict=True)
+        )
+        length = keys.shape[2]
+        bias = jax.lax.dynamic_slice_in_dim(self._distance_bias(length), position, 1, axis=-2)
+        bias = bias + jnp.where(jnp.arange(length) <= position, 0.0, MASKED)
+        return self._mixed(query, keys, value, bias, None), (keys, value)
+
+    def _heads(self, x: Float[Array, "b l w"], first: int | Array) -> tuple[Array, Array, Array]:
+        """Query, keys and values [b, h, l, e] of the positions from `first` on."""
         query, keys, value = (
             rearrange(layer(x), "b l (h e) -> b h l e", h=self.num_heads)
             for layer in (self.query, self.key, self.value)
         )
-        if self.rotary:
-            query, keys = rotate(query), rotate(keys)
-        logits = jnp.einsum("bhqe,bhke->bhqk", query, keys) / math.sqrt(query.shape[-1])
-        logits = logits + self._distance_bias(x.shape[1]) + jnp.where(seen, 0.0, MASKED)
+        return (rotate(query, first), rotate(keys, first), value) if self.rotary else (query, keys, value)
+
+    def _mixed(
+        self, query: Array, keys: Array, value: Array, bias: Array, key: Key[Array, ""] | None
+    ) -> Float[Array, "b l w"]:
+        logits = jnp.einsum("bhqe,bhke->bhqk", query, keys) / math.sqrt(query.shape[-1]) + bias
         weights = dropout(jax.nn.softmax(logits), self.dropout, key)
         mixed = jnp.einsum("bhqk,bhke->bhqe", weights, value)
         return self.out(rearrange(mixed, "b h l e -> b l (h e)"))
 
-    def _distance_bias(self, length: int) -> Array | float:
+    def _distance_bias(self, length: int) -> Float[Array, "h l l"]:
         if self.relative_bias is None:
-            return 0.0
+            return jnp.zeros((1, length, length))
         distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
         return self.relative_bias[...][:, jnp.clip(distance, -self.reach, self.reach) + self.reach]
 

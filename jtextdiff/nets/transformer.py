@@ -5,7 +5,9 @@ GPT-like is `norm="pre", causal=True`. Time is added to the input (Diffusion-LM)
 (adaLN, Peebles & Xie 2023).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from jtextdiff.nets.layers import Attention, FeedForward, TimeEmbedding, dropout, split_key, table
+from jtextdiff.nets.layers import Attention, FeedForward, Kept, TimeEmbedding, dropout, split_key, table
 
 CHOICES = {
     "norm": ("pre", "post"),
@@ -91,14 +93,30 @@ class Block(nnx.Module):
         key: Key[Array, ""] | None,
     ) -> Float[Array, "b l w"]:
         key_weights, key_attention, key_mlp = split_key(key, 3)
+        attend = lambda inner: (self.attention(inner, seen, key_weights), None)
+        return self._through(x, attend, time, key_attention, key_mlp)[0]
+
+    def step(self, x: Float[Array, "b 1 w"], position: Array, kept: Kept) -> tuple[Float[Array, "b 1 w"], Kept]:
+        """One position of a causal text, with what is kept of those before it."""
+        return self._through(x, lambda inner: self.attention.step(inner, position, kept), None, None, None)
+
+    def _through(
+        self,
+        x: Array,
+        attend: Callable[[Array], tuple[Array, Any]],
+        time: Array | None,
+        key_attention: Any,
+        key_mlp: Any,
+    ) -> tuple[Array, Any]:
+        """Both halves, and whatever `attend` hands on beside what it has attended to."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self._modulate(time)
         inner = self.norm_attention(x) * (1 + scale_a) + shift_a if self.pre else x
-        attended = self.attention(inner, seen, key_weights)
+        attended, kept = attend(inner)
         x = x + gate_a * dropout(attended, self.dropout, key_attention)
         x = x if self.pre else self.norm_attention(x)
         inner = self.norm_mlp(x) * (1 + scale_m) + shift_m if self.pre else x
         x = x + gate_m * self.mlp(inner, key_mlp)
-        return x if self.pre else self.norm_mlp(x)
+        return (x if self.pre else self.norm_mlp(x)), kept
 
     def _modulate(self, time: Float[Array, "b #l w"] | None) -> tuple[Array | float, ...]:
         """Shift, scale and gate of both halves; gates open at one, so that a fresh block is a plain one."""
@@ -141,6 +159,26 @@ class Trunk(nnx.Module):
         for block, block_key in zip(self.blocks, keys[:-1], strict=True):
             x = block(x, seen, time, block_key)
         return self.norm(x) if self.shape.norm == "pre" else x
+
+    def empty(self, num: int, length: int) -> list[Kept]:
+        """What `step` keeps of each layer, before the first position of `num` texts."""
+        heads = self.shape.num_heads
+        blank = jnp.zeros((num, heads, length, self.shape.width // heads))
+        return [(blank, blank) for _ in self.blocks]
+
+    def step(
+        self, x: Float[Array, "b 1 w"], position: Array, kept: list[Kept]
+    ) -> tuple[Float[Array, "b 1 w"], list[Kept]]:
+        """What `__call__` answers at one position of a causal text, given what is kept of those before it."""
+        if self.positions is not None:
+            x = x + self.positions.embedding[...][position]
+        if self.shape.norm == "post":
+            x = self.norm(x)
+        later = []
+        for block, of_block in zip(self.blocks, kept, strict=True):
+            x, of_block = block.step(x, position, of_block)
+            later.append(of_block)
+        return (self.norm(x) if self.shape.norm == "pre" else x), later
 
     def _seen(self, length: int, valid: Bool[Array, "b l"] | None) -> Bool[Array, "#b 1 #l l"]:
         """Which key positions each query position may look at."""

@@ -10,7 +10,7 @@ import pytest
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.randomness import keys_for
 from jtextdiff.core.samplers import Sampler, ancestral, ddim
-from jtextdiff.core.sampling import Denoise, State, autoregress, ticks, unroll
+from jtextdiff.core.sampling import Denoise, State, Writing, autoregress, ticks, unroll
 from jtextdiff.core.schedules import SCHEDULES
 
 NAMES = ["ancestral", "ddim", "dpm_solver"]
@@ -189,13 +189,24 @@ def test_ticks_lead_from_the_start_to_zero(start: float) -> None:
 def test_autoregress_writes_one_position_a_tick() -> None:
     """A law that forbids all but `last token + 1` counts."""
 
-    def next_logits(tokens: jax.Array, position: jax.Array) -> jax.Array:
+    def read(tokens: jax.Array, position: jax.Array, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
         before = jnp.where(position > 0, tokens[:, position - 1], 0)
-        return jnp.where(jax.nn.one_hot(before + 1, 7) > 0, 0.0, -jnp.inf)
+        return jnp.where(jax.nn.one_hot(before + 1, 7) > 0, 0.0, -jnp.inf), memory + before
 
     blank = jnp.zeros((2, 5), jnp.int32)
-    tokens, _ = unroll(autoregress(next_logits), blank, keys(18, 2), jnp.arange(5))
-    np.testing.assert_array_equal(tokens, [[1, 2, 3, 4, 5]] * 2)
+    state, _ = unroll(autoregress(read), Writing(blank, jnp.zeros(2, int)), keys(18, 2), jnp.arange(5))
+    np.testing.assert_array_equal(state.tokens, [[1, 2, 3, 4, 5]] * 2)
+    np.testing.assert_array_equal(state.memory, [1 + 2 + 3 + 4] * 2)
+
+
+def test_nothing_is_done_once_all_is_done() -> None:
+    """Ticks after the end leave the state alone, whatever the step would do to it."""
+    step = lambda keys, state, tick: state + 1
+    state, path = unroll(
+        step, jnp.zeros(2, int), keys(18, 2), jnp.arange(9), keep=lambda s: s, done=lambda s: jnp.all(s >= 4)
+    )
+    np.testing.assert_array_equal(state, [4, 4])
+    np.testing.assert_array_equal(path[:, 0], [0, 1, 2, 3, 4, 4, 4, 4, 4, 4])
 
 
 @pytest.mark.parametrize("bad", [{"name": "euler"}, {"steps": 0}, {"temperature": 0.0}])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.autoregressive import Autoregressive
+from jtextdiff.methods.autoregressive import Autoregressive, Writer
 from jtextdiff.methods.method import Given, Language, Method, nothing_given
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
@@ -150,3 +150,64 @@ def test_the_path_is_kept_only_when_asked_for(params: dict) -> None:
 def test_a_trunk_that_sees_ahead_is_refused() -> None:
     with pytest.raises(ValueError, match="causal"):
         Autoregressive(trunk=Transformer(causal=False))
+
+
+SHAPES = [
+    {},
+    {"norm": "post", "positions": "learned"},
+    {"positions": "relative"},
+    {"positions": "rotary", "num_layers": 2},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_is_kept_answers_as_the_whole_text_does(shape: dict) -> None:
+    trunk = dataclasses.replace(METHOD.trunk, num_layers=2, **{k: v for k, v in shape.items() if k != "num_layers"})
+    method = dataclasses.replace(METHOD, trunk=trunk)
+    weights = jax.tree.map(lambda leaf: 2.0 * leaf, method.init(jax.random.key(11)))
+    tokens = jnp.asarray([[2, 3, 3, 1], [3, 2, 1, 0]])
+    whole, net = method._logits(weights, tokens, None), method.net.bind(weights)
+    before, kept = jnp.asarray([[EOS, 2, 3, 3], [EOS, 3, 2, 1]]), net.empty(2, LENGTH)
+    for position in range(LENGTH):
+        logits, kept = net.step(before[:, position], jnp.asarray(position), kept)
+        np.testing.assert_allclose(logits, whole[:, position], atol=1e-5)
+
+
+def likeliest(params: dict, width: int) -> list[int]:
+    method = dataclasses.replace(METHOD, sampler=Writer(name="beam", beams=width))
+    return np.asarray(method.sample(params, keys(12, 2), nothing_given(2, LENGTH)).tokens)[1].tolist()
+
+
+def test_a_wide_search_finds_the_likeliest_text(params: dict) -> None:
+    """By counting all: EOS is forced at the last position, so that there its probability does not count."""
+    logits = METHOD._logits(params, jnp.asarray(batch(ENDED).tokens), None)
+    log_p = np.asarray(jax.nn.log_softmax(logits.at[..., -1, :].set(0.0).at[:, -1].set(0.0)))
+    rows = batch(ENDED)
+    free = np.arange(LENGTH) < LENGTH - 1
+    chosen = np.take_along_axis(log_p, rows.tokens[..., None], -1)[..., 0]
+    scores = np.sum(np.where(rows.valid & free, chosen, 0.0), axis=1)
+    assert likeliest(params, 40) == rows.tokens[np.argmax(scores)].tolist()
+
+
+def test_greedy_takes_the_likeliest_word_and_a_cold_law_comes_to_it(params: dict) -> None:
+    writers = [Writer(name="greedy"), Writer(temperature=0.01), Writer(top_p=1e-6), Writer(name="beam", beams=2)]
+    drawn = [
+        np.asarray(
+            dataclasses.replace(METHOD, sampler=writer).sample(params, keys(13, 4), nothing_given(4, LENGTH)).tokens
+        )
+        for writer in writers
+    ]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    assert np.all(drawn[3] == drawn[3][0])
+
+
+def test_calls_are_the_words_written(params: dict) -> None:
+    found = SAMPLE(params, keys(14, 64), nothing_given(64, LENGTH))
+    np.testing.assert_array_equal(found.calls, (np.asarray(found.tokens) != PAD).sum(axis=1))
+
+
+@pytest.mark.parametrize("bad", [{"name": "nucleus"}, {"beams": 3}, {"temperature": 0.0}, {"top_p": 0.0}])
+def test_ways_of_writing_that_cannot_be_are_refused(bad: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Writer(**bad)
