@@ -119,6 +119,24 @@ def test_a_run_starts_from_the_company_of_words_and_keeps_it(place: Path, monkey
     np.testing.assert_allclose(directions, expected, atol=1e-5)
 
 
+def test_many_samples_are_those_of_few_and_many_likelihoods_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are many, texts of like lengths are padded to a common width: it changes no word and no bound."""
+    monkeypatch.setattr("jtextdiff.run.model.WIDTH", 2)
+    (place / "lengths.txt").write_text(
+        "\n".join(["The Mill .", "The Swan is cheap .", "The Oak is a small pub ."] * 70)
+    )
+    more = ("--config.text.path=lengths.txt", "--config.method.bound_points=4000")
+    assert run("train", *train(place, "lengths", 12, *more), cwd=place).returncode == 0
+    model = jtd.load(place / "lengths")
+    many = model.sample_tokens(70, steps=5)
+    assert len({int((row != model.tokenizer.pad).sum()) for row in many}) > 1
+    for few in (1, 3):
+        np.testing.assert_array_equal(many[:few], model.sample_tokens(few, steps=5))
+    texts = ["The Mill .", "The Oak is a small pub ."] * 40
+    together, alone = model.nll(texts), model.nll(texts[:2])
+    np.testing.assert_allclose(np.reshape(together, (40, 2)).mean(axis=0), alone, rtol=0.1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_saves_and_says_how_to_go_on(number: signal.Signals, place: Path) -> None:
     workdir = f"stopped-{number.name}"

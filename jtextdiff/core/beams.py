@@ -28,7 +28,7 @@ def start_beams(state: Writing, width: int) -> Beams:
 def beam_search(
     read: Callable[[Int[Array, "n l"], Array, Any], tuple[Array, Any]], width: int, eos: int, pad: int
 ) -> Step:
-    """One position a tick, for a normalised `read` as in `autoregress`. A text that has ended stays, and PAD follows."""
+    """One position a tick, for a normalised `read` as in `autoregress`. A text that has ended stays; PAD follows."""
 
     def step(keys: Keys, state: Beams, position: Array) -> Beams:
         log_p, memory = read(state.tokens, position, state.memory)

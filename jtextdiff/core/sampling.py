@@ -76,7 +76,7 @@ def autoregress(
     read: Callable[[Int[Array, "b l"], Array, Any], tuple[Array, Any]],
     choose: Callable[[Categorical, Keys], Array] = Categorical.sample,
 ) -> Step:
-    """Writes one token a tick, a position; `read(tokens, position, memory)` are its logits [b, k] and the memory then."""
+    """Writes one token a tick, a position; `read(tokens, position, memory)` are logits [b, k] and the memory then."""
 
     def step(keys: Keys, state: Writing, position: Array) -> Writing:
         logits, memory = read(state.tokens, position, state.memory)

@@ -112,11 +112,14 @@ class D3PM:
         law = jnp.asarray(self.language.length_counts)
         return objectives.sum_over(total + prior, valid) + objectives.length_nll(law, length)
 
+    def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
+        """Those asked for; else drawn from the law fitted to the training text."""
+        return objectives.draw_length(jnp.asarray(self.language.length_counts), fold(keys, 2), given.length)
+
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Walks from p(x_1) to words; fixed words are clear from the start under MASK, and end as they are given."""
-        start, walk, measure = (fold(keys, purpose) for purpose in range(3))
-        net, language = self.net.bind(params), self.language
-        length = objectives.draw_length(jnp.asarray(language.length_counts), measure, given.length)
+        start, walk = (fold(keys, purpose) for purpose in range(2))
+        net, language, length = self.net.bind(params), self.language, self.lengths(params, keys, given)
         valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
         ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
         possible = possible_words(language, given, ends, with_pad=False)

@@ -155,12 +155,18 @@ class DiffusionLM:
         """Signs of collapse among the word vectors."""
         return transforms.spread(self.net.bind(params).table())
 
+    def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
+        """Those asked for; else drawn from the law fitted to the training text. The full one, if PAD is modelled."""
+        if not self.known_length:
+            return jnp.full(len(given.length), given.tokens.shape[1])
+        return objectives.draw_length(jnp.asarray(self.language.length_counts), fold(keys, 2), given.length)
+
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Walks from noise to words; fixed words are held at their vectors."""
         net = self.net.bind(params)
-        start, walk, measure = (fold(keys, purpose) for purpose in range(3))
-        length = objectives.draw_length(jnp.asarray(self.language.length_counts), measure, given.length)
-        valid = (jnp.arange(given.tokens.shape[1]) < length[:, None]) | (not self.known_length)
+        start, walk = (fold(keys, purpose) for purpose in range(2))
+        length = self.lengths(params, keys, given)
+        valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
         x_1 = self.process.prior((*given.tokens.shape, self.embed_dim)).sample(start)
         ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1))) if self.known_length else None
         possible = possible_words(self.language, given, ends, with_pad=not self.known_length)

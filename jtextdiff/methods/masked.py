@@ -92,11 +92,13 @@ class Masked:
         law = jnp.asarray(self.language.length_counts)
         return total + objectives.length_nll(law, jnp.sum(valid, axis=-1))
 
+    def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
+        """Those asked for; else drawn from the law fitted to the training text."""
+        return objectives.draw_length(jnp.asarray(self.language.length_counts), fold(keys, 1), given.length)
+
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Writes masked words until none is left; fixed words are there from the start."""
-        walk, measure = (fold(keys, purpose) for purpose in range(2))
-        net, language = self.net.bind(params), self.language
-        length = objectives.draw_length(jnp.asarray(language.length_counts), measure, given.length)
+        net, language, length = self.net.bind(params), self.language, self.lengths(params, keys, given)
         valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
         ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
         possible = possible_words(language, given, ends, with_pad=False)
@@ -110,7 +112,7 @@ class Masked:
         step, ticks = self.sampler.walk(self.log_alpha_bar, predict, tokens.shape[1])
         keep = (lambda state: state.tokens) if keep_path else (lambda state: None)
         state = Masking(tokens, masked, jnp.zeros(len(tokens), int))
-        state, path = unroll(step, state, walk, ticks, keep=keep, done=lambda state: ~jnp.any(state.masked))
+        state, path = unroll(step, state, fold(keys, 0), ticks, keep=keep, done=lambda state: ~jnp.any(state.masked))
         return Sample(state.tokens, path, state.calls)
 
     def _losses(

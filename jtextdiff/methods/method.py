@@ -145,6 +145,15 @@ class Primed(Protocol):
 
 
 @runtime_checkable
+class Measured(Protocol):
+    """A method that draws the length of a text before its words, so that short ones need not be padded far."""
+
+    def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
+        """The length that `sample` takes for each row: the one asked for, or one drawn."""
+        ...
+
+
+@runtime_checkable
 class Monitored(Protocol):
     """A method that has something to watch beside its loss, such as the health of its embeddings."""
 

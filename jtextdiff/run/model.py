@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.method import Given, Method, nothing_given
+from jtextdiff.methods.method import Given, Measured, Method, nothing_given
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
@@ -25,6 +25,9 @@ from jtextdiff.text.tokenizers import MASK, Tokenizer
 
 ROWS = (1, 8, 64)
 """Batches are padded to one of these, so that few programs are compiled; more samples run in turns."""
+
+WIDTH = 16
+"""Where there are many, texts are padded to a multiple of this and not to the longest length."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,14 +72,18 @@ class Model:
     ) -> Int[np.ndarray, "n l"]:
         """The samples as ids, PAD after the end."""
         method, key = self._with_sampler(sampler), jax.random.key(seed)
-        rows = []
-        for start, size in _turns(num):
-            given = self._given(template, size)
-            keys = keys_for(key, jnp.arange(start, start + size))
-            tokens = _sampler(method, False)(self.params, keys, given).tokens
-            rows.append(np.asarray(tokens)[: num - start])
-            progress(len(rows[-1]))
-        return np.concatenate(rows)
+        given, keys = self._given(template, num), keys_for(key, jnp.arange(num))
+        length = method.language.length
+        tokens = np.full((num, length), self.tokenizer.pad, np.int32)
+        lengths = np.full(num, length)
+        if isinstance(method, Measured) and num > ROWS[-1]:
+            lengths = np.asarray(_measure(method)(self.params, keys, given))
+            given = given._replace(length=jnp.asarray(lengths))
+        for rows, real, width in _turns(lengths, length):
+            cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows])
+            tokens[rows[:real], :width] = _sampler(method, False)(self.params, keys[rows], cut).tokens[:real]
+            progress(real)
+        return tokens
 
     def film(self, num: int = 3, *, seed: int = 0, template: str | None = None, **sampler: Any) -> Film:
         """The same samples as `sample` draws, with every state on the way."""
@@ -99,12 +106,15 @@ class Model:
 
         Raises UserError for a text longer than the model was made for.
         """
-        ids, values = self.tokenizer.encode(list(texts)), []
-        for start, size in _turns(len(texts)):
-            rows = [ids[min(start + i, len(ids) - 1)] for i in range(size)]
-            key = jax.random.fold_in(jax.random.key(seed), start)
-            values.extend(np.asarray(_nll(self.method)(self.params, key, self._batch(rows))).tolist())
-        return values[: len(texts)]
+        ids = self.tokenizer.encode(list(texts))
+        batch = self._batch(ids)
+        lengths = batch.valid.sum(axis=1) if len(texts) > ROWS[-1] else np.full(len(texts), self.method.language.length)
+        nats = np.zeros(len(texts))
+        for turn, (rows, real, width) in enumerate(_turns(lengths, self.method.language.length)):
+            key = jax.random.fold_in(jax.random.key(seed), turn)
+            cut = Batch(batch.tokens[rows, :width], batch.valid[rows, :width], batch.given[rows, :width], {})
+            nats[rows[:real]] = _nll(self.method)(self.params, key, cut)[:real]
+        return nats.tolist()
 
     def num_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, EOS included."""
@@ -205,12 +215,21 @@ def _rows(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], method: Metho
     return Given(jnp.asarray(tokens), jnp.asarray(held), jnp.full(num, size, jnp.int32))
 
 
-def _turns(num: int) -> list[tuple[int, int]]:
-    """(first sample, rows) of each turn: full turns of the largest size, then one that just holds the rest."""
-    turns = []
-    for start in range(0, num, ROWS[-1]):
-        turns.append((start, next(rows for rows in ROWS if rows >= min(num - start, ROWS[-1]))))
-    return turns
+def _turns(lengths: Int[np.ndarray, "n"], longest: int) -> Iterator[tuple[Int[np.ndarray, "m"], int, int]]:
+    """(rows, how many of them are real, width) of each turn: rows of like lengths, repeated up to one of ROWS."""
+    widths = np.minimum(-(-lengths // WIDTH) * WIDTH, longest)
+    for width in np.unique(widths):
+        (like,) = np.nonzero(widths == width)
+        for start in range(0, len(like), ROWS[-1]):
+            rows = like[start : start + ROWS[-1]]
+            size = next(size for size in ROWS if size >= len(rows))
+            yield np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))]), len(rows), int(width)
+
+
+@functools.lru_cache(maxsize=8)
+def _measure(method: Method) -> Callable[..., Array]:
+    assert isinstance(method, Measured)
+    return jax.jit(method.lengths)
 
 
 @functools.lru_cache(maxsize=8)
