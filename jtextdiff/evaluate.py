@@ -58,9 +58,9 @@ def command(arguments: Sequence[str]) -> None:
     if flags.num < 512:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        metrics = score(model, corpus, judge=judge, split=flags.split, num=flags.num, seed=flags.seed, bar=bar)
+        metrics, calls = score(model, corpus, judge=judge, split=flags.split, num=flags.num, seed=flags.seed, bar=bar)
     asked = {"judge": flags.judge, "split": flags.split, "num": flags.num, "seed": flags.seed}
-    result = report(model, metrics, load=os.getloadavg()[0], **asked)
+    result = report(model, metrics, calls, load=os.getloadavg()[0], **asked)
     Console(stderr=True).print(table(result))
     text = json.dumps(result, indent=2, ensure_ascii=False)
     if flags.out:

@@ -107,10 +107,19 @@ class Autoregressive:
         written = self._until_end(state.tokens[::width])
         return Sample(written, path, jnp.sum(written != self.language.pad, axis=-1))
 
+    def features(self, params: Params, batch: Batch) -> Float[Array, "b w"]:
+        """The last hidden states, in the mean over the text."""
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+        hidden = self.net.bind(params).hidden(self._before(tokens))
+        return jnp.sum(jnp.where(valid[..., None], hidden, 0.0), axis=1) / jnp.sum(valid, axis=-1, keepdims=True)
+
     def _logits(self, params: Params, tokens: Int[Array, "b l"], key: Any) -> Float[Array, "b l v"]:
         """Logits of each position given those before it; the first is given EOS."""
-        before = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=self.language.eos)
-        return self.net.bind(params)(before, key=key)
+        return self.net.bind(params)(self._before(tokens), key=key)
+
+    def _before(self, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
+        """The token before each; EOS before the first."""
+        return jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=self.language.eos)
 
     def _until_end(self, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
         """PAD after the first EOS."""

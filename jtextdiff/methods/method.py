@@ -111,6 +111,11 @@ class Method(Protocol):
     def language(self) -> Language: ...
 
     @property
+    def sampler(self) -> Any:
+        """How samples are drawn: a dataclass with a `name`."""
+        ...
+
+    @property
     def bound(self) -> str:
         """What `nll` is: "exact", or the name of the bound."""
         ...
@@ -151,6 +156,13 @@ class Measured(Protocol):
     def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
         """The length that `sample` takes for each row: the one asked for, or one drawn."""
         ...
+
+
+@runtime_checkable
+class Featured(Protocol):
+    """A method that can say what it makes of a text, as a vector."""
+
+    def features(self, params: Params, batch: Batch) -> Float[Array, "b w"]: ...
 
 
 @runtime_checkable

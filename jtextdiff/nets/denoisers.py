@@ -119,12 +119,23 @@ class TokenDenoiser(nnx.Module):
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l v"]:
+        return self.answer(self.hidden(tokens, t, valid=valid, key=key))
+
+    def hidden(
+        self,
+        tokens: Int[Array, "b l"],
+        t: Int[Array, "b"] | None = None,
+        *,
+        valid: Bool[Array, "b l"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b l w"]:
+        """What the answer is read off."""
         x = self.embed(tokens)
         if self.time is not None and t is not None:
             x = x + self.time(t)[:, None, :]
         if self.length is not None and valid is not None:
             x = x + self.length(jnp.sum(valid, axis=-1))[:, None, :]
-        return self.answer(self.trunk(x, valid=valid, key=key))
+        return self.trunk(x, valid=valid, key=key)
 
     def empty(self, num: int, length: int) -> list[Kept]:
         """What `step` keeps, before the first token of `num` texts."""

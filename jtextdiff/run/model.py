@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.method import Given, Measured, Method, nothing_given
+from jtextdiff.methods.method import Featured, Given, Measured, Method, Sample, nothing_given
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
@@ -71,19 +71,32 @@ class Model:
         **sampler: Any,
     ) -> Int[np.ndarray, "n l"]:
         """The samples as ids, PAD after the end."""
+        return self.draw(num, seed=seed, template=template, progress=progress, **sampler).tokens
+
+    def draw(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        template: str | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+        **sampler: Any,
+    ) -> Sample:
+        """The samples as ids, and the network calls that each has needed."""
         method, key = self._with_sampler(sampler), jax.random.key(seed)
         given, keys = self._given(template, num), keys_for(key, jnp.arange(num))
         length = method.language.length
-        tokens = np.full((num, length), self.tokenizer.pad, np.int32)
+        tokens, calls = np.full((num, length), self.tokenizer.pad, np.int32), np.zeros(num, int)
         lengths = np.full(num, length)
         if isinstance(method, Measured) and num > ROWS[-1]:
             lengths = np.asarray(_measure(method)(self.params, keys, given))
             given = given._replace(length=jnp.asarray(lengths))
         for rows, real, width in _turns(lengths, length):
             cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows])
-            tokens[rows[:real], :width] = _sampler(method, False)(self.params, keys[rows], cut).tokens[:real]
+            drawn = _sampler(method, False)(self.params, keys[rows], cut)
+            tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
             progress(real)
-        return tokens
+        return Sample(tokens, None, calls)
 
     def film(self, num: int = 3, *, seed: int = 0, template: str | None = None, **sampler: Any) -> Film:
         """The same samples as `sample` draws, with every state on the way."""
@@ -115,6 +128,22 @@ class Model:
             cut = Batch(batch.tokens[rows, :width], batch.valid[rows, :width], batch.given[rows, :width], {})
             nats[rows[:real]] = _nll(self.method)(self.params, key, cut)[:real]
         return nats.tolist()
+
+    def features(self, texts: Sequence[str]) -> Float[np.ndarray, "n w"]:
+        """What the network has made of each text: its last hidden states, in the mean over the text.
+
+        Raises TypeError for a method that has none to show.
+        """
+        if not isinstance(self.method, Featured):
+            raise TypeError(f"{type(self.method).__name__} has no features to show.")
+        batch, width = self._batch(self.tokenizer.encode(list(texts))), self.method.language.length
+        found = [
+            np.asarray(_features(self.method)(self.params, jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch)))[
+                :real
+            ]
+            for rows, real, _ in _turns(np.full(len(texts), width), width)
+        ]
+        return np.concatenate(found)
 
     def num_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, EOS included."""
@@ -195,11 +224,10 @@ def remember_programs() -> None:
 
 
 def _overridden(config: Config, overrides: Sequence[str]) -> Config:
-    """The config with overrides; a method without a sampler says so."""
-    asked = [text for text in overrides if text.startswith("method.sampler.")]
-    if asked and "sampler" not in config.method:
+    """The config with overrides; a sampler without steps says so."""
+    if any(text.startswith("method.sampler.steps=") for text in overrides) and "steps" not in config.method.sampler:
         name = config.method["class"].partition(":")[2]
-        raise UserError(f"{name} has no sampler to set ({asked[0]}): it writes one token a step.")
+        raise UserError(f"{name} has no number of steps to set: it writes one token a step.")
     return override(config, overrides)
 
 
@@ -235,6 +263,12 @@ def _measure(method: Method) -> Callable[..., Array]:
 @functools.lru_cache(maxsize=8)
 def _sampler(method: Method, keep_path: bool) -> Callable[..., Any]:
     return jax.jit(functools.partial(method.sample, keep_path=keep_path))
+
+
+@functools.lru_cache(maxsize=8)
+def _features(method: Method) -> Callable[..., Array]:
+    assert isinstance(method, Featured)
+    return jax.jit(method.features)
 
 
 @functools.lru_cache(maxsize=8)

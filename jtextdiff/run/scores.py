@@ -15,7 +15,8 @@ from rich.table import Table
 from jtextdiff.run.config import to_json
 from jtextdiff.run.model import Model
 from jtextdiff.text.corpora import Corpus
-from jtextdiff.text.metrics import copies, distinct_ngrams, unigram_entropy
+from jtextdiff.text.divergence import frontier_area
+from jtextdiff.text.metrics import copies, distinct_ngrams, self_bleu, unigram_entropy
 from jtextdiff.text.restaurants import grammar
 
 Score = dict[str, Any]
@@ -27,33 +28,42 @@ ENTROPY_LOSS, DISTINCT_SHARE = 0.35, 0.8
 
 def score(
     model: Model, corpus: Corpus, *, judge: Model | None, split: str, num: int, seed: int, bar: Progress
-) -> dict[str, Score]:
-    """All scores of a model, on `num` samples and `num` sentences of each kind of real text."""
+) -> tuple[dict[str, Score], float]:
+    """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample."""
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: _evenly(model, corpus, name, num) for name in (split, "train")}
     metrics = _likelihoods(model, real, split, seed, bar)
     verdicts = {} if judge is None else {name: _judged(judge, texts) for name, texts in real.items()}
     task = bar.add_task("sampling", total=num)
-    samples = model.sample(num, seed=seed, progress=lambda done: bar.advance(task, done))
+    drawn = model.draw(num, seed=seed, progress=lambda done: bar.advance(task, done))
+    samples = [model.tokenizer.decode(row) for row in drawn.tokens]
     if judge is not None:
         bar.add_task("judging", total=None)
         sizes = {"samples": num} | {name: len(texts) for name, texts in real.items()}
         metrics |= _generative(judge, {"samples": _judged(judge, samples), **verdicts}, split, sizes)
+        metrics |= _apart(judge, {"samples": samples, **real}, _evenly(model, corpus, split, 2 * num)[1::2], split)
     rows = {name: _tokens(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
     metrics |= _variety(rows, split)
     metrics |= _copied(rows, split, corpus)
     if corpus.is_grammar:
         members = [float(text.split() in grammar()) for text in samples]
         metrics["members"] = _mean(members, "share", "exact membership of the grammar") | _beside(1.0, 1.0)
-    return metrics
+    return metrics, float(np.mean(drawn.calls))
 
 
 def report(
-    model: Model, metrics: dict[str, Score], *, judge: str | None, split: str, num: int, seed: int, load: float
+    model: Model,
+    metrics: dict[str, Score],
+    calls: float,
+    *,
+    judge: str | None,
+    split: str,
+    num: int,
+    seed: int,
+    load: float,
 ) -> Score:
     """The scores with all that is needed to find them again."""
-    sampler = getattr(model.method, "sampler", None)
-    steps = model.method.language.length if sampler is None else sampler.steps
+    sampler = model.method.sampler
     return {
         "method": type(model.method).__name__,
         "step": model.step,
@@ -62,9 +72,9 @@ def report(
         "split": split,
         "seed": seed,
         "num_samples": num,
-        "sampler": "autoregress" if sampler is None else sampler.name,
-        "steps": steps,
-        "nfe": steps,
+        "sampler": sampler.name,
+        "steps": getattr(sampler, "steps", model.method.language.length),
+        "nfe": calls,
         "dtype": "float32",
         "config_hash": hashlib.sha256(to_json(model.config).encode()).hexdigest()[:16],
         "load": load,
@@ -74,7 +84,9 @@ def report(
 
 def table(result: Score) -> Table:
     """The scores for a reader."""
-    head = f"{result['method']} at step {result['step']}: {result['num_samples']} samples, {result['steps']} steps"
+    head = (
+        f"{result['method']} at step {result['step']}: {result['num_samples']} samples, {result['nfe']:.4g} calls each"
+    )
     table = Table(title=f"{head} ({result['sampler']}), seed {result['seed']}, split {result['split']}")
     for name in ("score", "value", "± se", f"real {result['split']}", "real train", "unit", "how"):
         table.add_column(name, overflow="fold")
@@ -127,12 +139,25 @@ def _generative(
     }
 
 
+def _apart(judge: Model, texts: dict[str, list[str]], others: list[str], split: str) -> dict[str, Score]:
+    """How near each set of texts lies to real ones that none of them holds, by the judge's features."""
+    features, reference = {name: judge.features(rows) for name, rows in texts.items()}, judge.features(others)
+    n = min(len(rows) for rows in [others, *texts.values()])
+    if n < 20:
+        return {}
+    area = {name: frontier_area(rows[:n], reference[:n]) for name, rows in features.items()}
+    kind = f"frontier area (MAUVE) against {n} other texts of {split}, on the judge's features"
+    return {"divergence_area": _score(area["samples"], "0 to 1", None, n, kind) | _beside(area[split], area["train"])}
+
+
 def _variety(rows: dict[str, list[tuple[int, ...]]], split: str) -> dict[str, Score]:
     """Entropy and distinct bigrams at equal numbers of texts, and whether the samples pass the guard."""
     n = min(len(texts) for texts in rows.values())
     equal = {name: [texts[i * len(texts) // n] for i in range(n)] for name, texts in rows.items()}
     entropy = {name: unigram_entropy(texts) for name, texts in equal.items()}
     distinct = {name: distinct_ngrams(texts, 2) for name, texts in equal.items()}
+    trigrams = {name: distinct_ngrams(texts, 3) for name, texts in equal.items()}
+    bleu = {name: self_bleu(texts) for name, texts in equal.items()}
     length = {name: float(np.mean([len(text) for text in texts])) for name, texts in rows.items()}
     passes = (
         entropy["samples"] >= entropy["train"] - ENTROPY_LOSS
@@ -145,6 +170,10 @@ def _variety(rows: dict[str, list[tuple[int, ...]]], split: str) -> dict[str, Sc
         | _beside(entropy[split], entropy["train"]),
         "distinct_bigrams": _score(distinct["samples"], "share", None, n, tokens)
         | _beside(distinct[split], distinct["train"]),
+        "distinct_trigrams": _score(trigrams["samples"], "share", None, n, tokens)
+        | _beside(trigrams[split], trigrams["train"]),
+        "self_bleu": _score(bleu["samples"], "0 to 1", None, n, "of each text against the others, 4-grams")
+        | _beside(bleu[split], bleu["train"]),
         "diversity_guard": _score(float(passes), "1 = passes", None, n, kind) | _beside(None, None),
         "mean_length": _score(length["samples"], "tokens", None, len(rows["samples"]), "mean, end counted")
         | _beside(length[split], length["train"]),

@@ -28,6 +28,51 @@ def distinct_ngrams(texts: Iterable[Sentence], n: int) -> float:
     return len(counts) / counts.total()
 
 
+def self_bleu(texts: Sequence[Sentence], n: int = 4) -> float:
+    """The mean BLEU of each text with all others as its references, in [0, 1]: high where texts repeat each other.
+
+    Zhu et al. (2018); n-grams of 1 … n, of an n that no text shares .1 is counted. It rises with the number of texts:
+    compare equal numbers. Raises ValueError for fewer than two texts.
+    """
+    if len(texts) < 2:
+        raise ValueError(f"self-BLEU compares texts with each other; expected at least two, got {len(texts)}")
+    words = [_words(text) for text in texts]
+    grams = [[Counter(zip(*(text[i:] for i in range(k)), strict=False)) for text in words] for k in range(1, n + 1)]
+    rivals = [_two_largest(counts) for counts in grams]
+    lengths = [len(text) for text in words]
+    scores = []
+    for i, text in enumerate(words):
+        logs = []
+        for counts, best in zip(grams, rivals, strict=True):
+            shared = sum(min(count, _most(best[gram], count)) for gram, count in counts[i].items())
+            logs.append(math.log(max(shared, 0.1) / max(counts[i].total(), 1)))
+        scores.append(_brevity(len(text), lengths) * math.exp(sum(logs) / n))
+    return sum(scores) / len(scores)
+
+
+def _two_largest(counts: Sequence[Counter[tuple[Hashable, ...]]]) -> dict[tuple[Hashable, ...], tuple[int, int]]:
+    """The two largest numbers of times that an n-gram stands in one text."""
+    best: dict[tuple[Hashable, ...], tuple[int, int]] = {}
+    for count in counts:
+        for gram, times in count.items():
+            first, second = best.get(gram, (0, 0))
+            best[gram] = (times, first) if times > first else (first, max(second, times))
+    return best
+
+
+def _most(best: tuple[int, int], own: int) -> int:
+    """How often the others have an n-gram at most, of which one text has `own`."""
+    return best[1] if own == best[0] else best[0]
+
+
+def _brevity(length: int, lengths: Sequence[int]) -> float:
+    """BLEU's penalty for a text shorter than that of the others which is nearest in length; its own is in `lengths`."""
+    others = list(lengths)
+    others.remove(length)
+    nearest = min(others, key=lambda other: (abs(other - length), other))
+    return 1.0 if length >= nearest else math.exp(1 - nearest / max(length, 1))
+
+
 def copies(texts: Iterable[Sentence], train_texts: Iterable[Sentence]) -> float:
     """The share of texts that stand, word for word, among the training texts. Raises ValueError for none."""
     known = {tuple(_words(text)) for text in train_texts}

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jtextdiff.text.metrics import copies, distinct_ngrams, unigram_entropy
+from jtextdiff.text.metrics import copies, distinct_ngrams, self_bleu, unigram_entropy
 
 
 def test_entropy_of_equal_words_is_log_of_their_number():
@@ -31,6 +31,21 @@ def test_copies_is_the_share_found_in_train():
     assert copies(["a b", "b  a", "a"], ["b a", "c"]) == pytest.approx(1 / 3)
 
 
+def test_self_bleu_is_one_of_copies_and_small_of_strangers():
+    assert self_bleu(["a b c d e"] * 3) == pytest.approx(1.0)
+    assert self_bleu(["a b c d e", "f g h i j", "k l m n o"]) < 0.05
+    # "a b c d" against "a b c e": 3 of 4 words, 2 of 3 pairs, 1 of 2 triples, .1 of 1 quadruple, both texts alike
+    by_hand = (3 / 4 * 2 / 3 * 1 / 2 * 0.1) ** 0.25
+    assert self_bleu(["a b c d", "a b c e"]) == pytest.approx(by_hand)
+    # a word that stands twice counts as often as another text has it
+    assert self_bleu(["a a", "a b"], n=1) == pytest.approx((1 / 2 + 1 / 2) / 2)
+
+
+def test_self_bleu_frowns_on_texts_shorter_than_all_others():
+    short = math.exp(1 - 4 / 2) * 1.0
+    assert self_bleu(["a b", "a b c d"], n=1) == pytest.approx((short + 2 / 4) / 2)
+
+
 @pytest.mark.parametrize(
     ("count", "message"),
     [
@@ -38,6 +53,7 @@ def test_copies_is_the_share_found_in_train():
         (lambda: distinct_ngrams(["a"], 2), "no 2-gram"),
         (lambda: distinct_ngrams(["a"], 0), "at least 1"),
         (lambda: copies([], ["a"]), "no texts"),
+        (lambda: self_bleu(["a"]), "at least two"),
     ],
 )
 def test_nothing_to_count_is_refused(count, message):
