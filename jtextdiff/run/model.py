@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.method import Featured, Given, Measured, Method, Sample, nothing_given
+from jtextdiff.methods.method import Featured, Given, Measured, Method, nothing_given
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
@@ -28,6 +28,13 @@ ROWS = (1, 8, 64)
 
 WIDTH = 16
 """Where there are many, texts are padded to a multiple of this and not to the longest length."""
+
+
+class Drawn(NamedTuple):
+    """Samples as ids, PAD after the end, and the network calls that each has needed."""
+
+    tokens: Int[np.ndarray, "n l"]
+    calls: Int[np.ndarray, "n"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +88,7 @@ class Model:
         template: str | None = None,
         progress: Callable[[int], None] = lambda done: None,
         **sampler: Any,
-    ) -> Sample:
+    ) -> Drawn:
         """The samples as ids, and the network calls that each has needed."""
         method, key = self._with_sampler(sampler), jax.random.key(seed)
         given, keys = self._given(template, num), keys_for(key, jnp.arange(num))
@@ -96,7 +103,7 @@ class Model:
             drawn = _sampler(method, False)(self.params, keys[rows], cut)
             tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
             progress(real)
-        return Sample(tokens, None, calls)
+        return Drawn(tokens, calls)
 
     def film(self, num: int = 3, *, seed: int = 0, template: str | None = None, **sampler: Any) -> Film:
         """The same samples as `sample` draws, with every state on the way."""

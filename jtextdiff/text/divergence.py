@@ -1,5 +1,7 @@
 """How far two sets of texts lie apart, by what a judge makes of them: the area under their divergence frontier."""
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
@@ -22,7 +24,10 @@ def frontier_area(texts: NDArray[np.floating], others: NDArray[np.floating], *, 
         raise ValueError(f"a divergence needs at least 20 texts of each kind, got {len(texts)} and {len(others)}")
     points = _principal(np.concatenate([texts, others]).astype(np.float64))
     num = max(2, min(len(texts), len(others)) // 10)
-    _, labels = kmeans2(points, num, minit="++", seed=seed, iter=50)
+    first = points[np.random.default_rng(seed).choice(len(points), num, replace=False)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an empty cluster does no harm
+        _, labels = kmeans2(points, first, minit="matrix", iter=50)
     p, q = (np.bincount(part, minlength=num) / len(part) for part in (labels[: len(texts)], labels[len(texts) :]))
     mix = np.linspace(1e-6, 1 - 1e-6, 101)[:, None]
     r = mix * p + (1 - mix) * q

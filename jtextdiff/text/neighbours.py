@@ -55,14 +55,15 @@ def _factor(matrix: sparse.csr_array, dim: int) -> np.ndarray:
     positive, so that every machine finds the same vectors.
     """
     rows, columns = np.flatnonzero(np.diff(matrix.indptr)), np.unique(matrix.indices)
-    vectors = np.zeros((matrix.shape[0], dim))
+    vectors = np.zeros((len(matrix.indptr) - 1, dim))
     if not len(rows):
         return vectors
     entries = matrix[rows][:, columns]
     if min(entries.shape) <= max(_DENSE, 2 * dim):
-        left, weight, _ = np.linalg.svd(entries.toarray(), full_matrices=False)
+        parts = np.linalg.svd(entries.toarray(), full_matrices=False)
     else:
-        left, weight, _ = svds(entries, k=dim, v0=np.ones(min(entries.shape)))
+        parts = svds(entries, k=dim, v0=np.ones(min(entries.shape)))
+    left, weight = np.asarray(parts[0]), np.asarray(parts[1])
     largest = np.argsort(-weight)[:dim]
     largest = largest[weight[largest] > 1e-9 * weight.max()]
     left, weight = left[:, largest], weight[largest]
