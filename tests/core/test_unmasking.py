@@ -13,7 +13,7 @@ from jtextdiff.core.unmasking import Masking, Unmasking
 STEPS, WORDS = 8192, 2000
 
 
-def test_one_race_for_mask_and_words_would_lose_a_fourth_of_them() -> None:
+def test_one_race_for_mask_and_words_would_lose_a_third_of_them() -> None:
     """The largest Gumbel in float32 has 23 bits: counted out, it reveals too little, and more so the rarer the words.
 
     Zipf's law of 2,000 words, the first of 8,192 steps: MASK weighs 1 − r, word v weighs r p_v.
@@ -33,7 +33,7 @@ def test_one_race_for_mask_and_words_would_lose_a_fourth_of_them() -> None:
         """P(a word is drawn) = Σ P(its Gumbel) P(MASK's is smaller by enough): two words seldom meet."""
         return float(np.sum(bits * np.exp(-np.exp(-(gumbel + log_p - np.log1p(-r))))))
 
-    assert sum(revealed(np.log(r * each)) for each in p) / r < 0.8
+    assert sum(revealed(np.log(r * each)) for each in p) / r < 0.7
     assert revealed(np.log(r)) / r > 0.99  # of one word that is not rare, nothing is lost
 
 
