@@ -121,7 +121,7 @@ def test_a_run_starts_from_the_company_of_words_and_keeps_it(place: Path, monkey
 
 def test_many_samples_are_those_of_few_and_many_likelihoods_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are many, texts of like lengths are padded to a common width: it changes no word and no bound."""
-    monkeypatch.setattr("jtextdiff.run.model.WIDTH", 2)
+    monkeypatch.setattr("jtextdiff.run.turns.WIDTH", 2)
     (place / "lengths.txt").write_text(
         "\n".join(["The Mill .", "The Swan is cheap .", "The Oak is a small pub ."] * 70)
     )

@@ -27,6 +27,11 @@ class State(NamedTuple):
     x_0_hat: Array  # the last estimate, made one step earlier; zeros at the start
     t_hat: Array  # the time, [], at which it was made; the first tick's before there is one
 
+    @classmethod
+    def start(cls, x_1: Array) -> "State":
+        """Before the first step from t = 1."""
+        return cls(x_1, jnp.zeros_like(x_1), jnp.ones(()))
+
 
 Denoise = Callable[[Array, Time, Array], Array]
 """(x_t, t, previous x̂_0) ↦ x̂_0. Only self-conditioned networks read the previous estimate."""

@@ -49,8 +49,7 @@ class DiffusionLM:
     trunk: Transformer = Transformer()
     embed_dim: int = 64
     embed_norm: float | None = 3.0  # every word vector has this norm; None leaves them free
-    # Read off the words' company in the text before training, and kept; or "learned", as all were in older runs.
-    vectors: str = field(default="neighbours", metadata={"absent": "learned"})
+    vectors: str = field(default="neighbours", metadata={"absent": "learned"})  # their company in the text; or learned
     answers: str = "logits"  # "logits" over words, whose expected vector is x̂_0; or a "vector", read by `reading`
     reading: str = "x_0"  # what a vector answer predicts: x_0, noise, score or v
     doors: str = "plain"  # between vectors and trunk: one dense layer; "deep": two and a tanh, as released
@@ -66,7 +65,7 @@ class DiffusionLM:
     cross_entropy: float = 1.0
     likelihood: str = "bound"  # what `nll` is: an upper bound; or "released", the quantity that the release reports
     bound_points: int = 32  # times at which either is estimated, a text
-    bound_from: float = 0.4  # the bound's first time: where its words are read off x_t
+    bound_from: float = 0.4  # where the bound reads words off x_t; any time is valid, near 0 slight doubts cost much
     sampler: Sampler = Sampler()
 
     def __post_init__(self) -> None:
@@ -143,9 +142,8 @@ class DiffusionLM:
             "prior": lambda: jnp.mean(self.process.marginal(x_0, 1.0).mean ** 2, axis=-1),
             "cross_entropy": lambda: objectives.cross_entropy(answer, tokens),
         }
-        weights = {name: getattr(self, name) for name in values if getattr(self, name)}
-        terms = {name: objectives.mean_over(values[name](), valid) for name in weights}
-        return sum((weights[name] * term for name, term in terms.items()), jnp.zeros(len(t))), terms
+        terms = {name: objectives.mean_over(values[name](), valid) for name in values if getattr(self, name)}
+        return sum((getattr(self, name) * term for name, term in terms.items()), jnp.zeros(len(t))), terms
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
         """Whether the training step of this key shows the network its first estimate."""
@@ -157,24 +155,21 @@ class DiffusionLM:
 
     def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
         """Those asked for; else drawn from the law fitted to the training text. The full one, if PAD is modelled."""
-        if not self.known_length:
-            return jnp.full(len(given.length), given.tokens.shape[1])
-        return objectives.draw_length(jnp.asarray(self.language.length_counts), fold(keys, 2), given.length)
+        drawn = objectives.draw_length(jnp.asarray(self.language.length_counts), fold(keys, 2), given.length)
+        return drawn if self.known_length else jnp.full_like(drawn, given.tokens.shape[1])
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Walks from noise to words; fixed words are held at their vectors."""
         net = self.net.bind(params)
-        start, walk = (fold(keys, purpose) for purpose in range(2))
-        length = self.lengths(params, keys, given)
+        start, walk, length = fold(keys, 0), fold(keys, 1), self.lengths(params, keys, given)
         valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
-        x_1 = self.process.prior((*given.tokens.shape, self.embed_dim)).sample(start)
         ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1))) if self.known_length else None
         possible = possible_words(self.language, given, ends, with_pad=not self.known_length)
         step = self.sampler.step(self.process, self._denoise(net, valid, given, possible))
         written = lambda x: jnp.where(valid, transforms.nearest(net.table(), x, possible), self.language.pad)
         keep = (lambda state: written(state.x_t)) if keep_path else (lambda state: None)
-        state = State(x_1, jnp.zeros_like(x_1), jnp.ones(()))
-        state, path = unroll(step, state, walk, ticks(self.sampler.steps), keep=keep)
+        x_1 = self.process.prior((*given.tokens.shape, self.embed_dim)).sample(start)
+        state, path = unroll(step, State.start(x_1), walk, ticks(self.sampler.steps), keep=keep)
         return Sample(written(state.x_t), path, jnp.full(len(length), self.sampler.steps))
 
     def _denoise(self, net: Any, valid: Bool[Array, "b l"], given: Given, possible: Bool[Array, "b l v"]) -> Denoise:
@@ -200,16 +195,14 @@ class DiffusionLM:
         """An upper bound on −log p(text), nats a sequence; or, by `likelihood`, the quantity that the release reports.
 
         The bound is `bounds.continuous_bound` of the vectors, E[−log p(w | x_t)] at its first time, and −log p(length).
-        It bounds at any first time; nearer 0, a doubt of one in a hundred about a word costs what a sentence does.
         No clamp; self-conditioning by two passes, which keeps each term a function of x_t alone.
         """
         net, (tokens, valid) = self.net.bind(params), self._words(batch)
         word, begin = net.embed(tokens), self._first if self.likelihood == "released" else self.bound_from
-        first = jnp.full((len(tokens), 1), begin)
-        walk, last = jax.random.split(key)
+        first, (walk, last) = jnp.full((len(tokens), 1), begin), jax.random.split(key)
         answer = lambda x_t, t: self._answer(net, x_t, t, self._estimate(net, x_t, t, valid), valid, None)
         denoise = lambda x_t, t: self._x_0_hat(net, answer(x_t, t), x_t, t)
-        estimate = (self.process, word, denoise, walk, begin, self.bound_points)
+        estimate = self.process, word, denoise, walk, begin, self.bound_points
         if self.likelihood == "released":
             gap, x_0 = bounds.released_bound(*estimate)
             logits = net.rounding_logits(x_0)
@@ -253,6 +246,5 @@ class DiffusionLM:
 
     def _estimate(self, net: Any, x_t: Array, t: Array, valid: Array) -> Array | None:
         """A first x̂_0 for the network to see; None if it is not self-conditioned."""
-        if not self.self_conditioning:
-            return None
-        return self._x_0_hat(net, self._answer(net, x_t, t, None, valid, None), x_t, t)
+        first = lambda: self._x_0_hat(net, self._answer(net, x_t, t, None, valid, None), x_t, t)
+        return first() if self.self_conditioning else None

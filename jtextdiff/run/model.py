@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jtextdiff.core.randomness import keys_for
 from jtextdiff.methods.method import Featured, Given, Measured, Method, nothing_given
@@ -18,16 +18,11 @@ from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, override
 from jtextdiff.run.film import Film
+from jtextdiff.run.turns import ROWS, turns
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.batches import Batch
 from jtextdiff.text.cache import cache_root
 from jtextdiff.text.tokenizers import MASK, Tokenizer
-
-ROWS = (1, 8, 64)
-"""Batches are padded to one of these, so that few programs are compiled; more samples run in turns."""
-
-WIDTH = 16
-"""Where there are many, texts are padded to a multiple of this and not to the longest length."""
 
 
 class Drawn(NamedTuple):
@@ -92,15 +87,14 @@ class Model:
         """The samples as ids, and the network calls that each has needed."""
         method, key = self._with_sampler(sampler), jax.random.key(seed)
         given, keys = self._given(template, num), keys_for(key, jnp.arange(num))
-        length = method.language.length
-        tokens, calls = np.full((num, length), self.tokenizer.pad, np.int32), np.zeros(num, int)
-        lengths = np.full(num, length)
+        lengths = np.full(num, method.language.length)
+        tokens, calls = np.full(given.tokens.shape, self.tokenizer.pad, np.int32), np.zeros(num, int)
         if isinstance(method, Measured) and num > ROWS[-1]:
-            lengths = np.asarray(_measure(method)(self.params, keys, given))
+            lengths = np.asarray(_compiled(method, "lengths")(self.params, keys, given))
             given = given._replace(length=jnp.asarray(lengths))
-        for rows, real, width in _turns(lengths, length):
+        for rows, real, width in turns(lengths, method.language.length):
             cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows])
-            drawn = _sampler(method, False)(self.params, keys[rows], cut)
+            drawn = _compiled(method, "sample")(self.params, keys[rows], cut)
             tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
             progress(real)
         return Drawn(tokens, calls)
@@ -110,7 +104,7 @@ class Model:
         method = self._with_sampler(sampler)
         size = next(rows for rows in ROWS if rows >= num) if num <= ROWS[-1] else num
         keys = keys_for(jax.random.key(seed), jnp.arange(size))
-        result = _sampler(method, True)(self.params, keys, self._given(template, size))
+        result = _compiled(method, "sample", keep_path=True)(self.params, keys, self._given(template, size))
         path = np.asarray(result.path)[:, :num]
         length = np.maximum((np.asarray(result.tokens)[:num] != self.tokenizer.pad).sum(-1), 1)
         spell = functools.cache(self._spell)
@@ -130,10 +124,10 @@ class Model:
         batch = self._batch(ids)
         lengths = batch.valid.sum(axis=1) if len(texts) > ROWS[-1] else np.full(len(texts), self.method.language.length)
         nats = np.zeros(len(texts))
-        for turn, (rows, real, width) in enumerate(_turns(lengths, self.method.language.length)):
+        for turn, (rows, real, width) in enumerate(turns(lengths, self.method.language.length)):
             key = jax.random.fold_in(jax.random.key(seed), turn)
             cut = Batch(batch.tokens[rows, :width], batch.valid[rows, :width], batch.given[rows, :width], {})
-            nats[rows[:real]] = _nll(self.method)(self.params, key, cut)[:real]
+            nats[rows[:real]] = _compiled(self.method, "nll")(self.params, key, cut)[:real]
         return nats.tolist()
 
     def features(self, texts: Sequence[str]) -> Float[np.ndarray, "n w"]:
@@ -145,10 +139,10 @@ class Model:
             raise TypeError(f"{type(self.method).__name__} has no features to show.")
         batch, width = self._batch(self.tokenizer.encode(list(texts))), self.method.language.length
         found = [
-            np.asarray(_features(self.method)(self.params, jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch)))[
-                :real
-            ]
-            for rows, real, _ in _turns(np.full(len(texts), width), width)
+            np.asarray(
+                _compiled(self.method, "features")(self.params, jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch))
+            )[:real]
+            for rows, real, _ in turns(np.full(len(texts), width), width)
         ]
         return np.concatenate(found)
 
@@ -232,7 +226,7 @@ def remember_programs() -> None:
 
 def _overridden(config: Config, overrides: Sequence[str]) -> Config:
     """The config with overrides; a sampler without steps says so."""
-    if any(text.startswith("method.sampler.steps=") for text in overrides) and "steps" not in config.method.sampler:
+    if "steps" not in config.method.sampler and any(text.startswith("method.sampler.steps=") for text in overrides):
         name = config.method["class"].partition(":")[2]
         raise UserError(f"{name} has no number of steps to set: it writes one token a step.")
     return override(config, overrides)
@@ -250,34 +244,7 @@ def _rows(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], method: Metho
     return Given(jnp.asarray(tokens), jnp.asarray(held), jnp.full(num, size, jnp.int32))
 
 
-def _turns(lengths: Int[np.ndarray, "n"], longest: int) -> Iterator[tuple[Int[np.ndarray, "m"], int, int]]:
-    """(rows, how many of them are real, width) of each turn: rows of like lengths, repeated up to one of ROWS."""
-    widths = np.minimum(-(-lengths // WIDTH) * WIDTH, longest)
-    for width in np.unique(widths):
-        (like,) = np.nonzero(widths == width)
-        for start in range(0, len(like), ROWS[-1]):
-            rows = like[start : start + ROWS[-1]]
-            size = next(size for size in ROWS if size >= len(rows))
-            yield np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))]), len(rows), int(width)
-
-
-@functools.lru_cache(maxsize=8)
-def _measure(method: Method) -> Callable[..., Array]:
-    assert isinstance(method, Measured)
-    return jax.jit(method.lengths)
-
-
-@functools.lru_cache(maxsize=8)
-def _sampler(method: Method, keep_path: bool) -> Callable[..., Any]:
-    return jax.jit(functools.partial(method.sample, keep_path=keep_path))
-
-
-@functools.lru_cache(maxsize=8)
-def _features(method: Method) -> Callable[..., Array]:
-    assert isinstance(method, Featured)
-    return jax.jit(method.features)
-
-
-@functools.lru_cache(maxsize=8)
-def _nll(method: Method) -> Callable[..., Array]:
-    return jax.jit(method.nll)
+@functools.lru_cache(maxsize=32)
+def _compiled(method: Method, name: str, **static: Any) -> Callable[..., Any]:
+    """One of the method's functions, compiled once for all batches of a shape."""
+    return jax.jit(functools.partial(getattr(method, name), **static))

@@ -99,7 +99,7 @@ def squares(params: dict, key: jax.Array, batch: Batch) -> tuple[jax.Array, dict
 
 def method(loss: Callable) -> SimpleNamespace:
     """A method of two parameters and a loss; it neither samples nor has a likelihood."""
-    rest = dict.fromkeys(("language", "bound", "prefix_only", "sample", "nll"), lambda *inputs: None)
+    rest = dict.fromkeys(("language", "sampler", "bound", "prefix_only", "sample", "nll"), lambda *inputs: None)
     return SimpleNamespace(init=lambda key: {"w": jnp.asarray([0.5, -1.0])}, loss=loss, **rest)
 
 
