@@ -68,7 +68,15 @@ class Categorical:
         return jnp.sum(jnp.where(mine > -jnp.inf, jnp.exp(mine) * (mine - theirs), 0.0), axis=-1)
 
 
-def narrowed(logits: Float[Array, "*b k"], temperature: float, top_p: float) -> Float[Array, "*b k"]:
+def check_narrowing(temperature: float, top_p: float = 1.0) -> None:
+    """Raises ValueError for settings of a sampler that `narrowed` cannot follow."""
+    if temperature <= 0:
+        raise ValueError(f"sampler.temperature must be above 0, got {temperature}.")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"sampler.top_p must be above 0 and at most 1, got {top_p}.")
+
+
+def narrowed(logits: Float[Array, "*b k"], temperature: float, top_p: float = 1.0) -> Float[Array, "*b k"]:
     """A law sharpened by a temperature and cut to its likeliest words (Holtzman et al. 2020), normalised."""
     log_p = jax.nn.log_softmax(logits / temperature)
     if top_p == 1:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jtextdiff.core.distributions import Normal
+from jtextdiff.core.distributions import Normal, check_narrowing
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.randomness import Keys
 from jtextdiff.core.readings import noise_from_x_0
@@ -27,8 +27,7 @@ class Sampler:
             raise ValueError(f"sampler.name must be ancestral, ddim or dpm_solver, got {self.name!r}.")
         if self.steps < 1:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
-        if self.temperature <= 0:
-            raise ValueError(f"sampler.temperature must be above 0, got {self.temperature}.")
+        check_narrowing(self.temperature)
 
     def step(self, process: Gaussian, denoise: Denoise) -> Step:
         if self.name == "ddim":

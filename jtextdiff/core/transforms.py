@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jtextdiff.core.distributions import narrowed
 from jtextdiff.core.sampling import Denoise
 from jtextdiff.core.schedules import Time
 
@@ -28,7 +29,7 @@ def temper(denoise: Denoise, temperature: float) -> Denoise:
     """Sharpens (temperature < 1) or flattens a denoiser that answers in logits; the answer is normalised."""
 
     def tempered(x_t: Array, t: Time, previous: Array) -> Float[Array, "b l k"]:
-        return jax.nn.log_softmax(denoise(x_t, t, previous) / temperature)
+        return narrowed(denoise(x_t, t, previous), temperature)
 
     return tempered
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.core.discrete import revealed
-from jtextdiff.core.distributions import Categorical
+from jtextdiff.core.distributions import Categorical, check_narrowing
 from jtextdiff.core.randomness import Keys, draw, fold
 from jtextdiff.core.sampling import Step, ticks
 from jtextdiff.core.schedules import Schedule, Time
@@ -49,10 +49,7 @@ class Unmasking:
                 raise ValueError(f"sampler.{field} must be one of {names}, got {getattr(self, field)!r}.")
         if self.steps < 1:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
-        if self.temperature <= 0:
-            raise ValueError(f"sampler.temperature must be above 0, got {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"sampler.top_p must be above 0 and at most 1, got {self.top_p}.")
+        check_narrowing(self.temperature, self.top_p)
         if self.entropy < 0:
             raise ValueError(f"sampler.entropy must be at least 0, got {self.entropy}.")
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jtextdiff.core import objectives
 from jtextdiff.core.beams import beam_search, start_beams
-from jtextdiff.core.distributions import Categorical, narrowed
+from jtextdiff.core.distributions import Categorical, check_narrowing, narrowed
 from jtextdiff.core.randomness import Keys
 from jtextdiff.core.sampling import Writing, autoregress, unroll
 from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words
@@ -32,10 +32,7 @@ class Writer:
         check_settings(self, positive=("beams",), choices={"name": ("sample", "greedy", "beam")})
         if (self.beams > 1) != (self.name == "beam"):
             raise ValueError(f"sampler.beams of 2 or more belong to name='beam', got {self.beams} and {self.name!r}.")
-        if self.temperature <= 0:
-            raise ValueError(f"sampler.temperature must be above 0, got {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"sampler.top_p must be above 0 and at most 1, got {self.top_p}.")
+        check_narrowing(self.temperature, self.top_p)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import bounds, objectives, unmasking
-from jtextdiff.core.distributions import Categorical, narrowed
+from jtextdiff.core.distributions import Categorical, check_narrowing, narrowed
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.sampling import unroll
 from jtextdiff.core.schedules import Time
@@ -26,6 +26,7 @@ from jtextdiff.methods.method import (
     check_settings,
     hidden_nll,
     possible_words,
+    span,
 )
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -46,10 +47,7 @@ class MaskPredict:
         if self.name != "mask_predict":
             raise ValueError(f"sampler.name must be mask_predict, got {self.name!r}.")
         check_settings(self, positive=("steps", "candidates"), choices={})
-        if self.temperature <= 0:
-            raise ValueError(f"sampler.temperature must be above 0, got {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"sampler.top_p must be above 0 and at most 1, got {self.top_p}.")
+        check_narrowing(self.temperature, self.top_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +111,7 @@ class CMLM:
         net, language = self.net.bind(params["words"]), self.language
         law = jnp.broadcast_to(self._length_law(params), (len(given.length), language.length + 1))
         length = jnp.where(given.length > 0, given.length, Categorical(logits=law).sample(measure))
-        valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
-        ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
+        valid, ends = span(given, length)
         possible = possible_words(language, given, ends, with_pad=False)
         free = valid & ~given.fixed
         tokens = jnp.where(valid, jnp.where(free, language.mask, given.tokens), language.pad)

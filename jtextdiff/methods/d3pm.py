@@ -10,12 +10,21 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import discrete, objectives, unmasking
 from jtextdiff.core.discrete import Discrete, LogProbs, delta
-from jtextdiff.core.distributions import Categorical
+from jtextdiff.core.distributions import Categorical, check_narrowing, narrowed
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.sampling import Step, ticks, unroll
 from jtextdiff.core.schedules import WORD_SCHEDULES, Time
 from jtextdiff.core.unmasking import Masking
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, bidirectional, check_settings, possible_words
+from jtextdiff.methods.method import (
+    Given,
+    Language,
+    Metrics,
+    Sample,
+    bidirectional,
+    check_settings,
+    possible_words,
+    span,
+)
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
@@ -36,8 +45,7 @@ class Ancestral:
             raise ValueError(f"sampler.name must be ancestral, got {self.name!r}.")
         if self.steps < 1:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
-        if self.temperature <= 0:
-            raise ValueError(f"sampler.temperature must be above 0, got {self.temperature}.")
+        check_narrowing(self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,14 +128,13 @@ class D3PM:
         """Walks from p(x_1) to words; fixed words are clear from the start under MASK, and end as they are given."""
         start, walk = (fold(keys, purpose) for purpose in range(2))
         net, language, length = self.net.bind(params), self.language, self.lengths(params, keys, given)
-        valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
-        ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
+        valid, ends = span(given, length)
         possible = possible_words(language, given, ends, with_pad=False)
 
         def predict(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
             index = jnp.full(len(x_t), jnp.rint(t * self.num_steps).astype(int))
             logits = jnp.where(possible, net(x_t, index, valid=valid), -jnp.inf)
-            return jax.nn.log_softmax(logits / self.sampler.temperature)
+            return narrowed(logits, self.sampler.temperature)
 
         t, s = (jnp.rint(grid * self.num_steps) / self.num_steps for grid in ticks(self.sampler.steps))
         spelled = lambda tokens: jnp.where(tokens == self._mask, language.mask, tokens)

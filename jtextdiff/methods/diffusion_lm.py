@@ -23,7 +23,7 @@ from jtextdiff.core.readings import TO_X_0
 from jtextdiff.core.samplers import Sampler
 from jtextdiff.core.sampling import Denoise, State, ticks, unroll
 from jtextdiff.core.schedules import SCHEDULES, Time
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words, span
 from jtextdiff.nets.denoisers import EmbeddingDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -162,9 +162,9 @@ class DiffusionLM:
         """Walks from noise to words; fixed words are held at their vectors."""
         net = self.net.bind(params)
         start, walk, length = fold(keys, 0), fold(keys, 1), self.lengths(params, keys, given)
-        valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
-        ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1))) if self.known_length else None
-        possible = possible_words(self.language, given, ends, with_pad=not self.known_length)
+        valid, ends = span(given, length)
+        with_pad = not self.known_length
+        possible = possible_words(self.language, given, None if with_pad else ends, with_pad=with_pad)
         step = self.sampler.step(self.process, self._denoise(net, valid, given, possible))
         written = lambda x: jnp.where(valid, transforms.nearest(net.table(), x, possible), self.language.pad)
         keep = (lambda state: written(state.x_t)) if keep_path else (lambda state: None)

@@ -28,6 +28,7 @@ from jtextdiff.methods.method import (
     check_settings,
     hidden_nll,
     possible_words,
+    span,
 )
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -99,8 +100,7 @@ class Masked:
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Writes masked words until none is left; fixed words are there from the start."""
         net, language, length = self.net.bind(params), self.language, self.lengths(params, keys, given)
-        valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
-        ends = valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
+        valid, ends = span(given, length)
         possible = possible_words(language, given, ends, with_pad=False)
         masked = valid & ~given.fixed
         tokens = jnp.where(valid, jnp.where(masked, language.mask, given.tokens), language.pad)

@@ -55,6 +55,12 @@ def nothing_given(num: int, length: int) -> Given:
     return Given(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(num, jnp.int32))
 
 
+def span(given: Given, length: Int[Array, "b"]) -> tuple[Bool[Array, "b l"], Bool[Array, "b l"]]:
+    """The positions of texts of these lengths, and where they end."""
+    valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
+    return valid, valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
+
+
 def possible_words(
     language: Language, given: Given, ends: Bool[Array, "b l"] | None, *, with_pad: bool
 ) -> Bool[Array, "b l v"]:

@@ -41,7 +41,9 @@ def score(
         bar.add_task("judging", total=None)
         sizes = {"samples": num} | {name: len(texts) for name, texts in real.items()}
         metrics |= _generative(judge, {"samples": _judged(judge, samples), **verdicts}, split, sizes)
-        metrics |= _apart(judge, {"samples": samples, **real}, _evenly(model, corpus, split, 2 * num)[1::2], split)
+        known = set(real[split])
+        others = [text for text in _evenly(model, corpus, split, 2 * num) if text not in known]
+        metrics |= _apart(judge, {"samples": samples, **real}, others, split)
     rows = {name: _tokens(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
     metrics |= _variety(rows, split)
     metrics |= _copied(rows, split, corpus)
@@ -141,11 +143,11 @@ def _generative(
 
 def _apart(judge: Model, texts: dict[str, list[str]], others: list[str], split: str) -> dict[str, Score]:
     """How near each set of texts lies to real ones that none of them holds, by the judge's features."""
-    features, reference = {name: judge.features(rows) for name, rows in texts.items()}, judge.features(others)
     n = min(len(rows) for rows in [others, *texts.values()])
     if n < 20:
         return {}
-    area = {name: frontier_area(rows[:n], reference[:n]) for name, rows in features.items()}
+    reference = judge.features(others[:n])
+    area = {name: frontier_area(judge.features(rows[:n]), reference) for name, rows in texts.items()}
     kind = f"frontier area (MAUVE) against {n} other texts of {split}, on the judge's features"
     return {"divergence_area": _score(area["samples"], "0 to 1", None, n, kind) | _beside(area[split], area["train"])}
 
