@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_seed, main, sampler_overrides, say
+from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_seed, check_out, main, sampler_overrides, say
 
 EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm
@@ -35,10 +35,7 @@ def command(arguments: Sequence[str]) -> None:
     flags = parser().parse_args(arguments)
     if flags.num < 2:
         raise UserError(f"--num must be at least 2, got {flags.num}.")
-    if flags.out and Path(flags.out).is_dir():
-        raise UserError(f"--out {flags.out} is a directory; expected a file to write.")
-    if flags.out and not Path(flags.out).parent.is_dir():
-        raise UserError(f"--out {flags.out}: there is no directory {Path(flags.out).parent}.")
+    check_out(flags.out)
     from rich.console import Console
     from rich.progress import Progress
 

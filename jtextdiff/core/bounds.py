@@ -121,6 +121,22 @@ def any_order_bound(
     return jax.lax.scan(add, jnp.zeros(length.shape), jnp.arange(points))[0]
 
 
+def one_order_bound(
+    losses: Callable[[Bool[Array, "b l"]], Array], key: Key[Array, ""], valid: Bool[Array, "b l"]
+) -> Float[Array, "b"]:
+    """Σ −log p(word | those before it) in one order a text, drawn at random, nats a text: a call a position.
+
+    Its mean is that of `any_order_bound`, by the chain itself and without weights.
+    """
+    lot = jnp.where(valid, jax.random.uniform(key, valid.shape), jnp.inf)
+    rank = jnp.argsort(jnp.argsort(lot, axis=-1), axis=-1)
+
+    def add(total: Array, index: Array) -> tuple[Array, None]:
+        return total + objectives.sum_over(losses(valid & (rank >= index)), valid & (rank == index)), None
+
+    return jax.lax.scan(add, jnp.zeros(len(valid)), jnp.arange(valid.shape[1]))[0]
+
+
 def hide(key: Key[Array, ""], valid: Bool[Array, "b l"], count: Int[Array, "b"]) -> Bool[Array, "b l"]:
     """`count` words of each text, any of the valid ones."""
     return largest(jnp.where(valid, jax.random.uniform(key, valid.shape), -1.0), count)

@@ -4,6 +4,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
@@ -75,6 +76,29 @@ class Autoregressive:
         tokens = jnp.asarray(batch.tokens)
         losses = objectives.cross_entropy(self._logits(params, tokens, None), tokens)
         return objectives.sum_over(losses, jnp.asarray(batch.valid))
+
+    @property
+    def bound_again(self) -> str:
+        return "exact, word by word from what is kept of those before"
+
+    def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """The same number as the sampler would have it; `key` is not used."""
+        tokens, net = jnp.asarray(batch.tokens), self.net.bind(params)
+
+        def read(kept: Any, position: Array) -> tuple[Any, Array]:
+            logits, kept = net.step(self._before(tokens)[:, position], position, kept)
+            return kept, Categorical(logits=logits).log_prob(tokens[:, position])
+
+        _, log_p = jax.lax.scan(read, net.empty(*tokens.shape), jnp.arange(tokens.shape[1]))
+        return objectives.sum_over(-log_p.T, jnp.asarray(batch.valid))
+
+    def law(self, params: Params, given: Given) -> Float[Array, "b v"]:
+        """log p of the word after the given ones, in one reading of them."""
+        position = jnp.argmin(given.fixed, axis=-1)[:, None, None]
+        logits = jnp.take_along_axis(self._logits(params, given.tokens, None), position, axis=1)
+        free = possible_words(self.language, given._replace(fixed=jnp.zeros_like(given.fixed)), None, with_pad=True)
+        possible = jnp.where(free, logits, -jnp.inf)
+        return narrowed(possible[:, 0], self.sampler.temperature, self.sampler.top_p)
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Draws word after word until EOS, which is the last position at the latest; a fixed prefix is kept."""

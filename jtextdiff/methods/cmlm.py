@@ -13,21 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import bounds, objectives, unmasking
-from jtextdiff.core.distributions import Categorical, check_narrowing, narrowed
+from jtextdiff.core.distributions import Categorical, check_narrowing
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.sampling import unroll
-from jtextdiff.core.schedules import Time
-from jtextdiff.methods.method import (
-    Given,
-    Language,
-    Metrics,
-    Sample,
-    bidirectional,
-    check_settings,
-    hidden_nll,
-    possible_words,
-    span,
-)
+from jtextdiff.methods.filling import Canvas, bidirectional, canvas, hidden_nll, reader
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
@@ -94,6 +84,16 @@ class CMLM:
         total = bounds.any_order_bound(losses, key, valid, self.bound_points)
         return total + self._length_nll(params, jnp.sum(valid, axis=-1))
 
+    @property
+    def bound_again(self) -> str:
+        return "bound of one order drawn at random, word by word"
+
+    def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """The bound by the chain of words in one order a text."""
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+        losses = lambda hidden: self._losses(params, tokens, hidden, valid, None)
+        return bounds.one_order_bound(losses, key, valid) + self._length_nll(params, jnp.sum(valid, axis=-1))
+
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """The best of the candidates; fixed words are never masked."""
         tries = [self._write(params, fold(keys, each), given, keep_path) for each in range(self.sampler.candidates)]
@@ -108,24 +108,26 @@ class CMLM:
     def _write(self, params: Params, keys: Keys, given: Given, keep_path: bool) -> tuple[Sample, Float[Array, "b"]]:
         """One candidate of each text, and its mean log p a word."""
         walk, measure = (fold(keys, purpose) for purpose in range(2))
-        net, language = self.net.bind(params["words"]), self.language
-        law = jnp.broadcast_to(self._length_law(params), (len(given.length), language.length + 1))
+        law = jnp.broadcast_to(self._length_law(params), (len(given.length), self.language.length + 1))
         length = jnp.where(given.length > 0, given.length, Categorical(logits=law).sample(measure))
-        valid, ends = span(given, length)
-        possible = possible_words(language, given, ends, with_pad=False)
-        free = valid & ~given.fixed
-        tokens = jnp.where(valid, jnp.where(free, language.mask, given.tokens), language.pad)
-
-        def predict(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
-            logits = jnp.where(possible, net(x_t, valid=valid), -jnp.inf)
-            return narrowed(logits, self.sampler.temperature, self.sampler.top_p)
-
-        step = unmasking.mask_predict(predict, language.mask, free, self.sampler.steps)
+        start, predict = self._start(params, given, length)
+        step = unmasking.mask_predict(predict, self.language.mask, start.masked, self.sampler.steps)
         keep = (lambda state: state.tokens) if keep_path else (lambda state: None)
-        state = unmasking.Guess(tokens, jnp.zeros(tokens.shape))
+        state = unmasking.Guess(start.tokens, jnp.zeros(start.tokens.shape))
         state, path = unroll(step, state, walk, jnp.arange(self.sampler.steps), keep=keep)
-        calls = jnp.full(len(tokens), self.sampler.steps)
-        return Sample(state.tokens, path, calls), objectives.mean_over(state.log_p, free)
+        calls = jnp.full(len(start.tokens), self.sampler.steps)
+        return Sample(state.tokens, path, calls), objectives.mean_over(state.log_p, start.masked)
+
+    def law(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
+        """log p of the one word that is missing; of several candidates the surest is kept, whose law is another."""
+        start, predict = self._start(params, given, given.length)
+        return start.first(predict(start.tokens, 1.0)) if self.sampler.candidates == 1 else None
+
+    def _start(self, params: Params, given: Given, length: Int[Array, "b"]) -> tuple[Canvas, unmasking.Predict]:
+        """What is there before the first call, and how the network's answers are drawn from."""
+        net, start = self.net.bind(params["words"]), canvas(self.language, given, length)
+        answers = lambda x_t, t: net(x_t, valid=start.valid)
+        return start, reader(answers, start, self.sampler.temperature, self.sampler.top_p)
 
     def _losses(
         self, params: Params, tokens: Int[Array, "b l"], hidden: Bool[Array, "b l"], valid: Bool[Array, "b l"], key: Any

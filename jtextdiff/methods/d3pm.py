@@ -10,21 +10,13 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import discrete, objectives, unmasking
 from jtextdiff.core.discrete import Discrete, LogProbs, delta
-from jtextdiff.core.distributions import Categorical, check_narrowing, narrowed
+from jtextdiff.core.distributions import Categorical, check_narrowing
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.sampling import Step, ticks, unroll
 from jtextdiff.core.schedules import WORD_SCHEDULES, Time
 from jtextdiff.core.unmasking import Masking
-from jtextdiff.methods.method import (
-    Given,
-    Language,
-    Metrics,
-    Sample,
-    bidirectional,
-    check_settings,
-    possible_words,
-    span,
-)
+from jtextdiff.methods.filling import Canvas, bidirectional, canvas, reader
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
@@ -115,10 +107,23 @@ class D3PM:
             return total + gap * self.num_steps / self.bound_points, None
 
         total = jax.lax.scan(add, jnp.zeros(tokens.shape), jnp.arange(self.bound_points))[0]
-        process, length = self.process, jnp.sum(valid, axis=-1)
-        prior = process.marginal(self._certain(tokens), 1.0).kl(process.prior(tokens.shape))
-        law = jnp.asarray(self.language.length_counts)
-        return objectives.sum_over(total + prior, valid) + objectives.length_nll(law, length)
+        return self._whole(total, tokens, valid)
+
+    @property
+    def bound_again(self) -> str:
+        return f"{self.num_steps}-step bound, all of its terms, by the posterior of Bayes"
+
+    def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """The bound with every one of its terms, and none of them by a shortcut: a call a step."""
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+
+        def add(total: Array, index: Array) -> tuple[Array, None]:
+            noise, step = jax.random.fold_in(key, index), jnp.full(len(tokens), index)
+            x_t, log_p = self._read(params, noise, tokens, valid, step, None)
+            return total + self._gap(log_p, x_t, tokens, step), None
+
+        total = jax.lax.scan(add, jnp.zeros(tokens.shape), jnp.arange(1, self.num_steps + 1))[0]
+        return self._whole(total, tokens, valid)
 
     def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
         """Those asked for; else drawn from the law fitted to the training text."""
@@ -126,28 +131,47 @@ class D3PM:
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Walks from p(x_1) to words; fixed words are clear from the start under MASK, and end as they are given."""
-        start, walk = (fold(keys, purpose) for purpose in range(2))
-        net, language, length = self.net.bind(params), self.language, self.lengths(params, keys, given)
-        valid, ends = span(given, length)
-        possible = possible_words(language, given, ends, with_pad=False)
-
-        def predict(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
-            index = jnp.full(len(x_t), jnp.rint(t * self.num_steps).astype(int))
-            logits = jnp.where(possible, net(x_t, index, valid=valid), -jnp.inf)
-            return narrowed(logits, self.sampler.temperature)
-
-        t, s = (jnp.rint(grid * self.num_steps) / self.num_steps for grid in ticks(self.sampler.steps))
-        spelled = lambda tokens: jnp.where(tokens == self._mask, language.mask, tokens)
-        written = lambda tokens: jnp.where(valid, tokens, language.pad)
-        x_1 = self.process.prior(given.tokens.shape).sample(start)
+        begin, walk = (fold(keys, purpose) for purpose in range(2))
+        start, predict = self._start(params, given, self.lengths(params, keys, given))
+        spelled = lambda tokens: jnp.where(tokens == self._mask, self.language.mask, tokens)
+        written = lambda tokens: jnp.where(start.valid, tokens, self.language.pad)
+        x_1 = self.process.prior(given.tokens.shape).sample(begin)
         if self.kernel == "absorbing":
             x_1 = jnp.where(given.fixed, given.tokens, x_1)
-        masked = valid & (x_1 == self._mask)
-        step = self._step(predict)
+        masked = start.valid & (x_1 == self._mask)
         keep = (lambda state: spelled(written(state.tokens))) if keep_path else (lambda state: None)
         state = Masking(written(x_1), masked, jnp.zeros(len(x_1), int))
-        state, path = unroll(step, state, walk, (t, s), keep=keep)
+        state, path = unroll(self._step(predict), state, walk, self._ticks, keep=keep)
         return Sample(written(state.tokens), path, state.calls)
+
+    def law(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
+        """log p of the one missing word, over the steps at which it may be revealed; None if words hide words."""
+        if self.kernel != "absorbing":
+            return None
+        start, predict = self._start(params, given, given.length)
+        x_1 = jnp.where(start.masked, self._mask, start.tokens)
+        guess = self.process.log_alpha_bar(jnp.ones(())) - jnp.log(self.language.vocab_size)
+
+        def add(total: Array, tick: tuple[Array, Array]) -> tuple[Array, None]:
+            alpha_t, alpha_s = (jnp.exp(self.process.log_alpha_bar(time)) for time in tick)
+            return jnp.logaddexp(total, jnp.log(alpha_s - alpha_t) + start.first(predict(x_1, tick[0]))), None
+
+        return jax.lax.scan(add, jnp.full(start.possible[:, 0].shape, guess), self._ticks)[0]
+
+    def _start(self, params: Params, given: Given, length: Int[Array, "b"]) -> tuple[Canvas, unmasking.Predict]:
+        """What is there before the first call, and how the network's answers are drawn from."""
+        net, start = self.net.bind(params), canvas(self.language, given, length)
+
+        def answers(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
+            return net(x_t, jnp.full(len(x_t), jnp.rint(t * self.num_steps).astype(int)), valid=start.valid)
+
+        return start, reader(answers, start, self.sampler.temperature)
+
+    @property
+    def _ticks(self) -> tuple[Array, Array]:
+        """(t, s) of the sampler's steps, each of them one of the T."""
+        t, s = (jnp.rint(grid * self.num_steps) / self.num_steps for grid in ticks(self.sampler.steps))
+        return t, s
 
     def _step(self, predict: unmasking.Predict) -> Step:
         """x_s ~ p(x_s | x_t): masked words are revealed, or every word is drawn from its posterior."""
@@ -180,15 +204,41 @@ class D3PM:
 
         The last step's is −log p(x_0 | x_1). Under MASK it is (ᾱ_s − ᾱ_t)/(1 − ᾱ_t) of the second, where masked.
         """
-        s, t = ((index - back) / self.num_steps for back in (1, 0))
-        process, x_0 = self.process, self._certain(tokens)
-        x_t = process.marginal(x_0, t).sample(key)
-        log_p = jax.nn.log_softmax(self.net.bind(params)(x_t, index, valid=valid, key=drop))
+        x_t, log_p = self._read(params, key, tokens, valid, index, drop)
         missing = objectives.cross_entropy(log_p, tokens)
         if self.kernel == "absorbing":
-            share = discrete.revealed(process.log_alpha_bar, s, t)[:, None]
+            s, t = ((index - back) / self.num_steps for back in (1, 0))
+            share = discrete.revealed(self.process.log_alpha_bar, s, t)[:, None]
             return jnp.where(x_t == self._mask, share * missing, 0.0), missing
-        return process.posterior(x_0, x_t, s, t).kl(self._reverse(log_p, x_t, s, t)), missing
+        return self._gap(log_p, x_t, tokens, index), missing
+
+    def _read(
+        self,
+        params: Params,
+        key: Key[Array, ""],
+        tokens: Int[Array, "b l"],
+        valid: Bool[Array, "b l"],
+        index: Int[Array, "b"],
+        drop: Any,
+    ) -> tuple[Int[Array, "b l"], LogProbs]:
+        """x_t of step `index` of T, and log p(x_0 | x_t) over words."""
+        x_t = self.process.marginal(self._certain(tokens), index / self.num_steps).sample(key)
+        return x_t, jax.nn.log_softmax(self.net.bind(params)(x_t, index, valid=valid, key=drop))
+
+    def _gap(self, log_p: LogProbs, x_t: Int[Array, "b l"], tokens: Int[Array, "b l"], index: Int[Array, "b"]) -> Array:
+        """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)), nats a position."""
+        s, t = ((index - back) / self.num_steps for back in (1, 0))
+        x_0 = self._certain(tokens)
+        belief = jnp.pad(log_p, ((0, 0), (0, 0), (0, x_0.shape[-1] - log_p.shape[-1])), constant_values=-jnp.inf)
+        return self.process.posterior(x_0, x_t, s, t).kl(self._reverse(belief, x_t, s, t))
+
+    def _whole(
+        self, steps: Float[Array, "b l"], tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]
+    ) -> Float[Array, "b"]:
+        """The bound from the sum of its terms: with KL(q(x_1 | x_0) ‖ p(x_1)) and −log p(length), nats a text."""
+        prior = self.process.marginal(self._certain(tokens), 1.0).kl(self.process.prior(tokens.shape))
+        length = objectives.length_nll(jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1))
+        return objectives.sum_over(steps + prior, valid) + length
 
     def _certain(self, tokens: Int[Array, "b l"]) -> LogProbs:
         return delta(tokens, self.language.vocab_size + (self.kernel == "absorbing"))

@@ -14,22 +14,12 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import bounds, objectives
 from jtextdiff.core.discrete import reveal_rate
-from jtextdiff.core.distributions import narrowed
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.sampling import unroll
-from jtextdiff.core.schedules import WORD_SCHEDULES, Schedule, Time
-from jtextdiff.core.unmasking import Masking, Unmasking
-from jtextdiff.methods.method import (
-    Given,
-    Language,
-    Metrics,
-    Sample,
-    bidirectional,
-    check_settings,
-    hidden_nll,
-    possible_words,
-    span,
-)
+from jtextdiff.core.schedules import WORD_SCHEDULES, Schedule
+from jtextdiff.core.unmasking import Masking, Predict, Unmasking
+from jtextdiff.methods.filling import Canvas, bidirectional, canvas, hidden_nll, reader
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
@@ -72,14 +62,10 @@ class Masked:
 
         Sahoo et al. (2024), eq. 10. Times are spread evenly over the batch.
         """
-        when, which, drop = (jax.random.fold_in(key, purpose) for purpose in range(3))
+        when, noise, drop = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        t = stratified(when, len(tokens))
-        share = -jnp.expm1(self.log_alpha_bar(t))
-        masked = valid & (jax.random.uniform(which, tokens.shape) < share[:, None])
-        losses = self._losses(params, tokens, masked, valid, drop)
-        missing = objectives.sum_over(losses, masked) / jnp.maximum(jnp.sum(valid, axis=-1), 1)
-        loss = reveal_rate(self.log_alpha_bar, t) * missing
+        total = self._at(params, noise, tokens, valid, stratified(when, len(tokens)), drop)
+        loss = total / jnp.maximum(jnp.sum(valid, axis=-1), 1)
         return loss, {"bound": loss}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
@@ -90,8 +76,23 @@ class Masked:
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = lambda hidden: self._losses(params, tokens, hidden, valid, None)
         total = bounds.any_order_bound(losses, key, valid, self.bound_points)
-        law = jnp.asarray(self.language.length_counts)
-        return total + objectives.length_nll(law, jnp.sum(valid, axis=-1))
+        return total + self._length_nll(valid)
+
+    @property
+    def bound_again(self) -> str:
+        return f"bound in continuous time, {self.bound_points} times a text"
+
+    def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """The bound as the loss has it: the mean over times, not over numbers of masked words."""
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+
+        def add(total: Array, point: Array) -> tuple[Array, None]:
+            jitter, noise = jax.random.split(jax.random.fold_in(key, point))
+            t = (point + 1 - jax.random.uniform(jitter, (len(tokens),))) / self.bound_points
+            return total + self._at(params, noise, tokens, valid, t, None) / self.bound_points, None
+
+        total = jax.lax.scan(add, jnp.zeros(len(tokens)), jnp.arange(self.bound_points))[0]
+        return total + self._length_nll(valid)
 
     def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
         """Those asked for; else drawn from the law fitted to the training text."""
@@ -99,21 +100,35 @@ class Masked:
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Writes masked words until none is left; fixed words are there from the start."""
-        net, language, length = self.net.bind(params), self.language, self.lengths(params, keys, given)
-        valid, ends = span(given, length)
-        possible = possible_words(language, given, ends, with_pad=False)
-        masked = valid & ~given.fixed
-        tokens = jnp.where(valid, jnp.where(masked, language.mask, given.tokens), language.pad)
-
-        def predict(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
-            logits = jnp.where(possible, net(x_t, valid=valid), -jnp.inf)
-            return narrowed(logits, self.sampler.temperature, self.sampler.top_p)
-
-        step, ticks = self.sampler.walk(self.log_alpha_bar, predict, tokens.shape[1])
+        start, predict = self._start(params, given, self.lengths(params, keys, given))
+        step, ticks = self.sampler.walk(self.log_alpha_bar, predict, given.tokens.shape[1])
         keep = (lambda state: state.tokens) if keep_path else (lambda state: None)
-        state = Masking(tokens, masked, jnp.zeros(len(tokens), int))
+        state = Masking(start.tokens, start.masked, jnp.zeros(len(given.length), int))
         state, path = unroll(step, state, fold(keys, 0), ticks, keep=keep, done=lambda state: ~jnp.any(state.masked))
         return Sample(state.tokens, path, state.calls)
+
+    def law(self, params: Params, given: Given) -> Float[Array, "b v"]:
+        """log p of the one word that is missing."""
+        start, predict = self._start(params, given, given.length)
+        return start.first(predict(start.tokens, 1.0))
+
+    def _start(self, params: Params, given: Given, length: Int[Array, "b"]) -> tuple[Canvas, Predict]:
+        """What is there before the first call, and how the network's answers are drawn from."""
+        net, start = self.net.bind(params), canvas(self.language, given, length)
+        answers = lambda x_t, t: net(x_t, valid=start.valid)
+        return start, reader(answers, start, self.sampler.temperature, self.sampler.top_p)
+
+    def _at(
+        self, params: Params, key: Array, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], t: Array, drop: Any
+    ) -> Float[Array, "b"]:
+        """−ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over the words that are masked at t [b], nats a text."""
+        share = -jnp.expm1(self.log_alpha_bar(t))
+        masked = valid & (jax.random.uniform(key, tokens.shape) < share[:, None])
+        losses = self._losses(params, tokens, masked, valid, drop)
+        return reveal_rate(self.log_alpha_bar, t) * objectives.sum_over(losses, masked)
+
+    def _length_nll(self, valid: Bool[Array, "b l"]) -> Float[Array, "b"]:
+        return objectives.length_nll(jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1))
 
     def _losses(
         self, params: Params, tokens: Int[Array, "b l"], hidden: Bool[Array, "b l"], valid: Bool[Array, "b l"], key: Any

@@ -1,6 +1,5 @@
 """What a method promises: parameters, a loss, samples and a likelihood; and what it is told of the language."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -8,11 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import objectives
 from jtextdiff.core.randomness import Keys
-from jtextdiff.nets.denoisers import TokenDenoiser
-from jtextdiff.nets.functional import Net, Params
-from jtextdiff.nets.transformer import Transformer
+from jtextdiff.nets.functional import Params
 from jtextdiff.text.batches import Batch
 
 Metrics = dict[str, Float[Array, "b"]]
@@ -74,29 +70,6 @@ def possible_words(
     if ends is not None:
         free = free & (ends[..., None] == is_eos)
     return jnp.where(given.fixed[..., None], words == given.tokens[..., None], free)
-
-
-def bidirectional(language: Language, trunk: Transformer, *, num_times: int = 0) -> Net:
-    """A network that reads words and MASK, is told the length, and answers with logits of words."""
-    return Net(
-        lambda rngs: TokenDenoiser(
-            trunk,
-            num_inputs=max(language.vocab_size, language.mask) + 1,
-            vocab_size=language.vocab_size,
-            num_times=num_times,
-            num_lengths=language.length + 1,
-            rngs=rngs,
-        )
-    )
-
-
-def hidden_nll(
-    read: Callable[[Array], Array], language: Language, tokens: Int[Array, "b l"], hidden: Bool[Array, "b l"]
-) -> Float[Array, "b l"]:
-    """−log p of each word, nats, by a network that reads the text with MASK where `hidden`. MASK is never an answer."""
-    logits = read(jnp.where(hidden, language.mask, tokens))
-    is_mask = jnp.arange(language.vocab_size) == language.mask
-    return objectives.cross_entropy(jnp.where(is_mask, -jnp.inf, logits), tokens)
 
 
 def check_settings(method: Any, *, positive: tuple[str, ...], choices: dict[str, tuple[str, ...]]) -> None:
@@ -169,6 +142,29 @@ class Featured(Protocol):
     """A method that can say what it makes of a text, as a vector."""
 
     def features(self, params: Params, batch: Batch) -> Float[Array, "b w"]: ...
+
+
+@runtime_checkable
+class Lawful(Protocol):
+    """A method that knows which law its sampler draws a word from."""
+
+    def law(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
+        """log p of the first word that is not given, the only one or, from left to right, the next; None: not known."""
+        ...
+
+
+@runtime_checkable
+class Rechecked(Protocol):
+    """A method that can find its likelihood in a second way."""
+
+    @property
+    def bound_again(self) -> str:
+        """What the second way is."""
+        ...
+
+    def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """The same as `nll`, in the mean; the very same, if that is exact."""
+        ...
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jtextdiff.run.memory import keep_freed_memory
@@ -72,6 +73,14 @@ def sampler_overrides(flags: argparse.Namespace) -> list[str]:
         raise UserError(f"--at must be latest, best or a step, got {flags.at!r}.")
     shorthands = {"method.sampler.steps": flags.steps, "method.sampler.name": flags.sampler}
     return [f"{name}={value}" for name, value in shorthands.items() if value is not None] + flags.override
+
+
+def check_out(out: str | None) -> None:
+    """Raises UserError, before any work, where --out cannot be written to."""
+    if out and Path(out).is_dir():
+        raise UserError(f"--out {out} is a directory; expected a file to write.")
+    if out and not Path(out).parent.is_dir():
+        raise UserError(f"--out {out}: there is no directory {Path(out).parent}.")
 
 
 def say(text: str) -> None:

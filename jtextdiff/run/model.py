@@ -120,8 +120,7 @@ class Model:
 
         Raises UserError for a text longer than the model was made for.
         """
-        ids = self.tokenizer.encode(list(texts))
-        batch = self._batch(ids)
+        batch = self.batch(texts)
         lengths = batch.valid.sum(axis=1) if len(texts) > ROWS[-1] else np.full(len(texts), self.method.language.length)
         nats = np.zeros(len(texts))
         for turn, (rows, real, width) in enumerate(turns(lengths, self.method.language.length)):
@@ -137,20 +136,16 @@ class Model:
         """
         if not isinstance(self.method, Featured):
             raise TypeError(f"{type(self.method).__name__} has no features to show.")
-        batch, width = self._batch(self.tokenizer.encode(list(texts))), self.method.language.length
-        found = [
-            np.asarray(
-                _compiled(self.method, "features")(self.params, jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch))
-            )[:real]
-            for rows, real, _ in turns(np.full(len(texts), width), width)
-        ]
+        batch, width = self.batch(texts), self.method.language.length
+        found = []
+        for rows, real, _ in turns(np.full(len(texts), width), width):
+            cut = jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch)
+            found.append(np.asarray(_compiled(self.method, "features")(self.params, cut))[:real])
         return np.concatenate(found)
 
-    def num_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, EOS included."""
-        return [len(row) + 1 for row in self.tokenizer.encode(list(texts))]
-
-    def _batch(self, rows: Sequence[Int[np.ndarray, "_"]]) -> Batch:
+    def batch(self, texts: Sequence[str]) -> Batch:
+        """Texts as ids, EOS after each, PAD after that. Raises UserError for one longer than the model was made for."""
+        rows = self.tokenizer.encode(list(texts))
         limit, language = self.method.language.length, self.method.language
         tokens = np.full((len(rows), limit), language.pad, np.int32)
         valid = np.zeros((len(rows), limit), bool)
@@ -163,6 +158,10 @@ class Model:
             tokens[i, : len(row) + 1] = [*row, language.eos]
             valid[i, : len(row) + 1] = True
         return Batch(tokens, valid, np.zeros_like(valid), {})
+
+    def num_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, EOS included."""
+        return [len(row) + 1 for row in self.tokenizer.encode(list(texts))]
 
     def _given(self, template: str | None, num: int) -> Given:
         """What a template fixes, for `num` rows; nothing, without one. Raises UserError for a bad one."""

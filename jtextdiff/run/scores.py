@@ -204,9 +204,8 @@ def _tokens(corpus: Corpus, texts: list[str]) -> list[tuple[int, ...]]:
 
 def _evenly(model: Model, corpus: Corpus, split: str, num: int) -> list[str]:
     """At most `num` texts, taken evenly from a split without repeating one, spelled as the tokenizer writes them."""
-    size = len(corpus.splits[split])
-    rows = np.arange(min(num, size)) * size // min(num, size)
-    return [model.tokenizer.normalize(text) for text in corpus.splits[split].texts(rows)]
+    of_split = corpus.splits[split]
+    return [model.tokenizer.normalize(text) for text in of_split.texts(of_split.evenly(num))]
 
 
 def _ratio(totals: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:

@@ -49,10 +49,9 @@ def batches(
 
     A batch is as long as the bucket of its longest row; the last is filled by repeating its last row.
     """
-    num = len(split) if limit is None else min(limit, len(split))
-    chosen = np.arange(num) * len(split) // max(num, 1)
+    chosen = split.evenly(len(split) if limit is None else limit)
     places = _bucket_of(split, buckets)
-    for start in range(0, num, batch_size):
+    for start in range(0, len(chosen), batch_size):
         rows = chosen[start : start + batch_size]
         filled = np.pad(rows, (0, batch_size - len(rows)), mode="edge")
         yield _gather(split, filled, buckets[int(places[rows].max())], pad), len(rows)

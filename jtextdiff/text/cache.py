@@ -38,6 +38,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def evenly(self, num: int) -> NDArray[np.int64]:
+        """At most `num` rows, evenly taken and none of them twice."""
+        num = min(num, len(self))
+        return np.arange(num) * len(self) // max(num, 1)
+
     def texts(self, rows: Sequence[int] | NDArray[np.integer] | None = None) -> list[str]:
         """The texts as they were read, of `rows` or of all."""
         utf8, at = np.asarray(self.utf8), self.utf8_offsets
