@@ -49,6 +49,12 @@ def command(arguments: Sequence[str]) -> None:
     if judge is not None and judge.method.bound != "exact":
         name = type(judge.method).__name__
         raise UserError(f"--judge {flags.judge} is {name}, with a {judge.method.bound}. A judge must be exact.")
+    if judge is not None and judge.tokenizer.fingerprint() != model.tokenizer.fingerprint():
+        kinds = [f"{each.config.text.tokenizer} of {each.tokenizer.vocab_size:,}" for each in (judge, model)]
+        raise UserError(
+            f"--judge {flags.judge} has another tokenizer ({kinds[0]}) than {flags.checkpoint} ({kinds[1]}): words "
+            "that it does not know would all be one. Train it on the same text with the same text.tokenizer."
+        )
     corpus = open_corpus(model.config, Path(flags.checkpoint))
     if flags.split not in corpus.splits:
         raise UserError(f"The text has no split {flags.split!r}; it has {sorted(corpus.splits)}.")

@@ -226,6 +226,22 @@ def test_evaluate_writes_what_the_contract_names(place: Path) -> None:
         assert row.keys() == {"value", "unit", "se", "n", "kind", "real_valid", "real_train"}
 
 
+def test_a_judge_of_another_tokenizer_is_refused(place: Path) -> None:
+    more = ("--config.text.tokenizer=characters:1", "--config.text.length=64")
+    assert run("train", *train(place, "letters", 1, *more, config="autoregressive.py"), cwd=place).returncode == 0
+    done = run("evaluate", "--checkpoint=whole", "--judge=letters", cwd=place)
+    assert done.returncode == 2 and "another tokenizer (characters:1" in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
+
+
+def test_verify_passes_a_sound_model_and_says_what_it_found(place: Path) -> None:
+    done = run("verify", "--checkpoint=whole", "--steps=3", cwd=place)
+    assert done.returncode == 0, done.stderr
+    certificate = json.loads(done.stdout)
+    assert certificate["passes"] and all(check["passes"] for check in certificate["checks"])
+    assert {"batch_mates", "fixed_words", "two_likelihoods"} <= {check["name"] for check in certificate["checks"]}
+
+
 def test_benchmark_compiles_once(place: Path) -> None:
     flags = ("--num=2", "--steps=2", "--repeats=2", "--no_peer")
     done = run("benchmark", "sample", "--checkpoint=whole", *flags, cwd=place)
@@ -278,6 +294,9 @@ def test_visualize_writes_both_pictures(place: Path) -> None:
         (("evaluate", "--checkpoint=whole", "--split=dev"), "valid"),
         (("evaluate", "--checkpoint=whole", "--judge=whole"), "exact"),
         (("train", "--config={root}/configs/diffusion_lm.py", "--config.method.embed_dim=None"), "embed_dim"),
+        (("sample", "--checkpoint=whole", "--template=" + "The " * 70 + "[MASK]"), "72 tokens"),
+        (("verify", "--checkpoint=whole", "--repeats=0"), "--repeats"),
+        (("verify", "--checkpoint=whole", "--out=absent/certificate.json"), "absent"),
     ],
 )
 def test_mistakes_are_one_line_and_status_two(arguments: tuple[str, ...], told: str, place: Path) -> None:
@@ -288,7 +307,7 @@ def test_mistakes_are_one_line_and_status_two(arguments: tuple[str, ...], told: 
     assert len(done.stderr.splitlines()) <= 3 and done.stdout == ""
 
 
-@pytest.mark.parametrize("module", ["train", "sample", "evaluate", "visualize", "benchmark", "compare"])
+@pytest.mark.parametrize("module", ["train", "sample", "evaluate", "visualize", "benchmark", "compare", "verify"])
 def test_help_answers_at_once_and_without_jax(module: str, place: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", f"jtextdiff.{module}", "--help"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60)

@@ -11,7 +11,11 @@ from jaxtyping import Array, Float, Int
 
 from jtextdiff.core.distributions import Categorical
 from jtextdiff.core.pytree import pytree, static
+from jtextdiff.core.randomness import Keys, draw, fold
 from jtextdiff.core.schedules import Schedule, Time, against
+
+MAX_LEFT = 0.01
+"""ᾱ(1), at most: what is left is guessed at the start of a sample, and paid for in the bound."""
 
 LogProbs = Float[Array, "*b k"]
 
@@ -32,6 +36,13 @@ class Discrete:
     def marginal(self, x_0: LogProbs, t: Time) -> Categorical:
         """q(x_t | x_0) = ᾱ_t x_0 + (1 − ᾱ_t) π."""
         return Categorical(logits=_mix(against(self.log_alpha_bar(t), x_0), x_0, self._law(x_0)))
+
+    def noised(self, keys: Keys, x_0: Int[Array, "b l"], t: Time) -> Int[Array, "b l"]:
+        """x_t ~ q(x_t | x_0) of certain words: the same law as `marginal`, without an array of K numbers a word."""
+        kept, lot = (draw(jax.random.uniform, fold(keys, purpose), x_0.shape) for purpose in range(2))
+        below = jnp.cumsum(jnp.exp(self.log_pi))
+        fresh = jnp.minimum(jnp.searchsorted(below, lot, side="right"), len(below) - 1)
+        return jnp.where(kept < jnp.exp(against(self.log_alpha_bar(t), x_0)), x_0, fresh)
 
     def likelihood(self, x_t: Int[Array, "*b"], s: Time, t: Time) -> LogProbs:
         """log q(x_t | x_s) for each x_s."""
@@ -61,7 +72,8 @@ class Discrete:
 
 
 def absorbing(schedule: Schedule, num_words: int) -> Discrete:
-    """Words become MASK, state `num_words`, and stay so."""
+    """Words become MASK, state `num_words`, and stay so. Raises ValueError if too many never do."""
+    _check_end(schedule)
     states = np.arange(num_words + 1)
     log_pi = np.where(states == num_words, 0.0, -np.inf)
     log_guess = np.where(states == num_words, -np.inf, -np.log(num_words))
@@ -70,9 +82,20 @@ def absorbing(schedule: Schedule, num_words: int) -> Discrete:
 
 
 def uniform(schedule: Schedule, num_words: int) -> Discrete:
-    """Words become any word, themselves included."""
+    """Words become any word, themselves included. Raises ValueError if too many never do."""
+    _check_end(schedule)
     law = jnp.full(num_words, -jnp.log(num_words))
     return Discrete(log_alpha_bar=schedule, log_pi=law, log_guess=law)
+
+
+def _check_end(schedule: Schedule) -> None:
+    with jax.ensure_compile_time_eval():
+        left = float(jnp.exp(schedule(jnp.ones(()))))
+    if not left <= MAX_LEFT:
+        raise ValueError(
+            f"The schedule leaves {left:.3g} of the words as they are at t = 1, of at most {MAX_LEFT}: samples would "
+            "not start where texts end. Choose one that falls further."
+        )
 
 
 def delta(tokens: Int[Array, "*b"], num_states: int) -> LogProbs:

@@ -67,14 +67,14 @@ class Autoregressive:
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
         """Cross-entropy, nats a token, EOS included."""
         tokens = jnp.asarray(batch.tokens)
-        losses = objectives.cross_entropy(self._logits(params, tokens, key), tokens)
+        losses = self._losses(params, tokens, key)
         loss = objectives.mean_over(losses, jnp.asarray(batch.valid))
         return loss, {"cross_entropy": loss}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """−log p(text, EOS), exact, nats a sequence; `key` is not used."""
         tokens = jnp.asarray(batch.tokens)
-        losses = objectives.cross_entropy(self._logits(params, tokens, None), tokens)
+        losses = self._losses(params, tokens, None)
         return objectives.sum_over(losses, jnp.asarray(batch.valid))
 
     @property
@@ -95,7 +95,7 @@ class Autoregressive:
     def law(self, params: Params, given: Given) -> Float[Array, "b v"]:
         """log p of the word after the given ones, in one reading of them."""
         position = jnp.argmin(given.fixed, axis=-1)[:, None, None]
-        logits = jnp.take_along_axis(self._logits(params, given.tokens, None), position, axis=1)
+        logits = jnp.take_along_axis(self.net.bind(params)(self._before(given.tokens)), position, axis=1)
         free = possible_words(self.language, given._replace(fixed=jnp.zeros_like(given.fixed)), None, with_pad=True)
         possible = jnp.where(free, logits, -jnp.inf)
         return narrowed(possible[:, 0], self.sampler.temperature, self.sampler.top_p)
@@ -134,9 +134,9 @@ class Autoregressive:
         hidden = self.net.bind(params).hidden(self._before(tokens))
         return jnp.sum(jnp.where(valid[..., None], hidden, 0.0), axis=1) / jnp.sum(valid, axis=-1, keepdims=True)
 
-    def _logits(self, params: Params, tokens: Int[Array, "b l"], key: Any) -> Float[Array, "b l v"]:
-        """Logits of each position given those before it; the first is given EOS."""
-        return self.net.bind(params)(self._before(tokens), key=key)
+    def _losses(self, params: Params, tokens: Int[Array, "b l"], key: Any) -> Float[Array, "b l"]:
+        """−log p of each token given those before it, nats; the first is given EOS."""
+        return self.net.bind(params).per_word(objectives.cross_entropy, (tokens,), self._before(tokens), key=key)
 
     def _before(self, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
         """The token before each; EOS before the first."""

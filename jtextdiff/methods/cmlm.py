@@ -132,8 +132,7 @@ class CMLM:
     def _losses(
         self, params: Params, tokens: Int[Array, "b l"], hidden: Bool[Array, "b l"], valid: Bool[Array, "b l"], key: Any
     ) -> Float[Array, "b l"]:
-        net = self.net.bind(params["words"])
-        return hidden_nll(lambda seen: net(seen, valid=valid, key=key), self.language, tokens, hidden)
+        return hidden_nll(self.net.bind(params["words"]), self.language, tokens, hidden, valid, key)
 
     def _length_law(self, params: Params) -> Float[Array, "m"]:
         """log p of each length; no text has length 0."""

@@ -119,8 +119,8 @@ class D3PM:
 
         def add(total: Array, index: Array) -> tuple[Array, None]:
             noise, step = jax.random.fold_in(key, index), jnp.full(len(tokens), index)
-            x_t, log_p = self._read(params, noise, tokens, valid, step, None)
-            return total + self._gap(log_p, x_t, tokens, step), None
+            gap, _ = self._terms(params, noise, tokens, valid, step, None, by_bayes=True)
+            return total + gap, None
 
         total = jax.lax.scan(add, jnp.zeros(tokens.shape), jnp.arange(1, self.num_steps + 1))[0]
         return self._whole(total, tokens, valid)
@@ -199,38 +199,27 @@ class D3PM:
         valid: Bool[Array, "b l"],
         index: Int[Array, "b"],
         drop: Any,
+        by_bayes: bool = False,
     ) -> tuple[Float[Array, "b l"], Float[Array, "b l"]]:
         """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) of step `index` of T, and −log p(x_0 | x_t), nats a position.
 
-        The last step's is −log p(x_0 | x_1). Under MASK it is (ᾱ_s − ᾱ_t)/(1 − ᾱ_t) of the second, where masked.
+        The last step's is −log p(x_0 | x_1). Under MASK it is (ᾱ_s − ᾱ_t)/(1 − ᾱ_t) of the second, where masked, and
+        the posteriors themselves are compared only if `by_bayes`.
         """
-        x_t, log_p = self._read(params, key, tokens, valid, index, drop)
-        missing = objectives.cross_entropy(log_p, tokens)
-        if self.kernel == "absorbing":
-            s, t = ((index - back) / self.num_steps for back in (1, 0))
-            share = discrete.revealed(self.process.log_alpha_bar, s, t)[:, None]
-            return jnp.where(x_t == self._mask, share * missing, 0.0), missing
-        return self._gap(log_p, x_t, tokens, index), missing
+        process, s, t = self.process, (index - 1) / self.num_steps, index / self.num_steps
+        x_t = process.noised(key, tokens, t)
 
-    def _read(
-        self,
-        params: Params,
-        key: Key[Array, ""],
-        tokens: Int[Array, "b l"],
-        valid: Bool[Array, "b l"],
-        index: Int[Array, "b"],
-        drop: Any,
-    ) -> tuple[Int[Array, "b l"], LogProbs]:
-        """x_t of step `index` of T, and log p(x_0 | x_t) over words."""
-        x_t = self.process.marginal(self._certain(tokens), index / self.num_steps).sample(key)
-        return x_t, jax.nn.log_softmax(self.net.bind(params)(x_t, index, valid=valid, key=drop))
+        def word(logits: Array, x_t: Int[Array, "b m"], tokens: Int[Array, "b m"]) -> tuple[Array, Array]:
+            missing = objectives.cross_entropy(logits, tokens)
+            if self.kernel == "absorbing" and not by_bayes:
+                share = discrete.revealed(process.log_alpha_bar, s, t)[:, None]
+                return jnp.where(x_t == self._mask, share * missing, 0.0), missing
+            x_0 = self._certain(tokens)
+            more = ((0, 0), (0, 0), (0, x_0.shape[-1] - logits.shape[-1]))
+            log_p = jnp.pad(jax.nn.log_softmax(logits), more, constant_values=-jnp.inf)
+            return process.posterior(x_0, x_t, s, t).kl(self._reverse(log_p, x_t, s, t)), missing
 
-    def _gap(self, log_p: LogProbs, x_t: Int[Array, "b l"], tokens: Int[Array, "b l"], index: Int[Array, "b"]) -> Array:
-        """KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)), nats a position."""
-        s, t = ((index - back) / self.num_steps for back in (1, 0))
-        x_0 = self._certain(tokens)
-        belief = jnp.pad(log_p, ((0, 0), (0, 0), (0, x_0.shape[-1] - log_p.shape[-1])), constant_values=-jnp.inf)
-        return self.process.posterior(x_0, x_t, s, t).kl(self._reverse(belief, x_t, s, t))
+        return self.net.bind(params).per_word(word, (x_t, tokens), x_t, index, valid=valid, key=drop)
 
     def _whole(
         self, steps: Float[Array, "b l"], tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]

@@ -1,10 +1,9 @@
 """Filling in: a text with words under MASK, and a network that says what each of them is."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import objectives
 from jtextdiff.core.distributions import narrowed
@@ -56,9 +55,17 @@ def bidirectional(language: Language, trunk: Transformer, *, num_times: int = 0)
 
 
 def hidden_nll(
-    read: Callable[[Array], Array], language: Language, tokens: Int[Array, "b l"], hidden: Bool[Array, "b l"]
+    net: Any,
+    language: Language,
+    tokens: Int[Array, "b l"],
+    hidden: Bool[Array, "b l"],
+    valid: Bool[Array, "b l"],
+    key: Key[Array, ""] | None,
 ) -> Float[Array, "b l"]:
     """−log p of each word, nats, by a network that reads the text with MASK where `hidden`. MASK is never an answer."""
-    logits = read(jnp.where(hidden, language.mask, tokens))
-    is_mask = jnp.arange(language.vocab_size) == language.mask
-    return objectives.cross_entropy(jnp.where(is_mask, -jnp.inf, logits), tokens)
+
+    def missing(logits: Float[Array, "b m v"], words: Int[Array, "b m"]) -> Float[Array, "b m"]:
+        is_mask = jnp.arange(language.vocab_size) == language.mask
+        return objectives.cross_entropy(jnp.where(is_mask, -jnp.inf, logits), words)
+
+    return net.per_word(missing, (tokens,), jnp.where(hidden, language.mask, tokens), valid=valid, key=key)

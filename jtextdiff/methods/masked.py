@@ -133,5 +133,4 @@ class Masked:
     def _losses(
         self, params: Params, tokens: Int[Array, "b l"], hidden: Bool[Array, "b l"], valid: Bool[Array, "b l"], key: Any
     ) -> Float[Array, "b l"]:
-        net = self.net.bind(params)
-        return hidden_nll(lambda seen: net(seen, valid=valid, key=key), self.language, tokens, hidden)
+        return hidden_nll(self.net.bind(params), self.language, tokens, hidden, valid, key)

@@ -1,12 +1,15 @@
 """Denoisers: the trunk with doors for words. One reads noisy vectors, the other tokens."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jtextdiff.core import objectives
 from jtextdiff.nets.layers import Kept, dense, table, uniform
 from jtextdiff.nets.transformer import Transformer, Trunk
 
@@ -120,6 +123,21 @@ class TokenDenoiser(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l v"]:
         return self.answer(self.hidden(tokens, t, valid=valid, key=key))
+
+    def per_word(
+        self,
+        values: Callable[..., Any],
+        others: tuple[Array, ...],
+        tokens: Int[Array, "b l"],
+        t: Int[Array, "b"] | None = None,
+        *,
+        valid: Bool[Array, "b l"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Any:
+        """values(logits, *others), a tree of [b, l]; logits of a large vocabulary are never there all at once."""
+        x = self.hidden(tokens, t, valid=valid, key=key)
+        of_piece = lambda x, *others: values(self.answer(x), *others)
+        return objectives.by_pieces(of_piece, self.answer.out_features, x, *others)
 
     def hidden(
         self,

@@ -46,7 +46,9 @@ def add_checkpoint(parser: Parser) -> None:
     )
     parser.add_argument("--at", default="latest", metavar="STEP", help="latest (default), best, or a checkpoint's step")
     parser.add_argument("--steps", type=int, metavar="N", help="sampling steps: method.sampler.steps")
-    parser.add_argument("--sampler", metavar="NAME", help="ancestral, ddim or dpm_solver: method.sampler.name")
+    parser.add_argument(
+        "--sampler", metavar="NAME", help="one of the method's own, such as ancestral: method.sampler.name"
+    )
     parser.add_argument(
         "--override",
         action="append",

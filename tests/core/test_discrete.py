@@ -130,3 +130,22 @@ def test_the_prior_keeps_the_share_that_the_schedule_leaves(kind: str) -> None:
     if kind == "absorbing":
         np.testing.assert_allclose(paid, 0.001 * np.log(WORDS), rtol=1e-3)
     assert 0 <= paid < 0.01
+
+
+def test_certain_words_are_noised_by_the_marginal(process: Discrete) -> None:
+    """χ² of what each word becomes, with a time a text."""
+    words, num = np.arange(WORDS), 4_000
+    x_0, t = jnp.tile(jnp.asarray(words), (num, 1)), jnp.full(num, 0.4)
+    x_t = np.asarray(process.noised(jax.random.key(4), x_0, t))
+    law = np.asarray(jnp.exp(process.marginal(delta(jnp.asarray(words), states(process)), 0.4).logits), np.float64)
+    for word in words:
+        counts, expected = np.bincount(x_t[:, word], minlength=states(process)), num * law[word]
+        assert np.all(counts[expected < 1e-6] == 0)
+        likely = expected >= 1e-6
+        assert np.sum((counts - expected)[likely] ** 2 / expected[likely]) < 21.1  # 3 degrees of freedom, p = 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_schedule_that_leaves_words_is_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match="leaves 0.5 of the words"):
+        KINDS[kind](lambda t: -np.log(2) * t, WORDS)

@@ -166,7 +166,8 @@ def test_what_is_kept_answers_as_the_whole_text_does(shape: dict) -> None:
     method = dataclasses.replace(METHOD, trunk=trunk)
     weights = jax.tree.map(lambda leaf: 2.0 * leaf, method.init(jax.random.key(11)))
     tokens = jnp.asarray([[2, 3, 3, 1], [3, 2, 1, 0]])
-    whole, net = method._logits(weights, tokens, None), method.net.bind(weights)
+    net = method.net.bind(weights)
+    whole = net(method._before(tokens))
     before, kept = jnp.asarray([[EOS, 2, 3, 3], [EOS, 3, 2, 1]]), net.empty(2, LENGTH)
     for position in range(LENGTH):
         logits, kept = net.step(before[:, position], jnp.asarray(position), kept)
@@ -180,7 +181,7 @@ def likeliest(params: dict, width: int) -> list[int]:
 
 def test_a_wide_search_finds_the_likeliest_text(params: dict) -> None:
     """By counting all: EOS is forced at the last position, so that there its probability does not count."""
-    logits = METHOD._logits(params, jnp.asarray(batch(ENDED).tokens), None)
+    logits = METHOD.net.bind(params)(METHOD._before(jnp.asarray(batch(ENDED).tokens)))
     log_p = np.asarray(jax.nn.log_softmax(logits.at[..., -1, :].set(0.0).at[:, -1].set(0.0)))
     rows = batch(ENDED)
     free = np.arange(LENGTH) < LENGTH - 1

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jtextdiff.core import bounds
 from jtextdiff.core.schedules import WORD_SCHEDULES
 from jtextdiff.core.unmasking import NAMES, Unmasking
 from jtextdiff.methods.masked import Masked
@@ -31,18 +32,21 @@ class Table:
     def __init__(self, wrong: float = 0.0):
         self.joint = jnp.asarray(JOINT ** (1 - wrong) / (JOINT ** (1 - wrong)).sum())
 
-    def bind(self, params: Any) -> Callable[..., jax.Array]:
-        def logits(seen: jax.Array, *, valid: jax.Array, key: Any = None) -> jax.Array:
-            is_seen = jax.nn.one_hot(seen[:, :2] - FIRST, 2)
-            allowed = jnp.where((seen[:, :2] == MASK)[..., None], 1.0, is_seen)
-            first = jnp.einsum("ij,bj->bi", self.joint, allowed[:, 1])
-            second = jnp.einsum("ij,bi->bj", self.joint, allowed[:, 0])
-            words = jnp.log(jnp.stack([first, second], axis=1))
-            words = jnp.pad(words, ((0, 0), (0, 0), (2, 0)), constant_values=-jnp.inf)
-            end = jnp.log(jax.nn.one_hot(jnp.full((len(seen), 1), EOS), 4))
-            return jnp.concatenate([words, end], axis=1)
+    def bind(self, params: Any) -> "Table":
+        return self
 
-        return logits
+    def per_word(self, values: Callable[..., Any], others: tuple[jax.Array, ...], *seen: Any, **told: Any) -> Any:
+        return values(self(*seen, **told), *others)
+
+    def __call__(self, seen: jax.Array, *, valid: jax.Array, key: Any = None) -> jax.Array:
+        is_seen = jax.nn.one_hot(seen[:, :2] - FIRST, 2)
+        allowed = jnp.where((seen[:, :2] == MASK)[..., None], 1.0, is_seen)
+        first = jnp.einsum("ij,bj->bi", self.joint, allowed[:, 1])
+        second = jnp.einsum("ij,bi->bj", self.joint, allowed[:, 0])
+        words = jnp.log(jnp.stack([first, second], axis=1))
+        words = jnp.pad(words, ((0, 0), (0, 0), (2, 0)), constant_values=-jnp.inf)
+        end = jnp.log(jax.nn.one_hot(jnp.full((len(seen), 1), EOS), 4))
+        return jnp.concatenate([words, end], axis=1)
 
 
 def method(wrong: float = 0.0, **settings: Any) -> Masked:
@@ -156,3 +160,13 @@ def test_what_is_under_a_mask_is_not_seen_and_the_mask_is() -> None:
     table = params["embed"]["embedding"]
     moved = {**params, "embed": {"embedding": table.at[12].add(1.0)}}
     assert jnp.all(jnp.any(law(moved, tokens) != law(params, tokens), axis=-1))
+
+
+def test_the_chain_in_one_order_has_the_bounds_mean() -> None:
+    repeat, model = 20_000, method(0.5, bound_points=2)
+    batch, p = texts(repeat)
+    losses = lambda hidden: model._losses({}, jnp.asarray(batch.tokens), hidden, jnp.asarray(batch.valid), None)
+    chain = np.asarray(bounds.one_order_bound(losses, jax.random.key(5), jnp.asarray(batch.valid)), np.float64)
+    nats = np.asarray(model.nll({}, jax.random.key(0), batch), np.float64) - LENGTH_NLL
+    error = np.sqrt(np.sum(p**2 * (chain - nats) ** 2)) / repeat
+    assert abs(np.sum((chain - nats) * p) / repeat) <= 5 * error
