@@ -9,6 +9,7 @@ from jtextdiff.run.command import Parser, UserError, add_checkpoint, main, sampl
 EXAMPLES = """examples:
   python -m jtextdiff.benchmark train  --config configs/diffusion_lm.py
   python -m jtextdiff.benchmark sample --checkpoint runs/diffusion_lm --num 64 --steps 200
+  python -m jtextdiff.benchmark sample --checkpoint runs/masked --steps 16 --against runs/autoregressive
 
 Everything is timed in turns, --repeats times; the least of each is taken, by the clock and in CPU seconds. Beside it
 stands the machine's own rate at float32 matrix products, and PyTorch, eager and compiled, where it is installed
@@ -22,8 +23,9 @@ def parser() -> Parser:
     train = what.add_parser("train", help="the training step of a config", epilog=EXAMPLES)
     train.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="as for jtextdiff.train")
     train.add_argument("--num_steps", type=int, default=40, metavar="N", help="steps of one turn (default: 40)")
-    sample = what.add_parser("sample", help="the sampler of a trained Diffusion-LM", epilog=EXAMPLES)
+    sample = what.add_parser("sample", help="the sampler of a trained model", epilog=EXAMPLES)
     add_checkpoint(sample)
+    sample.add_argument("--against", metavar="DIR", help="another run, whose sampler is timed in turns with it")
     sample.add_argument("--num", type=int, default=64, help="sentences in the batch (default: 64)")
     for each in (train, sample):
         each.add_argument("--repeats", type=int, default=3, help="timings of each, taken in turns (default: 3)")
@@ -52,14 +54,15 @@ def time_training(flags: Any, overrides: list[str]) -> dict[str, Any]:
 
 
 def time_sampling(flags: Any) -> dict[str, Any]:
-    from jtextdiff.methods.diffusion_lm import DiffusionLM
     from jtextdiff.run.bench_sample import bench
     from jtextdiff.run.model import load
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
-    if not isinstance(model.method, DiffusionLM):
-        raise UserError(f"The benchmark times DiffusionLM; {flags.checkpoint} is {type(model.method).__name__}.")
-    return bench(model.method, model.params, num=flags.num, repeats=flags.repeats, peer=not flags.no_peer)
+    other = load(flags.against) if flags.against else None
+    against = None if other is None else (other.method, other.params)
+    return bench(
+        model.method, model.params, against=against, num=flags.num, repeats=flags.repeats, peer=not flags.no_peer
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The cost of sampling: the whole compiled sampler over as many bare passes of its network, and PyTorch's."""
+"""The cost of sampling: a whole sampler over that of another method, over its bare network, and over PyTorch."""
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -9,28 +10,39 @@ import jax.numpy as jnp
 
 from jtextdiff.core.randomness import keys_for
 from jtextdiff.methods.diffusion_lm import DiffusionLM
-from jtextdiff.methods.method import nothing_given
+from jtextdiff.methods.method import Method, Sample, nothing_given
 from jtextdiff.run.command import say
 from jtextdiff.run.flops import matmul_flops
 from jtextdiff.run.timing import TORCH, machine, peak_memory, race, timed, torch_peer
 
 
-def bench(method: DiffusionLM, params: Any, *, num: int, repeats: int, peer: bool) -> dict[str, Any]:
-    """Times one batch of `num` texts against `sampler.steps` forward passes on the same shapes, in turns."""
+def bench(
+    method: Method, params: Any, *, against: tuple[Method, Any] | None, num: int, repeats: int, peer: bool
+) -> dict[str, Any]:
+    """Times one batch of `num` texts in turns with what it can be held against.
+
+    `against`: another trained model's method and parameters. Of Diffusion-LM beside: `sampler.steps` forward passes on
+    the same shapes, and the same walk in PyTorch; of other methods GPT-2 of the same size, by transformers.
+    """
     where = machine()
-    compiled, sample, forward = programs(method, params, num)
-    steps, length = method.sampler.steps, method.language.length
+    compiled, sample = sampler(method, params, num)
+    calls: dict[str, Callable[[], Any]] = {"sample": sample}
+    if against is not None:
+        calls["against"] = sampler(*against, num)[1]
+    if isinstance(method, DiffusionLM):
+        calls["forward"] = forward(method, params, num)
     say("compiling …")
     compile_s, memory = timed(sample).wall, peak_memory()
-    timed(lambda: forward(1))
-    calls = {"sample": sample, "forward": lambda: forward(steps)}
-    best, rate, over = race("sample", calls, _peers(method, params, num) if peer else {}, repeats)
-    keys = keys_for(jax.random.key(0), jnp.arange(num))
+    drawn = {name: call() for name, call in calls.items()}
+    best, rate, over = race("sample", calls, _peers(method, params, drawn["sample"]) if peer else {}, repeats)
+    keys, length = keys_for(jax.random.key(0), jnp.arange(num)), method.language.length
     flops = matmul_flops(method.sample, params, keys, nothing_given(num, length))
     ours = {
         "num": num,
         "length": length,
-        "steps": steps,
+        "tokens": int(jnp.sum(drawn["sample"].tokens != method.language.pad)),
+        "calls": int(jnp.max(drawn["sample"].calls)),
+        "calls_against": int(jnp.max(drawn["against"].calls)) if against else None,
         "sampler": method.sampler.name,
         "compile_s": compile_s - best["sample"].wall,
         "compilations": compiled._cache_size(),
@@ -43,33 +55,40 @@ def bench(method: DiffusionLM, params: Any, *, num: int, repeats: int, peer: boo
     return where | ours | memory | over
 
 
-def programs(method: DiffusionLM, params: Any, num: int) -> tuple[Any, Callable[[], Any], Callable[[int], Any]]:
-    """The compiled sampler, it as a call, and the bare network as a function of a number of passes."""
-    length = method.language.length
+def sampler(method: Method, params: Any, num: int) -> tuple[Any, Callable[[], Sample]]:
+    """The compiled sampler, and it as a call that draws `num` texts."""
     compiled = jax.jit(method.sample)
+    keys, given = keys_for(jax.random.key(0), jnp.arange(num)), nothing_given(num, method.language.length)
+    return compiled, lambda: compiled(params, keys, given)
+
+
+def forward(method: DiffusionLM, params: Any, num: int) -> Callable[[], Any]:
+    """As many passes of the bare network as the sampler takes steps."""
+    length = method.language.length
     valid = jnp.ones((num, length), bool)
     t = jnp.full((num, length if method.times == "own" else 1), 500.0)  # as the sampler hands it over
     x = jnp.ones((num, length, method.embed_dim))
     network = jax.jit(lambda params, x, t: method.net.bind(params)(x, t, x, valid=valid))
 
-    def sample() -> Any:
-        keys = keys_for(jax.random.key(0), jnp.arange(num))
-        return compiled(params, keys, nothing_given(num, length)).tokens
-
-    def forward(passes: int) -> Any:
+    def passes() -> Any:
         answer = x
-        for _ in range(passes):
+        for _ in range(method.sampler.steps):
             answer = network(params, x, t)
         return answer
 
-    return compiled, sample, forward
+    return passes
 
 
-def _peers(method: DiffusionLM, params: Any, num: int) -> dict[str, Callable[..., Any]]:
-    """What makes the peer's walks, if there is one."""
-    peer = torch_peer(method)
-    if peer is None:
+def _peers(method: Method, params: Any, drawn: Sample) -> dict[str, Callable[..., Any]]:
+    """What makes the peer's draws, if there is one."""
+    num, longest = len(drawn.tokens), int(jnp.max(jnp.sum(drawn.tokens != method.language.pad, axis=-1)))
+    if isinstance(method, DiffusionLM):
+        peer = torch_peer(method)
+        walks = lambda name: functools.partial(peer.sampler, params, method, num, compiled=name == "torch_compiled")
+        return {} if peer is None else {name: walks(name) for name in TORCH}
+    trunk: Any = getattr(method, "trunk", None)
+    if importlib.util.find_spec("torch") is None or trunk is None:
         return {}
-    return {
-        name: functools.partial(peer.sampler, params, method, num, compiled=name == "torch_compiled") for name in TORCH
-    }
+    from jtextdiff.run.peer_gpt2 import writer
+
+    return {"gpt2": functools.partial(writer, trunk, method.language.vocab_size, num, longest)}

@@ -78,7 +78,7 @@ def test_it_knows_the_default_recipe_only(other: dict) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, while it compiles
 def test_sampling_is_timed_beside_it(given: dict) -> None:
-    result = bench(METHOD, given["params"], num=2, repeats=1, peer=True)
+    result = bench(METHOD, given["params"], against=None, num=2, repeats=1, peer=True)
     assert result["sample_over_torch_eager"] > 0
 
 
