@@ -40,6 +40,8 @@ def command(arguments: Sequence[str]) -> None:
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     corpus = open_corpus(model.config, Path(flags.checkpoint))
     real = model.batch(corpus.splits["valid"].texts(corpus.splits["valid"].evenly(ROWS)))
+    if len(real.tokens) < 2:
+        raise UserError("The text's valid split has a single text; a certificate needs at least 2.")
     name = f"{type(model.method).__name__} at step {model.step}, {model.method.sampler.name}"
     say(f"{name}; real texts: {len(real.tokens)} of valid; seed {flags.seed}")
     checks = []

@@ -79,7 +79,8 @@ class Categorical:
 def _pick(keys: Keys, p: Float[Array, "*b k"]) -> Int[Array, "*b"]:
     """An index with probability p / Σ p, and never one of probability 0, however sums are rounded."""
     below = jnp.cumsum(p, axis=-1)
-    target = draw(jax.random.uniform, keys, p.shape[:-1])[..., None] * below[..., -1:]
+    lot = draw(jax.random.uniform, keys, p.shape[:-1]) + 2.0**-24  # never 0, which any first entry would win
+    target = lot[..., None] * below[..., -1:]
     return jnp.argmax(jnp.where(p > 0, 1 + (below > target), 0), axis=-1)
 
 

@@ -92,8 +92,10 @@ class Autoregressive:
         _, log_p = jax.lax.scan(read, net.empty(*tokens.shape), jnp.arange(tokens.shape[1]))
         return objectives.sum_over(-log_p.T, jnp.asarray(batch.valid))
 
-    def law(self, params: Params, given: Given) -> Float[Array, "b v"]:
-        """log p of the word after the given ones, in one reading of them."""
+    def law(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
+        """log p of the word after the given ones, in one reading of them; None where words are not drawn."""
+        if self.sampler.name != "sample":
+            return None
         position = jnp.argmin(given.fixed, axis=-1)[:, None, None]
         logits = jnp.take_along_axis(self.net.bind(params)(self._before(given.tokens)), position, axis=1)
         free = possible_words(self.language, given._replace(fixed=jnp.zeros_like(given.fixed)), None, with_pad=True)

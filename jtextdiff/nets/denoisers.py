@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import objectives
 from jtextdiff.nets.layers import Kept, dense, table, uniform
+from jtextdiff.nets.pieces import by_pieces
 from jtextdiff.nets.transformer import Transformer, Trunk
 
 
@@ -137,7 +137,7 @@ class TokenDenoiser(nnx.Module):
         """values(logits, *others), a tree of [b, l]; logits of a large vocabulary are never there all at once."""
         x = self.hidden(tokens, t, valid=valid, key=key)
         of_piece = lambda x, *others: values(self.answer(x), *others)
-        return objectives.by_pieces(of_piece, self.answer.out_features, x, *others)
+        return by_pieces(of_piece, self.answer.out_features, x, *others)
 
     def hidden(
         self,

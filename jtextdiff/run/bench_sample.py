@@ -1,7 +1,6 @@
 """The cost of sampling: a whole sampler over that of another method, over its bare network, and over PyTorch."""
 
 import functools
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.method import Method, Sample, nothing_given
 from jtextdiff.run.command import say
 from jtextdiff.run.flops import matmul_flops
-from jtextdiff.run.timing import TORCH, machine, peak_memory, race, timed, torch_peer
+from jtextdiff.run.timing import TORCH, machine, peak_memory, race, timed, torch_here, torch_peer
 
 
 def bench(
@@ -87,7 +86,7 @@ def _peers(method: Method, params: Any, drawn: Sample) -> dict[str, Callable[...
         walks = lambda name: functools.partial(peer.sampler, params, method, num, compiled=name == "torch_compiled")
         return {} if peer is None else {name: walks(name) for name in TORCH}
     trunk: Any = getattr(method, "trunk", None)
-    if importlib.util.find_spec("torch") is None or trunk is None:
+    if trunk is None or not torch_here():
         return {}
     from jtextdiff.run.peer_gpt2 import writer
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import stats
 
 from jtextdiff.core import objectives
 from jtextdiff.core.randomness import keys_for
@@ -22,7 +23,7 @@ TAIL = 0.05
 """Rare are the least likely outcomes that together have no more than this share."""
 
 FAR = 4.0
-"""Standard errors at which chance is no longer an excuse: once in 16,000 checks of a sound sampler."""
+"""Standard errors at which chance is no longer an excuse: once in 16,000 checks of a sound model."""
 
 
 class Check(NamedTuple):
@@ -83,8 +84,11 @@ def _asked(method: Method, params: Params, sample: Callable[..., Any], key: Any,
     tokens = np.asarray(sample(params, _keys(key, np.arange(len(size))), given).tokens)
     changed = float(np.mean((tokens != real.tokens)[fixed])) if fixed.any() else 0.0
     yield Check("fixed_words", changed, 0.0, "share changed", f"{fixed.sum()} given words of {len(size)} real texts")
-    written = np.cumsum(tokens[:, ::-1] != language.pad, axis=-1)[:, ::-1] > 0
-    strange = written & ((tokens == language.mask) | (tokens == language.pad) | (tokens == language.unk)) & ~fixed
+    one_id = language.pad == language.eos  # as GPT-2 has it: the first that follows the words is their end
+    last = np.max(np.where(tokens != language.pad, places + 1, 0), axis=-1) + one_id
+    written = places < last[:, None]
+    no_words = [language.mask, language.unk] + [language.pad] * (not one_id)
+    strange = written & np.isin(tokens, no_words) & ~fixed
     yield Check("not_words", float(strange.sum()), 0.0, "count", "MASK, UNK or PAD among the words of those texts")
     if not method.prefix_only:
         other = float(np.mean(written.sum(-1) != size))
@@ -128,8 +132,10 @@ def _rarely(name: str, p: Float[np.ndarray, "n k"], drawn: Int[np.ndarray, "m n"
     share = np.sum(np.where(rare, p, 0.0), axis=-1)
     within = drawn < p.shape[-1]  # MASK, where it was left, may be an id beyond the words
     seen = np.sum(~within | rare[np.arange(len(p)), np.where(within, drawn, 0)])
-    mean, spread = len(drawn) * share.sum(), np.sqrt(len(drawn) * np.sum(share * (1 - share)))
-    far = abs(seen - mean) / max(spread, 1.0)  # where fewer than one is expected, a single one is no wonder
+    mean = len(drawn) * share.sum()
+    # A count of rare things is Poisson's, or less spread; its tail as that of a normal law of so many deviations.
+    tail = 2 * min(stats.poisson.cdf(seen, mean), stats.poisson.sf(seen - 1, mean), 0.5)
+    far = stats.norm.isf(max(tail, 1e-300) / 2)
     return Check(name, float(far), FAR, "standard errors", f"{how}: {seen} rare ones, {mean:.1f} expected")
 
 

@@ -1,16 +1,20 @@
 """The autoregressive peer: GPT-2 as transformers runs it in PyTorch, with weights that have learned nothing."""
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from jtextdiff.nets.transformer import Transformer
 
 
 def writer(trunk: Transformer, vocab_size: int, num: int, length: int) -> Callable[[], Tensor]:
     """Draws `num` texts of `length` tokens with its cache of keys and values, in a network of the trunk's size."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
     config = GPT2Config(
         vocab_size=vocab_size,
         n_positions=length + 1,
@@ -22,7 +26,7 @@ def writer(trunk: Transformer, vocab_size: int, num: int, length: int) -> Callab
         eos_token_id=None,
         pad_token_id=0,
     )
-    model = GPT2LMHeadModel(config).eval()
+    model: Any = GPT2LMHeadModel(config).eval()
     start = torch.zeros(num, 1, dtype=torch.long)
 
     @torch.no_grad()

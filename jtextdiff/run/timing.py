@@ -64,13 +64,20 @@ def least(rows: list[Seconds]) -> Seconds:
     return Seconds(min(row.wall for row in rows), min(row.cpu for row in rows))
 
 
-def torch_peer(method: Any) -> Any:
-    """The module that writes the method in PyTorch; None, and told why, if there is none to compare with here."""
+def torch_here() -> bool:
+    """Whether there is a PyTorch to compare with on this device; if not, why is told."""
     if importlib.util.find_spec("torch") is None:
         say("PyTorch is not installed: no peer.")
-        return None
+        return False
     if jax.default_backend() != "cpu":
-        say("The peer in PyTorch runs on the CPU only: no peer on this device.")
+        say("The peers in PyTorch run on the CPU only: no peer on this device.")
+        return False
+    return True
+
+
+def torch_peer(method: Any) -> Any:
+    """The module that writes the method in PyTorch; None, and told why, if there is none to compare with here."""
+    if not torch_here():
         return None
     from jtextdiff.run import peer
 
