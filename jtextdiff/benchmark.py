@@ -13,7 +13,8 @@ EXAMPLES = """examples:
 
 Everything is timed in turns, --repeats times; the least of each is taken, by the clock and in CPU seconds. Beside it
 stands the machine's own rate at float32 matrix products, and PyTorch, eager and compiled, where it is installed
-(pip install -e '.[peer]') and the config is one that the peer knows. The result is JSON.
+(pip install -e '.[peer]') and the config is one that the peer knows; other samplers are held against GPT-2, of the same
+size and untrained. The result is JSON.
 """
 
 

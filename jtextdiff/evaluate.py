@@ -1,6 +1,5 @@
 """python -m jtextdiff.evaluate: scores a trained model, each number beside the same number of real text."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +41,7 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.run.model import load
     from jtextdiff.run.prepare import open_corpus
     from jtextdiff.run.scores import report, score, table
-    from jtextdiff.run.workdir import write_whole
+    from jtextdiff.run.workdir import hand_over
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     judge = load(flags.judge) if flags.judge else None
@@ -65,11 +64,7 @@ def command(arguments: Sequence[str]) -> None:
     asked = {"judge": flags.judge, "split": flags.split, "num": flags.num, "seed": flags.seed}
     result = report(model, metrics, calls, load=os.getloadavg()[0], **asked)
     Console(stderr=True).print(table(result))
-    text = json.dumps(result, indent=2, ensure_ascii=False)
-    if flags.out:
-        write_whole(Path(flags.out), text + "\n")
-    else:
-        print(text)
+    hand_over(result, flags.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """python -m jtextdiff.verify: a certificate of a trained model's sampler and likelihood, on the user's own text."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.run.certificate import ROWS, certify
     from jtextdiff.run.model import load
     from jtextdiff.run.prepare import open_corpus
-    from jtextdiff.run.workdir import write_whole
+    from jtextdiff.run.workdir import hand_over
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     corpus = open_corpus(model.config, Path(flags.checkpoint))
@@ -51,11 +50,7 @@ def command(arguments: Sequence[str]) -> None:
         checks.append(check._asdict() | {"passes": check.passes})
     failed = [check["name"] for check in checks if not check["passes"]]
     result = {"method": type(model.method).__name__, "step": model.step, "sampler": model.method.sampler.name}
-    text = json.dumps(result | {"seed": flags.seed, "passes": not failed, "checks": checks}, indent=2)
-    if flags.out:
-        write_whole(Path(flags.out), text + "\n")
-    else:
-        print(text)
+    hand_over(result | {"seed": flags.seed, "passes": not failed, "checks": checks}, flags.out)
     if failed:
         say(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}.")
         sys.exit(1)

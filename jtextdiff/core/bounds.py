@@ -47,10 +47,10 @@ def continuous_bound(
         slope = jax.jvp(process.snr, (t,), (jnp.ones_like(t),))[1]
         return -0.5 * (1 - first) * slope * jnp.sum((x_0 - x_0_hat) ** 2, axis=-1)
 
-    def time(index: Array, jitter: Array) -> Array:
-        return 1 - (1 - first) * (index + jitter) / points
+    def time(u: Array) -> Array:
+        return first + (1 - first) * u
 
-    return prior_kl(process, x_0) + _mean_over_strata(process, x_0, denoise, key, points, time, integrand)
+    return prior_kl(process, x_0) + _mean_over_times(process, x_0, denoise, key, points, time, integrand)
 
 
 def released_bound(
@@ -73,31 +73,42 @@ def released_bound(
     def step(t: Array, x_0_hat: Array) -> Array:
         return steps * denoising_kl(process, x_0, x_0_hat, t - first, t)
 
-    def time(index: Array, jitter: Array) -> Array:
-        return 1 - first * jnp.minimum(jnp.floor(steps * (index + jitter) / points), steps - 1)  # jitter may round up
+    def time(u: Array) -> Array:
+        return 1 - first * jnp.minimum(jnp.floor(steps * (1 - u)), steps - 1)  # a tiny u may round to 0
 
-    walk = _mean_over_strata(process, x_0, denoise, strata, points, time, step)
+    walk = _mean_over_times(process, x_0, denoise, strata, points, time, step)
     return prior_kl(process, x_0) + jnp.sum(last, axis=-1) + walk, x_0
 
 
-def _mean_over_strata(
+def mean_over_strata(
+    value: Callable[[Float[Array, "b"], Array], Array], key: Key[Array, ""], points: int, shape: tuple[int, ...]
+) -> Array:
+    """The mean of value(u, key) of `shape` [b, …] over u [b] in (0, 1]: one a text in each of `points` strata."""
+
+    def add(total: Array, index: Array) -> tuple[Array, None]:
+        jitter, noise = jax.random.split(jax.random.fold_in(key, index))
+        u = (index + 1 - jax.random.uniform(jitter, shape[:1])) / points
+        return total + value(u, noise) / points, None
+
+    return jax.lax.scan(add, jnp.zeros(shape), jnp.arange(points))[0]
+
+
+def _mean_over_times(
     process: Gaussian,
     x_0: Vectors,
     denoise: Estimate,
     key: Key[Array, ""],
     points: int,
-    time: Callable[[Array, Array], Array],
+    time: Callable[[Array], Array],
     value: Callable[[Array, Array], Array],
 ) -> Float[Array, "b l"]:
-    """The mean of value(t, x̂_0) over t = time(stratum, jitter in [0, 1)), one draw of time and noise a stratum."""
+    """The mean of value(t, x̂_0) over t = time(u in (0, 1]), with noise of its own each."""
 
-    def add(total: Array, index: Array) -> tuple[Array, None]:
-        jitter, noise = jax.random.split(jax.random.fold_in(key, index))
-        t = time(index, jax.random.uniform(jitter, (len(x_0), 1)))
-        x_0_hat = denoise(process.marginal(x_0, t).sample(noise), t)
-        return total + value(t, x_0_hat) / points, None
+    def at(u: Array, noise: Array) -> Array:
+        t = time(u[:, None])
+        return value(t, denoise(process.marginal(x_0, t).sample(noise), t))
 
-    return jax.lax.scan(add, jnp.zeros(x_0.shape[:2]), jnp.arange(points))[0]
+    return mean_over_strata(at, key, points, x_0.shape[:2])
 
 
 def any_order_bound(
@@ -111,14 +122,11 @@ def any_order_bound(
     """
     length = jnp.sum(valid, axis=-1)
 
-    def add(total: Array, index: Array) -> tuple[Array, None]:
-        jitter, lot = jax.random.split(jax.random.fold_in(key, index))
-        u = (index + jax.random.uniform(jitter, length.shape)) / points
-        hidden = hide(lot, valid, jnp.minimum(jnp.floor(length * u).astype(int) + 1, length))
-        mean = objectives.mean_over(losses(hidden), hidden)
-        return total + length * mean / points, None
+    def value(u: Array, lot: Array) -> Array:
+        hidden = hide(lot, valid, jnp.maximum(jnp.ceil(length * u).astype(int), 1))
+        return length * objectives.mean_over(losses(hidden), hidden)
 
-    return jax.lax.scan(add, jnp.zeros(length.shape), jnp.arange(points))[0]
+    return mean_over_strata(value, key, points, length.shape)
 
 
 def one_order_bound(

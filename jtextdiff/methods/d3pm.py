@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import discrete, objectives, unmasking
+from jtextdiff.core import bounds, discrete, objectives, unmasking
 from jtextdiff.core.discrete import Discrete, LogProbs, delta
 from jtextdiff.core.distributions import Categorical, check_narrowing
 from jtextdiff.core.randomness import Keys, fold, stratified
@@ -99,14 +99,11 @@ class D3PM:
         """An upper bound on −log p(text), nats a sequence: T terms, KL(q(x_1 | x_0) ‖ p(x_1)) and −log p(length)."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
 
-        def add(total: Array, point: Array) -> tuple[Array, None]:
-            jitter, noise = jax.random.split(jax.random.fold_in(key, point))
-            u = (point + 1 - jax.random.uniform(jitter, (len(tokens),))) / self.bound_points
+        def gap(u: Array, noise: Array) -> Array:
             index = jnp.maximum(jnp.ceil(u * self.num_steps).astype(int), 1)
-            gap, _ = self._terms(params, noise, tokens, valid, index, None)
-            return total + gap * self.num_steps / self.bound_points, None
+            return self.num_steps * self._terms(params, noise, tokens, valid, index, None)[0]
 
-        total = jax.lax.scan(add, jnp.zeros(tokens.shape), jnp.arange(self.bound_points))[0]
+        total = bounds.mean_over_strata(gap, key, self.bound_points, tokens.shape)
         return self._whole(total, tokens, valid)
 
     @property

@@ -85,13 +85,8 @@ class Masked:
     def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """The bound as the loss has it: the mean over times, not over numbers of masked words."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-
-        def add(total: Array, point: Array) -> tuple[Array, None]:
-            jitter, noise = jax.random.split(jax.random.fold_in(key, point))
-            t = (point + 1 - jax.random.uniform(jitter, (len(tokens),))) / self.bound_points
-            return total + self._at(params, noise, tokens, valid, t, None) / self.bound_points, None
-
-        total = jax.lax.scan(add, jnp.zeros(len(tokens)), jnp.arange(self.bound_points))[0]
+        at = lambda t, noise: self._at(params, noise, tokens, valid, t, None)
+        total = bounds.mean_over_strata(at, key, self.bound_points, (len(tokens),))
         return total + self._length_nll(valid)
 
     def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:

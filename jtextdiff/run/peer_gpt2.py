@@ -26,6 +26,7 @@ def writer(trunk: Transformer, vocab_size: int, num: int, length: int) -> Callab
         eos_token_id=None,
         pad_token_id=0,
     )
+    # Any: what `generate` is typed as depends on whether PyTorch is installed.
     model: Any = GPT2LMHeadModel(config).eval()
     start = torch.zeros(num, 1, dtype=torch.long)
 

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jtextdiff.run.command import UserError
 from jtextdiff.run.config import Config, differences, from_json, to_json
@@ -81,6 +82,15 @@ def write_whole(file: Path, text: str) -> None:
     partial = file.with_name(f".{file.name}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, file)
+
+
+def hand_over(result: dict[str, Any], out: str | None) -> None:
+    """A command's result as JSON, in the file `out` or on stdout."""
+    text = json.dumps(result, indent=2, ensure_ascii=False)
+    if out:
+        write_whole(Path(out), text + "\n")
+    else:
+        print(text)
 
 
 def truncate_metrics(file: Path, step: int) -> None:

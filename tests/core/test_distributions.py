@@ -109,3 +109,16 @@ def test_mode_is_the_most_probable() -> None:
     each = jnp.stack([law.log_prob(jnp.full(5, token)) for token in range(4)])
     np.testing.assert_array_equal(law.mode(), jnp.argmax(each, axis=0))
     assert float(jnp.max(jnp.abs(Normal(mean=logits, std=jnp.ones(())).mode() - logits))) == 0.0
+
+
+def test_many_categories_come_at_their_frequency_and_impossible_ones_never() -> None:
+    """50 categories lie in 8 blocks: χ² of them, with whole blocks of probability 0 and one that is rare."""
+    p = np.where(np.arange(50) % 3 == 0, 1.0 + np.arange(50), 0.0)
+    p[16:24], p[49] = 0.0, 1.0
+    p /= p.sum()
+    law = Categorical(logits=jnp.broadcast_to(jnp.log(jnp.asarray(p)), (SAMPLES, 50)))
+    counts = np.bincount(law.sample(keys(7, SAMPLES)), minlength=50)
+    possible = p > 0
+    assert np.all(counts[~possible] == 0)
+    expected = SAMPLES * p[possible]
+    assert np.sum((counts[possible] - expected) ** 2 / expected) < 42.0  # 15 degrees of freedom, p = 2e-4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jtextdiff.core.unmasking import Unmasking
-from jtextdiff.methods.autoregressive import Autoregressive
+from jtextdiff.methods.autoregressive import Autoregressive, Writer
 from jtextdiff.methods.cmlm import CMLM
 from jtextdiff.methods.d3pm import D3PM, Ancestral
 from jtextdiff.methods.diffusion_lm import DiffusionLM
@@ -27,6 +27,8 @@ TRUNK = Transformer(num_layers=1, width=16, num_heads=2)
 CAUSAL = dataclasses.replace(TRUNK, causal=True)
 METHODS: dict[str, Any] = {
     "autoregressive": Autoregressive(language=LANGUAGE, trunk=CAUSAL),
+    "greedy": Autoregressive(language=LANGUAGE, trunk=CAUSAL, sampler=Writer(name="greedy")),
+    "pad_is_eos": Masked(language=dataclasses.replace(LANGUAGE, pad=EOS), trunk=TRUNK, sampler=Unmasking(steps=8)),
     "masked": Masked(language=LANGUAGE, trunk=TRUNK, sampler=Unmasking(steps=8)),
     "first_hitting": Masked(language=LANGUAGE, trunk=TRUNK, sampler=Unmasking(name="first_hitting", top_p=0.9)),
     "cmlm": CMLM(language=LANGUAGE, trunk=TRUNK),
@@ -44,7 +46,9 @@ def certificate(method: Any, repeats: int = 100) -> dict[str, Check]:
     sizes = np.random.default_rng(0).integers(2, 9, 64)
     valid = np.arange(8) < sizes[:, None]
     words = np.random.default_rng(1).integers(3, 12, valid.shape)
-    tokens = np.where(np.arange(8) == sizes[:, None] - 1, EOS, np.where(valid, words, PAD)).astype(np.int32)
+    tokens = np.where(np.arange(8) == sizes[:, None] - 1, EOS, np.where(valid, words, method.language.pad)).astype(
+        np.int32
+    )
     batch = Batch(tokens, valid, np.zeros_like(valid), {})
     return {check.name: check for check in certify(method, params, batch, seed=0, repeats=repeats)}
 
@@ -54,8 +58,8 @@ def test_sound_methods_pass(name: str) -> None:
     checks = certificate(METHODS[name], repeats=32)
     assert [check for check in checks.values() if not check.passes] == []
     assert {"batch_mates", "batch_size", "fixed_words", "not_words", "two_likelihoods"} <= set(checks)
-    assert ("rare_words" in checks) == (name not in ("uniform", "diffusion_lm"))
-    assert ("rare_lengths" in checks) == (name not in ("autoregressive", "cmlm"))
+    assert ("rare_words" in checks) == (name not in ("greedy", "uniform", "diffusion_lm"))
+    assert ("rare_lengths" in checks) == (name not in ("autoregressive", "greedy", "cmlm"))
 
 
 class OneKey(Masked):
