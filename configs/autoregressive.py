@@ -18,11 +18,11 @@ def get_config(preset: str = "") -> ConfigDict:
 
 def default() -> ConfigDict:
     c = ConfigDict()
-    c.seed, c.num_steps, c.batch_size = 0, 4_000, 64
+    c.seed, c.num_steps, c.batch_size = 0, 4_500, 64
     c.text = spec(Text)
     c.method = spec(Autoregressive)
-    c.optim = spec(AdamW)
+    c.optim = spec(AdamW, matrices="muon", peak=3e-3)
     c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
-    c.every = ConfigDict(dict(log=50, evaluate=500, sample=500, checkpoint=500))
+    c.every = ConfigDict(dict(log=50, evaluate=500, sample=1_000, checkpoint=500))
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
     return c

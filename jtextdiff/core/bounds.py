@@ -121,12 +121,17 @@ def any_order_bound(
     `points` numbers k are drawn a text, one a stratum.
     """
     length = jnp.sum(valid, axis=-1)
-
-    def value(u: Array, lot: Array) -> Array:
-        hidden = hide(lot, valid, jnp.maximum(jnp.ceil(length * u).astype(int), 1))
-        return length * objectives.mean_over(losses(hidden), hidden)
-
+    value = lambda u, lot: length * any_order_loss(losses, lot, valid, u)
     return mean_over_strata(value, key, points, length.shape)
+
+
+def any_order_loss(
+    losses: Callable[[Bool[Array, "b l"]], Array], key: Key[Array, ""], valid: Bool[Array, "b l"], u: Float[Array, "b"]
+) -> Float[Array, "b"]:
+    """Mean −log p of k hidden words of L, k = ⌈u L⌉: its mean over u in (0, 1] is the bound by L, nats a token."""
+    count = jnp.ceil(u * jnp.sum(valid, axis=-1)).astype(int)
+    hidden = hide(key, valid, jnp.maximum(count, 1))
+    return objectives.mean_over(losses(hidden), hidden)
 
 
 def one_order_bound(

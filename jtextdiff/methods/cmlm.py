@@ -72,8 +72,8 @@ class CMLM:
         when, which, drop = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         length = jnp.sum(valid, axis=-1)
-        hidden = bounds.hide(which, valid, jnp.ceil(length * stratified(when, len(tokens))).astype(int))
-        words = objectives.mean_over(self._losses(params, tokens, hidden, valid, drop), hidden)
+        losses = lambda hidden: self._losses(params, tokens, hidden, valid, drop)
+        words = bounds.any_order_loss(losses, which, valid, stratified(when, len(tokens)))
         lengths = self._length_nll(params, length) / length
         return words + lengths, {"words": words, "lengths": lengths}
 

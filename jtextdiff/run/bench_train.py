@@ -116,8 +116,11 @@ def _flops(run: Run, state: TrainState, share: float) -> Callable[[Any], float]:
 def _peers(run: Run, state: TrainState, batches: list[Batch], coins: list[bool]) -> dict[str, Callable[..., Any]]:
     """What makes the peer's turns: the same batches, as often in two passes, by the peer, if there is one."""
     optim = build(run.config.optim)
+    if optim.accumulate > 1 or optim.matrices != "adam":
+        say("The peer in PyTorch has one microbatch a step, and Adam: no peer for this optimiser.")
+        return {}
     peer = torch_peer(run.method)
-    if peer is None or optim.accumulate > 1:
+    if peer is None:
         return {}
 
     def turn(compiled: bool) -> Callable[[], None]:

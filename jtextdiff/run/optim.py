@@ -1,4 +1,4 @@
-"""Optimisation: AdamW with warm-up and decay, clipping, and a running mean of the parameters."""
+"""Optimisation: AdamW or Muon with warm-up and decay, clipping, and a running mean of the parameters."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from jaxtyping import Array, Int
 
 from jtextdiff.nets.functional import Params
@@ -17,9 +18,12 @@ DECAYS = ("constant", "linear", "cosine", "cooldown")
 class AdamW:
     """AdamW (Loshchilov & Hutter 2019) and its learning rate over `decay_steps`.
 
+    `matrices`: how those inside the transformer's blocks move. "muon" makes every step orthogonal (Jordan 2024), of
+    the size that an Adam step has (Liu et al. 2025, eq. 4); all else is Adam's at the same rate.
     `decay`: constant; linear or cosine to zero; or cooldown, constant until the last quarter and then linear.
     """
 
+    matrices: str = "adam"
     peak: float = 2e-3
     warmup: int = 100
     decay: str = "cooldown"
@@ -34,8 +38,9 @@ class AdamW:
     ema_warmup: bool = True  # the mean forgets faster at first: min(ema, (1 + step)/(10 + step))
 
     def __post_init__(self) -> None:
-        if self.decay not in DECAYS:
-            raise ValueError(f"decay must be one of {DECAYS}, got {self.decay!r}.")
+        for field, names in (("matrices", ("adam", "muon")), ("decay", DECAYS)):
+            if getattr(self, field) not in names:
+                raise ValueError(f"{field} must be one of {names}, got {getattr(self, field)!r}.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}.")
         if self.accumulate < 1:
@@ -59,7 +64,10 @@ class AdamW:
             weight_decay=self.weight_decay,
             mask=_decayed,
         )
-        return optax.chain(clip, adam)
+        if self.matrices == "adam":
+            return optax.chain(clip, adam)
+        muon = optax.contrib.muon(self.learning_rate, weight_decay=self.weight_decay, consistent_rms=0.2)
+        return optax.chain(clip, optax.partition({"adam": adam, "muon": muon}, _kinds))
 
     def init(self, params: Params) -> Any:
         return self.transform().init(params)
@@ -73,6 +81,13 @@ class AdamW:
         """The running mean after `step` steps. Tied weights are one leaf, and so are averaged once."""
         keep = jnp.minimum(self.ema, (1 + step) / (10 + step)) if self.ema_warmup else self.ema
         return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, ema, params)
+
+
+def _kinds(params: Params) -> Any:
+    """Which of the two moves an array: Muon the matrices of the blocks, Adam all else, doors and tables included."""
+    inside = lambda path: any(getattr(part, "key", None) == "blocks" for part in path)
+    kind = lambda path, leaf: "muon" if leaf.ndim == 2 and inside(path) else "adam"
+    return jax.tree_util.tree_map_with_path(kind, params)
 
 
 def _decayed(params: Params) -> Any:

@@ -77,9 +77,12 @@ def test_the_bound_is_above_the_exact_nll_and_equals_it_for_the_true_law(wrong: 
         assert bound == pytest.approx(ENTROPY, abs=5 * error + 1e-5)
 
 
-@pytest.mark.parametrize("schedule", [name for name in WORD_SCHEDULES if name != "linear"])
-def test_the_loss_has_the_bounds_mean_whatever_the_schedule(schedule: str) -> None:
-    repeat, model = 40_000, method(0.5, schedule=schedule)
+LOSSES = [("timed", name) for name in WORD_SCHEDULES if name != "linear"] + [("counted", "reciprocal")]
+
+
+@pytest.mark.parametrize(("hidden", "schedule"), LOSSES)
+def test_the_loss_has_the_bounds_mean_whatever_the_schedule(hidden: str, schedule: str) -> None:
+    repeat, model = 40_000, method(0.5, hidden=hidden, schedule=schedule)
     batch, p = texts(repeat)
     loss = 3 * np.asarray(model.loss({}, jax.random.key(1), batch)[0], np.float64)
     nats = np.asarray(method(0.5, bound_points=2).nll({}, jax.random.key(0), batch), np.float64) - LENGTH_NLL

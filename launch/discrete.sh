@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Masked diffusion, D3PM, CMLM and an autoregressive model on one text: the same trunk, optimiser, steps and batches,
+# scored alike; and what fewer calls and other samplers make of the masked one. Rows that are done are kept, so that
+# the script can be stopped and run again.
+#
+#   launch/discrete.sh TEXT JUDGE OUT [STEPS]
+#
+# TEXT is a text.path, "" for the embedded grammar; JUDGE a run of configs/autoregressive.py on the same text, with
+# another seed than 0, which is that of the model that it judges here, or "" for none; OUT a folder for runs and scores.
+set -euo pipefail
+text=${1?TEXT, a text.path} judge=${2?JUDGE, a run directory} out=${3:?OUT, a folder} steps=${4:-4500}
+configs=$(cd "$(dirname "$0")/../configs" && pwd)
+on_text=() judged=()
+if [ -n "$text" ]; then on_text=("--config.text.path=$text"); fi
+if [ -n "$judge" ]; then judged=(--judge "$judge"); fi
+mkdir -p "$out/scores"
+
+# row NAME CONFIG [--config.FIELD=VALUE …]: trains and scores a config with these changes.
+row() {
+  local name=$1 config=$2
+  shift 2
+  python -m jtextdiff.train --config "$configs/$config.py" --workdir "$out/$name" "${on_text[@]}" \
+    --config.num_steps="$steps" "$@"
+  score "$name" "$name"
+}
+
+# score NAME ROW [FLAG …]: scores a trained row, with other settings of its sampler.
+score() {
+  local name=$1 run=$2
+  shift 2
+  if [ -s "$out/scores/$name.json" ]; then return; fi
+  python -m jtextdiff.evaluate --checkpoint "$out/$run" "${judged[@]}" "$@" --out "$out/scores/$name.json.part"
+  mv "$out/scores/$name.json.part" "$out/scores/$name.json"
+}
+
+row autoregressive autoregressive
+row masked masked
+row cmlm cmlm
+row d3pm-absorbing d3pm
+row d3pm-uniform d3pm --config.method.kernel=uniform --config.method.schedule=cosine_d3pm
+
+for calls in 8 16 32; do
+  for name in cmlm masked d3pm-absorbing d3pm-uniform; do
+    score "$name-$calls" $name --steps $calls
+  done
+  score "masked-cosine-$calls" masked --steps $calls --override method.sampler.grid=cosine
+  score "masked-confidence-$calls" masked --steps $calls --override method.sampler.name=confidence
+done
+score cmlm-64 cmlm --steps 64
+score masked-confidence-64 masked --override method.sampler.name=confidence
+score masked-first-hitting masked --override method.sampler.name=first_hitting
+score masked-entropy-bounded masked --override method.sampler.name=entropy_bounded
+
+python -m jtextdiff.compare "$out"/scores/*.json
