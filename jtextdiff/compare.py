@@ -12,7 +12,8 @@ EXAMPLES = """examples:
   python -m jtextdiff.compare scores/diffusion_lm.json scores/autoregressive.json
   python -m jtextdiff.compare scores/*.json --metric nll --metric perplexity_ratio
 
-Reads what jtextdiff.evaluate wrote and prints a Markdown table, one row a file, real text above them. Files
+Reads what jtextdiff.evaluate wrote and prints a Markdown table, one row a file, real text above them: the sampler
+and its steps, the network calls that a sample has needed, and the scores. Files
 NAME.0.json, NAME.1.json, … are runs of one recipe with other seeds: they make one row, the mean ± the standard
 deviation of its runs; a single run has ± its standard error.
 """
@@ -20,6 +21,7 @@ deviation of its runs; a single run has ± its standard error.
 METRICS = ("nll", "perplexity_ratio", "members", "unigram_entropy", "distinct_bigrams", "diversity_guard")
 CONDITIONS = ("split", "num_samples", "judge", "tokenizer")
 """What must be the same for numbers to stand in one table."""
+NEEDED = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}
 
 
 def parser() -> Parser:
@@ -57,15 +59,17 @@ def table(rows: dict[str, list[dict[str, Any]]], names: list[str]) -> list[str]:
     every = [result for results in rows.values() for result in results]
     units = {name: row["unit"] for result in every for name, row in result["metrics"].items()}
     real = {name: row["real_valid"] for result in every for name, row in result["metrics"].items()}
+    columns = " | ".join(f"{name} ({units[name]})" for name in names)
     lines = [
-        f"| {every[0]['num_samples']} samples | sampler | {' | '.join(f'{name} ({units[name]})' for name in names)} |",
-        "|---" * (len(names) + 2) + "|",
-        f"| real {every[0]['split']} text | | {' | '.join(_shown(real[name]) for name in names)} |",
+        f"| {every[0]['num_samples']} samples | sampler | calls | {columns} |",
+        "|---" * (len(names) + 3) + "|",
+        f"| real {every[0]['split']} text | | | {' | '.join(_shown(real[name]) for name in names)} |",
     ]
     for name, results in rows.items():
         scores = [[result["metrics"][column] for result in results if column in result["metrics"]] for column in names]
         sampler = f"{results[0]['sampler']} {results[0]['steps']}"
-        lines.append(f"| {name} | {sampler} | {' | '.join(map(_cell, scores))} |")
+        calls = _shown(statistics.fmean(result["nfe"] for result in results))
+        lines.append(f"| {name} | {sampler} | {calls} | {' | '.join(map(_cell, scores))} |")
     return lines
 
 
@@ -75,7 +79,7 @@ def read(file: Path) -> dict[str, Any]:
         result = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as scores: {error}") from None
-    if not isinstance(result, dict) or not {"metrics", "sampler", "steps", "num_samples", "split"} <= result.keys():
+    if not isinstance(result, dict) or not result.keys() >= NEEDED:
         raise UserError(f"{file} holds no scores of jtextdiff.evaluate.")
     return result
 

@@ -12,7 +12,7 @@ from jtextdiff.run.command import UserError
 def scores(value: float, *, steps: int = 200, num: int = 512, name: str = "nll") -> str:
     row = {"value": value, "unit": "nats/token", "se": 0.25, "n": num, "kind": "", "real_valid": value, "real_train": 1}
     alike = {"split": "valid", "num_samples": num, "judge": None, "tokenizer": "words"}
-    return json.dumps({**alike, "sampler": "ancestral", "steps": steps, "metrics": {name: row}})
+    return json.dumps({**alike, "sampler": "ancestral", "steps": steps, "nfe": steps / 2, "metrics": {name: row}})
 
 
 @pytest.fixture
@@ -34,15 +34,15 @@ def files(tmp_path: Path) -> dict[str, str]:
 def test_seeds_make_one_row(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     command([files["a.0.json"], files["a.1.json"], files["b.json"]])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| 512 samples | sampler | nll (nats/token) |"
-    assert lines[3:] == ["| a | ancestral 200 | 2 ± 1.4 (2 runs) |", "| b | ancestral 20 | 7.5 ± 0.25 |"]
+    assert lines[0] == "| 512 samples | sampler | calls | nll (nats/token) |"
+    assert lines[3:] == ["| a | ancestral 200 | 100 | 2 ± 1.4 (2 runs) |", "| b | ancestral 20 | 10 | 7.5 ± 0.25 |"]
 
 
 def test_a_metric_that_a_row_lacks_is_left_blank(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     command([files["b.json"], files["other.json"]])
     assert capsys.readouterr().out.splitlines()[3:] == [
-        "| b | ancestral 20 | 7.5 ± 0.25 |  |",
-        "| other | ancestral 200 |  | 1 ± 0.25 |",
+        "| b | ancestral 20 | 10 | 7.5 ± 0.25 |  |",
+        "| other | ancestral 200 | 100 |  | 1 ± 0.25 |",
     ]
 
 
