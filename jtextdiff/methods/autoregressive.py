@@ -65,11 +65,14 @@ class Autoregressive:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Cross-entropy, nats a token, EOS included."""
-        tokens = jnp.asarray(batch.tokens)
+        """−log p(text, EOS) by the mean length of a text, nats a token.
+
+        By its own length, short texts would weigh more and EOS would come too soon.
+        """
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._losses(params, tokens, key)
-        loss = objectives.mean_over(losses, jnp.asarray(batch.valid))
-        return loss, {"cross_entropy": loss}
+        total = objectives.sum_over(losses, valid)
+        return total / self.language.mean_length, {"cross_entropy": objectives.mean_over(losses, valid)}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """−log p(text, EOS), exact, nats a sequence; `key` is not used."""

@@ -68,13 +68,15 @@ class CMLM:
         return {"words": self.net.init(key), "lengths": {"bias": jnp.zeros(self.language.length + 1)}}
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Mean −log p of the masked words, nats a token, and −log p(length) by the length."""
+        """Mean −log p of the masked words, nats a token, and −log p(length) by the mean length of a text.
+
+        By its own length, short texts would weigh more in the law of lengths.
+        """
         when, which, drop = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        length = jnp.sum(valid, axis=-1)
         losses = lambda hidden: self._losses(params, tokens, hidden, valid, drop)
         words = bounds.any_order_loss(losses, which, valid, stratified(when, len(tokens)))
-        lengths = self._length_nll(params, length) / length
+        lengths = self._length_nll(params, jnp.sum(valid, axis=-1)) / self.language.mean_length
         return words + lengths, {"words": words, "lengths": lengths}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:

@@ -27,6 +27,11 @@ class Language:
     length: int = 0  # positions of the longest sequence, EOS counted
     length_counts: tuple[int, ...] = ()  # training sequences of each length, 0 … length
 
+    @property
+    def mean_length(self) -> float:
+        """Tokens of a training sequence, in the mean."""
+        return sum(n * count for n, count in enumerate(self.length_counts)) / sum(self.length_counts)
+
 
 class Given(NamedTuple):
     """What is asked of a sample: words that stay, and how long the sequence is."""

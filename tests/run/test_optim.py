@@ -153,7 +153,7 @@ def test_impossible_settings_are_refused(bad: dict) -> None:
 
 def test_validation_text_is_seen_without_dropout() -> None:
     trunk = Transformer(num_layers=1, width=8, num_heads=2, causal=True, dropout=0.5, max_length=4)
-    noisy = Autoregressive(language=Language(vocab_size=6, eos=1, length=1), trunk=trunk)
+    noisy = Autoregressive(language=Language(vocab_size=6, eos=1, length=1, length_counts=(0, 1)), trunk=trunk)
     params = noisy.init(jax.random.key(6))
     losses = {
         name: [float(each.loss(params, jax.random.key(seed), rows(2, 3))[0].mean()) for seed in (7, 8)]
