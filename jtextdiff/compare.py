@@ -18,7 +18,7 @@ NAME.0.json, NAME.1.json, … are runs of one recipe with other seeds: they make
 deviation of its runs; a single run has ± its standard error.
 """
 
-METRICS = ("nll", "perplexity_ratio", "members", "unigram_entropy", "distinct_bigrams", "diversity_guard")
+METRICS = ("nll", "excess_nll", "perplexity_ratio", "members", "unigram_entropy", "distinct_bigrams", "diversity_guard")
 CONDITIONS = ("split", "num_samples", "judge", "tokenizer")
 """What must be the same for numbers to stand in one table."""
 NEEDED = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}

@@ -32,7 +32,11 @@ def score(
     """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample."""
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: _evenly(model, corpus, name, num) for name in (split, "train")}
-    metrics = _likelihoods(model, real, split, seed, bar)
+    bar.add_task("likelihood", total=None)
+    nats = {name: model.nll(texts, seed=seed) for name, texts in real.items()}
+    metrics = _likelihoods(model, real, nats, split)
+    if corpus.is_grammar:
+        metrics |= _excess(model, real[split], nats[split])
     verdicts = {} if judge is None else {name: _judged(judge, texts) for name, texts in real.items()}
     task = bar.add_task("sampling", total=num)
     drawn = model.draw(num, seed=seed, progress=lambda done: bar.advance(task, done))
@@ -98,10 +102,10 @@ def table(result: Score) -> Table:
     return table
 
 
-def _likelihoods(model: Model, real: dict[str, list[str]], split: str, seed: int, bar: Progress) -> dict[str, Score]:
+def _likelihoods(
+    model: Model, real: dict[str, list[str]], nats: dict[str, list[float]], split: str
+) -> dict[str, Score]:
     """The model's own likelihood of real text, in every unit."""
-    bar.add_task("likelihood", total=None)
-    nats = {name: model.nll(texts, seed=seed) for name, texts in real.items()}
     per: dict[str, tuple[Callable[[str], float], str, Callable[[float], float]]] = {
         "nll": (lambda text: model.num_tokens([text])[0], "nats/token", lambda rate: rate),
         "perplexity": (lambda text: model.num_tokens([text])[0], "per token", _exp),
@@ -116,6 +120,21 @@ def _likelihoods(model: Model, real: dict[str, list[str]], split: str, seed: int
         beside = _beside(convert(rate), convert(rows["train"][0]))
         scores[name] = _score(convert(rate), unit, se * slope, len(real[split]), model.method.bound) | beside
     return scores
+
+
+def _excess(model: Model, texts: list[str], nats: list[float]) -> dict[str, Score]:
+    """What the likelihood lacks of the grammar's own, text by text, so that it does not matter how hard they are.
+
+    Of the texts that are still the grammar's when the tokenizer has spelled them.
+    """
+    exact = [grammar().log_prob(text.split()) for text in texts]
+    both = [(own + log_p, text) for own, log_p, text in zip(nats, exact, texts, strict=True) if log_p > -math.inf]
+    if len(both) < 2:
+        return {}
+    more, members = zip(*both, strict=True)
+    rate, se = _ratio(more, model.num_tokens(members))
+    kind = f"{model.method.bound}, over the grammar's own on the same texts"
+    return {"excess_nll": _score(rate, "nats/token", se, len(both), kind) | _beside(0.0, None)}
 
 
 def _judged(judge: Model, texts: list[str]) -> tuple[float, float]:
