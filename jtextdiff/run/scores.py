@@ -102,9 +102,7 @@ def table(result: Score) -> Table:
     return table
 
 
-def _likelihoods(
-    model: Model, real: dict[str, list[str]], nats: dict[str, list[float]], split: str
-) -> dict[str, Score]:
+def _likelihoods(model: Model, real: dict[str, Any], nats: dict[str, list[float]], split: str) -> dict[str, Score]:
     """The model's own likelihood of real text, in every unit."""
     per: dict[str, tuple[Callable[[str], float], str, Callable[[float], float]]] = {
         "nll": (lambda text: model.num_tokens([text])[0], "nats/token", lambda rate: rate),
@@ -123,18 +121,13 @@ def _likelihoods(
 
 
 def _excess(model: Model, texts: list[str], nats: list[float]) -> dict[str, Score]:
-    """What the likelihood lacks of the grammar's own, text by text, so that it does not matter how hard they are.
-
-    Of the texts that are still the grammar's when the tokenizer has spelled them.
-    """
+    """What the likelihood lacks of the grammar's own, of the same texts, as far as they are still the grammar's."""
     exact = [grammar().log_prob(text.split()) for text in texts]
-    both = [(own + log_p, text) for own, log_p, text in zip(nats, exact, texts, strict=True) if log_p > -math.inf]
-    if len(both) < 2:
+    more = [(own + log_p, text) for own, log_p, text in zip(nats, exact, texts, strict=True) if log_p > -math.inf]
+    if len(more) < 2:
         return {}
-    more, members = zip(*both, strict=True)
-    rate, se = _ratio(more, model.num_tokens(members))
-    kind = f"{model.method.bound}, over the grammar's own on the same texts"
-    return {"excess_nll": _score(rate, "nats/token", se, len(both), kind) | _beside(0.0, None)}
+    rate, se = _ratio([nat for nat, _ in more], model.num_tokens([text for _, text in more]))
+    return {"excess_nll": _score(rate, "nats/token", se, len(more), "over the grammar's own") | _beside(0.0, None)}
 
 
 def _judged(judge: Model, texts: list[str]) -> tuple[float, float]:
