@@ -81,7 +81,7 @@ def test_samples_follow_the_law(params: dict) -> None:
         assert abs(share - probability) <= 5 * np.sqrt(probability * (1 - probability) / num), sentence
 
 
-def test_loss_is_the_likelihood_and_its_mean_is_least_at_the_true_law(params: dict) -> None:
+def test_loss_is_the_likelihood_by_the_mean_length(params: dict) -> None:
     """The mean length of a training text is 2.5: one number for all, for by its own a short text would weigh more."""
     rows = batch([[2, 3, 1], [3, 1], [2, 2, 3, 1]])
     loss, terms = LOSS(params, jax.random.key(3), rows)
