@@ -59,11 +59,8 @@ def time_sampling(flags: Any) -> dict[str, Any]:
     from jtextdiff.run.model import load
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
-    other = load(flags.against) if flags.against else None
-    against = None if other is None else (other.method, other.params)
-    return bench(
-        model.method, model.params, against=against, num=flags.num, repeats=flags.repeats, peer=not flags.no_peer
-    )
+    against = load(flags.against) if flags.against else None
+    return bench(model, against=against, num=flags.num, repeats=flags.repeats, peer=not flags.no_peer)
 
 
 if __name__ == "__main__":

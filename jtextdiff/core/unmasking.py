@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jtextdiff.core.discrete import revealed
 from jtextdiff.core.distributions import Categorical, check_narrowing
 from jtextdiff.core.randomness import Keys, draw, fold
 from jtextdiff.core.sampling import Step, ticks
@@ -37,7 +36,7 @@ class Unmasking:
     """How masked words are written."""
 
     name: str = "ancestral"  # first_hitting: one word a call, the same law; confidence, entropy_bounded: see there
-    steps: int = 64  # calls at most; first_hitting and entropy_bounded need no more than words
+    steps: int = 64  # calls at most, and never more than words; first_hitting and entropy_bounded do not ask
     grid: str = "uniform"  # the times of ancestral; or "cosine": few words at first, when little is known of them
     temperature: float = 1.0
     top_p: float = 1.0  # words outside the likeliest that make up this share are not drawn
@@ -53,14 +52,15 @@ class Unmasking:
         if self.entropy < 0:
             raise ValueError(f"sampler.entropy must be at least 0, got {self.entropy}.")
 
-    def walk(self, schedule: Schedule, predict: Predict, length: int) -> tuple[Step, Any]:
-        """The step, and the ticks that write every word of a text of `length`."""
+    def walk(self, schedule: Schedule, predict: Predict, keys: Keys, shape: tuple[int, ...]) -> tuple[Step, Any]:
+        """The step, and the ticks that write every word of texts of this shape, [b, l]."""
         if self.name == "ancestral":
-            return ancestral(schedule, predict), times(self.steps, self.grid)
+            return ancestral(schedule, predict, times(self.steps, self.grid), keys, shape)
+        if self.name == "first_hitting":
+            return first_hitting(predict, keys, shape)
         if self.name == "confidence":
             return confidence(predict), jnp.arange(self.steps, 0, -1)
-        step = first_hitting(predict) if self.name == "first_hitting" else entropy_bounded(predict, self.entropy)
-        return step, jnp.arange(length)
+        return entropy_bounded(predict, self.entropy), jnp.arange(shape[1])
 
 
 def times(num_steps: int, grid: str) -> tuple[Array, Array]:
@@ -70,28 +70,35 @@ def times(num_steps: int, grid: str) -> tuple[Array, Array]:
     return (t, s) if grid == "uniform" else (bend(t), jnp.where(s > 0, bend(s), 0.0))
 
 
-def ancestral(schedule: Schedule, predict: Predict) -> Step:
-    """x_s ~ q(x_s | x_t, x̂_0): each masked word is revealed with (ᾱ_s − ᾱ_t)/(1 − ᾱ_t), on its own."""
+def ancestral(
+    schedule: Schedule, predict: Predict, grid: tuple[Array, Array], keys: Keys, shape: tuple[int, ...]
+) -> tuple[Step, Array]:
+    """x_s ~ q(x_s | x_t, x̂_0) over the `grid` of (t, s): a masked word is revealed with (ᾱ_s − ᾱ_t)/(1 − ᾱ_t).
 
-    def step(keys: Keys, state: Masking, tick: tuple[Array, Array]) -> Masking:
-        t, s = tick
-        chosen = draw(jax.random.uniform, fold(keys, 0), state.tokens.shape) < revealed(schedule, s, t)
-        return _written(keys, state, chosen, predict(state.tokens, t))
+    That does not depend on what the words are, so all is drawn at the start, and no call is made where it would reveal
+    nothing: a text takes no more calls than it has words, each at the time, [b], that its words are revealed from.
+    """
+    t, s = grid
+    when = reveal_ticks(schedule, grid, keys, shape)
+    return _planned(predict, when, lambda turn: t[turn]), jnp.arange(min(len(s), shape[1]))
 
-    return step
+
+def reveal_ticks(
+    schedule: Schedule, grid: tuple[Array, Array], keys: Keys, shape: tuple[int, ...]
+) -> Int[Array, "b l"]:
+    """The step of the grid in which each word is revealed: the number of those that leave it masked."""
+    t, s = grid
+    masked = jnp.expm1(schedule(s)) / jnp.expm1(schedule(t[0]))
+    return len(s) - jnp.searchsorted(masked[::-1], draw(jax.random.uniform, keys, shape), side="right")
 
 
-def first_hitting(predict: Predict) -> Step:
-    """One masked word of each text, whichever: `ancestral` in infinitely many steps, without those that do nothing.
+def first_hitting(predict: Predict, keys: Keys, shape: tuple[int, ...]) -> tuple[Step, Array]:
+    """One word of each text a call, in random order: `ancestral` in infinitely many steps.
 
     Zheng et al. (2025), §4: the times between need not be drawn for a network that does not read them.
     """
-
-    def step(keys: Keys, state: Masking, tick: Array) -> Masking:
-        lot = jnp.where(state.masked, draw(jax.random.uniform, fold(keys, 0), state.tokens.shape), -1.0)
-        return _written(keys, state, largest(lot, jnp.ones(len(lot), int)), predict(state.tokens, 1.0))
-
-    return step
+    order = jnp.argsort(draw(jax.random.uniform, keys, shape), axis=-1)
+    return _planned(predict, jnp.argsort(order, axis=-1), jnp.ones_like), jnp.arange(shape[1])
 
 
 def confidence(predict: Predict) -> Step:
@@ -147,6 +154,16 @@ def mask_predict(predict: Predict, mask: int, free: Bool[Array, "b l"], num_step
         law = Categorical(logits=predict(jnp.where(again, mask, state.tokens), 1.0))
         words = law.sample(fold(keys, 1))
         return Guess(jnp.where(again, words, state.tokens), jnp.where(again, law.log_prob(words), state.log_p))
+
+    return step
+
+
+def _planned(predict: Predict, when: Int[Array, "b l"], time: Callable[[Int[Array, "b"]], Array]) -> Step:
+    """The masked words whose turn, by `when`, comes next in their text; `time` is what the network is told of it."""
+
+    def step(keys: Keys, state: Masking, tick: Array) -> Masking:
+        turn = jnp.min(jnp.where(state.masked, when, jnp.iinfo(when.dtype).max), axis=-1)
+        return _written(keys, state, when == turn[:, None], predict(state.tokens, time(turn)))
 
     return step
 

@@ -128,7 +128,7 @@ class D3PM:
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Walks from p(x_1) to words; fixed words are clear from the start under MASK, and end as they are given."""
-        begin, walk = (fold(keys, purpose) for purpose in range(2))
+        begin, walk, plan = (fold(keys, purpose) for purpose in (0, 1, 3))
         start, predict = self._start(params, given, self.lengths(params, keys, given))
         spelled = lambda tokens: jnp.where(tokens == self._mask, self.language.mask, tokens)
         written = lambda tokens: jnp.where(start.valid, tokens, self.language.pad)
@@ -138,7 +138,8 @@ class D3PM:
         masked = start.valid & (x_1 == self._mask)
         keep = (lambda state: spelled(written(state.tokens))) if keep_path else (lambda state: None)
         state = Masking(written(x_1), masked, jnp.zeros(len(x_1), int))
-        state, path = unroll(self._step(predict), state, walk, self._ticks, keep=keep)
+        step, moves, done = self._walk(predict, plan, given.tokens.shape)
+        state, path = unroll(step, state, walk, moves, keep=keep, done=done)
         return Sample(written(state.tokens), path, state.calls)
 
     def law(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
@@ -160,7 +161,8 @@ class D3PM:
         net, start = self.net.bind(params), canvas(self.language, given, length)
 
         def answers(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
-            return net(x_t, jnp.full(len(x_t), jnp.rint(t * self.num_steps).astype(int)), valid=start.valid)
+            index = jnp.broadcast_to(jnp.rint(t * self.num_steps).astype(int), len(x_t))
+            return net(x_t, index, valid=start.valid)
 
         return start, reader(answers, start, self.sampler.temperature)
 
@@ -170,18 +172,18 @@ class D3PM:
         t, s = (jnp.rint(grid * self.num_steps) / self.num_steps for grid in ticks(self.sampler.steps))
         return t, s
 
-    def _step(self, predict: unmasking.Predict) -> Step:
-        """x_s ~ p(x_s | x_t): masked words are revealed, or every word is drawn from its posterior."""
-        process = self.process
+    def _walk(self, predict: unmasking.Predict, keys: Keys, shape: tuple[int, ...]) -> tuple[Step, Any, Any]:
+        """x_s ~ p(x_s | x_t): masked words are revealed, or every word is drawn from its posterior; ticks; done."""
         if self.kernel == "absorbing":
-            return unmasking.ancestral(process.log_alpha_bar, predict)
+            walk = unmasking.ancestral(self.process.log_alpha_bar, predict, self._ticks, keys, shape)
+            return *walk, lambda state: ~jnp.any(state.masked)
 
         def step(keys: Keys, state: Masking, tick: tuple[Array, Array]) -> Masking:
             t, s = tick
             posterior = self._reverse(predict(state.tokens, t), state.tokens, s, t)
             return Masking(posterior.sample(keys), state.masked, state.calls + 1)
 
-        return step
+        return step, self._ticks, None
 
     def _reverse(self, log_p: LogProbs, x_t: Int[Array, "b l"], s: Time, t: Time) -> Categorical:
         """p(x_s | x_t) of a belief in x_0, in the form that the method has."""

@@ -103,7 +103,7 @@ class Masked:
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Writes masked words until none is left; fixed words are there from the start."""
         start, predict = self._start(params, given, self.lengths(params, keys, given))
-        step, ticks = self.sampler.walk(self.log_alpha_bar, predict, given.tokens.shape[1])
+        step, ticks = self.sampler.walk(self.log_alpha_bar, predict, fold(keys, 2), given.tokens.shape)
         keep = (lambda state: state.tokens) if keep_path else (lambda state: None)
         state = Masking(start.tokens, start.masked, jnp.zeros(len(given.length), int))
         state, path = unroll(step, state, fold(keys, 0), ticks, keep=keep, done=lambda state: ~jnp.any(state.masked))

@@ -18,7 +18,7 @@ from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, override
 from jtextdiff.run.film import Film
-from jtextdiff.run.turns import ROWS, turns
+from jtextdiff.run.turns import FEW, ROWS, turns
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.batches import Batch
 from jtextdiff.text.cache import cache_root
@@ -89,12 +89,12 @@ class Model:
         given, keys = self._given(template, num), keys_for(key, jnp.arange(num))
         lengths = np.full(num, method.language.length)
         tokens, calls = np.full(given.tokens.shape, self.tokenizer.pad, np.int32), np.zeros(num, int)
-        if isinstance(method, Measured) and num > ROWS[-1]:
-            lengths = np.asarray(_compiled(method, "lengths")(self.params, keys, given))
+        if isinstance(method, Measured) and num > FEW:
+            lengths = np.asarray(compiled_once(method, "lengths")(self.params, keys, given))
             given = given._replace(length=jnp.asarray(lengths))
         for rows, real, width in turns(lengths, method.language.length):
             cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows])
-            drawn = _compiled(method, "sample")(self.params, keys[rows], cut)
+            drawn = compiled_once(method, "sample")(self.params, keys[rows], cut)
             tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
             progress(real)
         return Drawn(tokens, calls)
@@ -104,7 +104,7 @@ class Model:
         method = self._with_sampler(sampler)
         size = next(rows for rows in ROWS if rows >= num) if num <= ROWS[-1] else num
         keys = keys_for(jax.random.key(seed), jnp.arange(size))
-        result = _compiled(method, "sample", keep_path=True)(self.params, keys, self._given(template, size))
+        result = compiled_once(method, "sample", keep_path=True)(self.params, keys, self._given(template, size))
         path = np.asarray(result.path)[:, :num]
         length = np.maximum((np.asarray(result.tokens)[:num] != self.tokenizer.pad).sum(-1), 1)
         spell = functools.cache(self._spell)
@@ -121,12 +121,12 @@ class Model:
         Raises UserError for a text longer than the model was made for.
         """
         batch = self.batch(texts)
-        lengths = batch.valid.sum(axis=1) if len(texts) > ROWS[-1] else np.full(len(texts), self.method.language.length)
+        lengths = batch.valid.sum(axis=1) if len(texts) > FEW else np.full(len(texts), self.method.language.length)
         nats = np.zeros(len(texts))
         for turn, (rows, real, width) in enumerate(turns(lengths, self.method.language.length)):
             key = jax.random.fold_in(jax.random.key(seed), turn)
             cut = Batch(batch.tokens[rows, :width], batch.valid[rows, :width], batch.given[rows, :width], {})
-            nats[rows[:real]] = _compiled(self.method, "nll")(self.params, key, cut)[:real]
+            nats[rows[:real]] = compiled_once(self.method, "nll")(self.params, key, cut)[:real]
         return nats.tolist()
 
     def features(self, texts: Sequence[str]) -> Float[np.ndarray, "n w"]:
@@ -140,7 +140,7 @@ class Model:
         found = []
         for rows, real, _ in turns(np.full(len(texts), width), width):
             cut = jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch)
-            found.append(np.asarray(_compiled(self.method, "features")(self.params, cut))[:real])
+            found.append(np.asarray(compiled_once(self.method, "features")(self.params, cut))[:real])
         return np.concatenate(found)
 
     def batch(self, texts: Sequence[str]) -> Batch:
@@ -244,6 +244,6 @@ def _rows(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], method: Metho
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(method: Method, name: str, **static: Any) -> Callable[..., Any]:
+def compiled_once(method: Method, name: str, **static: Any) -> Any:
     """One of the method's functions, compiled once for all batches of a shape."""
     return jax.jit(functools.partial(getattr(method, name), **static))

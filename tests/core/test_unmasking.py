@@ -7,6 +7,7 @@ import pytest
 
 from jtextdiff.core import unmasking
 from jtextdiff.core.distributions import narrowed
+from jtextdiff.core.randomness import fold
 from jtextdiff.core.schedules import WORD_SCHEDULES
 from jtextdiff.core.unmasking import Masking, Unmasking
 
@@ -43,13 +44,20 @@ def test_two_stages_reveal_what_the_posterior_says() -> None:
     p = p / p.sum()
     rows, length = 64, 4096
     predict = lambda x_t, t: jnp.broadcast_to(jnp.log(jnp.asarray(p[:64] / p[:64].sum())), (*x_t.shape, 64))
-    step = unmasking.ancestral(WORD_SCHEDULES["reciprocal"](1000), predict)
+    grid = (jnp.asarray([1.0, 1.0 - 1 / STEPS]), jnp.asarray([1.0 - 1 / STEPS, 0.0]))
     start = Masking(jnp.full((rows, length), 99), jnp.ones((rows, length), bool), jnp.zeros(rows, int))
-    tick = (jnp.asarray(1.0), jnp.asarray(1.0 - 1 / STEPS))
+
+    @jax.jit
+    def first_step(keys: jax.Array) -> jax.Array:
+        """The words that are revealed in the first of the two steps, 99 for the others."""
+        schedule = WORD_SCHEDULES["reciprocal"](1000)
+        step, ticks = unmasking.ancestral(schedule, predict, grid, fold(keys, 1), (rows, length))
+        when = unmasking.reveal_ticks(schedule, grid, fold(keys, 1), (rows, length))
+        return jnp.where(when == 0, step(keys, start, ticks[0]).tokens, 99)
+
     seen, count = np.zeros(64), 0
     for seed in range(8):
-        state = jax.jit(step)(jax.random.split(jax.random.key(seed), rows), start, tick)
-        tokens = np.asarray(state.tokens)
+        tokens = np.asarray(first_step(jax.random.split(jax.random.key(seed), rows)))
         count += int((tokens != 99).sum())
         seen += np.bincount(tokens[tokens != 99], minlength=64)
     expected = 8 * rows * length / STEPS

@@ -165,3 +165,20 @@ def test_more_steps_than_were_trained_are_refused() -> None:
     with pytest.raises(ValueError, match="at most num_steps = 10"):
         D3PM(num_steps=10)
     assert discrete.absorbing(SMALL.process.log_alpha_bar, 3).log_pi[-1] == 0
+
+
+def test_a_word_is_drawn_by_what_the_network_says_at_its_time() -> None:
+    """The network's answer depends on the step: what is drawn has the law of the steps, each at its share."""
+    language = dataclasses.replace(ONE_WORD, length=3, length_counts=(0, 0, 0, 1))
+    model = D3PM(language=language, num_steps=20, sampler=Ancestral(steps=4))
+    answers = jnp.log(jax.random.dirichlet(jax.random.key(7), jnp.ones(4), (21,)))
+    model = known(model, lambda x_t, index: jnp.repeat(answers[index][:, None], 3, axis=1))
+    num = 20_000
+    given = nothing_given(num, 3)._replace(length=jnp.full(num, 3))
+    sample = jax.jit(model.sample)({}, jax.random.split(jax.random.key(2), num), given)
+    one = jax.tree.map(lambda leaf: leaf[:1], given)
+    law = np.exp(np.asarray(model.law({}, one)[0], np.float64))
+    law = law[2:4] / law[2:4].sum()
+    for position in range(2):
+        counts = np.bincount(np.asarray(sample.tokens)[:, position], minlength=4)[2:4]
+        assert np.sum((counts - num * law) ** 2 / (num * law)) < 15.2  # 1 degree of freedom, p = 1e-4

@@ -120,6 +120,21 @@ def test_two_words_in_one_call_are_drawn_apart() -> None:
     assert np.sum((counts - apart) ** 2 / apart) < 21.1 and np.all(calls == 1)
 
 
+@pytest.mark.parametrize("steps", [2, 3, 5])
+def test_an_ancestral_step_that_reveals_nothing_is_not_taken(steps: int) -> None:
+    """Of S steps two words fall in one with 1/S, and are drawn apart; the calls are the steps that reveal a word."""
+    tokens, calls = drawn("ancestral", steps)
+    law = np.outer(JOINT.sum(1), JOINT.sum(0)) / steps + JOINT * (1 - 1 / steps)
+    counts = np.bincount((tokens[:, 0] - FIRST) * 2 + tokens[:, 1] - FIRST, minlength=4)
+    expected = law.ravel() * len(tokens)
+    assert np.sum((counts - expected) ** 2 / expected) < 21.1
+    distinct = [len(set(each)) for each in itertools.product(range(steps), repeat=3)]
+    expected = np.bincount(distinct, minlength=4)[1:] / len(distinct) * len(tokens)
+    counts, possible = np.bincount(calls, minlength=4)[1:], expected > 0
+    assert np.sum((counts - expected)[possible] ** 2 / expected[possible]) < 18.5  # 2 degrees of freedom, p = 1e-4
+    assert not np.any(counts[~possible])
+
+
 def test_an_entropy_bound_writes_more_words_a_call() -> None:
     assert drawn("entropy_bounded", 1, 10.0)[1].max() == 1
     assert drawn("entropy_bounded", 1, 0.0)[1].max() == 2  # EOS is certain, and comes with the first word

@@ -1,6 +1,7 @@
 """The peer in PyTorch is the same model: same parameters, same words, same noise, same answers and same loss."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.method import Language
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.bench_sample import bench
+from jtextdiff.run.model import Model
 from jtextdiff.run.optim import AdamW
 from jtextdiff.run.timing import that_run
 from jtextdiff.text.batches import Batch
@@ -78,7 +80,9 @@ def test_it_knows_the_default_recipe_only(other: dict) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, while it compiles
 def test_sampling_is_timed_beside_it(given: dict) -> None:
-    result = bench(METHOD, given["params"], against=None, num=2, repeats=1, peer=True)
+    nothing: Any = None
+    model = Model(method=METHOD, params=given["params"], tokenizer=nothing, config=nothing, step=0)
+    result = bench(model, against=None, num=2, repeats=1, peer=True)
     assert result["sample_over_torch_eager"] > 0
 
 
