@@ -105,7 +105,7 @@ class Model:
         size = next(rows for rows in ROWS if rows >= num) if num <= ROWS[-1] else num
         keys = keys_for(jax.random.key(seed), jnp.arange(size))
         result = compiled_once(method, "sample", keep_path=True)(self.params, keys, self._given(template, size))
-        path = np.asarray(result.path)[:, :num]
+        path = np.asarray(result.path)[: 1 + int(result.calls[:num].max()), :num]  # after that nothing changes
         length = np.maximum((np.asarray(result.tokens)[:num] != self.tokenizer.pad).sum(-1), 1)
         spell = functools.cache(self._spell)
         words = tuple(
