@@ -1,12 +1,15 @@
 """Samplers of a Gaussian diffusion: three Steps from (x_t, x̂_0) to x_s, and the settings that choose one."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from jtextdiff.core.distributions import Normal, check_narrowing
+from jtextdiff.core.energies import Energy
 from jtextdiff.core.gaussian import Gaussian
+from jtextdiff.core.guidance import Guidance, guided
 from jtextdiff.core.randomness import Keys
 from jtextdiff.core.readings import noise_from_x_0
 from jtextdiff.core.sampling import Denoise, State, Step
@@ -21,6 +24,7 @@ class Sampler:
     eta: float = 0.0  # ddim only: 0 is deterministic, 1 is ancestral
     clamp: float = 0.25  # x̂_0 is the nearest word's vector once t is at or below this; 0 never, 1 always
     temperature: float = 1.0  # of the distribution over words, where the network answers with one
+    guidance: Guidance = Guidance()  # how an energy is followed, if there is one
 
     def __post_init__(self) -> None:
         if self.name not in ("ancestral", "ddim", "dpm_solver"):
@@ -33,6 +37,22 @@ class Sampler:
         if self.name == "ddim":
             return ddim(process, denoise, self.eta)
         return dpm_solver(process, denoise) if self.name == "dpm_solver" else ancestral(process, denoise)
+
+    def steer(
+        self,
+        step: Step,
+        process: Gaussian,
+        denoise: Denoise,
+        energy: Energy,
+        free: Bool[Array, "b l"],
+        valid: Bool[Array, "b l"],
+        unit: float,
+    ) -> Step:
+        """The step, guided: see `guided`. `guidance.rate` is in `unit`s, what a coordinate of a clean vector spans."""
+        how = dataclasses.replace(self.guidance, rate=self.guidance.rate * unit)
+        drawn = self.name == "ancestral" or (self.name == "ddim" and self.eta == 1)
+        see = lambda x_s, s, state: (denoise(x_s, s, state.x_0_hat), 0.0) if how.through else (x_s, s)
+        return guided(step, process, energy, how, drawn=drawn, free=free, valid=valid, see=see)
 
 
 def ancestral(process: Gaussian, denoise: Denoise) -> Step:

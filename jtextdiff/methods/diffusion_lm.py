@@ -8,21 +8,22 @@ own (Chen et al. 2024): agreement is learned where one word is clear and the oth
 import functools
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import bounds, objectives, transforms
+from jtextdiff.core import objectives, transforms
 from jtextdiff.core.distributions import Normal
+from jtextdiff.core.energies import Energy
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.readings import TO_X_0
 from jtextdiff.core.samplers import Sampler
-from jtextdiff.core.sampling import Denoise, State, ticks, unroll
+from jtextdiff.core.sampling import State, ticks, unroll
 from jtextdiff.core.schedules import SCHEDULES, Time
+from jtextdiff.methods.belief import Belief
 from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words, span
 from jtextdiff.nets.denoisers import EmbeddingDenoiser
 from jtextdiff.nets.functional import Net, Params
@@ -125,20 +126,20 @@ class DiffusionLM:
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
         """The weighted sum of the terms that weigh anything, each a metric (Li et al. 2022, eq. 2, as released)."""
-        net, (tokens, valid) = self.net.bind(params), self._words(batch)
+        belief, (tokens, valid) = self._belief(params), self._words(batch)
         when, jitter, noise, drop = (jax.random.fold_in(key, purpose) for purpose in range(4))
         t = self._times(when, tokens.shape)
-        word = net.embed(tokens)
+        word = belief.net.embed(tokens)
         x_0 = Normal(mean=word, std=self.process.noise(self._first, word)).sample(jitter) if self.noisy_x_0 else word
         x_t = self.process.marginal(x_0, t).sample(noise)
-        first = lambda: self._estimate(net, x_t, t, valid)
+        first = lambda: belief.glance(x_t, t, valid)
         previous = transforms.self_condition(first, self.two_passes(key), x_t) if self.self_conditioning else None
-        answer = self._answer(net, x_t, t, previous, valid, drop)
+        answer = belief.answer(x_t, t, previous, valid, drop)
         # At the first time the target is the word's own vector, noise-free (released code).
         target = jnp.where(t[..., None] <= self._first, word, x_0)
         values = {
-            "mse": lambda: objectives.squared_error(target, self._x_0_hat(net, answer, x_t, t)),
-            "rounding": lambda: objectives.cross_entropy(net.rounding_logits(x_0), tokens),
+            "mse": lambda: objectives.squared_error(target, belief.x_0_hat(answer, x_t, t)),
+            "rounding": lambda: objectives.cross_entropy(belief.net.rounding_logits(x_0), tokens),
             "prior": lambda: jnp.mean(self.process.marginal(x_0, 1.0).mean ** 2, axis=-1),
             "cross_entropy": lambda: objectives.cross_entropy(answer, tokens),
         }
@@ -158,60 +159,73 @@ class DiffusionLM:
         drawn = objectives.draw_length(jnp.asarray(self.language.length_counts), fold(keys, 2), given.length)
         return drawn if self.known_length else jnp.full_like(drawn, given.tokens.shape[1])
 
-    def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
-        """Walks from noise to words; fixed words are held at their vectors."""
-        net = self.net.bind(params)
+    def sample(
+        self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
+    ) -> Sample:
+        """Walks from noise to words, downhill in the energy; fixed words are held at their vectors."""
+        belief = self._belief(params)
         start, walk, length = fold(keys, 0), fold(keys, 1), self.lengths(params, keys, given)
         valid, ends = span(given, length)
         with_pad = not self.known_length
         possible = possible_words(self.language, given, None if with_pad else ends, with_pad=with_pad)
-        step = self.sampler.step(self.process, self._denoise(net, valid, given, possible))
-        written = lambda x: jnp.where(valid, transforms.nearest(net.table(), x, possible), self.language.pad)
+        rounded = lambda x: transforms.nearest(belief.net.table(), x, possible)
+        words = belief.net.embed(given.tokens)
+        denoise = belief.denoise(words, self._shown(given), valid, possible, self.sampler.temperature)
+        clamped = transforms.clamp(denoise, lambda x: belief.net.embed(rounded(x)), below=self.sampler.clamp)
+        step = self.sampler.step(self.process, transforms.infill(clamped, words, given.fixed))
+        if energy is not None:
+            free = valid & ~given.fixed
+            step = self.sampler.steer(step, self.process, denoise, energy, free, valid, self._spread or 1.0)
+        written = lambda x: jnp.where(valid, rounded(x), self.language.pad)
         keep = (lambda state: written(state.x_t)) if keep_path else (lambda state: None)
         x_1 = self.process.prior((*given.tokens.shape, self.embed_dim)).sample(start)
         state, path = unroll(step, State.start(x_1), walk, ticks(self.sampler.steps), keep=keep)
         return Sample(written(state.x_t), path, jnp.full(len(length), self.sampler.steps))
 
-    def _denoise(self, net: Any, valid: Bool[Array, "b l"], given: Given, possible: Bool[Array, "b l v"]) -> Denoise:
-        """The network as a Denoise: tempered, turned into a vector, clamped, with the given words held."""
-        clear = given.fixed & (self.times == "own")  # given words are shown as they are to a network that can tell
-
-        def answer(x_t: Array, t: Time, previous: Array) -> Array:
-            seen = jnp.where(clear[..., None], net.embed(given.tokens), x_t)
-            when = jnp.where(clear, self._first, t) if self.times == "own" else jnp.full((len(x_t), 1), t)
-            said = self._answer(net, seen, when, previous, valid, None)
-            return jnp.where(possible, said, -jnp.inf) if self.answers == "logits" else said
-
-        spoken = transforms.temper(answer, self.sampler.temperature) if self.answers == "logits" else answer
-
-        def denoise(x_t: Array, t: Time, previous: Array) -> Array:
-            return self._x_0_hat(net, spoken(x_t, t, previous), x_t, t)
-
-        project = lambda x_0: net.embed(transforms.nearest(net.table(), x_0, possible))
-        clamped = transforms.clamp(denoise, project, below=self.sampler.clamp)
-        return transforms.infill(clamped, net.embed(given.tokens), given.fixed)
+    def _shown(self, given: Given) -> Bool[Array, "b l"] | None:
+        """The given words that are shown as they are: all, to a network that can tell; else None."""
+        return given.fixed if self.times == "own" else None
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """An upper bound on −log p(text), nats a sequence; or, by `likelihood`, the quantity that the release reports.
 
-        The bound is `bounds.continuous_bound` of the vectors, E[−log p(w | x_t)] at its first time, and −log p(length).
-        No clamp; self-conditioning by two passes, which keeps each term a function of x_t alone.
+        Its terms are `Belief.gaps` and −log p(length).
         """
-        net, (tokens, valid) = self.net.bind(params), self._words(batch)
-        word, begin = net.embed(tokens), self._first if self.likelihood == "released" else self.bound_from
-        first, (walk, last) = jnp.full((len(tokens), 1), begin), jax.random.split(key)
-        answer = lambda x_t, t: self._answer(net, x_t, t, self._estimate(net, x_t, t, valid), valid, None)
-        denoise = lambda x_t, t: self._x_0_hat(net, answer(x_t, t), x_t, t)
-        estimate = self.process, word, denoise, walk, begin, self.bound_points
-        if self.likelihood == "released":
-            gap, x_0 = bounds.released_bound(*estimate)
-            logits = net.rounding_logits(x_0)
-        else:
-            gap, x_t = bounds.continuous_bound(*estimate), self.process.marginal(word, first).sample(last)
-            logits = answer(x_t, first) if self.answers == "logits" else net.rounding_logits(denoise(x_t, first))
-        total = objectives.sum_over(gap + objectives.cross_entropy(logits, tokens), valid)
+        tokens, valid = self._words(batch)
+        released = self.likelihood == "released"
+        begin = self._first if released else self.bound_from
+        gaps = self._belief(params).gaps(key, tokens, valid, begin=begin, points=self.bound_points, released=released)
+        total = objectives.sum_over(gaps, valid)
         law, length = jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1)
         return total + objectives.length_nll(law, length) if self.known_length else total
+
+    def represent(
+        self, params: Params, key: Key[Array, ""], batch: Batch
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "b 1"], Bool[Array, "b l"]]:
+        """Texts as a sampler meets them: x_t at a time of each text, the times spread evenly; and where they are."""
+        when, noise = jax.random.split(key)
+        tokens, valid = self._words(batch)
+        t = stratified(when, len(tokens))[:, None]
+        return self.process.marginal(self.net.bind(params).embed(tokens), t).sample(noise), t, valid
+
+    def readable(self, x_t: Float[Array, "b l d"], t: Time) -> Float[Array, "b l d"]:
+        """x_t as a network is best shown it, of a size that does not depend on t."""
+        return x_t if self._spread is None else self.process.linear_estimate(x_t, t, self._spread)
+
+    def _belief(self, params: Params) -> Belief:
+        return Belief(
+            net=self.net.bind(params),
+            process=self.process,
+            first=self._first,
+            readable=self.readable,
+            reading=None if self.answers == "logits" else self.reading,
+            self_conditioned=self.self_conditioning > 0,
+        )
+
+    @property
+    def _spread(self) -> float | None:
+        """The standard deviation of a vector's coordinate, where their norm is set."""
+        return None if self.embed_norm is None else self.embed_norm / self.embed_dim**0.5
 
     @property
     def _first(self) -> float:
@@ -229,22 +243,3 @@ class DiffusionLM:
         """Training times, spread evenly over the batch."""
         size = shape if self.times == "own" else (shape[0], 1)
         return jnp.ceil(stratified(key, math.prod(size)).reshape(size) * self.num_steps) / self.num_steps
-
-    def _answer(self, net: Any, x_t: Array, t: Array, previous: Array | None, valid: Array, key: Any) -> Array:
-        """What the network says of x_t, [b l d] at times [b #l]: of a linear estimate, if the vectors have a norm."""
-        if self.embed_norm is not None:
-            spread = self.embed_norm / self.embed_dim**0.5
-            x_t = self.process.linear_estimate(x_t, t, spread)
-            previous = None if previous is None else previous / spread
-        return net(x_t, 1000.0 * (t - self._first), previous, valid=valid, key=key)
-
-    def _x_0_hat(self, net: Any, answer: Array, x_t: Array, t: Time) -> Float[Array, "b l d"]:
-        """The estimate in an answer: the expected word vector, or the vector as `reading` says."""
-        if self.answers == "logits":
-            return jax.nn.softmax(answer) @ net.table()
-        return TO_X_0[self.reading](self.process, answer, x_t, t)
-
-    def _estimate(self, net: Any, x_t: Array, t: Array, valid: Array) -> Array | None:
-        """A first x̂_0 for the network to see; None if it is not self-conditioned."""
-        first = lambda: self._x_0_hat(net, self._answer(net, x_t, t, None, valid, None), x_t, t)
-        return first() if self.self_conditioning else None

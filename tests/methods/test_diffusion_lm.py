@@ -239,12 +239,13 @@ def test_the_likelihood_of_a_constant_answer_by_hand(likelihood: str) -> None:
 def test_the_bound_reads_x_t_in_two_passes() -> None:
     """The default network's bound, put together from its answers: each sees x_t and its own first estimate."""
     weights, rows, key = params(MODERN), batch(), jax.random.key(15)
-    net, valid = MODERN.net.bind(weights), jnp.asarray(rows.valid)
+    belief, valid = MODERN._belief(weights), jnp.asarray(rows.valid)
+    net = belief.net
     walk, last = jax.random.split(jax.random.clone(key))
 
     def answer(x_t: jax.Array, t: jax.Array) -> jax.Array:
-        first = jax.nn.softmax(MODERN._answer(net, x_t, t, None, valid, None)) @ net.table()
-        return MODERN._answer(net, x_t, t, first, valid, None)
+        first = jax.nn.softmax(belief.answer(x_t, t, None, valid, None)) @ net.table()
+        return belief.answer(x_t, t, first, valid, None)
 
     word, t = net.embed(jnp.asarray(rows.tokens)), jnp.full((len(ROWS), 1), MODERN.bound_from)
     estimate = lambda x_t, t: jax.nn.softmax(answer(x_t, t)) @ net.table()

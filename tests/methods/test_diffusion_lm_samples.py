@@ -103,11 +103,12 @@ def test_the_unknown_word_is_written_only_where_it_is_given(answers: str, known_
 def test_given_words_are_shown_as_they_are_to_a_network_that_can_tell(times: str) -> None:
     """With own times the noise at a given word is never seen; a network of shared times sees it."""
     method = dataclasses.replace(MODERN, times=times, embed_norm=None, vectors="learned")
-    net = method.net.bind(params(method))
+    belief = method._belief(params(method))
     fixed = jnp.zeros((2, LENGTH), bool).at[:, 3].set(True)
     given = Given(jnp.full((2, LENGTH), 7), fixed, jnp.full(2, LENGTH))
     everything = jnp.ones((2, LENGTH, VOCAB), bool)
-    denoise = jax.jit(method._denoise(net, jnp.ones((2, LENGTH), bool), given, everything))
+    words, valid = belief.net.embed(given.tokens), jnp.ones((2, LENGTH), bool)
+    denoise = jax.jit(belief.denoise(words, method._shown(given), valid, everything, 1.0))
     x_t, other = (jax.random.normal(jax.random.key(seed), (2, LENGTH, DIM)) for seed in (1, 2))
     previous = jnp.zeros_like(x_t)
     one = denoise(x_t, 0.8, previous)

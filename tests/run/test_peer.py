@@ -47,11 +47,12 @@ def given() -> dict:
 
 @pytest.mark.parametrize("two", [False, True])
 def test_the_loss_is_ours(given: dict, two: bool) -> None:
-    net, t, valid = METHOD.net.bind(given["params"]), jnp.asarray(given["t"]), jnp.asarray(given["valid"])
+    belief = METHOD._belief(given["params"])
+    net, t, valid = belief.net, jnp.asarray(given["t"]), jnp.asarray(given["valid"])
     marginal = METHOD.process.marginal(net.embed(jnp.asarray(given["tokens"])), t)
     x_t = marginal.mean + marginal.std * given["eps"]
-    previous = METHOD._estimate(net, x_t, t, valid) if two else jnp.zeros_like(x_t)
-    answer = METHOD._answer(net, x_t, t, previous, valid, None)
+    previous = belief.glance(x_t, t, valid) if two else jnp.zeros_like(x_t)
+    answer = belief.answer(x_t, t, previous, valid, None)
     losses = objectives.cross_entropy(answer, jnp.asarray(given["tokens"]))
     ours = objectives.mean_over(losses, valid).mean()
     words = [torch.as_tensor(given[name]) for name in ("tokens", "valid", "t", "eps")]

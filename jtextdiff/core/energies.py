@@ -1,0 +1,88 @@
+"""Energies: what is wanted of a text, as −log p(control | x) in nats a text. Sums, NOT and OR of energies are energies.
+
+An energy is a pytree that carries its parameters, targets and weights as leaves: given to a compiled function, it may
+change any of them without another compilation, and have another target for each text of a batch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jtextdiff.core.gaussian import Gaussian
+from jtextdiff.core.pytree import pytree, static
+from jtextdiff.core.schedules import Time
+
+LEAST = 1e-6
+"""Nats: NOT takes no text for surer than this, where its energy would be infinite."""
+
+
+Energy = Callable[..., Float[Array, "b"]]
+"""(x, its time, which positions are text) ↦ nats a text; lower is better."""
+
+
+@pytree
+class Learned:
+    """−log p(target | x_t), by a network that was trained on noisy x_t."""
+
+    params: Any
+    target: Any  # arrays, of one text or of each text of the batch
+    log_prob: Callable[..., Float[Array, "b"]] = static()  # (params, target, x, t, valid)
+
+    def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
+        return -self.log_prob(self.params, self.target, x, t, valid)
+
+
+@pytree
+class Sum:
+    """Σ weight · energy: all of them at once, and how much each counts."""
+
+    energies: tuple[Any, ...]
+    weights: tuple[Any, ...]  # a number each, or [b]
+
+    def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
+        terms = [weight * energy(x, t, valid) for energy, weight in zip(self.energies, self.weights, strict=True)]
+        return sum(terms, jnp.zeros(len(x)))
+
+
+@pytree
+class Not:
+    """−log(1 − p): falls no further once p is small, where −E would push for ever."""
+
+    energy: Any
+
+    def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
+        energy = jnp.maximum(self.energy(x, t, valid), LEAST)
+        # log(1 − e^−E), each way where it keeps its digits.
+        small = jnp.log(-jnp.expm1(-jnp.minimum(energy, 1.0)))
+        return -jnp.where(energy < 1.0, small, jnp.log1p(-jnp.exp(-jnp.maximum(energy, 1.0))))
+
+
+@pytree
+class Or:
+    """−log Σ e^−E: the probability of any, if they exclude each other."""
+
+    energies: tuple[Any, ...]
+
+    def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
+        return -jax.nn.logsumexp(-jnp.stack([energy(x, t, valid) for energy in self.energies]), axis=0)
+
+
+@pytree
+class NoiseAveraged:
+    """−log E[p(control | x_0)] over x_0 ~ N(√ᾱ_t x, (1 − ᾱ_t) I): what an energy of clean x says of a noisy one.
+
+    Exact for data from N(0, I), which whitened coordinates are. It does not commute with sums, NOT and OR: wrap the
+    whole composition. The expectation is a mean over `noises`, which stay the same along a path.
+    """
+
+    energy: Any
+    noises: Float[Array, "n *shape"]
+    process: Gaussian
+
+    def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
+        law = self.process.marginal(x, t)
+        each = jax.vmap(lambda noise: self.energy(law.mean + law.std * noise, 0.0, valid))(self.noises)
+        return jnp.log(len(self.noises)) - jax.nn.logsumexp(-each, axis=0)

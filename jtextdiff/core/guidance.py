@@ -1,0 +1,111 @@
+"""Guidance: a Step that moves what it has drawn to lower energy, in the compiled loop (Li et al. 2022, §5.1)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jtextdiff.core.energies import Energy
+from jtextdiff.core.gaussian import Gaussian
+from jtextdiff.core.randomness import Keys
+from jtextdiff.core.sampling import State, Step
+from jtextdiff.core.schedules import Time
+
+UPDATES = ("sign", "adagrad", "scaled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """How an energy is followed: `updates` moves of x_s after each step, against E(x_s, s) and for staying fluent.
+
+    `update`: "sign" moves every coordinate by `rate`, which is what the released code's fresh Adagrad amounts to;
+    "adagrad" divides by the root of the squares summed over the step's updates, as the paper's text has it. Both have
+    the released penalty `fluency` · Σ (x_s − μ)²/σ. "scaled" moves by `rate` σ² times the gradient (Dhariwal & Nichol
+    2021, algorithm 1, at rate 1), with `fluency` · Σ (x_s − μ)²/2σ².
+    """
+
+    update: str = "sign"
+    updates: int = 3
+    rate: float = 0.1
+    fluency: float = 0.01
+    first: float = 1.0  # guided from this time …
+    last: float = 0.05  # … to this
+    enough: float = 0.0  # nats: a text whose energy is below this is left alone
+    through: bool = False  # the energy sees x̂_0 of x_s, and its gradient goes through the network
+
+    def __post_init__(self) -> None:
+        if self.update not in UPDATES:
+            raise ValueError(f"guidance.update must be one of {UPDATES}, got {self.update!r}.")
+        if self.updates < 0:
+            raise ValueError(f"guidance.updates must be at least 0, got {self.updates}.")
+        for field in ("rate", "fluency", "enough"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"guidance.{field} must be at least 0, got {getattr(self, field)}.")
+        if not 0 <= self.last <= self.first <= 1:
+            raise ValueError(
+                f"guidance.first and last are times, 0 <= last <= first <= 1; got {self.first} and {self.last}."
+            )
+
+
+See = Callable[[Array, Time, State], tuple[Array, Time]]
+"""(x_s, s, the state then) ↦ what the energy is shown, and its time."""
+
+
+def guided(
+    step: Step,
+    process: Gaussian,
+    energy: Energy,
+    how: Guidance,
+    *,
+    drawn: bool,
+    free: Bool[Array, "b l"],
+    valid: Bool[Array, "b l"] | None,
+    see: See = lambda x_s, s, state: (x_s, s),
+) -> Step:
+    """`step`, followed by moves of its x_s at the `free` positions. Gradients are taken of x_s alone.
+
+    `drawn`: whether the step draws x_s around the posterior's mean, which is then the μ to stay near; else that is x_s.
+    """
+
+    def steered(keys: Keys, state: State, tick: tuple[Array, Array]) -> State:
+        t, s = tick
+        after = step(keys, state, tick)
+        law = process.posterior(after.x_0_hat, state.x_t, s, t)
+        mean = law.mean if drawn else after.x_t
+        wanted = lambda x_s: energy(*see(x_s, s, after), valid)
+        move = lambda x_s: _moved(x_s, mean, jnp.maximum(law.std, 1e-8), wanted, how, free[..., None])
+        x_s = jax.lax.cond((how.last <= s) & (s <= how.first), move, lambda x_s: x_s, after.x_t)
+        return after._replace(x_t=x_s)
+
+    return steered
+
+
+def _moved(
+    x_s: Float[Array, "b l d"],
+    mean: Float[Array, "b l d"],
+    std: Array,
+    wanted: Callable[[Array], Float[Array, "b"]],
+    how: Guidance,
+    free: Bool[Array, "b l 1"],
+) -> Float[Array, "b l d"]:
+    """The updates of one step; none, once all texts are well enough."""
+
+    def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        index, x, squares, active = carry
+        value, pull = jax.vjp(wanted, x)
+        (gradient,) = pull(jnp.ones_like(value))
+        active = value >= how.enough
+        if how.update == "scaled":
+            change = how.rate * (std**2 * gradient + how.fluency * (x - mean))
+        else:
+            gradient = gradient + 2 * how.fluency * (x - mean) / std
+            squares = gradient**2 + (squares if how.update == "adagrad" else 0.0)
+            change = how.rate * gradient / (jnp.sqrt(squares) + 1e-10)
+        return index + 1, jnp.where(free & active[:, None, None], x - change, x), squares, active
+
+    going = lambda carry: (carry[0] < how.updates) & jnp.any(carry[3])
+    start = (0, x_s, jnp.zeros_like(x_s), jnp.ones(len(x_s), bool))
+    return jax.lax.while_loop(going, body, start)[1]

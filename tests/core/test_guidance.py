@@ -1,0 +1,138 @@
+"""Guidance moves what it should, as far as it says, and nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.core.energies import Learned, Sum
+from jtextdiff.core.gaussian import Gaussian
+from jtextdiff.core.guidance import UPDATES, Guidance, guided
+from jtextdiff.core.randomness import keys_for
+from jtextdiff.core.samplers import Sampler
+from jtextdiff.core.sampling import State, ticks, unroll
+from jtextdiff.core.schedules import SCHEDULES
+
+PROCESS = Gaussian(log_alpha_bar=SCHEDULES["cosine"](1000))
+MEAN, STD = 0.7, 0.4
+SHAPE = (4, 3, 2)
+X_1 = jax.random.normal(jax.random.key(0), SHAPE)
+PLAIN = Sampler()
+FREE = jnp.ones(SHAPE[:2], bool)
+
+
+def keys(num: int = 4) -> jax.Array:
+    return keys_for(jax.random.key(1), jnp.arange(num))
+
+
+def denoise(x_t: jax.Array, t: jax.Array, previous: jax.Array) -> jax.Array:
+    """E[x_0 | x_t] of normal data: the chain is affine."""
+    bar = PROCESS.alpha_bar(t)
+    return MEAN + STD**2 * jnp.sqrt(bar) / (bar * STD**2 + 1 - bar) * (x_t - jnp.sqrt(bar) * MEAN)
+
+
+def linear(params: jax.Array, target: jax.Array, x: jax.Array, t: jax.Array, valid: object) -> jax.Array:
+    return -jnp.sum(params * x, axis=(1, 2)) * target
+
+
+def quadratic(params: jax.Array, target: jax.Array, x: jax.Array, t: jax.Array, valid: object) -> jax.Array:
+    return -0.5 * params * jnp.sum((x - target) ** 2, axis=(1, 2))
+
+
+BOWL = Learned(params=jnp.asarray(2.0), target=jnp.asarray(1.5), log_prob=quadratic)
+
+
+def walk(energy: object, how: Guidance, sampler: Sampler = PLAIN, free: jax.Array = FREE, x_1: jax.Array = X_1):
+    drawn = sampler.name == "ancestral"
+    step = sampler.step(PROCESS, denoise)
+    step = guided(step, PROCESS, energy, how, drawn=drawn, free=free[: len(x_1)], valid=None)
+    return unroll(step, State.start(x_1), keys(len(x_1)), ticks(6), keep=lambda state: state.x_t)[1]
+
+
+def plain(sampler: Sampler = PLAIN) -> jax.Array:
+    step = sampler.step(PROCESS, denoise)
+    return unroll(step, State.start(X_1), keys(), ticks(6), keep=lambda state: state.x_t)[1]
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver"])
+def test_nothing_wanted_is_unguided_bit_for_bit(update: str, name: str) -> None:
+    nothing = Sum(energies=(BOWL,), weights=(0.0,))
+    found = walk(nothing, Guidance(update=update, fluency=0.0), Sampler(name=name))
+    np.testing.assert_array_equal(found, plain(Sampler(name=name)))
+    outside = walk(BOWL, Guidance(update=update, first=0.01, last=0.0), Sampler(name=name))
+    np.testing.assert_array_equal(outside[:-1], plain(Sampler(name=name))[:-1])
+
+
+def one_step(how: Guidance, energy: object = BOWL) -> tuple[jax.Array, jax.Array]:
+    """x_s drawn at a tick, and where it was moved to."""
+    step, tick = Sampler().step(PROCESS, denoise), (jnp.asarray(0.6), jnp.asarray(0.5))
+    steered = guided(step, PROCESS, energy, how, drawn=True, free=FREE, valid=None)
+    state = State.start(X_1)
+    return step(keys(), state, tick).x_t, steered(keys(), state, tick).x_t
+
+
+def test_a_released_call_moves_every_coordinate_by_one_or_three_tenths() -> None:
+    """Three sign steps of .1: either all in one direction, or one there, one back and one there."""
+    before, after = one_step(Guidance(update="sign", updates=3, rate=0.1, fluency=0.01))
+    moved = np.abs(np.asarray(after - before))
+    assert np.all(np.isclose(moved, 0.1, atol=1e-5) | np.isclose(moved, 0.3, atol=1e-5))
+    near = Learned(params=jnp.asarray(2.0), target=before + 0.05, log_prob=quadratic)
+    np.testing.assert_allclose(np.abs(one_step(Guidance(), near)[1] - before), 0.1, atol=1e-5)
+
+
+def test_adagrad_takes_shorter_and_shorter_steps() -> None:
+    far = Learned(params=jnp.asarray(1e-3), target=jnp.asarray(1e3), log_prob=quadratic)
+    before, after = one_step(Guidance(update="adagrad", updates=3, rate=0.1, fluency=0.0), far)
+    np.testing.assert_allclose(after - before, 0.1 * (1 + 2**-0.5 + 3**-0.5), rtol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_a_step_below_one_over_the_curvature_lowers_a_quadratic_energy(share: float) -> None:
+    std = PROCESS.posterior(X_1, X_1, 0.5, 0.6).std.item()
+    how = Guidance(update="scaled", updates=1, rate=share / (2.0 * std**2), fluency=0.0)
+    before, after = one_step(how)
+    assert np.all(BOWL(after, 0.5) < BOWL(before, 0.5))
+    np.testing.assert_allclose(after - 1.5, (1 - share) * (before - 1.5), rtol=1e-4, atol=1e-5)
+
+
+def test_a_linear_energy_moves_an_affine_chain_by_its_recursion() -> None:
+    """δ_s = slope δ_t − rate σ² ∇E, with the slope of the step's mean in x_t: the noise is the same."""
+    slope_of_energy = jax.random.normal(jax.random.key(5), SHAPE)
+    energy = Learned(params=slope_of_energy, target=jnp.asarray(0.7), log_prob=linear)
+    how = Guidance(update="scaled", updates=1, rate=1.3, fluency=0.0, last=0.0, enough=0.0)
+    # An energy that may be negative is wanted everywhere.
+    shifted = lambda x, t, valid=None: energy(x, t, valid) + 1e4
+    found = np.asarray(walk(shifted, how) - plain())
+    delta = np.zeros(SHAPE)
+    grid = np.linspace(1.0, 0.0, 7)
+    for index, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+        ends = jnp.asarray([[[0.0]], [[1.0]]])
+        law = PROCESS.posterior(denoise(ends, jnp.asarray(t), ends), ends, jnp.asarray(s), jnp.asarray(t))
+        slope, variance = float(law.mean[1, 0, 0] - law.mean[0, 0, 0]), law.std.item() ** 2
+        delta = slope * delta - 1.3 * variance * 0.7 * np.asarray(slope_of_energy)
+        np.testing.assert_allclose(found[index + 1], delta, atol=2e-3)
+
+
+def test_given_words_and_batch_mates_do_not_matter() -> None:
+    free = FREE.at[:, 1].set(False)
+    held = walk(BOWL, Guidance(), free=free)
+    np.testing.assert_allclose(walk(BOWL, Guidance(), free=free, x_1=X_1[:2]), held[:, :2], rtol=1e-5, atol=1e-6)
+    moved = walk(Sum(energies=(BOWL,), weights=(jnp.asarray([1.0, 1.0, 0.0, 0.0]),)), Guidance(), free=free)
+    np.testing.assert_array_equal(moved[:, :2], held[:, :2])
+    # The denoiser here looks at one coordinate at a time: what is held is as it would be unguided.
+    np.testing.assert_array_equal(held[:, :, 1], plain()[:, :, 1])
+
+
+def test_a_text_that_is_well_enough_is_left_alone() -> None:
+    before, after = one_step(Guidance(enough=float(jnp.median(BOWL(one_step(Guidance(rate=0.0))[0], 0.5)))))
+    moved = np.any(np.asarray(before != after), axis=(1, 2))
+    assert sorted(moved.tolist()) == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "bad", [{"update": "adam"}, {"updates": -1}, {"rate": -0.1}, {"fluency": -1.0}, {"last": 0.6, "first": 0.5}]
+)
+def test_impossible_settings_are_refused(bad: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Guidance(**bad)
