@@ -13,15 +13,18 @@ EXAMPLES = """examples:
   python -m jtextdiff.compare scores/*.json --metric nll --metric perplexity_ratio
 
 Reads what jtextdiff.evaluate wrote and prints a Markdown table, one row a file, real text above them: the sampler
-and its steps, the network calls that a sample has needed, and the scores. Files
-NAME.0.json, NAME.1.json, … are runs of one recipe with other seeds: they make one row, the mean ± the standard
-deviation of its runs; a single run has ± its standard error.
+and its steps, the network calls that a sample has needed, and the scores. Files NAME.0.json, NAME.1.json, … that were
+sampled alike are runs of one recipe with other seeds: they make one row, the mean ± the standard deviation of its
+runs; a single run has ± its standard error.
 """
 
 METRICS = ("nll", "excess_nll", "perplexity_ratio", "members", "unigram_entropy", "distinct_bigrams", "diversity_guard")
-CONDITIONS = ("split", "num_samples", "judge", "tokenizer")
+CONDITIONS = ("text", "split", "num_samples", "judge", "tokenizer")
 """What must be the same for numbers to stand in one table."""
 NEEDED = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}
+ALIKE = ("method", "sampler", "steps", "settings")
+"""What runs of one recipe have in common."""
+OF_METRIC = {"value", "unit", "se", "real_valid"}
 
 
 def parser() -> Parser:
@@ -38,10 +41,7 @@ def parser() -> Parser:
 
 def command(arguments: Sequence[str]) -> None:
     flags = parser().parse_args(arguments)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for file in map(Path, flags.scores):
-        name, dot, seed = file.stem.rpartition(".")
-        rows.setdefault(name if dot and seed.isdecimal() else file.stem, []).append(read(file))
+    rows = grouped({file: read(file) for file in map(Path, flags.scores)})
     results = [result for of_row in rows.values() for result in of_row]
     found = [name for result in results for name in result["metrics"]]
     names = flags.metric or [name for name in METRICS if name in found]
@@ -54,20 +54,38 @@ def command(arguments: Sequence[str]) -> None:
     print("\n".join(table(rows, names)))
 
 
+def grouped(results: dict[Path, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The results of each row by its name: seeds of one recipe together; longer names where short ones are alike."""
+    rows: dict[tuple[str, ...], list[Path]] = {}
+    for file, result in results.items():
+        name, dot, seed = file.stem.rpartition(".")
+        recipe = name if dot and seed.isdecimal() else file.stem
+        key = (str(file.with_name(recipe)), *(str(result.get(field)) for field in ALIKE))
+        rows.setdefault(key, []).append(file)
+    short = [Path(name).name if len(files) > 1 else files[0].stem for (name, *_), files in rows.items()]
+    long = [name if len(files) > 1 else str(files[0]) for (name, *_), files in rows.items()]
+    names = [one if short.count(one) == 1 else other for one, other in zip(short, long, strict=True)]
+    return {name: [results[file] for file in files] for name, files in zip(names, rows.values(), strict=True)}
+
+
 def table(rows: dict[str, list[dict[str, Any]]], names: list[str]) -> list[str]:
     """The lines of a Markdown table: a row a name, a column a metric, real text first."""
     every = [result for results in rows.values() for result in results]
     units = {name: row["unit"] for result in every for name, row in result["metrics"].items()}
-    real = {name: row["real_valid"] for result in every for name, row in result["metrics"].items()}
+    real = {
+        name: {result["metrics"][name]["real_valid"] for result in every if name in result["metrics"]} for name in names
+    }
+    # A model's likelihood of real text is its own: only what all agree on is the text's.
+    alike = {name: values.pop() if len(values) == 1 else None for name, values in real.items()}
     columns = " | ".join(f"{name} ({units[name]})" for name in names)
     lines = [
         f"| {every[0]['num_samples']} samples | sampler | calls | {columns} |",
         "|---" * (len(names) + 3) + "|",
-        f"| real {every[0]['split']} text | | | {' | '.join(_shown(real[name]) for name in names)} |",
+        f"| real {every[0]['split']} text | | | {' | '.join(_shown(alike[name]) for name in names)} |",
     ]
     for name, results in rows.items():
         scores = [[result["metrics"][column] for result in results if column in result["metrics"]] for column in names]
-        sampler = f"{results[0]['sampler']} {results[0]['steps']}"
+        sampler = _sampler(results[0])
         calls = _shown(statistics.fmean(result["nfe"] for result in results))
         lines.append(f"| {name} | {sampler} | {calls} | {' | '.join(map(_cell, scores))} |")
     return lines
@@ -79,9 +97,20 @@ def read(file: Path) -> dict[str, Any]:
         result = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as scores: {error}") from None
-    if not isinstance(result, dict) or not result.keys() >= NEEDED:
+    metrics = result.get("metrics") if isinstance(result, dict) else None
+    sound = isinstance(metrics, dict) and all(
+        isinstance(row, dict) and row.keys() >= OF_METRIC for row in metrics.values()
+    )
+    if not sound or not result.keys() >= NEEDED:
         raise UserError(f"{file} holds no scores of jtextdiff.evaluate.")
     return result
+
+
+def _sampler(result: dict[str, Any]) -> str:
+    """A sampler's name, its steps if it takes so many, and its settings that are not the default."""
+    settings = (f"{name} {value}" for name, value in (result.get("settings") or {}).items())
+    steps = [] if result["steps"] is None else [str(result["steps"])]
+    return ", ".join([" ".join([result["sampler"], *steps]), *settings])
 
 
 def _cell(scores: list[dict[str, Any]]) -> str:

@@ -47,7 +47,9 @@ def command(arguments: Sequence[str]) -> None:
     judge = load(flags.judge) if flags.judge else None
     if judge is not None and judge.method.bound != "exact":
         name = type(judge.method).__name__
-        raise UserError(f"--judge {flags.judge} is {name}, with a {judge.method.bound}. A judge must be exact.")
+        raise UserError(
+            f"--judge {flags.judge} is {name}, whose likelihood is: {judge.method.bound}. A judge must be exact."
+        )
     if judge is not None and judge.tokenizer.fingerprint() != model.tokenizer.fingerprint():
         kinds = [f"{each.config.text.tokenizer} of {each.tokenizer.vocab_size:,}" for each in (judge, model)]
         raise UserError(
@@ -57,6 +59,8 @@ def command(arguments: Sequence[str]) -> None:
     corpus = open_corpus(model.config, Path(flags.checkpoint))
     if flags.split not in corpus.splits:
         raise UserError(f"The text has no split {flags.split!r}; it has {sorted(corpus.splits)}.")
+    if len(corpus.splits[flags.split]) < 2:
+        raise UserError(f"The split {flags.split!r} has one text: scores compare texts. Give it two at least.")
     if flags.num < 512:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
     with Progress(console=Console(stderr=True), transient=True) as bar:

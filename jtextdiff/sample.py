@@ -10,7 +10,7 @@ EXAMPLES = """examples:
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --template "The [MASK] [MASK] is near [MASK] ."
 
 Sample i depends on the seed and on i alone. With a template, every [MASK] is one word to write; the other
-words stay as they are.
+words stay as they are. An autoregressive model takes words at the start of a template alone.
 """
 
 

@@ -86,8 +86,8 @@ def _pick(keys: Keys, p: Float[Array, "*b k"]) -> Int[Array, "*b"]:
 
 def check_narrowing(temperature: float, top_p: float = 1.0) -> None:
     """Raises ValueError for settings of a sampler that `narrowed` cannot follow."""
-    if temperature <= 0:
-        raise ValueError(f"sampler.temperature must be above 0, got {temperature}.")
+    if not 1e-6 <= temperature < math.inf:
+        raise ValueError(f"sampler.temperature must be a number of at least 1e-6, got {temperature}.")
     if not 0 < top_p <= 1:
         raise ValueError(f"sampler.top_p must be above 0 and at most 1, got {top_p}.")
 

@@ -42,7 +42,7 @@ class Guidance:
         if self.updates < 0:
             raise ValueError(f"guidance.updates must be at least 0, got {self.updates}.")
         for field in ("rate", "fluency", "enough"):
-            if getattr(self, field) < 0:
+            if not getattr(self, field) >= 0:
                 raise ValueError(f"guidance.{field} must be at least 0, got {getattr(self, field)}.")
         if not 0 <= self.last <= self.first <= 1:
             raise ValueError(

@@ -49,8 +49,13 @@ class Unmasking:
         if self.steps < 1:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
         check_narrowing(self.temperature, self.top_p)
-        if self.entropy < 0:
+        if not self.entropy >= 0:
             raise ValueError(f"sampler.entropy must be at least 0, got {self.entropy}.")
+
+    @property
+    def stepped(self) -> bool:
+        """Whether `steps` says how many calls there are."""
+        return self.name in ("ancestral", "confidence")
 
     def walk(self, schedule: Schedule, predict: Predict, keys: Keys, shape: tuple[int, ...]) -> tuple[Step, Any]:
         """The step, and the ticks that write every word of texts of this shape, [b, l]."""

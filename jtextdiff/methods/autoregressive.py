@@ -6,18 +6,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import objectives
 from jtextdiff.core.beams import beam_search, start_beams
 from jtextdiff.core.distributions import Categorical, check_narrowing, narrowed
 from jtextdiff.core.randomness import Keys
 from jtextdiff.core.sampling import Writing, autoregress, unroll
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words, span
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
+
+UNWRITTEN = -1
+"""Where nothing has been written yet: no token, for PAD may be the same as EOS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +103,15 @@ class Autoregressive:
         if self.sampler.name != "sample":
             return None
         position = jnp.argmin(given.fixed, axis=-1)[:, None, None]
-        logits = jnp.take_along_axis(self.net.bind(params)(self._before(given.tokens)), position, axis=1)
-        free = possible_words(self.language, given._replace(fixed=jnp.zeros_like(given.fixed)), None, with_pad=True)
-        possible = jnp.where(free, logits, -jnp.inf)
-        return narrowed(possible[:, 0], self.sampler.temperature, self.sampler.top_p)
+        logits = self.net.bind(params)(self._before(given.tokens))
+        possible = jnp.where(self._possible(given), logits, -jnp.inf)
+        law = jnp.take_along_axis(possible, position, axis=1)[:, 0]
+        return narrowed(law, self.sampler.temperature, self.sampler.top_p)
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
-        """Draws word after word until EOS, which is the last position at the latest; a fixed prefix is kept."""
-        ends = given._replace(
-            tokens=given.tokens.at[:, -1].set(self.language.eos), fixed=given.fixed.at[:, -1].set(True)
-        )
-        possible = possible_words(self.language, ends, None, with_pad=True)
+        """Draws word after word until EOS, which comes where a length is given there, else at the last position at
+        the latest; a fixed prefix is kept."""
+        possible = self._possible(given)
         net, width = self.net.bind(params), self.sampler.beams
 
         def read(tokens: Int[Array, "b l"], position: Array, memory: Any) -> tuple[Float[Array, "b v"], Any]:
@@ -120,7 +121,7 @@ class Autoregressive:
             return narrowed(jnp.where(may, logits, -jnp.inf), self.sampler.temperature, self.sampler.top_p), memory
 
         num, length = given.tokens.shape
-        blank = jnp.full((num * width, length), self.language.pad, given.tokens.dtype)
+        blank = jnp.full((num * width, length), UNWRITTEN, given.tokens.dtype)
         state = Writing(blank, net.empty(num * width, length))
         if self.sampler.name == "beam":
             step, state = beam_search(read, width, self.language.eos, self.language.pad), start_beams(state, width)
@@ -130,8 +131,8 @@ class Autoregressive:
         keep = (lambda state: self._until_end(state.tokens[::width])) if keep_path else (lambda state: None)
         ended = lambda state: jnp.all(jnp.any(state.tokens == self.language.eos, axis=-1))
         state, path = unroll(step, state, keys, jnp.arange(length), keep=keep, done=ended)
-        written = self._until_end(state.tokens[::width])
-        return Sample(written, path, jnp.sum(written != self.language.pad, axis=-1))
+        calls = jnp.argmax(state.tokens[::width] == self.language.eos, axis=-1) + 1
+        return Sample(self._until_end(state.tokens[::width]), path, calls)
 
     def features(self, params: Params, batch: Batch) -> Float[Array, "b w"]:
         """The last hidden states, in the mean over the text."""
@@ -150,7 +151,17 @@ class Autoregressive:
     def _until_end(self, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
         """PAD after the first EOS."""
         ended = jnp.cumsum(tokens == self.language.eos, axis=-1) - (tokens == self.language.eos) > 0
-        return jnp.where(ended, self.language.pad, tokens)
+        return jnp.where(ended | (tokens == UNWRITTEN), self.language.pad, tokens)
+
+    def _possible(self, given: Given) -> Bool[Array, "b l v"]:
+        """The words that each position may take: EOS at the length that is given and nowhere before; without one
+        anywhere, and at the last position in any case."""
+        known, length = given.length[:, None] > 0, given.tokens.shape[1]
+        _, ends = span(given, jnp.where(given.length > 0, given.length, length))
+        is_eos = jnp.arange(self.language.vocab_size) == self.language.eos
+        may_end = ends[..., None] == is_eos
+        free = possible_words(self.language, given, None, with_pad=False)
+        return free & jnp.where((known | ends)[..., None] & ~given.fixed[..., None], may_end, True)
 
 
 def _make_net(rngs: Any, *, trunk: Transformer, vocab_size: int) -> TokenDenoiser:

@@ -57,7 +57,7 @@ class D3PM:
     def __post_init__(self) -> None:
         choices = {"kernel": tuple(KERNELS), "schedule": tuple(WORD_SCHEDULES), "form": ("mixture", "joint")}
         check_settings(self, positive=("num_steps", "bound_points"), choices=choices)
-        if self.hybrid < 0:
+        if not self.hybrid >= 0:
             raise ValueError(f"hybrid must be at least 0, got {self.hybrid}.")
         if self.sampler.steps > self.num_steps:
             raise ValueError(f"sampler.steps must be at most num_steps = {self.num_steps}, got {self.sampler.steps}.")
@@ -99,9 +99,13 @@ class D3PM:
         """An upper bound on −log p(text), nats a sequence: T terms, KL(q(x_1 | x_0) ‖ p(x_1)) and −log p(length)."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
 
+        roots = self.kernel == "uniform"  # its first terms are the largest: they are met more often, and weigh less
+
         def gap(u: Array, noise: Array) -> Array:
-            index = jnp.maximum(jnp.ceil(u * self.num_steps).astype(int), 1)
-            return self.num_steps * self._terms(params, noise, tokens, valid, index, None)[0]
+            index = jnp.maximum(jnp.ceil((u**2 if roots else u) * self.num_steps), 1)
+            both = jnp.sqrt(index / self.num_steps) + jnp.sqrt((index - 1) / self.num_steps)
+            terms = self._terms(params, noise, tokens, valid, index.astype(int), None)[0]
+            return self.num_steps * (both[:, None] if roots else 1.0) * terms
 
         total = bounds.mean_over_strata(gap, key, self.bound_points, tokens.shape)
         return self._whole(total, tokens, valid)
@@ -134,7 +138,9 @@ class D3PM:
         written = lambda tokens: jnp.where(start.valid, tokens, self.language.pad)
         x_1 = self.process.prior(given.tokens.shape).sample(begin)
         if self.kernel == "absorbing":
-            x_1 = jnp.where(given.fixed, given.tokens, x_1)
+            # What the process has not reached is guessed, but nothing that cannot stand there.
+            may = jnp.take_along_axis(start.possible, jnp.minimum(x_1, self._mask - 1)[..., None], axis=-1)[..., 0]
+            x_1 = jnp.where(given.fixed, given.tokens, jnp.where(may, x_1, self._mask))
         masked = start.valid & (x_1 == self._mask)
         keep = (lambda state: spelled(written(state.tokens))) if keep_path else (lambda state: None)
         state = Masking(written(x_1), masked, jnp.zeros(len(x_1), int))
@@ -224,7 +230,8 @@ class D3PM:
         self, steps: Float[Array, "b l"], tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]
     ) -> Float[Array, "b"]:
         """The bound from the sum of its terms: with KL(q(x_1 | x_0) ‖ p(x_1)) and −log p(length), nats a text."""
-        prior = self.process.marginal(self._certain(tokens), 1.0).kl(self.process.prior(tokens.shape))
+        # The same for every word.
+        prior = self.process.marginal(self._certain(tokens[:1, :1] * 0), 1.0).kl(self.process.prior((1, 1)))
         length = objectives.length_nll(jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1))
         return objectives.sum_over(steps + prior, valid) + length
 

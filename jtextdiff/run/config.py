@@ -30,6 +30,8 @@ Config = Any
 CLASS = "class"
 """The key that names a dataclass in a ConfigDict, as module:name."""
 
+QUOTES = "'\""
+
 ABSENT = "absent"
 """Key in a field's metadata: what a stored config means that does not have the field, if not the default."""
 
@@ -77,6 +79,7 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     for text in overrides:
         if "=" not in text:
             raise UserError(f"--override needs FIELD=VALUE, got {text!r}.")
+        _look_up(config, text.partition("=")[0])
     arguments = [f"--override.{text}" for text in overrides]
     return _parsed(config_flags.DEFINE_config_dict, "override", copy.deepcopy(config), arguments)
 
@@ -147,7 +150,9 @@ def _parsed(define: Any, name: str, default: Any, arguments: Sequence[str]) -> C
             rest = values(argv)
     except (AttributeError, KeyError) as error:
         name, *hint = str(error.args[0]).replace("\\n", "\n").replace("\\", "").splitlines()
-        raise UserError(". ".join([f"There is no field {name.replace(chr(39), '')!r}", *hint]).strip("'")) from None
+        raise UserError(
+            ". ".join([f"There is no field {name.strip(QUOTES)!r}", *(h.strip(QUOTES) for h in hint)])
+        ) from None
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from None
     if rest[1:]:
@@ -156,6 +161,15 @@ def _parsed(define: Any, name: str, default: Any, arguments: Sequence[str]) -> C
     for text in empty:
         _clear(config, text.removeprefix(f"--{name}.").removesuffix("=None"))
     return config
+
+
+def _look_up(config: Config, path: str) -> None:
+    """Raises UserError, with those that there are, for a field that a config lacks."""
+    for name in path.split("."):
+        names = list(config) if isinstance(config, ConfigDict) else []
+        if name not in names:
+            raise UserError(f"There is no field {path!r}{_did_you_mean(name, [n for n in names if n != CLASS])}")
+        config = config[name]
 
 
 def _clear(config: Config, path: str) -> None:

@@ -3,9 +3,8 @@
 The judge never chooses anything: it reads samples drawn with a fixed seed, all of them, as they came.
 """
 
+import dataclasses
 import hashlib
-import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,23 @@ from rich.progress import Progress
 from rich.table import Table
 
 from jtextdiff.run.config import to_json
+from jtextdiff.run.measures import (
+    Score,
+    apart,
+    beside,
+    copied,
+    evenly,
+    excess,
+    generative,
+    judged,
+    likelihoods,
+    mean,
+    rows_of,
+    variety,
+)
 from jtextdiff.run.model import Model
 from jtextdiff.text.corpora import Corpus
-from jtextdiff.text.divergence import frontier_area
-from jtextdiff.text.metrics import copies, distinct_ngrams, self_bleu, unigram_entropy
 from jtextdiff.text.restaurants import grammar
-
-Score = dict[str, Any]
-"""value, unit, se (standard error), n, kind (how it was found), real_valid, real_train."""
-
-ENTROPY_LOSS, DISTINCT_SHARE = 0.35, 0.8
-"""The diversity guard: at most so many nats below train text, at least this share of its distinct bigrams."""
 
 
 def score(
@@ -31,29 +36,29 @@ def score(
 ) -> tuple[dict[str, Score], float]:
     """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample."""
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
-    real = {name: _evenly(model, corpus, name, num) for name in (split, "train")}
+    real = {name: evenly(model, corpus, name, num) for name in (split, "train")}
     bar.add_task("likelihood", total=None)
     nats = {name: model.nll(texts, seed=seed) for name, texts in real.items()}
-    metrics = _likelihoods(model, real, nats, split)
+    metrics = likelihoods(model, real, nats, split)
     if corpus.is_grammar:
-        metrics |= _excess(model, real[split], nats[split])
-    verdicts = {} if judge is None else {name: _judged(judge, texts) for name, texts in real.items()}
+        metrics |= excess(model, real[split], nats[split])
+    verdicts = {} if judge is None else {name: judged(judge, texts) for name, texts in real.items()}
     task = bar.add_task("sampling", total=num)
     drawn = model.draw(num, seed=seed, progress=lambda done: bar.advance(task, done))
     samples = [model.tokenizer.decode(row) for row in drawn.tokens]
     if judge is not None:
         bar.add_task("judging", total=None)
         sizes = {"samples": num} | {name: len(texts) for name, texts in real.items()}
-        metrics |= _generative(judge, {"samples": _judged(judge, samples), **verdicts}, split, sizes)
+        metrics |= generative(judge, {"samples": judged(judge, samples), **verdicts}, split, sizes)
         known = set(real[split])
-        others = [text for text in _evenly(model, corpus, split, 2 * num) if text not in known]
-        metrics |= _apart(judge, {"samples": samples, **real}, others, split)
-    rows = {name: _tokens(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
-    metrics |= _variety(rows, split)
-    metrics |= _copied(rows, split, corpus)
+        others = [text for text in evenly(model, corpus, split, 2 * num) if text not in known]
+        metrics |= apart(judge, {"samples": samples, **real}, others, split)
+    rows = {name: rows_of(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
+    metrics |= variety(rows, split)
+    metrics |= copied(rows, split, corpus)
     if corpus.is_grammar:
         members = [float(text.split() in grammar()) for text in samples]
-        metrics["members"] = _mean(members, "share", "exact membership of the grammar") | _beside(1.0, 1.0)
+        metrics["members"] = mean(members, "share", "exact membership of the grammar") | beside(1.0, 1.0)
     return metrics, float(np.mean(drawn.calls))
 
 
@@ -73,13 +78,15 @@ def report(
     return {
         "method": type(model.method).__name__,
         "step": model.step,
+        "text": model.config.text.path or "the grammar",
         "tokenizer": model.config.text.tokenizer,
         "judge": judge,
         "split": split,
         "seed": seed,
         "num_samples": num,
         "sampler": sampler.name,
-        "steps": getattr(sampler, "steps", model.method.language.length),
+        "steps": sampler.steps if getattr(sampler, "stepped", hasattr(sampler, "steps")) else None,
+        "settings": _changed(sampler),
         "nfe": calls,
         "dtype": "float32",
         "config_hash": hashlib.sha256(to_json(model.config).encode()).hexdigest()[:16],
@@ -102,148 +109,10 @@ def table(result: Score) -> Table:
     return table
 
 
-def _likelihoods(model: Model, real: dict[str, Any], nats: dict[str, list[float]], split: str) -> dict[str, Score]:
-    """The model's own likelihood of real text, in every unit."""
-    per: dict[str, tuple[Callable[[str], float], str, Callable[[float], float]]] = {
-        "nll": (lambda text: model.num_tokens([text])[0], "nats/token", lambda rate: rate),
-        "perplexity": (lambda text: model.num_tokens([text])[0], "per token", _exp),
-        "word_perplexity": (lambda text: len(text.split()) + 1, "per word, end counted", _exp),
-        "bits_per_char": (lambda text: len(text) + 1, "bits/char, end counted", lambda rate: rate / math.log(2)),
-    }
-    scores = {}
-    for name, (size, unit, convert) in per.items():
-        rows = {which: _ratio(nats[which], [size(text) for text in real[which]]) for which in real}
-        rate, se = rows[split]
-        slope = convert(rate) if convert is _exp else convert(1.0)
-        beside = _beside(convert(rate), convert(rows["train"][0]))
-        scores[name] = _score(convert(rate), unit, se * slope, len(real[split]), model.method.bound) | beside
-    return scores
-
-
-def _excess(model: Model, texts: list[str], nats: list[float]) -> dict[str, Score]:
-    """What the likelihood lacks of the grammar's own, of the same texts, as far as they are still the grammar's."""
-    exact = [grammar().log_prob(text.split()) for text in texts]
-    more = [(own + log_p, text) for own, log_p, text in zip(nats, exact, texts, strict=True) if log_p > -math.inf]
-    if len(more) < 2:
-        return {}
-    rate, se = _ratio([nat for nat, _ in more], model.num_tokens([text for _, text in more]))
-    return {"excess_nll": _score(rate, "nats/token", se, len(more), "over the grammar's own") | _beside(0.0, None)}
-
-
-def _judged(judge: Model, texts: list[str]) -> tuple[float, float]:
-    """The judge's nats a token, ends counted, and their standard error."""
-    return _ratio(judge.nll(texts), judge.num_tokens(texts))
-
-
-def _generative(
-    judge: Model, rates: dict[str, tuple[float, float]], split: str, num: dict[str, int]
-) -> dict[str, Score]:
-    """Generative perplexity: exp of the judge's nats a token; and its ratio to that of real text."""
-    perplexity = {name: _exp(rate) for name, (rate, _) in rates.items()}
-    beside = _beside(perplexity[split], perplexity["train"])
-    kind = f"under {type(judge.method).__name__} at step {judge.step}, {judge.method.bound}"
-    value, ratio = perplexity["samples"], perplexity["samples"] / perplexity[split]
-    ratio_se = ratio * math.hypot(rates["samples"][1], rates[split][1])
-    own = _score(rates[split][0], "nats/token", rates[split][1], num[split], "the judge on real text")
-    return {
-        "generative_perplexity": _score(value, "per token", value * rates["samples"][1], num["samples"], kind) | beside,
-        "perplexity_ratio": _score(ratio, "to real text", ratio_se, num["samples"], kind)
-        | _beside(1.0, perplexity["train"] / perplexity[split]),
-        "judge_nll": own | _beside(rates[split][0], rates["train"][0]),
-    }
-
-
-def _apart(judge: Model, texts: dict[str, list[str]], others: list[str], split: str) -> dict[str, Score]:
-    """How near each set of texts lies to real ones that none of them holds, by the judge's features."""
-    n = min(len(rows) for rows in [others, *texts.values()])
-    if n < 20:
-        return {}
-    reference = judge.features(others[:n])
-    area = {name: frontier_area(judge.features(rows[:n]), reference) for name, rows in texts.items()}
-    kind = f"frontier area (MAUVE) against {n} other texts of {split}, on the judge's features"
-    return {"divergence_area": _score(area["samples"], "0 to 1", None, n, kind) | _beside(area[split], area["train"])}
-
-
-def _variety(rows: dict[str, list[tuple[int, ...]]], split: str) -> dict[str, Score]:
-    """Entropy and distinct bigrams at equal numbers of texts, and whether the samples pass the guard."""
-    n = min(len(texts) for texts in rows.values())
-    equal = {name: [texts[i * len(texts) // n] for i in range(n)] for name, texts in rows.items()}
-    entropy = {name: unigram_entropy(texts) for name, texts in equal.items()}
-    distinct = {name: distinct_ngrams(texts, 2) for name, texts in equal.items()}
-    trigrams = {name: distinct_ngrams(texts, 3) for name, texts in equal.items()}
-    bleu = {name: self_bleu(texts) for name, texts in equal.items()}
-    length = {name: float(np.mean([len(text) for text in texts])) for name, texts in rows.items()}
-    passes = (
-        entropy["samples"] >= entropy["train"] - ENTROPY_LOSS
-        and distinct["samples"] >= DISTINCT_SHARE * distinct["train"]
-    )
-    kind = f"entropy >= train - {ENTROPY_LOSS}, distinct bigrams >= {DISTINCT_SHARE} x train"
-    tokens = "of tokens, ends counted"
-    return {
-        "unigram_entropy": _score(entropy["samples"], "nats", None, n, tokens)
-        | _beside(entropy[split], entropy["train"]),
-        "distinct_bigrams": _score(distinct["samples"], "share", None, n, tokens)
-        | _beside(distinct[split], distinct["train"]),
-        "distinct_trigrams": _score(trigrams["samples"], "share", None, n, tokens)
-        | _beside(trigrams[split], trigrams["train"]),
-        "self_bleu": _score(bleu["samples"], "0 to 1", None, n, "of each text against the others, 4-grams")
-        | _beside(bleu[split], bleu["train"]),
-        "diversity_guard": _score(float(passes), "1 = passes", None, n, kind) | _beside(None, None),
-        "mean_length": _score(length["samples"], "tokens", None, len(rows["samples"]), "mean, end counted")
-        | _beside(length[split], length["train"]),
-    }
-
-
-def _copied(rows: dict[str, list[tuple[int, ...]]], split: str, corpus: Corpus) -> dict[str, Score]:
-    """The share of samples that stand in the training text; for the grammar, beside what chance would give."""
-    train, kind = corpus.splits["train"], "token for token in train"
-    if corpus.is_grammar:
-        expected = sum(math.exp(grammar().log_prob(text.split())) for text in set(train.texts()))
-        kind += f"; a fresh draw of the grammar is a copy with probability {expected:.2g}"
-    known = [(row.tobytes(),) for row in np.split(np.asarray(train.tokens, np.int32), train.offsets[1:-1])]
-    share = {
-        name: copies([(np.asarray(text, np.int32).tobytes(),) for text in texts], known) for name, texts in rows.items()
-    }
-    value, n = share["samples"], len(rows["samples"])
-    score = _score(value, "share", math.sqrt(value * (1 - value) / n), n, kind)
-    return {"training_copies": score | _beside(share[split], share["train"])}
-
-
-def _tokens(corpus: Corpus, texts: list[str]) -> list[tuple[int, ...]]:
-    """Texts as ids, EOS after each, so that what is counted does not depend on the tokenizer's spelling."""
-    return [(*row.tolist(), corpus.tokenizer.eos) for row in corpus.tokenizer.encode(texts)]
-
-
-def _evenly(model: Model, corpus: Corpus, split: str, num: int) -> list[str]:
-    """At most `num` texts, taken evenly from a split without repeating one, spelled as the tokenizer writes them."""
-    of_split = corpus.splits[split]
-    return [model.tokenizer.normalize(text) for text in of_split.texts(of_split.evenly(num))]
-
-
-def _ratio(totals: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
-    """Sum over sum, and its standard error (delta method, texts being independent)."""
-    total, size = np.asarray(totals), np.asarray(sizes, float)
-    rate = total.sum() / size.sum()
-    spread = np.sum((total - rate * size) ** 2) * len(size) / max(len(size) - 1, 1)
-    return float(rate), float(np.sqrt(spread) / size.sum())
-
-
-def _exp(rate: float) -> float:
-    """e^rate, of at most e^700: an untrained model's rate may be beyond any float."""
-    return math.exp(min(rate, 700.0))
-
-
-def _mean(values: Sequence[float], unit: str, kind: str) -> Score:
-    n = len(values)
-    return _score(float(np.mean(values)), unit, float(np.std(values, ddof=1) / math.sqrt(n)), n, kind)
-
-
-def _score(value: float, unit: str, se: float | None, n: int, kind: str) -> Score:
-    return {"value": value, "unit": unit, "se": se, "n": n, "kind": kind}
-
-
-def _beside(valid: float | None, train: float | None) -> Score:
-    return {"real_valid": valid, "real_train": train}
+def _changed(sampler: Any) -> dict[str, Any]:
+    """The settings of a sampler that are not its default, but for its name and steps."""
+    fields = [field for field in dataclasses.fields(sampler) if field.name not in ("name", "steps")]
+    return {f.name: value for f in fields if (value := getattr(sampler, f.name)) != f.default}
 
 
 def _shown(value: float | None) -> str:

@@ -14,7 +14,7 @@ from jtextdiff.methods.method import Given, Language, Method, nothing_given
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
 
-PAD, EOS, VOCAB, LENGTH = 0, 1, 4, 4
+PAD, EOS, VOCAB, LENGTH = 0, 1, 5, 4
 METHOD = Autoregressive(
     language=Language(vocab_size=VOCAB, mask=VOCAB, pad=PAD, eos=EOS, length=LENGTH, length_counts=(0, 1, 1, 1, 1)),
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, causal=True, max_length=LENGTH),
@@ -25,8 +25,9 @@ SAMPLE = jax.jit(METHOD.sample, static_argnames="keep_path")
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    """Larger than fresh ones, so that the law is far from uniform."""
-    return jax.tree.map(lambda leaf: 2.0 * leaf, METHOD.init(jax.random.key(0)))
+    """Larger than fresh ones, so that the law is far from uniform; PAD, which is never written, is never expected."""
+    larger = jax.tree.map(lambda leaf: 2.0 * leaf, METHOD.init(jax.random.key(0)))
+    return {**larger, "answer": {**larger["answer"], "bias": larger["answer"]["bias"].at[PAD].set(-40.0)}}
 
 
 def batch(rows: list[list[int]]) -> Batch:
