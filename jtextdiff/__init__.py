@@ -9,19 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jtextdiff.run import controls as controls
     from jtextdiff.run.model import Model as Model
     from jtextdiff.run.model import load as load
 
 __version__ = "0.1.0"
 
-_HOMES = {"Model": "jtextdiff.run.model", "load": "jtextdiff.run.model"}
+_HOMES = {"controls": "jtextdiff.run", "Model": "jtextdiff.run.model", "load": "jtextdiff.run.model"}
 
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used, so that `--help` need not wait for jax."""
     if name not in _HOMES:
         raise AttributeError(f"module 'jtextdiff' has no attribute {name!r}; it has {sorted(_HOMES)}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    return getattr(home, name, None) or importlib.import_module(f"{_HOMES[name]}.{name}")
 
 
 def __dir__() -> list[str]:

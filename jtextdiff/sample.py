@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_seed, main, sampler_overrides
+from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_control, add_seed, main, sampler_overrides
 
 EXAMPLES = """examples:
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --num 8
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --steps 50 --sampler dpm_solver --seed 3
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --template "The [MASK] [MASK] is near [MASK] ."
+  python -m jtextdiff.sample --checkpoint runs/diffusion_lm --control food=Japanese --control length=12
 
 Sample i depends on the seed and on i alone. With a template, every [MASK] is one word to write; the other
 words stay as they are. An autoregressive model takes words at the start of a template alone.
@@ -19,6 +20,7 @@ def parser() -> Parser:
     add_checkpoint(it)
     it.add_argument("--num", type=int, default=8, help="how many texts (default: 8)")
     add_seed(it, "the same seed gives the same texts")
+    add_control(it)
     it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
     return it
 
@@ -30,14 +32,20 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    from jtextdiff.run.controls import together
     from jtextdiff.run.model import load
     from jtextdiff.run.report import one_line
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
+    control = together(flags.control)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("sampling", total=flags.num)
         texts = model.sample(
-            flags.num, seed=flags.seed, template=flags.template, progress=lambda done: bar.advance(task, done)
+            flags.num,
+            seed=flags.seed,
+            template=flags.template,
+            control=control,
+            progress=lambda done: bar.advance(task, done),
         )
     for text in texts:
         print(one_line(text))

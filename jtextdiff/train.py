@@ -34,11 +34,16 @@ def command(arguments: Sequence[str]) -> None:
             raise UserError(f"Unknown argument {text!r}. See python -m jtextdiff.train --help.")
     from jtextdiff.run.config import load_config
     from jtextdiff.run.loop import train
+    from jtextdiff.run.on_base import home_of, on_base
     from jtextdiff.run.prepare import check
     from jtextdiff.run.workdir import default_workdir, locked
 
     config = load_config(flags.config, rest)
-    workdir = Path(flags.workdir) if flags.workdir else default_workdir(flags.config)
+    home = default_workdir(flags.config)
+    if "base" in config:
+        config = on_base(config)
+        home = home_of(config.base, config.label)
+    workdir = Path(flags.workdir) if flags.workdir else home
     check(config, workdir)
     with locked(workdir), stop_signals() as stopped:
         train(config, workdir, stopped)

@@ -128,10 +128,10 @@ def test_many_samples_are_those_of_few_and_many_likelihoods_too(place: Path, mon
     more = ("--config.text.path=lengths.txt", "--config.method.bound_points=4000")
     assert run("train", *train(place, "lengths", 12, *more), cwd=place).returncode == 0
     model = jtd.load(place / "lengths")
-    many = model.sample_tokens(70, steps=5)
+    many = model.draw(70, steps=5).tokens
     assert len({int((row != model.tokenizer.pad).sum()) for row in many}) > 1
     for few in (1, 3):
-        np.testing.assert_array_equal(many[:few], model.sample_tokens(few, steps=5))
+        np.testing.assert_array_equal(many[:few], model.draw(few, steps=5).tokens)
     texts = ["The Mill .", "The Oak is a small pub ."] * 40
     together, alone = model.nll(texts), model.nll(texts[:2])
     np.testing.assert_allclose(np.reshape(together, (40, 2)).mean(axis=0), alone, rtol=0.1)

@@ -44,7 +44,7 @@ class Sampler:
         process: Gaussian,
         denoise: Denoise,
         energy: Energy,
-        free: Bool[Array, "b l"],
+        fixed: Bool[Array, "b l"],
         valid: Bool[Array, "b l"],
         unit: float,
     ) -> Step:
@@ -52,7 +52,7 @@ class Sampler:
         how = dataclasses.replace(self.guidance, rate=self.guidance.rate * unit)
         drawn = self.name == "ancestral" or (self.name == "ddim" and self.eta == 1)
         see = lambda x_s, s, state: (denoise(x_s, s, state.x_0_hat), 0.0) if how.through else (x_s, s)
-        return guided(step, process, energy, how, drawn=drawn, free=free, valid=valid, see=see)
+        return guided(step, process, energy, how, drawn=drawn, free=valid & ~fixed, valid=valid, see=see)
 
 
 def ancestral(process: Gaussian, denoise: Denoise) -> Step:

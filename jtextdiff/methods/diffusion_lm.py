@@ -25,7 +25,7 @@ from jtextdiff.core.sampling import State, ticks, unroll
 from jtextdiff.core.schedules import SCHEDULES, Time
 from jtextdiff.methods.belief import Belief
 from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words, span
-from jtextdiff.nets.denoisers import EmbeddingDenoiser
+from jtextdiff.nets.denoisers import EmbeddingDenoiser, of_norm
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
@@ -166,16 +166,15 @@ class DiffusionLM:
         belief = self._belief(params)
         start, walk, length = fold(keys, 0), fold(keys, 1), self.lengths(params, keys, given)
         valid, ends = span(given, length)
-        with_pad = not self.known_length
-        possible = possible_words(self.language, given, None if with_pad else ends, with_pad=with_pad)
+        ends = ends if self.known_length else None
+        possible = possible_words(self.language, given, ends, with_pad=not self.known_length)
         rounded = lambda x: transforms.nearest(belief.net.table(), x, possible)
         words = belief.net.embed(given.tokens)
         denoise = belief.denoise(words, self._shown(given), valid, possible, self.sampler.temperature)
         clamped = transforms.clamp(denoise, lambda x: belief.net.embed(rounded(x)), below=self.sampler.clamp)
         step = self.sampler.step(self.process, transforms.infill(clamped, words, given.fixed))
         if energy is not None:
-            free = valid & ~given.fixed
-            step = self.sampler.steer(step, self.process, denoise, energy, free, valid, self._spread or 1.0)
+            step = self.sampler.steer(step, self.process, denoise, energy, given.fixed, valid, self._spread or 1.0)
         written = lambda x: jnp.where(valid, rounded(x), self.language.pad)
         keep = (lambda state: written(state.x_t)) if keep_path else (lambda state: None)
         x_1 = self.process.prior((*given.tokens.shape, self.embed_dim)).sample(start)
@@ -191,22 +190,28 @@ class DiffusionLM:
 
         Its terms are `Belief.gaps` and −log p(length).
         """
-        tokens, valid = self._words(batch)
-        released = self.likelihood == "released"
+        (tokens, valid), released = self._words(batch), self.likelihood == "released"
         begin = self._first if released else self.bound_from
         gaps = self._belief(params).gaps(key, tokens, valid, begin=begin, points=self.bound_points, released=released)
         total = objectives.sum_over(gaps, valid)
         law, length = jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1)
         return total + objectives.length_nll(law, length) if self.known_length else total
 
+    @property
+    def state_dim(self) -> int:
+        return self.embed_dim
+
+    def showing(self, params: Params) -> Params:
+        return {"embedding": params["embedding"]}
+
     def represent(
         self, params: Params, key: Key[Array, ""], batch: Batch
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b 1"], Bool[Array, "b l"]]:
         """Texts as a sampler meets them: x_t at a time of each text, the times spread evenly; and where they are."""
         when, noise = jax.random.split(key)
-        tokens, valid = self._words(batch)
-        t = stratified(when, len(tokens))[:, None]
-        return self.process.marginal(self.net.bind(params).embed(tokens), t).sample(noise), t, valid
+        (tokens, valid), t = self._words(batch), stratified(when, len(batch.tokens))[:, None]
+        word = of_norm(params["embedding"], self.embed_norm)[tokens]
+        return self.process.marginal(word, t).sample(noise), t, valid
 
     def readable(self, x_t: Float[Array, "b l d"], t: Time) -> Float[Array, "b l d"]:
         """x_t as a network is best shown it, of a size that does not depend on t."""

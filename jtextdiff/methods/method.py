@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core.randomness import Keys
+from jtextdiff.core.schedules import Time
 from jtextdiff.nets.functional import Params
 from jtextdiff.text.batches import Batch
 
@@ -88,11 +89,22 @@ def check_settings(method: Any, *, positive: tuple[str, ...], choices: dict[str,
 
 
 @runtime_checkable
-class Method(Protocol):
+class Trainable(Protocol):
     """A frozen dataclass that joins the mathematics to a network. Its field `language` is a Language."""
 
     @property
     def language(self) -> Language: ...
+
+    def init(self, key: Key[Array, ""]) -> Params: ...
+
+    def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
+        """One number an example to descend on, and its terms."""
+        ...
+
+
+@runtime_checkable
+class Method(Trainable, Protocol):
+    """What writes texts, and knows how likely one is."""
 
     @property
     def sampler(self) -> Any:
@@ -107,12 +119,6 @@ class Method(Protocol):
     @property
     def prefix_only(self) -> bool:
         """Whether fixed words can only stand at the start."""
-        ...
-
-    def init(self, key: Key[Array, ""]) -> Params: ...
-
-    def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """One number an example to descend on, and its terms."""
         ...
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
@@ -130,6 +136,30 @@ class Primed(Protocol):
 
     def prime(self, params: Params, tokens: np.ndarray, offsets: np.ndarray) -> Params:
         """Fresh parameters with those that the text gives; text n is `tokens[offsets[n] : offsets[n + 1]]`."""
+        ...
+
+
+@runtime_checkable
+class Representing(Protocol):
+    """A method whose samples are vectors on the way, which a classifier can read and an energy can move."""
+
+    @property
+    def state_dim(self) -> int:
+        """Numbers of one such vector."""
+        ...
+
+    def showing(self, params: Params) -> Params:
+        """Those of its parameters that `represent` needs."""
+        ...
+
+    def represent(
+        self, params: Params, key: Key[Array, ""], batch: Batch
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "b 1"], Bool[Array, "b l"]]:
+        """Texts as a sampler meets them, from what is `showing`: x_t, t in (0, 1], and which positions are text."""
+        ...
+
+    def readable(self, x_t: Float[Array, "b l d"], t: Time) -> Float[Array, "b l d"]:
+        """x_t as a network is best shown it."""
         ...
 
 

@@ -14,6 +14,11 @@ from jtextdiff.nets.pieces import by_pieces
 from jtextdiff.nets.transformer import Transformer, Trunk
 
 
+def of_norm(table: Float[Array, "v d"], norm: float | None) -> Float[Array, "v d"]:
+    """The rows of a table, each of this norm, if one is set."""
+    return table if norm is None else norm * table / jnp.linalg.norm(table, axis=-1, keepdims=True)
+
+
 class EmbeddingDenoiser(nnx.Module):
     """Word vectors, and a trunk that reads noisy ones (Li et al. 2022, §4).
 
@@ -55,9 +60,7 @@ class EmbeddingDenoiser(nnx.Module):
     def table(self) -> Float[Array, "v d"]:
         """The word vectors; each of norm `embed_norm`, if one is set."""
         table = self.embedding[...] if self.learned else jax.lax.stop_gradient(self.embedding[...])
-        if self.embed_norm is None:
-            return table
-        return self.embed_norm * table / jnp.linalg.norm(table, axis=-1, keepdims=True)
+        return of_norm(table, self.embed_norm)
 
     def embed(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         return self.table()[tokens]

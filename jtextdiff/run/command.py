@@ -58,6 +58,18 @@ def add_checkpoint(parser: Parser) -> None:
     )
 
 
+def add_control(parser: Parser) -> None:
+    """The argument that says what is wanted of a text."""
+    parser.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what is wanted, repeated for several at once: food=Japanese, food!=Japanese, food=A|B, length=12; "
+        "'sentiment=positive*2.0' weighs double. The names are those of the run's controls, and length",
+    )
+
+
 def add_seed(parser: Parser, purpose: str) -> None:
     """The argument that fixes all chance."""
     parser.add_argument("--seed", type=_seed, default=0, help=f"{purpose} (default: 0)")

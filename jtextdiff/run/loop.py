@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from jtextdiff.methods.method import Method, Monitored
+from jtextdiff.methods.method import Method, Monitored, Trainable
 from jtextdiff.run import checkpoints
 from jtextdiff.run.command import Interrupted, UserError, say
 from jtextdiff.run.config import Config, build
@@ -44,7 +44,8 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
     checkpoints.set_aside_after(workdir, start)
     with checkpoints.open_checkpoints(workdir) as manager, Report(workdir, start, config.num_steps) as report:
         _walk(make(report=report, kept=manager.latest_step), state, start, manager, stopped)
-    say(f"Done. Look at {workdir}/loss.png; sample with: python -m jtextdiff.sample --checkpoint {workdir}")
+    shown = _sampled(config, workdir)
+    say(f"Done. Look at {workdir}/loss.png; sample with: python -m jtextdiff.sample --checkpoint {shown}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Run:
 
     config: Config
     workdir: Path
-    method: Method
+    method: Trainable
     corpus: Corpus
     root: Key[Array, ""]
     step: Callable[..., Any]
@@ -74,7 +75,7 @@ def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainSta
     shapes = jax.eval_shape(init, jax.random.key(0))
     layout = shardings(mesh, shapes)
     introduce(config, corpus, shapes, workdir)
-    prime = functools.partial(primed, method, corpus)
+    prime = functools.partial(primed, method, corpus, config)
     state, start = restore_or_init(workdir, init, prime, shapes, layout, config)
     make = functools.partial(
         Run,
@@ -170,8 +171,15 @@ def _evaluate(run: Run, done: int, state: TrainState) -> float:
     return values["valid_loss"]
 
 
+def _sampled(config: Config, workdir: Path) -> str:
+    """The arguments that show what a run has learned."""
+    return f"{config.base} --control {config.label}=VALUE" if "base" in config else str(workdir)
+
+
 def _show(run: Run, done: int, state: TrainState) -> None:
     """Writes a few samples of the mean parameters, the same seeds every time."""
+    if not isinstance(run.method, Method):
+        return
     params = jax.device_put(state["ema"], jax.devices()[0])
     model = Model(method=run.method, params=params, tokenizer=run.corpus.tokenizer, config=run.config, step=done)
     run.report.samples(done, model.sample(SHOWN_SAMPLES, seed=run.config.seed))

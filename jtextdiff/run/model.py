@@ -9,20 +9,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.method import Featured, Given, Measured, Method, nothing_given
+from jtextdiff.methods.method import Featured, Given, Measured, Method
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, override
+from jtextdiff.run.controls import Control, asked
 from jtextdiff.run.film import Film
+from jtextdiff.run.template import read_template
 from jtextdiff.run.turns import FEW, ROWS, turns
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.batches import Batch
 from jtextdiff.text.cache import cache_root
-from jtextdiff.text.tokenizers import MASK, Tokenizer
+from jtextdiff.text.tokenizers import Tokenizer
 
 
 class Drawn(NamedTuple):
@@ -41,6 +43,7 @@ class Model:
     tokenizer: Tokenizer
     config: Config
     step: int
+    run: Path | None = None  # where its controls are found
 
     def sample(
         self,
@@ -48,32 +51,22 @@ class Model:
         *,
         seed: int = 0,
         template: str | None = None,
+        control: Control | None = None,
         progress: Callable[[int], None] = lambda done: None,
         **sampler: Any,
     ) -> list[str]:
         """`num` texts. Text i depends on the seed and on i alone, not on how many are asked for.
 
-        `template` holds words that stay and a [MASK] for each word to be written. `steps=`, `name=` and the
-        other settings of the method's sampler may be given. `progress` is told how many are done.
+        `template` holds words that stay and a [MASK] for each word to be written; `control` is what is wanted, see
+        `jtextdiff.controls`. `steps=`, `name=` and the other settings of the method's sampler may be given. `progress`
+        is told how many are done.
         """
-        tokens = self.sample_tokens(num, seed=seed, template=template, progress=progress, **sampler)
+        tokens = self.draw(num, seed=seed, template=template, control=control, progress=progress, **sampler).tokens
         return [self.tokenizer.decode(row) for row in tokens]
 
     def infill(self, template: str, num: int = 1, *, seed: int = 0, **sampler: Any) -> list[str]:
         """`num` ways to write the [MASK]s of a template; its other words stay."""
         return self.sample(num, seed=seed, template=template, **sampler)
-
-    def sample_tokens(
-        self,
-        num: int,
-        *,
-        seed: int = 0,
-        template: str | None = None,
-        progress: Callable[[int], None] = lambda done: None,
-        **sampler: Any,
-    ) -> Int[np.ndarray, "n l"]:
-        """The samples as ids, PAD after the end."""
-        return self.draw(num, seed=seed, template=template, progress=progress, **sampler).tokens
 
     def draw(
         self,
@@ -81,12 +74,13 @@ class Model:
         *,
         seed: int = 0,
         template: str | None = None,
+        control: Control | None = None,
         progress: Callable[[int], None] = lambda done: None,
         **sampler: Any,
     ) -> Drawn:
         """The samples as ids, and the network calls that each has needed."""
         method, key = self._with_sampler(sampler), jax.random.key(seed)
-        given, keys = self._given(template, num), keys_for(key, jnp.arange(num))
+        keys, (given, wanted) = keys_for(key, jnp.arange(num)), self._asked(template, control, num)
         lengths = np.full(num, method.language.length)
         tokens, calls = np.full(given.tokens.shape, self.tokenizer.pad, np.int32), np.zeros(num, int)
         if isinstance(method, Measured) and num > FEW:
@@ -94,17 +88,26 @@ class Model:
             given = given._replace(length=jnp.asarray(lengths))
         for rows, real, width in turns(lengths, method.language.length):
             cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows])
-            drawn = compiled_once(method, "sample")(self.params, keys[rows], cut)
+            drawn = compiled_once(method, "sample")(self.params, keys[rows], cut, **wanted)
             tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
             progress(real)
         return Drawn(tokens, calls)
 
-    def film(self, num: int = 3, *, seed: int = 0, template: str | None = None, **sampler: Any) -> Film:
+    def film(
+        self,
+        num: int = 3,
+        *,
+        seed: int = 0,
+        template: str | None = None,
+        control: Control | None = None,
+        **sampler: Any,
+    ) -> Film:
         """The same samples as `sample` draws, with every state on the way."""
         method = self._with_sampler(sampler)
         size = next(rows for rows in ROWS if rows >= num) if num <= ROWS[-1] else num
         keys = keys_for(jax.random.key(seed), jnp.arange(size))
-        result = compiled_once(method, "sample", keep_path=True)(self.params, keys, self._given(template, size))
+        given, wanted = self._asked(template, control, size)
+        result = compiled_once(method, "sample", keep_path=True)(self.params, keys, given, **wanted)
         path = np.asarray(result.path)[: 1 + int(result.calls[:num].max()), :num]  # after that nothing changes
         length = np.maximum((np.asarray(result.tokens)[:num] != self.tokenizer.pad).sum(-1), 1)
         spell = functools.cache(self._spell)
@@ -163,27 +166,17 @@ class Model:
         """Tokens of each text, EOS included."""
         return [len(row) + 1 for row in self.tokenizer.encode(list(texts))]
 
-    def _given(self, template: str | None, num: int) -> Given:
-        """What a template fixes, for `num` rows; nothing, without one. Raises UserError for a bad one."""
-        length = self.method.language.length
-        if template is None:
-            return nothing_given(num, length)
-        ids, fixed = self.tokenizer.encode_template(template)
-        if fixed.all():
-            raise UserError(f"The template {template!r} leaves nothing to write. Put {MASK} for each word to write.")
-        if len(ids) + 1 > length:
-            raise UserError(f"The template has {len(ids) + 1} tokens (its end counted); this model writes {length}.")
-        if self.tokenizer.unk is not None and (ids[fixed] == self.tokenizer.unk).any():
-            raise UserError(
-                f"The template holds words that the model does not know: {self.tokenizer.decode(ids)!r}. "
-                "A fixed word must be one of its vocabulary."
-            )
-        if self.method.prefix_only and fixed[np.argmin(fixed) :].any():
-            raise UserError(
-                f"{type(self.method).__name__} writes from left to right: fixed words can only stand at the start. "
-                "Use a diffusion model to fill a gap."
-            )
-        return _rows(ids, fixed, self.method, num)
+    def _asked(self, template: str | None, control: Control | None, num: int) -> tuple[Given, dict[str, Any]]:
+        """What is given, with the length that a control asks for, and the energy that `sample` is to follow."""
+        given = read_template(template, self.tokenizer, self.method, num)
+        if control is None:
+            return given, {}
+        wanted = asked(control, self.run, self.method, self.params)
+        if wanted.length is not None and template is not None:
+            raise UserError("A template has a length of its own: leave out the control of length, or the template.")
+        if wanted.length is not None:
+            given = given._replace(length=jnp.full_like(given.length, wanted.length))
+        return given, {} if wanted.energy is None else {"energy": wanted.energy}
 
     def _with_sampler(self, settings: dict[str, Any]) -> Method:
         """The method with settings of its sampler changed, checked like the command line's overrides."""
@@ -206,6 +199,8 @@ def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] 
     workdir = Path(run)
     config = _overridden(read_config(workdir), overrides)
     method = build(config.method)
+    if not isinstance(method, Method):
+        raise UserError(f"{run} is a control, and writes no texts. Sample with --checkpoint {config.base} --control.")
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = Tokenizer.load(workdir / "tokenizer")
     shapes = shapes_of(jax.eval_shape(method.init, jax.random.key(0)))
@@ -215,7 +210,7 @@ def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] 
     if found is None:
         raise UserError(f"There are no checkpoints in {workdir}/checkpoints yet. Let the training reach its first.")
     step, parts = found
-    return Model(method=method, params=parts["model"], tokenizer=tokenizer, config=config, step=step)
+    return Model(method=method, params=parts["model"], tokenizer=tokenizer, config=config, step=step, run=workdir)
 
 
 def remember_programs() -> None:
@@ -229,18 +224,6 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
         name = config.method["class"].partition(":")[2]
         raise UserError(f"{name} has no number of steps to set: it writes one token a step.")
     return override(config, overrides)
-
-
-def _rows(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], method: Method, num: int) -> Given:
-    """A template, with its EOS, as a Given of `num` equal rows."""
-    language, size = method.language, len(ids) + 1
-    tokens = np.full((num, language.length), language.pad, np.int32)
-    held = np.zeros((num, language.length), bool)
-    tokens[:, : size - 1] = np.where(fixed, ids, language.pad)
-    tokens[:, size - 1] = language.eos
-    held[:, : size - 1] = fixed
-    held[:, size - 1] = not method.prefix_only
-    return Given(jnp.asarray(tokens), jnp.asarray(held), jnp.full(num, size, jnp.int32))
 
 
 @functools.lru_cache(maxsize=32)

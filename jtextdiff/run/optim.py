@@ -91,5 +91,6 @@ def _kinds(params: Params) -> Any:
 
 
 def _decayed(params: Params) -> Any:
-    """Weight decay is for matrices: not for biases, scales and vectors."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    """Weight decay is for matrices: not for biases, scales and vectors, and not for what another run has learned."""
+    still = lambda path: getattr(path[0], "key", None) == "frozen"
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf.ndim > 1 and not still(path), params)

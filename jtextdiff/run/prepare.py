@@ -7,11 +7,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jtextdiff.methods.method import Language, Method, Primed
+from jtextdiff.methods.method import Language, Primed, Trainable
 from jtextdiff.nets.functional import Params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, spec
+from jtextdiff.run.model import load
+from jtextdiff.run.on_base import labelled, with_frozen
 from jtextdiff.run.step import TrainState
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.corpora import Corpus, prepare
@@ -24,14 +26,15 @@ def open_corpus(config: Config, workdir: Path) -> Corpus:
     Raises UserError for whatever is wrong with the user's text.
     """
     homes = [workdir] if checkpoints.has_checkpoints(workdir) else []
-    homes += [Path(config.warm_start)] if config.warm_start else []
+    homes += [Path(of_other) for of_other in (config.warm_start, config.get("base")) if of_other]
     kept = next((home / "tokenizer" for home in homes if (home / "tokenizer").is_dir()), None)
     with mistakes(FileNotFoundError, ValueError):
         text, tokenizer = build(config.text), None if kept is None else Tokenizer.load(kept)
         corpus = prepare(text, warn=lambda note: say(f"warning: {note}"))
-        if tokenizer is None or tokenizer.fingerprint() == corpus.tokenizer.fingerprint():
-            return corpus  # as a rule the text has not changed, and it need not be tokenised again
-        return prepare(text, tokenizer=tokenizer, warn=lambda note: None)
+        if tokenizer is not None and tokenizer.fingerprint() != corpus.tokenizer.fingerprint():
+            # As a rule the text has not changed, and it need not be tokenised again.
+            corpus = prepare(text, tokenizer=tokenizer, warn=lambda note: None)
+    return labelled(corpus, config) if "base" in config else corpus
 
 
 def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
@@ -48,6 +51,8 @@ def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
     )
     with config.unlocked():
         config.method.language = spec(Language, **vars(language))
+        if "base" in config:
+            config.method.values = corpus.label_values[config.label]
     trunk = config.method.get("trunk")
     if trunk is not None and "learned" in trunk.positions and trunk.max_length < language.length:
         raise UserError(
@@ -118,8 +123,10 @@ def restore_or_init(
     return {**state, "params": parts["model"], "ema": jax.tree.map(jnp.copy, parts["model"])}, 0
 
 
-def primed(method: Method, corpus: Corpus, params: Params) -> Params:
-    """Fresh parameters, with what the method reads off the training text."""
+def primed(method: Trainable, corpus: Corpus, config: Config, params: Params) -> Params:
+    """Fresh parameters, with what the method reads off the training text or takes from its base."""
+    if "base" in config:
+        return with_frozen(params, load(config.base).params)
     if not isinstance(method, Primed):
         return params
     train = corpus.splits["train"]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jtextdiff.methods.method import Method
+from jtextdiff.methods.method import Trainable
 from jtextdiff.run.optim import AdamW
 from jtextdiff.text.batches import Batch
 
@@ -16,7 +16,7 @@ TrainState = dict[str, Any]
 """step [], params, ema (their running mean), opt (the optimiser's moments). No key: keys come from the step."""
 
 
-def init_state(method: Method, optim: AdamW, key: Key[Array, ""]) -> TrainState:
+def init_state(method: Trainable, optim: AdamW, key: Key[Array, ""]) -> TrainState:
     params = method.init(key)
     return {
         "step": jnp.zeros((), jnp.int32),
@@ -27,7 +27,7 @@ def init_state(method: Method, optim: AdamW, key: Key[Array, ""]) -> TrainState:
 
 
 def train_step(
-    method: Method, optim: AdamW, state: TrainState, root: Key[Array, ""], batch: Batch
+    method: Trainable, optim: AdamW, state: TrainState, root: Key[Array, ""], batch: Batch
 ) -> tuple[TrainState, dict[str, Array]]:
     """The state after one step, and the batch means of the loss and its terms, with the gradient's norm."""
     key = jax.random.fold_in(root, state["step"])
@@ -45,7 +45,7 @@ def without_dropout(method: Any) -> Any:
     return dataclasses.replace(method, trunk=dataclasses.replace(method.trunk, dropout=0.0))
 
 
-def mean_loss(method: Method, params: Any, key: Key[Array, ""], batch: Batch) -> tuple[Array, dict[str, Array]]:
+def mean_loss(method: Trainable, params: Any, key: Key[Array, ""], batch: Batch) -> tuple[Array, dict[str, Array]]:
     """The loss of a batch, and it with its terms as means over the batch."""
     loss, terms = method.loss(params, key, batch)
     means = {"loss": loss} | {name: term for name, term in terms.items()}
@@ -53,7 +53,7 @@ def mean_loss(method: Method, params: Any, key: Key[Array, ""], batch: Batch) ->
 
 
 def _gradient(
-    method: Method, parts: int, params: Any, key: Key[Array, ""], batch: Batch
+    method: Trainable, parts: int, params: Any, key: Key[Array, ""], batch: Batch
 ) -> tuple[Any, dict[str, Array]]:
     """The gradient of the mean loss; in `parts` microbatches, each with noise of its own, it is their mean."""
     gradient = jax.grad(functools.partial(mean_loss, method), has_aux=True)

@@ -43,6 +43,19 @@ class Split:
         num = min(num, len(self))
         return np.arange(num) * len(self) // max(num, 1)
 
+    def only(self, rows: NDArray[np.integer]) -> "Split":
+        """A split of these rows alone."""
+
+        def cut(flat: NDArray, offsets: NDArray) -> tuple[NDArray, NDArray]:
+            sizes = offsets[rows + 1] - offsets[rows]
+            after = np.concatenate([[0], np.cumsum(sizes)])
+            at = np.repeat(offsets[rows] - after[:-1], sizes) + np.arange(after[-1])
+            return np.asarray(flat)[at], after
+
+        (tokens, offsets), (utf8, utf8_offsets) = cut(self.tokens, self.offsets), cut(self.utf8, self.utf8_offsets)
+        labels = {name: np.asarray(ids)[rows] for name, ids in self.labels.items()}
+        return Split(tokens=tokens, offsets=offsets, labels=labels, utf8=utf8, utf8_offsets=utf8_offsets)
+
     def texts(self, rows: Sequence[int] | NDArray[np.integer] | None = None) -> list[str]:
         """The texts as they were read, of `rows` or of all."""
         utf8, at = np.asarray(self.utf8), self.utf8_offsets

@@ -1,0 +1,71 @@
+"""What a control takes over from the run that it controls, and the labelled texts that it learns from."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from jtextdiff.nets.functional import Params
+from jtextdiff.run.checkpoints import has_checkpoints
+from jtextdiff.run.command import UserError, say
+from jtextdiff.run.config import Config
+from jtextdiff.run.workdir import read_config
+from jtextdiff.text.corpora import Corpus
+
+FEW = 20
+"""So few texts of a value are told of: what is learned from them seldom holds."""
+
+
+def home_of(base: str | Path, label: str) -> Path:
+    """Where the control of a label is kept."""
+    return Path(base) / "controls" / label
+
+
+def on_base(config: Config) -> Config:
+    """A control's config with what its base decides: the method, and the text unless it names its own.
+
+    Raises UserError without a base that is trained, or without a label.
+    """
+    if not config.base or not config.label:
+        raise UserError("A control needs --config.base=RUN, the run that it controls, and --config.label=NAME.")
+    if Path(config.label).name != config.label:
+        raise UserError(f"--config.label={config.label!r} is no name: it becomes a directory's.")
+    base = read_config(Path(config.base))
+    if not has_checkpoints(Path(config.base)):
+        raise UserError(f"There are no checkpoints in {config.base}/checkpoints yet. Let the training reach its first.")
+    config, own = copy.deepcopy(config), config.text
+    config.text = copy.deepcopy(base.text)
+    config.text.length = base.method.language.length
+    if own.path:
+        config.text.path, config.text.column = own.path, own.column
+    config.text.labels = own.labels or config.text.labels
+    with config.unlocked():
+        config.method.base, config.method.label = copy.deepcopy(base.method), config.label
+    return config
+
+
+def labelled(corpus: Corpus, config: Config) -> Corpus:
+    """The corpus with the texts that the label's `num_labelled` leaves. Raises UserError for a label of no use."""
+    name = config.label
+    if name not in corpus.label_values:
+        there = ", ".join(sorted(corpus.label_values)) or "none"
+        raise UserError(f"The text has no label {name!r}; it has: {there}. text.labels may rename a column.")
+    values = corpus.label_values[name]
+    if len(values) < 2:
+        raise UserError(f"All texts have the same {name}: there is nothing to tell apart.")
+    train, wanted = corpus.splits["train"], config.num_labelled
+    ids = np.asarray(train.labels[name])
+    rows = [np.flatnonzero(ids == value) for value in range(len(values))]
+    if wanted:
+        rows = [of_value[np.arange(min(wanted, len(of_value))) * len(of_value) // wanted] for of_value in rows]
+    if few := [f"{value!r} ({len(r)})" for value, r in zip(values, rows, strict=True) if len(r) < FEW]:
+        say(f"warning: fewer than {FEW} texts have the {name} {', '.join(few)}: expect little of their control.")
+    if not wanted:
+        return corpus
+    return dataclasses.replace(corpus, splits={**corpus.splits, "train": train.only(np.sort(np.concatenate(rows)))})
+
+
+def with_frozen(params: Params, base: Params) -> Params:
+    """A control's fresh parameters with those of its base that show it its states."""
+    return {**params, "frozen": {name: base[name] for name in params["frozen"]}}

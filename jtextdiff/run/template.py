@@ -1,0 +1,44 @@
+"""Templates: words that stay, and a [MASK] for each word to be written, as what is given to a method."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jtextdiff.methods.method import Given, Method, nothing_given
+from jtextdiff.run.command import UserError
+from jtextdiff.text.tokenizers import MASK, Tokenizer
+
+
+def read_template(template: str | None, tokenizer: Tokenizer, method: Method, num: int) -> Given:
+    """What a template fixes, for `num` rows; nothing, without one. Raises UserError for a bad one."""
+    length = method.language.length
+    if template is None:
+        return nothing_given(num, length)
+    ids, fixed = tokenizer.encode_template(template)
+    if fixed.all():
+        raise UserError(f"The template {template!r} leaves nothing to write. Put {MASK} for each word to write.")
+    if len(ids) + 1 > length:
+        raise UserError(f"The template has {len(ids) + 1} tokens (its end counted); this model writes {length}.")
+    if tokenizer.unk is not None and (ids[fixed] == tokenizer.unk).any():
+        raise UserError(
+            f"The template holds words that the model does not know: {tokenizer.decode(ids)!r}. "
+            "A fixed word must be one of its vocabulary."
+        )
+    if method.prefix_only and fixed[np.argmin(fixed) :].any():
+        raise UserError(
+            f"{type(method).__name__} writes from left to right: fixed words can only stand at the start. "
+            "Use a diffusion model to fill a gap."
+        )
+    return _rows(ids, fixed, method, num)
+
+
+def _rows(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], method: Method, num: int) -> Given:
+    """A template, with its EOS, as a Given of `num` equal rows."""
+    language, size = method.language, len(ids) + 1
+    tokens = np.full((num, language.length), language.pad, np.int32)
+    held = np.zeros((num, language.length), bool)
+    tokens[:, : size - 1] = np.where(fixed, ids, language.pad)
+    tokens[:, size - 1] = language.eos
+    held[:, : size - 1] = fixed
+    held[:, size - 1] = not method.prefix_only
+    return Given(jnp.asarray(tokens), jnp.asarray(held), jnp.full(num, size, jnp.int32))
