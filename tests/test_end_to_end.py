@@ -18,7 +18,7 @@ from jtextdiff.text.neighbours import neighbour_vectors
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = [
-    *sorted(path.name for path in (ROOT / "configs").glob("*.py")),
+    *sorted(path.name for path in (ROOT / "configs").glob("*.py") if path.name != "control.py"),
     "diffusion_lm.py:paper",
     "diffusion_lm.py:e2e",
 ]
@@ -135,6 +135,40 @@ def test_many_samples_are_those_of_few_and_many_likelihoods_too(place: Path, mon
     texts = ["The Mill .", "The Oak is a small pub ."] * 40
     together, alone = model.nll(texts), model.nll(texts[:2])
     np.testing.assert_allclose(np.reshape(together, (40, 2)).mean(axis=0), alone, rtol=0.1)
+
+
+def test_a_control_is_trained_and_followed(place: Path) -> None:
+    lines = [f"{text},{text.split()[-2]}" for text in TEXTS * 10]
+    (place / "priced.csv").write_text("\n".join(["text,price", *lines]) + "\n")
+    small = [flag for flag in TOY if "tokenizer" not in flag] + ["--config.optim.peak=1e-2", "--config.optim.warmup=1"]
+    more = ("--config.text.path=priced.csv", "--config.base=whole", "--config.num_steps=100", *small)
+    config = f"--config={ROOT}/configs/control.py"
+    done = run("train", config, "--config.label=price", *more, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "--checkpoint whole --control price=VALUE" in done.stderr
+    losses = [row["loss"] for row in metrics(place / "whole" / "controls" / "price") if "loss" in row]
+    assert np.mean(losses[-10:]) < 0.8 * losses[0]
+    strong = [f"--override=method.sampler.guidance.{setting}" for setting in ("rate=3", "last=0")]
+    samples = ("sample", "--checkpoint=whole", "--num=2", "--steps=4", *strong)
+    asked = run(*samples, "--control=price=cheap*2", "--control=length=5", cwd=place)
+    assert asked.returncode == 0, asked.stderr
+    assert [len(text.split()) for text in asked.stdout.splitlines()] == [5, 5]
+    assert asked.stdout != run(*samples, "--control=price=dear", "--control=length=5", cwd=place).stdout
+    for wrong, told in [
+        ("price=free", "never seen 'free'; it knows: cheap, dear, small"),
+        ("mood=good", "has no control 'mood'; it has: length, price"),
+        ("price", "is not NAME=VALUE"),
+    ]:
+        done = run(*samples, f"--control={wrong}", cwd=place)
+        assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+    for wrong, told in [
+        (("--config.label=mood", *more), "no label 'mood'; it has: price"),
+        (("--config.label=price", *more[:1], *more[2:]), "--config.base=RUN"),
+    ]:
+        done = run("train", config, *wrong, cwd=place)
+        assert done.returncode == 2 and told in done.stderr, done.stderr
+    done = run("sample", "--checkpoint=whole/controls/price", cwd=place)
+    assert done.returncode == 2 and "is a control" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

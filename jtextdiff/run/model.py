@@ -197,10 +197,11 @@ def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] 
     """
     remember_programs()
     workdir = Path(run)
-    config = _overridden(read_config(workdir), overrides)
-    method = build(config.method)
-    if not isinstance(method, Method):
+    config = read_config(workdir)
+    if "base" in config:
         raise UserError(f"{run} is a control, and writes no texts. Sample with --checkpoint {config.base} --control.")
+    config = _overridden(config, overrides)
+    method = build(config.method)
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = Tokenizer.load(workdir / "tokenizer")
     shapes = shapes_of(jax.eval_shape(method.init, jax.random.key(0)))

@@ -215,3 +215,17 @@ def test_misuse_is_refused(source, monkeypatch):
     blocker = source / "train.jsonl"
     with pytest.raises(ValueError, match="cannot write to .*set JTEXTDIFF_CACHE"):
         prepare(_text(source), cache=Path(blocker), warn=_refuse)
+
+
+def test_some_rows_of_a_split_are_a_split(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,mood\n" + "".join(f"{'la ' * n}end,{'ab'[n % 2]}\n" for n in range(1, 30)))
+    train = prepare(Text(path=str(tmp_path / "a.csv"), tokenizer="words:1"), cache=tmp_path / "c", warn=str).splits[
+        "train"
+    ]
+    rows = np.asarray([3, 4, 9])
+    some = train.only(rows)
+    assert some.texts() == train.texts(rows) and len(some) == 3
+    np.testing.assert_array_equal(some.labels["mood"], np.asarray(train.labels["mood"])[rows])
+    for one, row in enumerate(rows):
+        mine = some.tokens[some.offsets[one] : some.offsets[one + 1]]
+        np.testing.assert_array_equal(mine, train.tokens[train.offsets[row] : train.offsets[row + 1]])

@@ -1,0 +1,141 @@
+"""Controls are read as they are spelled, and ask of a method what they say."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.core.energies import Not, Or, Sum
+from jtextdiff.methods.classifier import Classifier
+from jtextdiff.methods.diffusion_lm import DiffusionLM
+from jtextdiff.methods.masked import Masked
+from jtextdiff.methods.method import Language
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.run import controls
+from jtextdiff.run.command import UserError
+from jtextdiff.run.controls import asked, classifier, length, spelled, together
+
+LANGUAGE = Language(vocab_size=12, mask=12, pad=0, eos=1, unk=2, length=8, length_counts=(0, 0, 0, 9, 9, 9, 9, 9, 9))
+TRUNK = Transformer(num_layers=1, width=16, num_heads=2)
+BASE = DiffusionLM(language=LANGUAGE, trunk=TRUNK, embed_dim=4)
+FOOD = Classifier(language=LANGUAGE, base=BASE, trunk=TRUNK, label="food", values=("Thai", "Greek", "none"))
+
+
+@pytest.fixture
+def params(monkeypatch: pytest.MonkeyPatch) -> Any:
+    own = FOOD.init(jax.random.key(1))
+
+    def load_control(run: Path, name: str, params: Any) -> tuple[Classifier, Any]:
+        if name != "food":
+            raise UserError(f"no control {name!r}")
+        return FOOD, own
+
+    monkeypatch.setattr(controls, "load_control", load_control)
+    return BASE.init(jax.random.key(0))
+
+
+def energies(text: str, params: Any) -> np.ndarray:
+    energy = asked(together([text]) or length(1), Path("run"), BASE, params).energy
+    assert energy is not None
+    x = jax.random.normal(jax.random.key(2), (3, 8, 4))
+    return np.asarray(energy(x, 0.5, jnp.ones((3, 8), bool)), np.float64)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("food=Thai", classifier("food", "Thai") * 1.0),
+        ("food = Thai * 2.5", classifier("food", "Thai") * 2.5),
+        ("food!=Thai", ~classifier("food", "Thai") * 1.0),
+        ("food=Thai|Greek", classifier("food", "Thai", "Greek") * 1.0),
+        ("area='city centre'", classifier("area", "city centre") * 1.0),
+        ("area=city centre*.5", classifier("area", "city centre") * 0.5),
+        ('name="A|B*2"*3', classifier("name", "A|B*2") * 3.0),
+        ("length=12", length(12) * 1.0),
+    ],
+)
+def test_what_is_spelled_is_meant(text: str, meant: Any) -> None:
+    assert spelled(text) == meant
+
+
+@pytest.mark.parametrize(
+    "text", ["food", "=Thai", "food=", "food=|", "length=long", "length!=3", "length=3|4", "length=0"]
+)
+def test_what_says_nothing_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--control"):
+        spelled(text)
+
+
+def test_probabilities_of_all_values_sum_to_one_and_not_is_the_rest(params: Any) -> None:
+    thai, greek, none = (np.exp(-energies(f"food={value}", params)) for value in FOOD.values)
+    np.testing.assert_allclose(thai + greek + none, 1.0, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(-energies("food=Thai|Greek", params)), thai + greek, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(-energies("food!=Thai", params)), 1 - thai, rtol=1e-4)
+    np.testing.assert_allclose(energies("food=Thai*3", params), -3 * np.log(thai), rtol=1e-5)
+
+
+def test_controls_compose(params: Any) -> None:
+    thai, greek = classifier("food", "Thai"), classifier("food", "Greek")
+    found = asked(thai * 2 + length(5) + ~greek * 0.5 + (thai | greek), Path("run"), BASE, params)
+    assert found.length == 6 and isinstance(found.energy, Sum)
+    assert [float(weight) for weight in found.energy.weights] == [2.0, 0.5, 1.0]
+    assert isinstance(found.energy.energies[1], Not) and isinstance(found.energy.energies[2], Or)
+
+
+@pytest.mark.parametrize(
+    ("control", "told"),
+    [
+        (classifier("food", "Fish"), "never seen 'Fish'; it knows: Thai, Greek, none"),
+        (classifier("mood", "good"), "mood"),
+        (length(3) + length(4), "one length, not 3 and 4"),
+        (length(8), "at most 7 words"),
+        (~length(3), "NOT or OR"),
+    ],
+)
+def test_what_cannot_be_is_refused(control: Any, told: str, params: Any) -> None:
+    with pytest.raises(UserError, match=told):
+        asked(control, Path("run"), BASE, params)
+
+
+def test_methods_without_vectors_follow_a_length_and_nothing_else(params: Any) -> None:
+    method = Masked(language=LANGUAGE, trunk=TRUNK)
+    assert asked(length(3), None, method, {}).length == 4
+    with pytest.raises(UserError, match="DiffusionLM follows"):
+        asked(classifier("food", "Thai"), None, method, {})
+
+
+def test_other_targets_and_weights_need_no_other_program(params: Any) -> None:
+    sample: Any = jax.jit(dataclasses.replace(BASE, sampler=dataclasses.replace(BASE.sampler, steps=3)).sample)
+    from jtextdiff.core.randomness import keys_for
+    from jtextdiff.methods.method import nothing_given
+
+    for text in ("food=Thai", "food=Greek*2", "food=none"):
+        energy = asked(spelled(text), Path("run"), BASE, params).energy
+        sample(params, keys_for(jax.random.key(0), jnp.arange(4)), nothing_given(4, 8), energy=energy)
+    assert sample._cache_size() == 1
+
+
+def test_a_classifier_learns_from_noisy_words_and_its_base_stays(params: Any) -> None:
+    """The label is whether word 5 is there: after a few steps the loss has fallen, and what is frozen has not moved."""
+    from jtextdiff.run.optim import AdamW
+    from jtextdiff.run.step import init_state, train_step
+    from jtextdiff.text.batches import Batch
+
+    method = dataclasses.replace(FOOD, values=("no", "yes"), label="five")
+    optim = AdamW(peak=1e-2, warmup=1, decay="constant", weight_decay=0.1)
+    state = init_state(method, optim, jax.random.key(0))
+    step = jax.jit(lambda state, batch: train_step(method, optim, state, jax.random.key(1), batch))
+    rng, losses = np.random.default_rng(0), []
+    for _ in range(150):
+        tokens = rng.integers(3, 12, (32, 8)).astype(np.int32)
+        tokens[:, -1] = 1
+        labels = {"five": np.any(tokens == 5, axis=1).astype(np.int32)}
+        new, metrics = step(state, Batch(tokens, np.ones((32, 8), bool), np.zeros((32, 8), bool), labels))
+        losses.append(float(metrics["loss"]))
+        np.testing.assert_array_equal(new["params"]["frozen"]["embedding"], state["params"]["frozen"]["embedding"])
+        state = new
+    assert np.mean(losses[-30:]) < np.mean(losses[:10]) - 0.05
