@@ -4,7 +4,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_seed, check_out, main, sampler_overrides, say
+from jtextdiff.run.command import (
+    Parser,
+    UserError,
+    add_checkpoint,
+    add_control,
+    add_seed,
+    check_out,
+    main,
+    sampler_overrides,
+    say,
+)
 
 EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm
@@ -21,6 +31,7 @@ def parser() -> Parser:
     it = Parser(prog="python -m jtextdiff.evaluate", description="Scores a trained model.", epilog=EXAMPLES)
     add_checkpoint(it)
     it.add_argument("--judge", metavar="DIR", help="a trained autoregressive run that judges the samples")
+    add_control(it)
     it.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
     it.add_argument(
         "--num", type=int, default=512, help="samples, and sentences of real text beside them (default: 512)"
@@ -38,11 +49,13 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    from jtextdiff.run.controls import together
     from jtextdiff.run.model import load
     from jtextdiff.run.prepare import open_corpus
     from jtextdiff.run.scores import report, score, table
     from jtextdiff.run.workdir import hand_over
 
+    control = together(flags.control)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     judge = load(flags.judge) if flags.judge else None
     if judge is not None and judge.method.bound != "exact":
@@ -64,9 +77,9 @@ def command(arguments: Sequence[str]) -> None:
     if flags.num < 512:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        metrics, calls = score(model, corpus, judge=judge, split=flags.split, num=flags.num, seed=flags.seed, bar=bar)
-    asked = {"judge": flags.judge, "split": flags.split, "num": flags.num, "seed": flags.seed}
-    result = report(model, metrics, calls, load=os.getloadavg()[0], **asked)
+        alike = {"split": flags.split, "num": flags.num, "seed": flags.seed, "control": control}
+        metrics, calls = score(model, corpus, judge=judge, bar=bar, **alike)
+    result = report(model, metrics, calls, load=os.getloadavg()[0], judge=flags.judge, **alike)
     Console(stderr=True).print(table(result))
     hand_over(result, flags.out)
 

@@ -32,12 +32,13 @@ class Masked:
     language: Language = Language()
     trunk: Transformer = Transformer()
     hidden: str = "counted"  # how many words in training: k of L; or "timed", each on its own, as published
+    weights: str = "bound"  # what a text counts in training: as in the bound; or "words": every hidden word alike
     schedule: str = "reciprocal"
     bound_points: int = 16  # numbers of masked words at which the bound is estimated, a text
     sampler: Unmasking = Unmasking()
 
     def __post_init__(self) -> None:
-        choices = {"hidden": ("counted", "timed"), "schedule": tuple(WORD_SCHEDULES)}
+        choices = {"hidden": ("counted", "timed"), "weights": ("bound", "words"), "schedule": tuple(WORD_SCHEDULES)}
         check_settings(self, positive=("bound_points",), choices=choices)
 
     @property
@@ -64,16 +65,20 @@ class Masked:
 
         "timed": −ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over masked words (Sahoo et al. 2024, eq. 10). "counted": the mean of
         −log p over k of L words, which has the same mean under any schedule, and no weights to blow up at small t.
+        With `weights` of "words" it is multiplied by twice the share that is hidden: 2 Σ −log p over hidden words by
+        L + 1, which is no bound, and hears more of texts of which little is known.
         """
         when, noise, drop = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         t = stratified(when, len(tokens))
+        length = jnp.maximum(jnp.sum(valid, axis=-1), 1)
         if self.hidden == "counted":
             losses = lambda hidden: self._losses(params, tokens, hidden, valid, drop)
-            loss = bounds.any_order_loss(losses, noise, valid, t)
+            loss, share = bounds.any_order_loss(losses, noise, valid, t), jnp.ceil(t * length) / (length + 1)
         else:
-            loss = self._at(params, noise, tokens, valid, t, drop) / jnp.maximum(jnp.sum(valid, axis=-1), 1)
-        return loss, {"bound": loss}
+            loss = self._at(params, noise, tokens, valid, t, drop) / length
+            share = -jnp.expm1(self.log_alpha_bar(t))
+        return (2 * share * loss if self.weights == "words" else loss), {"bound": loss}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """An upper bound on −log p(text), nats a sequence: `bounds.any_order_bound` of the words, and −log p(length).

@@ -56,6 +56,14 @@ class Control:
     def __invert__(self) -> "Control":
         return Control("not", parts=(self,))
 
+    def __str__(self) -> str:
+        """As the command line has it, where it can have it."""
+        if self.kind in ("is", "length"):
+            return f"{self.name}={'|'.join(self.values)}" if self.kind == "is" else f"length={self.length}"
+        if self.kind == "not":
+            return str(self.parts[0]).replace("=", "!=", 1) if self.parts[0].kind == "is" else f"not ({self.parts[0]})"
+        return (" or " if self.kind == "any" else " and ").join(map(str, self.parts))
+
     def as_sum(self) -> "Control":
         return self if self.kind == "all" else Control("all", parts=(self,), weights=(1.0,))
 

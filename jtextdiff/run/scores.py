@@ -12,6 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from jtextdiff.run.config import to_json
+from jtextdiff.run.controls import Control
 from jtextdiff.run.measures import (
     Score,
     apart,
@@ -27,14 +28,24 @@ from jtextdiff.run.measures import (
     variety,
 )
 from jtextdiff.run.model import Model
+from jtextdiff.run.success import Rules, success
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
 
 
 def score(
-    model: Model, corpus: Corpus, *, judge: Model | None, split: str, num: int, seed: int, bar: Progress
+    model: Model,
+    corpus: Corpus,
+    *,
+    judge: Model | None,
+    split: str,
+    num: int,
+    seed: int,
+    bar: Progress,
+    control: Control | None = None,
 ) -> tuple[dict[str, Score], float]:
     """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample."""
+    rules = None if control is None else Rules(corpus, control)
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: evenly(model, corpus, name, num) for name in (split, "train")}
     bar.add_task("likelihood", total=None)
@@ -44,7 +55,7 @@ def score(
         metrics |= excess(model, real[split], nats[split])
     verdicts = {} if judge is None else {name: judged(judge, texts) for name, texts in real.items()}
     task = bar.add_task("sampling", total=num)
-    drawn = model.draw(num, seed=seed, progress=lambda done: bar.advance(task, done))
+    drawn = model.draw(num, seed=seed, control=control, progress=lambda done: bar.advance(task, done))
     samples = [model.tokenizer.decode(row) for row in drawn.tokens]
     if judge is not None:
         bar.add_task("judging", total=None)
@@ -59,6 +70,8 @@ def score(
     if corpus.is_grammar:
         members = [float(text.split() in grammar()) for text in samples]
         metrics["members"] = mean(members, "share", "exact membership of the grammar") | beside(1.0, 1.0)
+    if rules is not None and control is not None:
+        metrics = success(rules, control, samples, split) | metrics
     return metrics, float(np.mean(drawn.calls))
 
 
@@ -72,6 +85,7 @@ def report(
     num: int,
     seed: int,
     load: float,
+    control: Control | None = None,
 ) -> Score:
     """The scores with all that is needed to find them again."""
     sampler = model.method.sampler
@@ -87,6 +101,7 @@ def report(
         "sampler": sampler.name,
         "steps": sampler.steps if getattr(sampler, "stepped", hasattr(sampler, "steps")) else None,
         "settings": _changed(sampler),
+        "control": None if control is None else str(control),
         "nfe": calls,
         "dtype": "float32",
         "config_hash": hashlib.sha256(to_json(model.config).encode()).hexdigest()[:16],
@@ -112,7 +127,11 @@ def table(result: Score) -> Table:
 def _changed(sampler: Any) -> dict[str, Any]:
     """The settings of a sampler that are not its default, but for its name and steps."""
     fields = [field for field in dataclasses.fields(sampler) if field.name not in ("name", "steps")]
-    return {f.name: value for f in fields if (value := getattr(sampler, f.name)) != f.default}
+    return {f.name: _plain(value) for f in fields if (value := getattr(sampler, f.name)) != f.default}
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _shown(value: float | None) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +90,28 @@ def test_the_loss_has_the_bounds_mean_whatever_the_schedule(hidden: str, schedul
     found, expected = (np.sum(value * p) / repeat for value in (loss, nats))
     error = np.sqrt(np.sum(p**2 * (loss**2 + nats**2))) / repeat
     assert abs(found - expected) <= 5 * error + 0.002  # log-linear leaves a word in a thousand
+
+
+@pytest.mark.parametrize("hidden", ["counted", "timed"])
+def test_every_hidden_word_may_count_alike(hidden: str) -> None:
+    """The mean of 2/(L + 1) Σ −log p(hidden word): what is hidden of three words, by enumeration of which they are."""
+    repeat, model = 40_000, method(0.5, hidden=hidden, weights="words")
+    batch, p = texts(repeat)
+    found = np.asarray(model.loss({}, jax.random.key(1), batch)[0], np.float64)
+    table, rows = Table(0.5), batch.tokens[::repeat]
+    expected = 0.0
+    for which in itertools.product([False, True], repeat=3):
+        hidden_words = jnp.broadcast_to(jnp.asarray(which), (4, 3))
+        seen = jnp.where(hidden_words, MASK, rows)
+        logits = table(seen, valid=hidden_words)
+        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.asarray(rows)[..., None], axis=-1)[..., 0]
+        nats = -np.sum(np.where(which, np.asarray(log_p, np.float64), 0.0), axis=1)
+        k = sum(which)
+        # k of 3 uniform in 1 … 3 and which of them alike; or each hidden with t, uniform: ∫ t^k (1 − t)^(3 − k) dt.
+        counted, timed = (1 / 3) / math.comb(3, k) * 2 / 4, 2 / 3 / (4 * math.comb(3, k))
+        expected += nats @ JOINT.ravel() * ((counted if k else 0.0) if hidden == "counted" else timed)
+    error = np.sqrt(np.sum(p**2 * found**2)) / repeat
+    assert abs(np.sum(found * p) / repeat - expected) <= 5 * error + 1e-3
 
 
 @functools.cache
