@@ -26,7 +26,7 @@ class Telling(NamedTuple):
 def learn(texts: Iterable[Sequence[str]], values: Sequence[str]) -> Telling:
     """The telling phrases of texts that have these values of a label, one each.
 
-    A text that tells nothing is taken for what such texts have most often.
+    A text that tells nothing has "none", if that is a value; else what such texts have most often.
     """
     texts = list(texts)
     seen: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
@@ -36,10 +36,10 @@ def learn(texts: Iterable[Sequence[str]], values: Sequence[str]) -> Telling:
     sure = {
         phrase: next(iter(counts)) for phrase, counts in seen.items() if len(counts) == 1 and counts.total() >= SELDOM
     }
-    common = Counter(values).most_common(1)[0][0]
-    # What is left of a value once its phrases are taken away is silence: the value that most silent texts have.
-    quiet = Counter(v for words, v in zip(texts, values, strict=True) if not any(p in sure for p in _phrases(words)))
-    return Telling(sure, quiet.most_common(1)[0][0] if quiet else common)
+    if "none" in values:
+        return Telling(sure, "none")
+    quiet = [v for words, v in zip(texts, values, strict=True) if not any(p in sure for p in _phrases(words))]
+    return Telling(sure, Counter(quiet or values).most_common(1)[0][0])
 
 
 def _phrases(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
