@@ -28,9 +28,9 @@ class State(NamedTuple):
     t_hat: Array  # the time, [], at which it was made; the first tick's before there is one
 
     @classmethod
-    def start(cls, x_1: Array) -> "State":
-        """Before the first step from t = 1."""
-        return cls(x_1, jnp.zeros_like(x_1), jnp.ones(()))
+    def start(cls, x_t: Array, t: Time = 1.0) -> "State":
+        """Before the first step from t."""
+        return cls(x_t, jnp.zeros_like(x_t), jnp.asarray(t, jnp.float32))
 
 
 Denoise = Callable[[Array, Time, Array], Array]
@@ -64,7 +64,7 @@ def unroll(
     return state, jax.tree.map(lambda first, later: jnp.concatenate([first[None], later]), start, path)
 
 
-def ticks(num_steps: int, *, start: float = 1.0) -> tuple[Array, Array]:
+def ticks(num_steps: int, *, start: Time = 1.0) -> tuple[Array, Array]:
     """The even grid of (t, s), each [num_steps], from (start, ·) down to (·, 0)."""
     grid = start * jnp.arange(num_steps, -1, -1) / num_steps
     return grid[:-1], grid[1:]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jtextdiff.core.energies import Learned
 from jtextdiff.core.schedules import Time
-from jtextdiff.methods.method import Language, Metrics, Representing
+from jtextdiff.methods.method import Guidable, Language, Metrics
 from jtextdiff.nets.classifiers import SequenceClassifier
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -28,7 +28,7 @@ class Classifier:
     values: tuple[str, ...] = ()  # filled in from the text
 
     def __post_init__(self) -> None:
-        if self.base is not None and not isinstance(self.base, Representing):
+        if self.base is not None and not isinstance(self.base, Guidable):
             raise ValueError(f"{type(self.base).__name__} has no noisy vectors to classify: control DiffusionLM.")
 
     @functools.cached_property
@@ -36,7 +36,7 @@ class Classifier:
         return Net(
             lambda rngs: SequenceClassifier(
                 self.trunk,
-                num_inputs=self.base.state_dim,
+                num_inputs=self.base.states.dim,
                 num_lengths=self.base.language.length + 1,
                 num_answers=len(self.values),
                 spans=False,
@@ -47,12 +47,12 @@ class Classifier:
     def init(self, key: Key[Array, ""]) -> Params:
         """`net`, and as `frozen` what the base shows its states by, which is filled in from its run."""
         own, of_base = jax.random.split(key)
-        return {"net": self.net.init(own), "frozen": self.base.showing(self.base.init(of_base))}
+        return {"net": self.net.init(own), "frozen": self.base.states.showing(self.base.init(of_base))}
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
         """−log p(value | x_t), nats a text, at one time a text, spread over the batch (Li et al. 2022, appendix B)."""
         show, drop = jax.random.split(key)
-        x_t, t, valid = self.base.represent(jax.lax.stop_gradient(params["frozen"]), show, batch)
+        x_t, t, valid = self.base.states.represent(jax.lax.stop_gradient(params["frozen"]), show, batch)
         logits = self._logits(params, x_t, t, valid, drop)
         value = jnp.asarray(batch.labels[self.label])[:, None]
         loss = -jnp.take_along_axis(jax.nn.log_softmax(logits), value, axis=-1)[:, 0]
@@ -75,4 +75,4 @@ class Classifier:
         self, params: Params, x_t: Array, t: Float[Array, "b 1"], valid: Bool[Array, "b l"], key: Any
     ) -> Float[Array, "b c"]:
         net = self.net.bind(params["net"])
-        return net.whole(self.base.readable(x_t, t), 1000.0 * t, valid=valid, key=key)
+        return net.whole(self.base.states.readable(x_t, t), 1000.0 * t, valid=valid, key=key)

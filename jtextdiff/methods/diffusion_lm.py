@@ -22,10 +22,11 @@ from jtextdiff.core.randomness import Keys, fold, stratified
 from jtextdiff.core.readings import TO_X_0
 from jtextdiff.core.samplers import Sampler
 from jtextdiff.core.sampling import State, ticks, unroll
-from jtextdiff.core.schedules import SCHEDULES, Time
+from jtextdiff.core.schedules import SCHEDULES
 from jtextdiff.methods.belief import Belief
 from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words, span
-from jtextdiff.nets.denoisers import EmbeddingDenoiser, of_norm
+from jtextdiff.methods.noisy_words import NoisyWords
+from jtextdiff.nets.denoisers import EmbeddingDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
@@ -88,6 +89,12 @@ class DiffusionLM:
     def process(self) -> Gaussian:
         return Gaussian(log_alpha_bar=SCHEDULES[self.schedule](self.num_steps))
 
+    @property
+    def states(self) -> NoisyWords:
+        """What x_t is: for classifiers to read."""
+        length = 0 if self.known_length else self.language.length
+        return NoisyWords(self.process, self.embed_dim, self.embed_norm, self.language.pad, length)
+
     @functools.cached_property
     def net(self) -> Net:
         return Net(
@@ -126,7 +133,7 @@ class DiffusionLM:
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
         """The weighted sum of the terms that weigh anything, each a metric (Li et al. 2022, eq. 2, as released)."""
-        belief, (tokens, valid) = self._belief(params), self._words(batch)
+        belief, (tokens, valid) = self._belief(params), self.states.words(batch)
         when, jitter, noise, drop = (jax.random.fold_in(key, purpose) for purpose in range(4))
         t = self._times(when, tokens.shape)
         word = belief.net.embed(tokens)
@@ -163,22 +170,50 @@ class DiffusionLM:
         self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
     ) -> Sample:
         """Walks from noise to words, downhill in the energy; fixed words are held at their vectors."""
-        belief = self._belief(params)
-        start, walk, length = fold(keys, 0), fold(keys, 1), self.lengths(params, keys, given)
-        valid, ends = span(given, length)
-        ends = ends if self.known_length else None
-        possible = possible_words(self.language, given, ends, with_pad=not self.known_length)
+        x_1 = self.process.prior((*given.tokens.shape, self.embed_dim)).sample(fold(keys, 0))
+        return self._walk(params, keys, given, x_1, 1.0, energy, keep_path)
+
+    def edit(
+        self,
+        params: Params,
+        keys: Keys,
+        given: Given,
+        *,
+        strength: Float[Array, ""] | float,
+        energy: Energy | None = None,
+        keep_path: bool = False,
+    ) -> Sample:
+        """The same walk from the texts `given`, noised to the time `strength`; words of theirs that are fixed stay."""
+        x_t = self.process.marginal(self.net.bind(params).embed(given.tokens), strength).sample(fold(keys, 0))
+        return self._walk(params, keys, given, x_t, strength, energy, keep_path)
+
+    def _walk(
+        self,
+        params: Params,
+        keys: Keys,
+        given: Given,
+        x_t: Float[Array, "b l d"],
+        start: Float[Array, ""] | float,
+        energy: Energy | None,
+        keep_path: bool,
+    ) -> Sample:
+        belief, length = self._belief(params), self.lengths(params, keys, given)
+        valid, end = span(given, length)
+        possible = possible_words(
+            self.language, given, end if self.known_length else None, with_pad=not self.known_length
+        )
         rounded = lambda x: transforms.nearest(belief.net.table(), x, possible)
         words = belief.net.embed(given.tokens)
         denoise = belief.denoise(words, self._shown(given), valid, possible, self.sampler.temperature)
         clamped = transforms.clamp(denoise, lambda x: belief.net.embed(rounded(x)), below=self.sampler.clamp)
         step = self.sampler.step(self.process, transforms.infill(clamped, words, given.fixed))
         if energy is not None:
-            step = self.sampler.steer(step, self.process, denoise, energy, given.fixed, valid, self._spread or 1.0)
+            unit = self.states.spread or 1.0
+            step = self.sampler.steer(step, self.process, denoise, energy, given.fixed, valid, unit)
         written = lambda x: jnp.where(valid, rounded(x), self.language.pad)
         keep = (lambda state: written(state.x_t)) if keep_path else (lambda state: None)
-        x_1 = self.process.prior((*given.tokens.shape, self.embed_dim)).sample(start)
-        state, path = unroll(step, State.start(x_1), walk, ticks(self.sampler.steps), keep=keep)
+        grid = ticks(self.sampler.steps, start=start)
+        state, path = unroll(step, State.start(x_t, start), fold(keys, 1), grid, keep=keep)
         return Sample(written(state.x_t), path, jnp.full(len(length), self.sampler.steps))
 
     def _shown(self, given: Given) -> Bool[Array, "b l"] | None:
@@ -190,59 +225,26 @@ class DiffusionLM:
 
         Its terms are `Belief.gaps` and −log p(length).
         """
-        (tokens, valid), released = self._words(batch), self.likelihood == "released"
+        (tokens, valid), released = self.states.words(batch), self.likelihood == "released"
         begin = self._first if released else self.bound_from
         gaps = self._belief(params).gaps(key, tokens, valid, begin=begin, points=self.bound_points, released=released)
         total = objectives.sum_over(gaps, valid)
         law, length = jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1)
         return total + objectives.length_nll(law, length) if self.known_length else total
 
-    @property
-    def state_dim(self) -> int:
-        return self.embed_dim
-
-    def showing(self, params: Params) -> Params:
-        return {"embedding": params["embedding"]}
-
-    def represent(
-        self, params: Params, key: Key[Array, ""], batch: Batch
-    ) -> tuple[Float[Array, "b l d"], Float[Array, "b 1"], Bool[Array, "b l"]]:
-        """Texts as a sampler meets them: x_t at a time of each text, the times spread evenly; and where they are."""
-        when, noise = jax.random.split(key)
-        (tokens, valid), t = self._words(batch), stratified(when, len(batch.tokens))[:, None]
-        word = of_norm(params["embedding"], self.embed_norm)[tokens]
-        return self.process.marginal(word, t).sample(noise), t, valid
-
-    def readable(self, x_t: Float[Array, "b l d"], t: Time) -> Float[Array, "b l d"]:
-        """x_t as a network is best shown it, of a size that does not depend on t."""
-        return x_t if self._spread is None else self.process.linear_estimate(x_t, t, self._spread)
-
     def _belief(self, params: Params) -> Belief:
         return Belief(
             net=self.net.bind(params),
             process=self.process,
             first=self._first,
-            readable=self.readable,
+            readable=self.states.readable,
             reading=None if self.answers == "logits" else self.reading,
             self_conditioned=self.self_conditioning > 0,
         )
 
     @property
-    def _spread(self) -> float | None:
-        """The standard deviation of a vector's coordinate, where their norm is set."""
-        return None if self.embed_norm is None else self.embed_norm / self.embed_dim**0.5
-
-    @property
     def _first(self) -> float:
         return 1.0 / self.num_steps
-
-    def _words(self, batch: Batch) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
-        """The tokens of a batch and where its texts are; if PAD is a word, they fill the length."""
-        if self.known_length:
-            return jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        room = ((0, 0), (0, self.language.length - batch.tokens.shape[1]))
-        tokens = jnp.pad(jnp.asarray(batch.tokens), room, constant_values=self.language.pad)
-        return tokens, jnp.ones(tokens.shape, bool)
 
     def _times(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "b #l"]:
         """Training times, spread evenly over the batch."""

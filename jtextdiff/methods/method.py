@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core.randomness import Keys
-from jtextdiff.core.schedules import Time
+from jtextdiff.methods.noisy_words import NoisyWords
 from jtextdiff.nets.functional import Params
 from jtextdiff.text.batches import Batch
 
@@ -140,26 +140,30 @@ class Primed(Protocol):
 
 
 @runtime_checkable
-class Representing(Protocol):
+class Guidable(Protocol):
     """A method whose samples are vectors on the way, which a classifier can read and an energy can move."""
 
     @property
-    def state_dim(self) -> int:
-        """Numbers of one such vector."""
+    def states(self) -> NoisyWords:
+        """What these vectors are."""
         ...
 
-    def showing(self, params: Params) -> Params:
-        """Those of its parameters that `represent` needs."""
-        ...
 
-    def represent(
-        self, params: Params, key: Key[Array, ""], batch: Batch
-    ) -> tuple[Float[Array, "b l d"], Float[Array, "b 1"], Bool[Array, "b l"]]:
-        """Texts as a sampler meets them, from what is `showing`: x_t, t in (0, 1], and which positions are text."""
-        ...
+@runtime_checkable
+class Editable(Protocol):
+    """A method that can rewrite a text."""
 
-    def readable(self, x_t: Float[Array, "b l d"], t: Time) -> Float[Array, "b l d"]:
-        """x_t as a network is best shown it."""
+    def edit(
+        self,
+        params: Params,
+        keys: Keys,
+        given: Given,
+        *,
+        strength: Float[Array, ""] | float,
+        energy: Any = None,
+        keep_path: bool = False,
+    ) -> Sample:
+        """One rewrite a row of the texts `given`, the further from them the nearer `strength` in (0, 1] is to 1."""
         ...
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jtextdiff.core.energies import Energy, Not, Or, Sum
 from jtextdiff.methods.classifier import Classifier
-from jtextdiff.methods.method import Method, Representing
+from jtextdiff.methods.method import Guidable, Method
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints, restore, shapes_of
 from jtextdiff.run.command import UserError, say
@@ -121,7 +121,7 @@ def asked(control: Control, run: Path | None, method: Method, params: Params) ->
     rest = [(part, weight) for part, weight in zip(whole.parts, whole.weights, strict=True) if part.kind != "length"]
     if not rest:
         return Asked(None, tokens)
-    if not isinstance(method, Representing):
+    if not isinstance(method, Guidable):
         name = type(method).__name__
         raise UserError(f"{name} has no vectors that an energy could move. DiffusionLM follows a control.")
     if run is None:
