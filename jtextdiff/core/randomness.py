@@ -1,8 +1,10 @@
 """Randomness: keys are derived, never carried, and a sample's noise depends on its own key alone."""
 
+import math
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 Keys = Key[Array, "*rows"]
@@ -37,3 +39,8 @@ def stratified(key: Key[Array, ""], num: int) -> Array:
     jitter, order = jax.random.split(key)
     strata = jax.random.permutation(order, num)
     return (strata + (1.0 - jax.random.uniform(jitter, (num,)))) / num  # never rounds to 0
+
+
+def on_grid(key: Key[Array, ""], shape: tuple[int, ...], num_steps: int) -> Array:
+    """Times of this shape among 1/T, 2/T, …, 1, spread evenly over all of it."""
+    return jnp.ceil(stratified(key, math.prod(shape)).reshape(shape) * num_steps) / num_steps

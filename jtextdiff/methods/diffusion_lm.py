@@ -6,7 +6,6 @@ own (Chen et al. 2024): agreement is learned where one word is clear and the oth
 """
 
 import functools
-import math
 from dataclasses import dataclass, field
 
 import jax
@@ -18,7 +17,7 @@ from jtextdiff.core import objectives, transforms
 from jtextdiff.core.distributions import Normal
 from jtextdiff.core.energies import Energy
 from jtextdiff.core.gaussian import Gaussian
-from jtextdiff.core.randomness import Keys, fold, stratified
+from jtextdiff.core.randomness import Keys, fold, on_grid
 from jtextdiff.core.readings import TO_X_0
 from jtextdiff.core.samplers import Sampler
 from jtextdiff.core.sampling import State, ticks, unroll
@@ -135,7 +134,7 @@ class DiffusionLM:
         """The weighted sum of the terms that weigh anything, each a metric (Li et al. 2022, eq. 2, as released)."""
         belief, (tokens, valid) = self._belief(params), self.states.words(batch)
         when, jitter, noise, drop = (jax.random.fold_in(key, purpose) for purpose in range(4))
-        t = self._times(when, tokens.shape)
+        t = on_grid(when, self._times(tokens.shape), self.num_steps)
         word = belief.net.embed(tokens)
         x_0 = Normal(mean=word, std=self.process.noise(self._first, word)).sample(jitter) if self.noisy_x_0 else word
         x_t = self.process.marginal(x_0, t).sample(noise)
@@ -246,7 +245,5 @@ class DiffusionLM:
     def _first(self) -> float:
         return 1.0 / self.num_steps
 
-    def _times(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "b #l"]:
-        """Training times, spread evenly over the batch."""
-        size = shape if self.times == "own" else (shape[0], 1)
-        return jnp.ceil(stratified(key, math.prod(size)).reshape(size) * self.num_steps) / self.num_steps
+    def _times(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape if self.times == "own" else (shape[0], 1)

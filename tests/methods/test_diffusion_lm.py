@@ -11,6 +11,7 @@ import pytest
 
 from jtextdiff.core import bounds, objectives
 from jtextdiff.core.gaussian import Gaussian
+from jtextdiff.core.randomness import on_grid
 from jtextdiff.core.samplers import Sampler
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.method import Language, Method, Monitored
@@ -267,7 +268,7 @@ def test_the_bound_of_pure_noise_is_tight() -> None:
 def test_training_times_are_uniform_and_a_words_own_or_its_texts(times: str) -> None:
     """On 1/T … 1; two words of a text are as independent as two texts, or share their time."""
     method = dataclasses.replace(MODERN, times=times, num_steps=10)
-    drawn = np.stack([method._times(jax.random.key(seed), (64, LENGTH)) for seed in range(50)])
+    drawn = np.stack([on_grid(jax.random.key(seed), method._times((64, LENGTH)), 10) for seed in range(50)])
     assert drawn.shape == (50, 64, LENGTH if times == "own" else 1)
     counts = np.bincount(np.rint(drawn * 10).astype(int).ravel(), minlength=11)
     expected = drawn.size / 10

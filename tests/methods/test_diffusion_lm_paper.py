@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jtextdiff.core.randomness import on_grid
 from jtextdiff.core.schedules import SCHEDULES
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.method import Language
@@ -192,7 +193,7 @@ def drawn() -> dict[str, Any]:
     scattered = np.random.default_rng(1)  # so that no norm is the same as another
     params = jax.tree.map(lambda leaf: leaf + 0.3 * scattered.standard_normal(leaf.shape).astype(np.float32), params)
     when, jitter, noise = (jax.random.fold_in(jax.random.clone(key), purpose) for purpose in range(3))
-    i = np.rint(np.asarray(SMALL._times(when, rows.tokens.shape))[:, 0] * T).astype(int) - 1
+    i = np.rint(np.asarray(on_grid(when, SMALL._times(rows.tokens.shape), T))[:, 0] * T).astype(int) - 1
     shape = (*rows.tokens.shape, SMALL.embed_dim)
     total, terms = jax.jit(SMALL.loss)(params, jax.random.clone(key), rows)
     draws = (np.asarray(jax.random.normal(k, shape), np.float64) for k in (jitter, noise))
