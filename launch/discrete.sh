@@ -43,12 +43,13 @@ for calls in 8 16 32; do
   for name in cmlm masked d3pm-absorbing d3pm-uniform; do
     score "$name-$calls" $name --steps $calls
   done
-  score "masked-cosine-$calls" masked --steps $calls --override method.sampler.grid=cosine
-  score "masked-confidence-$calls" masked --steps $calls --override method.sampler.name=confidence
+  score "masked-ancestral-$calls" masked --steps $calls --sampler ancestral
+  score "masked-cosine-$calls" masked --steps $calls --sampler ancestral --override method.sampler.grid=cosine
+  score "masked-confidence-$calls" masked --steps $calls --sampler confidence
 done
 score cmlm-64 cmlm --steps 64
-score masked-confidence-64 masked --override method.sampler.name=confidence
-score masked-first-hitting masked --override method.sampler.name=first_hitting
-score masked-entropy-bounded masked --override method.sampler.name=entropy_bounded
+score masked-ancestral-64 masked --sampler ancestral
+score masked-confidence-64 masked --sampler confidence
+score masked-first-hitting masked --sampler first_hitting
 
 python -m jtextdiff.compare "$out"/scores/*.json

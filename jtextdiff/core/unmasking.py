@@ -35,12 +35,12 @@ class Masking(NamedTuple):
 class Unmasking:
     """How masked words are written."""
 
-    name: str = "ancestral"  # first_hitting: one word a call, the same law; confidence, entropy_bounded: see there
-    steps: int = 64  # calls at most, and never more than words; first_hitting and entropy_bounded do not ask
+    name: str = "entropy_bounded"  # or ancestral; first_hitting, one word a call; confidence: see each
+    steps: int = 64  # calls at most, and never more than words; first_hitting does not ask
     grid: str = "uniform"  # the times of ancestral; or "cosine": few words at first, when little is known of them
     temperature: float = 1.0
     top_p: float = 1.0  # words outside the likeliest that make up this share are not drawn
-    entropy: float = 0.5  # entropy_bounded: nats that the words of one call may add up to
+    entropy: float = 0.1  # entropy_bounded: nats that the words of one call may add up to
 
     def __post_init__(self) -> None:
         for field, names in (("name", NAMES), ("grid", ("uniform", "cosine"))):
@@ -54,8 +54,8 @@ class Unmasking:
 
     @property
     def stepped(self) -> bool:
-        """Whether `steps` says how many calls there are."""
-        return self.name in ("ancestral", "confidence")
+        """Whether `steps` limits the calls."""
+        return self.name != "first_hitting"
 
     def walk(self, schedule: Schedule, predict: Predict, keys: Keys, shape: tuple[int, ...]) -> tuple[Step, Any]:
         """The step, and the ticks that write every word of texts of this shape, [b, l]."""
@@ -65,7 +65,7 @@ class Unmasking:
             return first_hitting(predict, keys, shape)
         if self.name == "confidence":
             return confidence(predict), jnp.arange(self.steps, 0, -1)
-        return entropy_bounded(predict, self.entropy), jnp.arange(shape[1])
+        return entropy_bounded(predict, self.entropy), jnp.arange(min(self.steps, shape[1]), 0, -1)
 
 
 def times(num_steps: int, grid: str) -> tuple[Array, Array]:
@@ -125,16 +125,18 @@ def confidence(predict: Predict) -> Step:
 def entropy_bounded(predict: Predict, bound: float) -> Step:
     """The surest words, as many as keep what they may disagree on, Σ H − max H, within `bound` nats.
 
-    Ben-Hamu et al. (2025), §3: the joint law of the words differs from the product of theirs by no more.
+    Ben-Hamu et al. (2025), §3: the joint law of the words differs from the product of theirs by no more. A tick is the
+    number of steps left, this one included: where they are few, an even share of the words is written all the same.
     """
 
-    def step(keys: Keys, state: Masking, tick: Array) -> Masking:
+    def step(keys: Keys, state: Masking, left: Array) -> Masking:
         log_p = predict(state.tokens, 1.0)
         p = jnp.exp(log_p)
         entropy = jnp.where(state.masked, -jnp.sum(jnp.where(p > 0, p * log_p, 0.0), axis=-1), jnp.inf)
         rising = jnp.sort(entropy, axis=-1)
         finite = jnp.where(rising < jnp.inf, rising, 0.0)
         count = jnp.sum((jnp.cumsum(finite, axis=-1) - finite <= bound) & (rising < jnp.inf), axis=-1)
+        count = jnp.maximum(count, -(-jnp.sum(state.masked, axis=-1) // left))
         return _written(keys, state, largest(-entropy, count), log_p)
 
     return step

@@ -126,7 +126,7 @@ def drawn(name: str, steps: int, bound: float = 0.0) -> tuple[np.ndarray, np.nda
 @pytest.mark.parametrize(("name", "steps"), [("ancestral", 200), ("first_hitting", 1), ("entropy_bounded", 1)])
 def test_samplers_draw_the_exact_law(name: str, steps: int) -> None:
     """χ² of the four texts; ancestral steps that write both words at once are one in 300 here."""
-    tokens, calls = drawn(name, steps)
+    tokens, calls = drawn(name, max(steps, 3) if name == "entropy_bounded" else steps)
     assert np.all(tokens[:, 2] == EOS)
     counts = np.bincount((tokens[:, 0] - FIRST) * 2 + tokens[:, 1] - FIRST, minlength=4)
     expected = JOINT.ravel() * len(tokens)
@@ -159,14 +159,15 @@ def test_an_ancestral_step_that_reveals_nothing_is_not_taken(steps: int) -> None
 
 
 def test_an_entropy_bound_writes_more_words_a_call() -> None:
-    assert drawn("entropy_bounded", 1, 10.0)[1].max() == 1
-    assert drawn("entropy_bounded", 1, 0.0)[1].max() == 2  # EOS is certain, and comes with the first word
+    assert drawn("entropy_bounded", 3, 10.0)[1].max() == 1
+    assert drawn("entropy_bounded", 3, 0.0)[1].max() == 2  # EOS is certain, and comes with the first word
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
-def test_confidence_takes_no_more_calls_than_steps(steps: int) -> None:
-    tokens, calls = drawn("confidence", steps)
-    assert calls.max() == min(steps, 3) and MASK not in tokens
+@pytest.mark.parametrize(("name", "most"), [("confidence", 3), ("entropy_bounded", 2), ("ancestral", 3)])
+def test_no_more_calls_are_made_than_steps_and_words(steps: int, name: str, most: int) -> None:
+    tokens, calls = drawn(name, steps)
+    assert calls.max() == min(steps, most) and MASK not in tokens
 
 
 SMALL = Masked(
