@@ -341,7 +341,9 @@ def test_mistakes_are_one_line_and_status_two(arguments: tuple[str, ...], told: 
     assert len(done.stderr.splitlines()) <= 3 and done.stdout == ""
 
 
-@pytest.mark.parametrize("module", ["train", "sample", "evaluate", "visualize", "benchmark", "compare", "verify"])
+@pytest.mark.parametrize(
+    "module", ["train", "sample", "edit", "evaluate", "visualize", "benchmark", "compare", "verify"]
+)
 def test_help_answers_at_once_and_without_jax(module: str, place: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", f"jtextdiff.{module}", "--help"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60)
@@ -361,3 +363,26 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: int = 120) -> None:
 
 def test_the_environment_is_left_alone() -> None:
     assert "JTEXTDIFF_CACHE" in os.environ, "the tests must not write to the user's own cache"
+
+
+def test_edit_keeps_order_marks_what_it_leaves_and_goes_on(place: Path) -> None:
+    lines = ["The Mill is cheap .", "", "The Mill is so very cheap " * 20, "The Swan is dear ."]
+    (place / "source.txt").write_text("\n".join(lines) + "\n")
+    command = ("edit", "--checkpoint=whole", "--steps=3", "--strength=1", "--input=source.txt")
+    done = run(*command, cwd=place)
+    assert done.returncode == 0, done.stderr
+    texts = done.stdout.splitlines()
+    assert texts[1:3] == [lines[1], lines[2]] and [len(text.split()) for text in (texts[0], texts[3])] == [5, 5]
+    assert run(*command, "--out=all.jsonl", cwd=place).returncode == 0
+    rows = [json.loads(line) for line in (place / "all.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == lines and [row["rewrite"] for row in rows] == texts
+    assert [row.get("left", "")[:6] for row in rows] == ["", "empty", "longer", ""]
+    whole = (place / "all.jsonl").read_text()
+    (place / "half.jsonl").write_text(whole[: whole.index("\n", 200) - 40])
+    done = run(*command, "--out=half.jsonl", cwd=place)
+    assert "Going on behind" in done.stderr and (place / "half.jsonl").read_text() == whole
+    held = run("edit", "--checkpoint=whole", "--steps=3", "--hold=Swan", "--input=source.txt", cwd=place)
+    assert held.stdout.splitlines()[3].split()[1] == "Swan"
+    for wrong, told in [(["--strength=2"], "strength"), (["--input=none.txt"], "no such file")]:
+        done = run("edit", "--checkpoint=whole", *wrong, cwd=place)
+        assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr

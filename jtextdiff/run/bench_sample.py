@@ -12,8 +12,9 @@ from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.method import Sample, nothing_given
 from jtextdiff.run.command import say
 from jtextdiff.run.flops import matmul_flops
-from jtextdiff.run.model import Drawn, Model, compiled_once
+from jtextdiff.run.model import Model
 from jtextdiff.run.timing import TORCH, machine, peak_memory, race, timed, torch_here, torch_peer
+from jtextdiff.run.writing import Drawn, compiled_once
 
 
 def bench(model: Model, *, against: Model | None, num: int, repeats: int, peer: bool) -> dict[str, Any]:

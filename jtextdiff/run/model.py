@@ -1,18 +1,17 @@
 """A trained model: a method, its parameters and its tokenizer, with texts in and texts out."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.method import Featured, Given, Measured, Method
+from jtextdiff.methods.method import Editable, Featured, Given, Method
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
@@ -22,16 +21,10 @@ from jtextdiff.run.film import Film
 from jtextdiff.run.template import read_template
 from jtextdiff.run.turns import FEW, ROWS, turns
 from jtextdiff.run.workdir import read_config
+from jtextdiff.run.writing import Drawn, compiled_once, filmed, written
 from jtextdiff.text.batches import Batch
 from jtextdiff.text.cache import cache_root
 from jtextdiff.text.tokenizers import Tokenizer
-
-
-class Drawn(NamedTuple):
-    """Samples as ids, PAD after the end, and the network calls that each has needed."""
-
-    tokens: Int[np.ndarray, "n l"]
-    calls: Int[np.ndarray, "n"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,17 +74,36 @@ class Model:
         """The samples as ids, and the network calls that each has needed."""
         method, key = self._with_sampler(sampler), jax.random.key(seed)
         keys, (given, wanted) = keys_for(key, jnp.arange(num)), self._asked(template, control, num)
-        lengths = np.full(num, method.language.length)
-        tokens, calls = np.full(given.tokens.shape, self.tokenizer.pad, np.int32), np.zeros(num, int)
-        if isinstance(method, Measured) and num > FEW:
-            lengths = np.asarray(compiled_once(method, "lengths")(self.params, keys, given))
-            given = given._replace(length=jnp.asarray(lengths))
-        for rows, real, width in turns(lengths, method.language.length):
-            cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows])
-            drawn = compiled_once(method, "sample")(self.params, keys[rows], cut, **wanted)
-            tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
-            progress(real)
-        return Drawn(tokens, calls)
+        return written(method, "sample", self.params, keys, given, wanted, progress)
+
+    def edit(
+        self,
+        texts: Sequence[str],
+        *,
+        strength: float = 0.5,
+        control: Control | None = None,
+        hold: Sequence[str] = (),
+        seed: int = 0,
+        ids: Sequence[int] | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+        **sampler: Any,
+    ) -> list[str]:
+        """Each text rewritten: noised to the time `strength` in (0, 1] and written anew, with its length.
+
+        Words that are to `hold` stay. A rewrite depends on its text, the seed and its number of `ids`, 0, 1, … without
+        them. Raises UserError for a method that cannot edit, and for a text longer than it was made for.
+        """
+        method, key = self._with_sampler(sampler), jax.random.key(seed)
+        if not isinstance(method, Editable):
+            raise UserError(f"{type(method).__name__} cannot edit a text. DiffusionLM can.")
+        if not 0 < strength <= 1:
+            raise UserError(f"strength must be above 0 and at most 1, got {strength}.")
+        batch, kept = self.batch(texts), [token for word in hold for token in self.tokenizer.encode([word])[0]]
+        given = Given(*map(jnp.asarray, (batch.tokens, np.isin(batch.tokens, kept) & batch.valid, batch.valid.sum(-1))))
+        wanted = self._asked(None, control, 1)[1] | {"strength": jnp.float32(strength)}
+        keys = keys_for(key, jnp.arange(len(texts)) if ids is None else jnp.asarray(ids))
+        drawn = written(method, "edit", self.params, keys, given, wanted, progress)
+        return [self.tokenizer.decode(row) for row in drawn.tokens]
 
     def film(
         self,
@@ -108,15 +120,7 @@ class Model:
         keys = keys_for(jax.random.key(seed), jnp.arange(size))
         given, wanted = self._asked(template, control, size)
         result = compiled_once(method, "sample", keep_path=True)(self.params, keys, given, **wanted)
-        path = np.asarray(result.path)[: 1 + int(result.calls[:num].max()), :num]  # after that nothing changes
-        length = np.maximum((np.asarray(result.tokens)[:num] != self.tokenizer.pad).sum(-1), 1)
-        spell = functools.cache(self._spell)
-        words = tuple(
-            tuple(tuple(spell(int(token)) for token in frame[row, : length[row]]) for frame in path)
-            for row in range(num)
-        )
-        times = tuple(float(t) for t in np.linspace(1.0, 0.0, len(path)))
-        return Film(f"{type(self.method).__name__}, {len(path) - 1} steps", times, words)
+        return filmed(type(self.method).__name__, result, num, self.tokenizer)
 
     def nll(self, texts: Sequence[str], *, seed: int = 0) -> list[float]:
         """−log p of each text in nats, its end included: exact, or the bound that `method.bound` names.
@@ -183,11 +187,6 @@ class Model:
         changed = [f"method.sampler.{name}={value}" for name, value in settings.items() if value is not None]
         return build(_overridden(self.config, changed).method) if changed else self.method
 
-    def _spell(self, token: int) -> str:
-        if token == self.tokenizer.pad or token == self.tokenizer.eos:
-            return "" if token == self.tokenizer.pad else "⏎"
-        return self.tokenizer.decode([token]).strip() or "␣"
-
 
 def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] = ()) -> Model:
     """A trained model from its run directory; `at` is "latest", "best" or a step.
@@ -225,9 +224,3 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
         name = config.method["class"].partition(":")[2]
         raise UserError(f"{name} has no number of steps to set: it writes one token a step.")
     return override(config, overrides)
-
-
-@functools.lru_cache(maxsize=32)
-def compiled_once(method: Method, name: str, **static: Any) -> Any:
-    """One of the method's functions, compiled once for all batches of a shape."""
-    return jax.jit(functools.partial(getattr(method, name), **static))

@@ -1,0 +1,117 @@
+"""python -m jtextdiff.edit: rewrites texts towards what is wanted of them, one a line and in their order."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from jtextdiff.run.command import (
+    Parser,
+    UserError,
+    add_checkpoint,
+    add_control,
+    add_seed,
+    check_out,
+    main,
+    sampler_overrides,
+    say,
+)
+
+EXAMPLES = """examples:
+  echo "The Mill is a cheap pub ." | python -m jtextdiff.edit --checkpoint runs/diffusion_lm --control food=Japanese
+  python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --strength 0.7 --control food!=Thai
+  python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --out rewrites.jsonl --hold Mill
+
+A text is noised to --strength and written anew, with its length, in the direction of the controls. Empty lines stay
+empty; a text that is too long for the model stays as it is. With --out, each line is a JSON object with the source, the
+rewrite and, where a text was left as it is, why; a run that was interrupted goes on behind the last of them.
+"""
+
+AT_ONCE = 64
+
+
+def parser() -> Parser:
+    it = Parser(prog="python -m jtextdiff.edit", description="Rewrites texts.", epilog=EXAMPLES)
+    add_checkpoint(it)
+    it.add_argument("--input", default="-", metavar="FILE", help="texts, one a line (default: -, standard input)")
+    add_control(it)
+    it.add_argument(
+        "--strength", type=float, default=0.5, help="from 0, no change, to 1, nothing left of it (default: 0.5)"
+    )
+    it.add_argument("--hold", action="append", default=[], metavar="WORD", help="a word that stays, repeated for more")
+    it.add_argument("--out", metavar="FILE", help="JSON lines instead of texts on standard output")
+    add_seed(it, "the same seed gives the same rewrites")
+    return it
+
+
+def command(arguments: Sequence[str]) -> None:
+    flags = parser().parse_args(arguments)
+    check_out(flags.out)
+    if not 0 < flags.strength <= 1:
+        raise UserError(f"--strength must be above 0 and at most 1, got {flags.strength}.")
+    if flags.input != "-" and not Path(flags.input).is_file():
+        raise UserError(f"--input {flags.input}: there is no such file.")
+    from jtextdiff.run.controls import together
+    from jtextdiff.run.model import load
+
+    model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
+    asked = {"strength": flags.strength, "control": together(flags.control), "hold": flags.hold, "seed": flags.seed}
+    with ExitStack() as files:
+        source = sys.stdin if flags.input == "-" else files.enter_context(open(flags.input, encoding="utf-8"))
+        done = finished(Path(flags.out)) if flags.out else 0
+        if done:
+            say(f"Going on behind the {done} rewrites in {flags.out}.")
+        out = files.enter_context(open(flags.out, "a", encoding="utf-8")) if flags.out else sys.stdout
+        for first, texts in chunks(source, done):
+            hand_on(out, rewritten(model, texts, first, asked), as_json=bool(flags.out))
+
+
+def chunks(source: TextIO, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    """The number of the first line, and some lines, without their ends; those that are `skipped` left out."""
+    lines, first = islice((line.rstrip("\r\n") for line in source), skipped, None), skipped
+    while texts := list(islice(lines, AT_ONCE)):
+        yield first, texts
+        first += len(texts)
+
+
+def rewritten(model: Any, texts: list[str], first: int, asked: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """For each text its source, rewrite and, if it was left as it is, why."""
+    most = model.method.language.length
+    left = ["empty" if not text.strip() else "" for text in texts]
+    sizes = model.num_tokens([text if not why else "" for text, why in zip(texts, left, strict=True)])
+    left = [why or (f"longer than {most - 1} tokens" if n > most else "") for why, n in zip(left, sizes, strict=True)]
+    rows = [row for row, why in enumerate(left) if not why]
+    ids = [first + row for row in rows]
+    rewrites = dict(zip(rows, model.edit([texts[row] for row in rows], ids=ids, **asked) if rows else [], strict=True))
+    for row, (text, why) in enumerate(zip(texts, left, strict=True)):
+        yield {"source": text, "rewrite": text, "left": why} if why else {"source": text, "rewrite": rewrites[row]}
+
+
+def hand_on(out: TextIO, rows: Iterator[dict[str, str]], *, as_json: bool) -> None:
+    from jtextdiff.run.report import one_line
+
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False) if as_json else one_line(row["rewrite"]), file=out)
+    out.flush()
+
+
+def finished(out: Path) -> int:
+    """How many whole lines a file has; half a line at its end, of a run that was interrupted, is taken away."""
+    if not out.exists():
+        return 0
+    whole = 0
+    with open(out, "rb+") as file:
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                file.truncate(end)
+                break
+            end, whole = end + len(line), whole + 1
+    return whole
+
+
+if __name__ == "__main__":
+    main(command)

@@ -1,0 +1,75 @@
+"""Writing: a method's functions, compiled once, over as many texts as there are; and what they write as a film."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from jtextdiff.core.randomness import Keys
+from jtextdiff.methods.method import Given, Measured, Method, Sample
+from jtextdiff.nets.functional import Params
+from jtextdiff.run.film import Film
+from jtextdiff.run.turns import FEW, turns
+from jtextdiff.text.tokenizers import Tokenizer
+
+
+class Drawn(NamedTuple):
+    """Texts as ids, PAD after the end, and the network calls that each has needed."""
+
+    tokens: Int[np.ndarray, "n l"]
+    calls: Int[np.ndarray, "n"]
+
+
+@functools.lru_cache(maxsize=32)
+def compiled_once(method: Method, name: str, **static: Any) -> Any:
+    """One of the method's functions, compiled once for all batches of a shape."""
+    return jax.jit(functools.partial(getattr(method, name), **static))
+
+
+def written(
+    method: Method,
+    name: str,
+    params: Params,
+    keys: Keys,
+    given: Given,
+    wanted: dict[str, Any],
+    progress: Callable[[int], None] = lambda done: None,
+) -> Drawn:
+    """What `sample` or `edit`, by `name`, makes of all rows, in turns; `progress` is told how many rows are done.
+
+    `wanted` are the function's further arguments, the same for all rows.
+    """
+    num, longest = given.tokens.shape
+    lengths = np.full(num, longest)
+    tokens, calls = np.full((num, longest), method.language.pad, np.int32), np.zeros(num, int)
+    if isinstance(method, Measured) and num > FEW:
+        lengths = np.asarray(compiled_once(method, "lengths")(params, keys, given))
+        given = given._replace(length=jnp.asarray(lengths))
+    for rows, real, width in turns(lengths, longest):
+        cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows])
+        drawn = compiled_once(method, name)(params, keys[rows], cut, **wanted)
+        tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
+        progress(real)
+    return Drawn(tokens, calls)
+
+
+def filmed(title: str, sample: Sample, num: int, tokenizer: Tokenizer) -> Film:
+    """The first `num` rows of a sample that has kept its path, with every state on the way, word by word."""
+
+    @functools.cache
+    def spell(token: int) -> str:
+        if token == tokenizer.pad or token == tokenizer.eos:
+            return "" if token == tokenizer.pad else "⏎"
+        return tokenizer.decode([token]).strip() or "␣"
+
+    path = np.asarray(sample.path)[: 1 + int(sample.calls[:num].max()), :num]  # after that nothing changes
+    length = np.maximum((np.asarray(sample.tokens)[:num] != tokenizer.pad).sum(-1), 1)
+    words = tuple(
+        tuple(tuple(spell(int(token)) for token in frame[row, : length[row]]) for frame in path) for row in range(num)
+    )
+    times = tuple(float(t) for t in np.linspace(1.0, 0.0, len(path)))
+    return Film(f"{title}, {len(path) - 1} steps", times, words)
