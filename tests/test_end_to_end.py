@@ -156,7 +156,7 @@ def test_a_control_is_trained_and_followed(place: Path) -> None:
     assert asked.stdout != run(*samples, "--control=price=dear", "--control=length=5", cwd=place).stdout
     for wrong, told in [
         ("price=free", "never seen 'free'; it knows: cheap, dear, small"),
-        ("mood=good", "has no control 'mood'; it has: length, price"),
+        ("mood=good", "has no control 'mood'; it has: length, keyword, regex, price"),
         ("price", "is not NAME=VALUE"),
     ]:
         done = run(*samples, f"--control={wrong}", cwd=place)

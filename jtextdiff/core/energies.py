@@ -23,6 +23,14 @@ Energy = Callable[..., Float[Array, "b"]]
 """(x, its time, which positions are text) ↦ nats a text; lower is better."""
 
 
+def complement(energy: Array) -> Array:
+    """−log(1 − e^−E), of energies elementwise: what is left of a probability."""
+    energy = jnp.maximum(energy, LEAST)
+    # Each way where it keeps its digits.
+    small = jnp.log(-jnp.expm1(-jnp.minimum(energy, 1.0)))
+    return -jnp.where(energy < 1.0, small, jnp.log1p(-jnp.exp(-jnp.maximum(energy, 1.0))))
+
+
 @pytree
 class Learned:
     """−log p(target | x_t), by a network that was trained on noisy x_t."""
@@ -54,10 +62,7 @@ class Not:
     energy: Any
 
     def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
-        energy = jnp.maximum(self.energy(x, t, valid), LEAST)
-        # log(1 − e^−E), each way where it keeps its digits.
-        small = jnp.log(-jnp.expm1(-jnp.minimum(energy, 1.0)))
-        return -jnp.where(energy < 1.0, small, jnp.log1p(-jnp.exp(-jnp.maximum(energy, 1.0))))
+        return complement(self.energy(x, t, valid))
 
 
 @pytree

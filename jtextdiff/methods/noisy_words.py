@@ -40,10 +40,14 @@ class NoisyWords(NamedTuple):
         """Those of the base's parameters that `clean` and `represent` need."""
         return {"embedding": params["embedding"]}
 
+    def table(self, params: Params) -> Float[Array, "v d"]:
+        """The vector of each word."""
+        return of_norm(params["embedding"], self.norm)
+
     def clean(self, params: Params, batch: Batch) -> tuple[Float[Array, "b l d"], Bool[Array, "b l"]]:
         """The vectors of a batch's words, and where its texts are."""
         tokens, valid = self.words(batch)
-        return of_norm(params["embedding"], self.norm)[tokens], valid
+        return self.table(params)[tokens], valid
 
     def represent(
         self, params: Params, key: Key[Array, ""], batch: Batch

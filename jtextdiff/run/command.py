@@ -65,8 +65,9 @@ def add_control(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="what is wanted, repeated for several at once: food=Japanese, food!=Japanese, food=A|B, length=12; "
-        "'sentiment=positive*2.0' weighs double. The names are those of the run's controls, and length",
+        help="what is wanted, repeated for several at once: food=Japanese, food!=Japanese, food=A|B; "
+        "'sentiment=positive*2.0' weighs double. The names are those of the run's controls, and three that need no "
+        "training: length=12 words, keyword=PHRASE, regex=PATTERN for a whole word",
     )
 
 

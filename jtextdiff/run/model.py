@@ -16,8 +16,9 @@ from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, override
-from jtextdiff.run.controls import Control, asked
+from jtextdiff.run.controls import Control
 from jtextdiff.run.film import Film
+from jtextdiff.run.steering import Steered, asked
 from jtextdiff.run.template import read_template
 from jtextdiff.run.turns import FEW, ROWS, turns
 from jtextdiff.run.workdir import read_config
@@ -175,7 +176,7 @@ class Model:
         given = read_template(template, self.tokenizer, self.method, num)
         if control is None:
             return given, {}
-        wanted = asked(control, self.run, self.method, self.params)
+        wanted = asked(control, Steered(self.run, self.method, self.params, self.tokenizer))
         if wanted.length is not None and template is not None:
             raise UserError("A template has a length of its own: leave out the control of length, or the template.")
         if wanted.length is not None:

@@ -1,12 +1,13 @@
 """Success: whether texts are what a control asked for, by rules that have not seen the control's classifier."""
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from jtextdiff.run.command import UserError
-from jtextdiff.run.controls import Control
+from jtextdiff.run.controls import RULES, Control
 from jtextdiff.run.measures import Score, beside, mean
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
@@ -41,10 +42,9 @@ class Rules:
 
     def holds(self, control: Control, text: str) -> bool:
         """Whether a text is what a control asks for."""
-        if control.kind == "length":
-            return len(text.split()) == control.length
         if control.kind == "is":
-            return self.value(control.name, text) in control.values
+            rule = {"length": _has_length, "keyword": _has_phrase, "regex": _has_match}.get(control.name)
+            return self.value(control.name, text) in control.values if rule is None else rule(control, text.split())
         parts = [self.holds(part, text) for part in control.parts]
         return any(parts) if control.kind == "any" else not parts[0] if control.kind == "not" else all(parts)
 
@@ -58,9 +58,9 @@ class Rules:
 
     def kind(self, control: Control, split: str) -> str:
         """How success is judged, and how well that agrees with the labels of real text."""
-        labels = sorted(set(_labels(control)))
+        labels = sorted(_labels(control))
         if not labels:
-            return "words counted"
+            return "words counted and compared"
         rates = ", ".join(f"{label} {self._agreement(label, split):.1%}" for label in labels)
         return f"telling phrases of train; they agree with the labels of {split}: {rates}"
 
@@ -81,5 +81,17 @@ def _telling(corpus: Corpus, label: str) -> Telling:
     return learn([text.split() for text in train.texts()], values)
 
 
-def _labels(control: Control) -> list[str]:
-    return [control.name] if control.kind == "is" else [name for part in control.parts for name in _labels(part)]
+def _labels(control: Control) -> set[str]:
+    return {leaf.name for leaf in control.leaves()} - set(RULES)
+
+
+def _has_length(control: Control, words: Sequence[str]) -> bool:
+    return str(len(words)) in control.values
+
+
+def _has_phrase(control: Control, words: Sequence[str]) -> bool:
+    return any(f" {phrase} " in f" {' '.join(words)} " for phrase in control.values)
+
+
+def _has_match(control: Control, words: Sequence[str]) -> bool:
+    return any(re.fullmatch(control.values[0], word) for word in words)

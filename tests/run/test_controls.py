@@ -15,14 +15,33 @@ from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.masked import Masked
 from jtextdiff.methods.method import Language
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.run import controls
+from jtextdiff.run import steering
 from jtextdiff.run.command import UserError
-from jtextdiff.run.controls import asked, classifier, length, spelled, together
+from jtextdiff.run.controls import Control, classifier, keyword, length, regex, spelled, together
+from jtextdiff.run.steering import Asked, Steered
+from jtextdiff.run.steering import asked as ask
 
 LANGUAGE = Language(vocab_size=12, mask=12, pad=0, eos=1, unk=2, length=8, length_counts=(0, 0, 0, 9, 9, 9, 9, 9, 9))
 TRUNK = Transformer(num_layers=1, width=16, num_heads=2)
 BASE = DiffusionLM(language=LANGUAGE, trunk=TRUNK, embed_dim=4)
 FOOD = Classifier(language=LANGUAGE, base=BASE, trunk=TRUNK, label="food", values=("Thai", "Greek", "none"))
+
+
+class Spelling:
+    """Words w0, w1, … as a tokenizer."""
+
+    vocab_size, unk = 12, 2
+
+    def encode(self, texts: list[str]) -> list[np.ndarray]:
+        return [np.asarray([int(word[1:]) if word[0] == "w" else 2 for word in text.split()]) for text in texts]
+
+    def decode(self, ids: list[int]) -> str:
+        return " ".join(f"w{token}" for token in ids)
+
+
+def asked(control: Control, method: Any, params: Any) -> Asked:
+    tokenizer: Any = Spelling()
+    return ask(control, Steered(Path("run"), method, params, tokenizer))
 
 
 @pytest.fixture
@@ -34,12 +53,12 @@ def params(monkeypatch: pytest.MonkeyPatch) -> Any:
             raise UserError(f"no control {name!r}")
         return FOOD, own
 
-    monkeypatch.setattr(controls, "load_control", load_control)
+    monkeypatch.setattr(steering, "load_control", load_control)
     return BASE.init(jax.random.key(0))
 
 
 def energies(text: str, params: Any) -> np.ndarray:
-    energy = asked(together([text]) or length(1), Path("run"), BASE, params).energy
+    energy = asked(together([text]) or length(1), BASE, params).energy
     assert energy is not None
     x = jax.random.normal(jax.random.key(2), (3, 8, 4))
     return np.asarray(energy(x, 0.5, jnp.ones((3, 8), bool)), np.float64)
@@ -56,6 +75,9 @@ def energies(text: str, params: Any) -> np.ndarray:
         ("area=city centre*.5", classifier("area", "city centre") * 0.5),
         ('name="A|B*2"*3', classifier("name", "A|B*2") * 3.0),
         ("length=12", length(12) * 1.0),
+        ("keyword='fast food'|pizza", keyword("fast food", "pizza") * 1.0),
+        ("regex='a|b*'*2", regex("a|b*") * 2.0),
+        ("regex=[0-9]+", regex("[0-9]+") * 1.0),
     ],
 )
 def test_what_is_spelled_is_meant(text: str, meant: Any) -> None:
@@ -63,7 +85,7 @@ def test_what_is_spelled_is_meant(text: str, meant: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["food", "=Thai", "food=", "food=|", "length=long", "length!=3", "length=3|4", "length=0"]
+    "text", ["food", "=Thai", "food=", "food=|", "length=long", "length!=3", "length=3|4", "length=0", "length=²"]
 )
 def test_what_says_nothing_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--control"):
@@ -80,7 +102,7 @@ def test_probabilities_of_all_values_sum_to_one_and_not_is_the_rest(params: Any)
 
 def test_controls_compose(params: Any) -> None:
     thai, greek = classifier("food", "Thai"), classifier("food", "Greek")
-    found = asked(thai * 2 + length(5) + ~greek * 0.5 + (thai | greek), Path("run"), BASE, params)
+    found = asked(thai * 2 + length(5) + ~greek * 0.5 + (thai | greek), BASE, params)
     assert found.length == 6 and isinstance(found.energy, Sum)
     assert [float(weight) for weight in found.energy.weights] == [2.0, 0.5, 1.0]
     assert isinstance(found.energy.energies[1], Not) and isinstance(found.energy.energies[2], Or)
@@ -91,21 +113,25 @@ def test_controls_compose(params: Any) -> None:
     [
         (classifier("food", "Fish"), "never seen 'Fish'; it knows: Thai, Greek, none"),
         (classifier("mood", "good"), "mood"),
-        (length(3) + length(4), "one length, not 3 and 4"),
+        (length(3) + length(4), "one length: length=3 and length=4 contradict"),
+        (classifier("food", "Thai") + classifier("food", "Greek") * 2, "food=Thai and food=Greek contradict"),
+        (keyword("fish"), "does not know"),
+        (regex("(w"), "no regular expression"),
+        (regex("x.*"), "matches none of the model's 12 words"),
         (length(8), "at most 7 words"),
         (~length(3), "NOT or OR"),
     ],
 )
 def test_what_cannot_be_is_refused(control: Any, told: str, params: Any) -> None:
     with pytest.raises(UserError, match=told):
-        asked(control, Path("run"), BASE, params)
+        asked(control, BASE, params)
 
 
 def test_methods_without_vectors_follow_a_length_and_nothing_else(params: Any) -> None:
     method = Masked(language=LANGUAGE, trunk=TRUNK)
-    assert asked(length(3), None, method, {}).length == 4
-    with pytest.raises(UserError, match="DiffusionLM follows"):
-        asked(classifier("food", "Thai"), None, method, {})
+    assert asked(length(3), method, {}).length == 4
+    with pytest.raises(UserError, match="DiffusionLM follows one"):
+        asked(classifier("food", "Thai"), method, {})
 
 
 def test_other_targets_and_weights_need_no_other_program(params: Any) -> None:
@@ -114,7 +140,7 @@ def test_other_targets_and_weights_need_no_other_program(params: Any) -> None:
     from jtextdiff.methods.method import nothing_given
 
     for text in ("food=Thai", "food=Greek*2", "food=none"):
-        energy = asked(spelled(text), Path("run"), BASE, params).energy
+        energy = asked(spelled(text), BASE, params).energy
         sample(params, keys_for(jax.random.key(0), jnp.arange(4)), nothing_given(4, 8), energy=energy)
     assert sample._cache_size() == 1
 
@@ -139,3 +165,15 @@ def test_a_classifier_learns_from_noisy_words_and_its_base_stays(params: Any) ->
         np.testing.assert_array_equal(new["params"]["frozen"]["embedding"], state["params"]["frozen"]["embedding"])
         state = new
     assert np.mean(losses[-30:]) < np.mean(losses[:10]) - 0.05
+
+
+def test_rules_ask_for_words_of_the_text(params: Any) -> None:
+    x_0, valid = BASE.states.table(params)[jnp.asarray([[5, 6, 7, 8], [9, 6, 5, 9]])], jnp.ones((2, 4), bool)
+
+    def there(control: Control) -> list[bool]:
+        energy = asked(control, BASE, params).energy
+        assert energy is not None
+        return (np.asarray(energy(x_0, 0.0, valid)) < 0.5).tolist()
+
+    assert there(keyword("w5 w6")) == [True, False] and there(keyword("w8", "w9")) == [True, True]
+    assert there(regex("w[78]")) == [True, False] and there(~regex("w[78]")) == [False, True]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jtextdiff.run.command import UserError
-from jtextdiff.run.controls import classifier, length
+from jtextdiff.run.controls import classifier, keyword, length, regex
 from jtextdiff.run.success import Rules, success
 from jtextdiff.text.corpora import Corpus, Text, prepare
 
@@ -39,6 +39,13 @@ def test_not_and_or(corpus: Corpus) -> None:
     rules = Rules(corpus, one + two)
     assert rules.holds(~one, "we have curry") and not rules.holds(~one, "we have sushi")
     assert rules.holds(one | two, "sushi") and rules.holds(classifier("food", "Japanese", "Indian"), "curry")
+
+
+def test_rules_are_looked_up_in_the_text(corpus: Corpus) -> None:
+    rules = Rules(corpus, keyword("we have"))
+    assert rules.holds(keyword("we have"), "today we have sushi") and not rules.holds(keyword("we have"), "we haven't")
+    assert rules.holds(regex("[0-9]+"), "open 24 hours") and not rules.holds(regex("[0-9]+"), "open 24h")
+    assert rules.holds(length(2), "we have")
 
 
 def test_a_label_that_the_text_lacks_is_refused(corpus: Corpus) -> None:

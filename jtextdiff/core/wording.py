@@ -1,0 +1,42 @@
+"""Wording: what is wanted of the words themselves, by what a noisy vector says of its word; no network is asked."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jtextdiff.core.energies import complement
+from jtextdiff.core.gaussian import Gaussian
+from jtextdiff.core.pytree import pytree
+from jtextdiff.core.schedules import Time
+
+CLEAN = 1e-3
+"""The least variance of the noise that a vector is taken to have: a clean one is its word's own to float32."""
+
+
+def word_log_p(table: Float[Array, "v d"], process: Gaussian, x_t: Float[Array, "b l d"], t: Time) -> Array:
+    """log p(word | x_t) of each position on its own, by Bayes from equally likely words, [b, l, v]."""
+    signal, noise = process.signal(t, x_t), process.noise(t, x_t)
+    closeness = signal * (x_t @ table.T) - 0.5 * signal**2 * jnp.sum(table**2, axis=-1)[None, None]
+    return jax.nn.log_softmax(closeness / jnp.maximum(noise**2, CLEAN))
+
+
+@pytree
+class Phrase:
+    """−log p(a phrase stands somewhere): words side by side, each one of those `allowed` at its place.
+
+    1 − Π (1 − q), with q the product of the words' probabilities at a place, as if places were independent.
+    """
+
+    table: Float[Array, "v d"]
+    allowed: Bool[Array, "k v"]
+    process: Gaussian
+
+    def __call__(self, x: Float[Array, "b l d"], t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
+        log_p = word_log_p(self.table, self.process, x, t)
+        size, places = len(self.allowed), x.shape[1] - len(self.allowed) + 1
+        if places < 1:
+            raise ValueError(f"a phrase of {size} words does not fit into texts of {x.shape[1]}.")
+        words = [jax.nn.logsumexp(jnp.where(each[None, None], log_p, -jnp.inf), axis=-1) for each in self.allowed]
+        log_q = sum((word[:, j : j + places] for j, word in enumerate(words)), jnp.zeros((len(x), places)))
+        room = jnp.ones((len(x), places), bool) if valid is None else valid[:, size - 1 :]
+        return complement(jnp.sum(jnp.where(room, complement(-log_q), 0.0), axis=-1))
