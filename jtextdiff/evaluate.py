@@ -8,6 +8,7 @@ from jtextdiff.run.command import (
     Parser,
     UserError,
     add_checkpoint,
+    add_choice,
     add_control,
     add_seed,
     check_out,
@@ -32,6 +33,7 @@ def parser() -> Parser:
     add_checkpoint(it)
     it.add_argument("--judge", metavar="DIR", help="a trained autoregressive run that judges the samples")
     add_control(it)
+    add_choice(it)
     it.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
     it.add_argument(
         "--num", type=int, default=512, help="samples, and sentences of real text beside them (default: 512)"
@@ -49,13 +51,13 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from jtextdiff.run.controls import together
+    from jtextdiff.run.choosing import choice
     from jtextdiff.run.model import load
     from jtextdiff.run.prepare import open_corpus
     from jtextdiff.run.scores import report, score, table
     from jtextdiff.run.workdir import hand_over
 
-    control = together(flags.control)
+    wish = choice(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     judge = load(flags.judge) if flags.judge else None
     if judge is not None and judge.method.bound != "exact":
@@ -77,7 +79,7 @@ def command(arguments: Sequence[str]) -> None:
     if flags.num < 512:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        alike = {"split": flags.split, "num": flags.num, "seed": flags.seed, "control": control}
+        alike = {"split": flags.split, "num": flags.num, "seed": flags.seed, "wish": wish}
         metrics, calls = score(model, corpus, judge=judge, bar=bar, **alike)
     result = report(model, metrics, calls, load=os.getloadavg()[0], judge=flags.judge, **alike)
     Console(stderr=True).print(table(result))

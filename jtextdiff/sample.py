@@ -2,7 +2,17 @@
 
 from collections.abc import Sequence
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_control, add_seed, main, sampler_overrides
+from jtextdiff.run.command import (
+    Parser,
+    UserError,
+    add_checkpoint,
+    add_choice,
+    add_control,
+    add_seed,
+    main,
+    sampler_overrides,
+    say,
+)
 
 EXAMPLES = """examples:
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --num 8
@@ -21,6 +31,7 @@ def parser() -> Parser:
     it.add_argument("--num", type=int, default=8, help="how many texts (default: 8)")
     add_seed(it, "the same seed gives the same texts")
     add_control(it)
+    add_choice(it)
     it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
     return it
 
@@ -32,21 +43,18 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from jtextdiff.run.controls import together
+    from jtextdiff.run.choosing import choice, chosen
     from jtextdiff.run.model import load
     from jtextdiff.run.report import one_line
 
+    wish = choice(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
-    control = together(flags.control)
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("sampling", total=flags.num)
-        texts = model.sample(
-            flags.num,
-            seed=flags.seed,
-            template=flags.template,
-            control=control,
-            progress=lambda done: bar.advance(task, done),
-        )
+        task = bar.add_task("sampling", total=flags.num * wish.many)
+        forward = lambda done: bar.advance(task, done)
+        texts, _ = chosen(model, flags.num, wish, seed=flags.seed, template=flags.template, progress=forward)
+    if wish.many > 1:
+        say(str(wish).capitalize() + ".")
     for text in texts:
         print(one_line(text))
 

@@ -154,6 +154,12 @@ def test_a_control_is_trained_and_followed(place: Path) -> None:
     assert asked.returncode == 0, asked.stderr
     assert [len(text.split()) for text in asked.stdout.splitlines()] == [5, 5]
     assert asked.stdout != run(*samples, "--control=price=dear", "--control=length=5", cwd=place).stdout
+    best = run(*samples, "--control=price=cheap", "--best_of=3", cwd=place)
+    assert len(best.stdout.splitlines()) == 2 and "energy, of 3" in best.stderr
+    scored = run("evaluate", *samples[1:], "--num=4", "--control=keyword=The", "--mbr=2", cwd=place)
+    assert scored.returncode == 0, scored.stderr
+    result = json.loads(scored.stdout)
+    assert 0 <= result["metrics"]["control_success"]["value"] <= 1 and "BLEU, of 2" in result["chosen"]
     for wrong, told in [
         ("price=free", "never seen 'free'; it knows: cheap, dear, small"),
         ("mood=good", "has no control 'mood'; it has: length, keyword, regex, price"),

@@ -71,6 +71,14 @@ def add_control(parser: Parser) -> None:
     )
 
 
+def add_choice(parser: Parser) -> None:
+    """The arguments that draw several texts for each that is shown."""
+    parser.add_argument(
+        "--best_of", type=int, default=1, metavar="N", help="of N texts for each the one of least energy is taken"
+    )
+    parser.add_argument("--mbr", type=int, default=1, metavar="N", help="of N texts the one most like the others")
+
+
 def add_seed(parser: Parser, purpose: str) -> None:
     """The argument that fixes all chance."""
     parser.add_argument("--seed", type=_seed, default=0, help=f"{purpose} (default: 0)")

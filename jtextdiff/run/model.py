@@ -137,6 +137,17 @@ class Model:
             nats[rows[:real]] = compiled_once(self.method, "nll")(self.params, key, cut)[:real]
         return nats.tolist()
 
+    def energy(self, texts: Sequence[str], control: Control) -> list[float]:
+        """What a control says of finished texts: its energy, nats, the weighted sum of −log p of what is wanted."""
+        wanted = asked(control, Steered(self.run, self.method, self.params, self.tokenizer)).energy
+        batch, states = self.batch(texts), self.method.states  # pyright: ignore - a method that an energy was made for
+        look = jax.jit(lambda params, energy, batch: energy(*_clean(states, params, batch)))
+        found = []
+        for rows, real, _ in turns(np.full(len(texts), self.method.language.length), self.method.language.length):
+            cut = jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch)
+            found += np.asarray(look(self.params, wanted, cut))[:real].tolist()
+        return found
+
     def features(self, texts: Sequence[str]) -> Float[np.ndarray, "n w"]:
         """What the network has made of each text: its last hidden states, in the mean over the text.
 
@@ -187,6 +198,12 @@ class Model:
         """The method with settings of its sampler changed, checked like the command line's overrides."""
         changed = [f"method.sampler.{name}={value}" for name, value in settings.items() if value is not None]
         return build(_overridden(self.config, changed).method) if changed else self.method
+
+
+def _clean(states: Any, params: Params, batch: Batch) -> tuple[Any, float, Any]:
+    """Finished texts as an energy sees them: their vectors, at time 0, and where they are."""
+    x_0, valid = states.clean(params, batch)
+    return x_0, 0.0, valid
 
 
 def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] = ()) -> Model:

@@ -7,12 +7,11 @@ import dataclasses
 import hashlib
 from typing import Any
 
-import numpy as np
 from rich.progress import Progress
 from rich.table import Table
 
+from jtextdiff.run.choosing import Choice, chosen
 from jtextdiff.run.config import to_json
-from jtextdiff.run.controls import Control
 from jtextdiff.run.measures import (
     Score,
     apart,
@@ -32,6 +31,8 @@ from jtextdiff.run.success import Rules, success
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
 
+PLAIN = Choice()
+
 
 def score(
     model: Model,
@@ -42,10 +43,10 @@ def score(
     num: int,
     seed: int,
     bar: Progress,
-    control: Control | None = None,
+    wish: Choice = PLAIN,
 ) -> tuple[dict[str, Score], float]:
     """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample."""
-    rules = None if control is None else Rules(corpus, control)
+    rules = None if wish.control is None else Rules(corpus, wish.control)
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: evenly(model, corpus, name, num) for name in (split, "train")}
     bar.add_task("likelihood", total=None)
@@ -54,9 +55,8 @@ def score(
     if corpus.is_grammar:
         metrics |= excess(model, real[split], nats[split])
     verdicts = {} if judge is None else {name: judged(judge, texts) for name, texts in real.items()}
-    task = bar.add_task("sampling", total=num)
-    drawn = model.draw(num, seed=seed, control=control, progress=lambda done: bar.advance(task, done))
-    samples = [model.tokenizer.decode(row) for row in drawn.tokens]
+    task = bar.add_task("sampling", total=num * wish.many)
+    samples, calls = chosen(model, num, wish, seed=seed, progress=lambda done: bar.advance(task, done))
     if judge is not None:
         bar.add_task("judging", total=None)
         sizes = {"samples": num} | {name: len(texts) for name, texts in real.items()}
@@ -70,9 +70,9 @@ def score(
     if corpus.is_grammar:
         members = [float(text.split() in grammar()) for text in samples]
         metrics["members"] = mean(members, "share", "exact membership of the grammar") | beside(1.0, 1.0)
-    if rules is not None and control is not None:
-        metrics = success(rules, control, samples, split) | metrics
-    return metrics, float(np.mean(drawn.calls))
+    if rules is not None and wish.control is not None:
+        metrics = success(rules, wish.control, samples, split) | metrics
+    return metrics, calls
 
 
 def report(
@@ -85,7 +85,7 @@ def report(
     num: int,
     seed: int,
     load: float,
-    control: Control | None = None,
+    wish: Choice = PLAIN,
 ) -> Score:
     """The scores with all that is needed to find them again."""
     sampler = model.method.sampler
@@ -101,7 +101,8 @@ def report(
         "sampler": sampler.name,
         "steps": sampler.steps if getattr(sampler, "stepped", hasattr(sampler, "steps")) else None,
         "settings": _changed(sampler),
-        "control": None if control is None else str(control),
+        "control": None if wish.control is None else str(wish.control),
+        "chosen": str(wish),
         "nfe": calls,
         "dtype": "float32",
         "config_hash": hashlib.sha256(to_json(model.config).encode()).hexdigest()[:16],

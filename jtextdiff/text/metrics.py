@@ -50,6 +50,24 @@ def self_bleu(texts: Sequence[Sentence], n: int = 4) -> float:
     return sum(scores) / len(scores)
 
 
+def sentence_bleu(text: Sentence, reference: Sentence, n: int = 4) -> float:
+    """BLEU of one text against one reference, in [0, 1], with one added to every count of 2-grams and longer.
+
+    Papineni et al. (2002); Lin & Och (2004) for what is added.
+    """
+    own, other = _words(text), _words(reference)
+    logs = []
+    for k in range(1, n + 1):
+        mine = Counter(zip(*(own[i:] for i in range(k)), strict=False))
+        theirs = Counter(zip(*(other[i:] for i in range(k)), strict=False))
+        shared, more = (mine & theirs).total(), int(k > 1)
+        if shared + more == 0:
+            return 0.0
+        logs.append(math.log((shared + more) / (max(mine.total(), 1 - more) + more)))
+    brevity = min(0.0, 1 - len(other) / max(len(own), 1))
+    return math.exp(brevity + sum(logs) / n)
+
+
 def _two_largest(counts: Sequence[Counter[tuple[Hashable, ...]]]) -> dict[tuple[Hashable, ...], tuple[int, int]]:
     """The two largest numbers of times that an n-gram stands in one text."""
     best: dict[tuple[Hashable, ...], tuple[int, int]] = {}

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jtextdiff.text.metrics import copies, distinct_ngrams, self_bleu, unigram_entropy
+from jtextdiff.text.metrics import copies, distinct_ngrams, self_bleu, sentence_bleu, unigram_entropy
 
 
 def test_entropy_of_equal_words_is_log_of_their_number():
@@ -59,3 +59,13 @@ def test_self_bleu_frowns_on_texts_shorter_than_all_others():
 def test_nothing_to_count_is_refused(count, message):
     with pytest.raises(ValueError, match=message):
         count()
+
+
+def test_bleu_of_one_text_is_one_for_itself_and_falls_with_every_word():
+    reference = "the mill is a cheap pub near the river"
+    texts = [reference, "the mill is a cheap pub near the sea", "a river", "no"]
+    values = [sentence_bleu(text, reference) for text in texts]
+    assert values[0] == pytest.approx(1.0) and values == sorted(values, reverse=True) and values[-1] == 0.0
+    # One word of four is right, 2-grams 1/4, 3-grams 1/3, 4-grams 1/2 with what is added; brevity e^(1 - 9/4).
+    expected = math.exp(1 - 9 / 4 + math.log(1 / 4 * 1 / 4 * 1 / 3 * 1 / 2) / 4)
+    assert sentence_bleu("the x y z", reference) == pytest.approx(expected)
