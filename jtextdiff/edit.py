@@ -65,8 +65,13 @@ def command(arguments: Sequence[str]) -> None:
         if done:
             say(f"Going on behind the {done} rewrites in {flags.out}.")
         out = files.enter_context(open(flags.out, "a", encoding="utf-8")) if flags.out else sys.stdout
-        for first, texts in chunks(source, done):
-            hand_on(out, rewritten(model, texts, first, asked), as_json=bool(flags.out))
+        try:
+            for first, texts in chunks(source, done):
+                hand_on(out, rewritten(model, texts, first, asked), as_json=bool(flags.out))
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"--input {flags.input} is no text in UTF-8: {error.reason} at byte {error.start}."
+            ) from None
 
 
 def chunks(source: TextIO, skipped: int) -> Iterator[tuple[int, list[str]]]:

@@ -389,6 +389,13 @@ def test_edit_keeps_order_marks_what_it_leaves_and_goes_on(place: Path) -> None:
     assert "Going on behind" in done.stderr and (place / "half.jsonl").read_text() == whole
     held = run("edit", "--checkpoint=whole", "--steps=3", "--hold=Swan", "--input=source.txt", cwd=place)
     assert held.stdout.splitlines()[3].split()[1] == "Swan"
-    for wrong, told in [(["--strength=2"], "strength"), (["--input=none.txt"], "no such file")]:
+    (place / "bytes.txt").write_bytes(b"The Mill \xff\n")
+    for wrong, told in [
+        (["--strength=2"], "strength"),
+        (["--input=none.txt"], "no such file"),
+        (["--input=bytes.txt"], "bytes.txt is no text"),
+        (["--input=source.txt", "--control=length=4"], "keeps the length"),
+        (["--input=source.txt", "--hold=hippopotamus"], "does not know"),
+    ]:
         done = run("edit", "--checkpoint=whole", *wrong, cwd=place)
         assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr

@@ -39,7 +39,6 @@ class Classifier:
                 num_inputs=self.base.states.dim,
                 num_lengths=self.base.language.length + 1,
                 num_answers=len(self.values),
-                spans=False,
                 rngs=rngs,
             )
         )
@@ -75,4 +74,4 @@ class Classifier:
         self, params: Params, x_t: Array, t: Float[Array, "b 1"], valid: Bool[Array, "b l"], key: Any
     ) -> Float[Array, "b c"]:
         net = self.net.bind(params["net"])
-        return net.whole(self.base.states.readable(x_t, t), 1000.0 * t, valid=valid, key=key)
+        return net(self.base.states.readable(x_t, t), 1000.0 * t, valid=valid, key=key)

@@ -1,6 +1,7 @@
 """A trained model: a method, its parameters and its tokenizer, with texts in and texts out."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,15 @@ import numpy as np
 from jaxtyping import Float
 
 from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.method import Editable, Featured, Given, Method
+from jtextdiff.methods.method import Editable, Featured, Given, Guidable, Method
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, override
 from jtextdiff.run.controls import Control
 from jtextdiff.run.film import Film
-from jtextdiff.run.steering import Steered, asked
-from jtextdiff.run.template import read_template
+from jtextdiff.run.steering import Asked, Steered, asked
+from jtextdiff.run.template import known_words, read_template
 from jtextdiff.run.turns import FEW, ROWS, turns
 from jtextdiff.run.workdir import read_config
 from jtextdiff.run.writing import Drawn, compiled_once, filmed, written
@@ -99,11 +100,14 @@ class Model:
             raise UserError(f"{type(method).__name__} cannot edit a text. DiffusionLM can.")
         if not 0 < strength <= 1:
             raise UserError(f"strength must be above 0 and at most 1, got {strength}.")
-        batch, kept = self.batch(texts), [token for word in hold for token in self.tokenizer.encode([word])[0]]
+        wanted = Asked(None, None) if control is None else _asked_once(self, control)
+        if wanted.length is not None:
+            raise UserError("A rewrite keeps the length of its text: leave out the control of length.")
+        batch, kept = self.batch(texts), known_words(hold, self.tokenizer)
         given = Given(*map(jnp.asarray, (batch.tokens, np.isin(batch.tokens, kept) & batch.valid, batch.valid.sum(-1))))
-        wanted = self._asked(None, control, 1)[1] | {"strength": jnp.float32(strength)}
+        more = {"strength": jnp.float32(strength), "energy": wanted.energy}
         keys = keys_for(key, jnp.arange(len(texts)) if ids is None else jnp.asarray(ids))
-        drawn = written(method, "edit", self.params, keys, given, wanted, progress)
+        drawn = written(method, "edit", self.params, keys, given, more, progress)
         return [self.tokenizer.decode(row) for row in drawn.tokens]
 
     def film(
@@ -139,13 +143,12 @@ class Model:
 
     def energy(self, texts: Sequence[str], control: Control) -> list[float]:
         """What a control says of finished texts: its energy, nats, the weighted sum of −log p of what is wanted."""
-        wanted = asked(control, Steered(self.run, self.method, self.params, self.tokenizer)).energy
-        batch, states = self.batch(texts), self.method.states  # pyright: ignore - a method that an energy was made for
-        look = jax.jit(lambda params, energy, batch: energy(*_clean(states, params, batch)))
-        found = []
-        for rows, real, _ in turns(np.full(len(texts), self.method.language.length), self.method.language.length):
-            cut = jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch)
-            found += np.asarray(look(self.params, wanted, cut))[:real].tolist()
+        wanted, found = _asked_once(self, control).energy, []
+        if wanted is None or not isinstance(self.method, Guidable):
+            raise UserError(f"The control {control} has no energy: a length is kept by construction.")
+        for start in range(0, len(texts), ROWS[-1]):
+            x_0, valid = self.method.states.clean(self.params, self.batch(texts[start : start + ROWS[-1]]))
+            found += np.asarray(wanted(x_0, 0.0, valid)).tolist()
         return found
 
     def features(self, texts: Sequence[str]) -> Float[np.ndarray, "n w"]:
@@ -187,7 +190,7 @@ class Model:
         given = read_template(template, self.tokenizer, self.method, num)
         if control is None:
             return given, {}
-        wanted = asked(control, Steered(self.run, self.method, self.params, self.tokenizer))
+        wanted = _asked_once(self, control)
         if wanted.length is not None and template is not None:
             raise UserError("A template has a length of its own: leave out the control of length, or the template.")
         if wanted.length is not None:
@@ -200,10 +203,10 @@ class Model:
         return build(_overridden(self.config, changed).method) if changed else self.method
 
 
-def _clean(states: Any, params: Params, batch: Batch) -> tuple[Any, float, Any]:
-    """Finished texts as an energy sees them: their vectors, at time 0, and where they are."""
-    x_0, valid = states.clean(params, batch)
-    return x_0, 0.0, valid
+@functools.lru_cache(maxsize=8)
+def _asked_once(model: Model, control: Control) -> Asked:
+    """What a control asks of a model: read from disk once, however often texts are written."""
+    return asked(control, Steered(model.run, model.method, model.params, model.tokenizer))
 
 
 def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] = ()) -> Model:

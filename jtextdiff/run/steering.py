@@ -19,6 +19,7 @@ from jtextdiff.run.command import UserError, say
 from jtextdiff.run.config import build
 from jtextdiff.run.controls import RULES, Control
 from jtextdiff.run.on_base import home_of
+from jtextdiff.run.template import known_words
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.tokenizers import Tokenizer
 
@@ -72,7 +73,9 @@ def load_control(run: Path | None, name: str, params: Params) -> tuple[Classifie
     shapes = shapes_of(jax.eval_shape(method.init, jax.random.key(0)))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     found = restore(home, {"model": shapes_of(shapes, jax.tree.map(lambda _: device, shapes))}, tell=say)
-    own = found[1]["model"] if found else {"frozen": {}}
+    if found is None:
+        raise UserError(f"None of the checkpoints in {home} can be read. Train the control anew.")
+    own = found[1]["model"]
     alike = lambda mine, theirs: mine.shape == theirs.shape and np.allclose(mine, theirs, atol=1e-3)
     theirs = {name: params[name] for name in own["frozen"]}
     if not all(jax.tree.leaves(jax.tree.map(alike, own["frozen"], theirs))):
@@ -117,10 +120,7 @@ def _learned(control: Control, model: Steered) -> Energy:
 
 
 def _keyword(control: Control, model: Steered) -> Energy:
-    phrases = [model.tokenizer.encode([phrase])[0].tolist() for phrase in control.values]
-    for phrase, ids in zip(control.values, phrases, strict=True):
-        if not ids or model.tokenizer.unk in ids:
-            raise UserError(f"keyword={phrase}: the model does not know these words.")
+    phrases = [known_words([phrase], model.tokenizer) for phrase in control.values]
     made = tuple(_phrase([[token] for token in ids], model) for ids in phrases)
     return made[0] if len(made) == 1 else Or(energies=made)
 

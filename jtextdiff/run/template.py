@@ -1,5 +1,7 @@
 """Templates: words that stay, and a [MASK] for each word to be written, as what is given to a method."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
@@ -42,3 +44,12 @@ def _rows(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], method: Metho
     held[:, : size - 1] = fixed
     held[:, size - 1] = not method.prefix_only
     return Given(jnp.asarray(tokens), jnp.asarray(held), jnp.full(num, size, jnp.int32))
+
+
+def known_words(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+    """The tokens of words that are to be written or to stay. Raises UserError for one that the model does not know."""
+    ids = [tokenizer.encode([text])[0].tolist() for text in texts]
+    for text, tokens in zip(texts, ids, strict=True):
+        if not tokens or (tokenizer.unk is not None and tokenizer.unk in tokens):
+            raise UserError(f"The model does not know {text!r}: it can neither write nor keep it.")
+    return [token for tokens in ids for token in tokens]

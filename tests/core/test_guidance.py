@@ -130,6 +130,23 @@ def test_a_text_that_is_well_enough_is_left_alone() -> None:
     assert sorted(moved.tolist()) == [False, False, True, True]
 
 
+@pytest.mark.parametrize("through", [False, True])
+def test_a_sampler_steers_in_its_own_units_and_through_the_network_if_asked(through: bool) -> None:
+    """A linear energy of x_s, or of E[x_0 | x_s], which is linear too, pulls by its slope times the network's."""
+    how = Guidance(update="scaled", updates=1, rate=1.3, fluency=0.0, through=through)
+    sampler, tick = Sampler(guidance=how), (jnp.asarray(0.6), jnp.asarray(0.5))
+    energy = lambda x, t, valid=None: jnp.sum(x, axis=(1, 2)) + 1e3
+    step, fixed = sampler.step(PROCESS, denoise), (~FREE).at[:, 0].set(True)
+    valid = FREE.at[0, 2].set(False)
+    steered = sampler.steer(step, PROCESS, denoise, energy, fixed, valid, 0.5)
+    before, after = (np.asarray(each(keys(), State.start(X_1), tick).x_t) for each in (step, steered))
+    ends = jnp.asarray([[[0.0]], [[1.0]]])
+    slope = denoise(ends, tick[1], ends) if through else ends
+    variance = PROCESS.posterior(X_1, X_1, tick[1], tick[0]).std.item() ** 2
+    expected = np.where((valid & ~fixed)[..., None], -0.5 * 1.3 * variance * (slope[1] - slope[0]).item(), 0.0)
+    np.testing.assert_allclose(after - before, np.broadcast_to(expected, SHAPE), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "bad", [{"update": "adam"}, {"updates": -1}, {"rate": -0.1}, {"fluency": -1.0}, {"last": 0.6, "first": 0.5}]
 )
