@@ -140,6 +140,16 @@ def test_order_of_the_solver(name: str, order: int) -> None:
     assert np.all(np.abs(slopes - order) < 0.25), slopes
 
 
+def test_a_solver_that_starts_late_takes_its_first_step_without_a_second_order() -> None:
+    """There is no earlier estimate: the step is DDIM's."""
+    x_t, tick = jax.random.normal(jax.random.key(21), (4, 3, 2)), (jnp.asarray(0.5), jnp.asarray(0.4))
+    one, other = (
+        Sampler(name=name).step(PROCESS, expected_x_0)(keys(4, 4), State.start(x_t, 0.5), tick).x_t
+        for name in ("dpm_solver", "ddim")
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_depends_on_its_own_key_and_start_alone(name: str) -> None:
     x_1 = jax.random.normal(jax.random.key(14), (4, 3, 2))

@@ -123,6 +123,15 @@ def test_a_prefix_is_kept(params: dict) -> None:
     assert tokens[1, 0] == 3
 
 
+def test_a_length_that_is_given_is_kept(params: dict) -> None:
+    """EOS comes there and nowhere before; with none given, anywhere."""
+    given = nothing_given(64, LENGTH)._replace(length=jnp.asarray([2, 3, 4, 0] * 16))
+    tokens = np.asarray(SAMPLE(params, keys(10, 64), given).tokens)
+    lengths = np.argmax(tokens == EOS, axis=1) + 1
+    np.testing.assert_array_equal(lengths.reshape(16, 4)[:, :3], [[2, 3, 4]] * 16)
+    assert len(set(lengths.reshape(16, 4)[:, 3])) > 1
+
+
 def test_the_unknown_word_is_written_only_where_it_is_given(params: dict) -> None:
     method = dataclasses.replace(METHOD, language=dataclasses.replace(METHOD.language, unk=2))
     eager = params | {"answer": params["answer"] | {"bias": params["answer"]["bias"].at[2].add(20.0)}}

@@ -180,3 +180,35 @@ def test_a_word_is_drawn_by_what_the_network_says_at_its_time() -> None:
     for position in range(2):
         counts = np.bincount(np.asarray(sample.tokens)[:, position], minlength=4)[2:4]
         assert np.sum((counts - num * law) ** 2 / (num * law)) < 15.2  # 1 degree of freedom, p = 1e-4
+
+
+def test_what_is_guessed_at_the_start_is_a_word_that_may_stand_there() -> None:
+    """log_linear leaves one word in a thousand as it is: such a word is guessed, and never revised."""
+    language = dataclasses.replace(SMALL.language, vocab_size=6, mask=6, unk=2)
+    model = D3PM(language=language, schedule="log_linear", num_steps=20, sampler=Ancestral(steps=4))
+    model = known(model, lambda x_t, index: jnp.zeros((*x_t.shape, 6)))
+    num = 4_000
+    given = nothing_given(num, 8)._replace(length=jnp.full(num, 8))
+    tokens = np.asarray(jax.jit(model.sample)({}, jax.random.split(jax.random.key(4), num), given).tokens)
+    assert np.all(tokens[:, 7] == 1) and np.all(tokens[:, :7] >= 3)
+
+
+def test_the_bound_of_the_uniform_kernel_is_the_same_however_few_its_terms() -> None:
+    """Its terms are drawn unevenly and weighted for it: the mean is that of all of them, with less spread."""
+    answer = lambda x_t, index: 2.0 * jax.nn.one_hot(x_t, 2)
+    model = D3PM(
+        language=TWO_WORDS,
+        kernel="uniform",
+        schedule="cosine_d3pm",
+        num_steps=40,
+        bound_points=2,
+        sampler=Ancestral(steps=4),
+    )
+    model = known(model, answer)
+    rows, p = np.asarray([[0, 0], [0, 1], [1, 0], [1, 1]]), JOINT.ravel()
+    few, error = mean_bound(model, rows, p)
+    again = model.nll_again({}, jax.random.key(6), batch(np.repeat(rows, 5_000, axis=0)))
+    again = np.asarray(again, np.float64).reshape(4, -1)
+    law = np.asarray(TWO_WORDS.length_counts) + 0.01 * (np.arange(3) > 0)
+    every = p @ again.mean(1) + np.log(law[-1] / law.sum())
+    assert abs(few - every) <= 5 * np.hypot(error, np.sqrt(p**2 @ again.var(1) / again.shape[1]))

@@ -193,3 +193,20 @@ def test_memory_does_not_grow_with_the_steps() -> None:
         return program.memory_analysis().temp_size_in_bytes
 
     assert needed(400) - needed(4) <= 32 * 400
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.6, 1.0])
+def test_an_edit_starts_from_its_text_and_holds_what_is_fixed(strength: float) -> None:
+    """At its first state the words are those of the text if the strength is small, and not if it is large."""
+    tokens = jax.random.randint(jax.random.key(1), (16, LENGTH), 2, VOCAB).at[:, -1].set(EOS)
+    fixed = jnp.zeros(tokens.shape, bool).at[:, 2].set(True)
+    given = Given(tokens, fixed, jnp.full(16, LENGTH))
+    edit = jax.jit(MODERN.edit, static_argnames="keep_path")
+    found = edit(params(MODERN), keys(5, 16), given, strength=strength, keep_path=True)
+    same = float(jnp.mean((found.path[0] == tokens)[:, :-1]))
+    assert same == 1.0 if strength == 0.01 else same < 1.0 if strength == 0.6 else same < 0.5
+    np.testing.assert_array_equal(found.tokens[:, 2], tokens[:, 2])
+    assert np.all(np.asarray(found.tokens)[:, -1] == EOS) and np.all(np.asarray(found.tokens)[:, :-1] != EOS)
+    one = jax.tree.map(lambda leaf: leaf[3:4], given)
+    alone = edit(params(MODERN), keys(5, 16)[3:4], one, strength=strength, keep_path=True)
+    np.testing.assert_array_equal(alone.tokens[0], found.tokens[3])
