@@ -4,6 +4,8 @@ python -m jtextdiff.train --config configs/control.py --config.base=runs/diffusi
 python -m jtextdiff.sample --checkpoint runs/diffusion_lm --control food=Japanese
 
 It is kept in BASE/controls/LABEL. Its text is the base's, unless text.path names another, with labels of its own.
+Of the grammar's texts two more labels are known: pos, the part of speech of every word, and tree, the constituent of
+every stretch of words.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +25,7 @@ def default() -> ConfigDict:
     c = ConfigDict()
     c.base = placeholder(str)  # the run that is to be controlled
     c.label = placeholder(str)  # a label of the text, such as food
-    c.num_labelled = placeholder(int)  # labelled texts of each value to learn from; unset: all
+    c.num_labelled = placeholder(int)  # labelled texts of each value to learn from, of pos and tree in all; unset: all
     c.seed, c.num_steps, c.batch_size = 0, 2_000, 64
     c.text = spec(Text)
     c.method = spec(Classifier)

@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --num 512
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --steps 50 --out scores.json
+  python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --targets food+length:200 --num 2000
 
 Samples, their likelihood under a judge, their variety, and what share of them stands in the training text or,
 for the embedded grammar, belongs to it; and the likelihood of real text. The table goes to stderr, JSON to
@@ -33,6 +34,12 @@ def parser() -> Parser:
     add_checkpoint(it)
     it.add_argument("--judge", metavar="DIR", help="a trained autoregressive run that judges the samples")
     add_control(it)
+    it.add_argument(
+        "--targets",
+        metavar="FILE|NAME:N",
+        help="a control for each sample in turn, from JSON lines such as "
+        '{"control": "food=Thai"}, or the values that N texts of the split have, such as pos:200 or food+length:200',
+    )
     add_choice(it)
     it.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
     it.add_argument(
@@ -55,6 +62,7 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.run.model import load
     from jtextdiff.run.prepare import open_corpus
     from jtextdiff.run.scores import report, score, table
+    from jtextdiff.run.wishes import wishes
     from jtextdiff.run.workdir import hand_over
 
     wish = choice(flags)
@@ -78,6 +86,10 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"The split {flags.split!r} has one text: scores compare texts. Give it two at least.")
     if flags.num < 512:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
+    if flags.targets and flags.control:
+        raise UserError("--targets say what is wanted of each sample: leave out --control.")
+    if flags.targets:
+        wish = wish._replace(targets=wishes(flags.targets, corpus, flags.split))
     with Progress(console=Console(stderr=True), transient=True) as bar:
         alike = {"split": flags.split, "num": flags.num, "seed": flags.seed, "wish": wish}
         metrics, calls = score(model, corpus, judge=judge, bar=bar, **alike)

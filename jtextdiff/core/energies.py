@@ -4,7 +4,7 @@ An energy is a pytree that carries its parameters, targets and weights as leaves
 change any of them without another compilation, and have another target for each text of a batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,18 @@ def complement(energy: Array) -> Array:
     # Each way where it keeps its digits.
     small = jnp.log(-jnp.expm1(-jnp.minimum(energy, 1.0)))
     return -jnp.where(energy < 1.0, small, jnp.log1p(-jnp.exp(-jnp.maximum(energy, 1.0))))
+
+
+def stacked(energies: Sequence[Any], rows: Iterable[Any]) -> Any:
+    """One energy for a batch of these `rows`, of the energies that texts have; all must be built alike.
+
+    Of what is the same array in all of them, such as a network's parameters, there is one; of the rest each row's.
+    """
+
+    def join(*leaves: Any) -> Any:
+        return leaves[0] if all(leaf is leaves[0] for leaf in leaves) else jnp.stack([leaves[row] for row in rows])
+
+    return jax.tree.map(join, *energies)
 
 
 @pytree

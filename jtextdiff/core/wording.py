@@ -22,21 +22,24 @@ def word_log_p(table: Float[Array, "v d"], process: Gaussian, x_t: Float[Array, 
 
 @pytree
 class Phrase:
-    """−log p(a phrase stands somewhere): words side by side, each one of those `allowed` at its place.
+    """−log p(a phrase stands somewhere): words side by side, each one of those `allowed` at its place, in all texts
+    or in each its own.
 
     1 − Π (1 − q), with q the product of the words' probabilities at a place, as if places were independent.
     """
 
     table: Float[Array, "v d"]
-    allowed: Bool[Array, "k v"]
+    allowed: Bool[Array, "*b k v"]
     process: Gaussian
 
     def __call__(self, x: Float[Array, "b l d"], t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
         log_p = word_log_p(self.table, self.process, x, t)
-        size, places = len(self.allowed), x.shape[1] - len(self.allowed) + 1
+        size = self.allowed.shape[-2]
+        places = x.shape[1] - size + 1
         if places < 1:
             raise ValueError(f"a phrase of {size} words does not fit into texts of {x.shape[1]}.")
-        words = [jax.nn.logsumexp(jnp.where(each[None, None], log_p, -jnp.inf), axis=-1) for each in self.allowed]
+        at = [jnp.reshape(self.allowed[..., place, :], (-1, 1, log_p.shape[-1])) for place in range(size)]
+        words = [jax.nn.logsumexp(jnp.where(each, log_p, -jnp.inf), axis=-1) for each in at]
         log_q = sum((word[:, j : j + places] for j, word in enumerate(words)), jnp.zeros((len(x), places)))
         room = jnp.ones((len(x), places), bool) if valid is None else valid[:, size - 1 :]
         return complement(jnp.sum(jnp.where(room, complement(-log_q), 0.0), axis=-1))

@@ -9,13 +9,15 @@ import numpy as np
 from jtextdiff.run.command import UserError
 from jtextdiff.run.controls import Control, together
 from jtextdiff.run.model import Model
+from jtextdiff.run.wishes import Wish
 from jtextdiff.text.metrics import sentence_bleu
 
 
 class Choice(NamedTuple):
-    """What is wanted of texts, and of how many each is the best by energy, or by likeness."""
+    """What is wanted of all texts, or of each in turn, and of how many each is the best by energy, or by likeness."""
 
     control: Control | None = None
+    targets: tuple[Wish, ...] = ()
     best_of: int = 1
     mbr: int = 1
 
@@ -23,6 +25,11 @@ class Choice(NamedTuple):
     def many(self) -> int:
         """Texts that are drawn for one."""
         return max(self.best_of, self.mbr)
+
+    def of(self, num: int) -> list[Wish]:
+        """What is wanted of each of `num` texts: of the targets the first, the second, … and the first again."""
+        wished = self.targets or (Wish(self.control),)
+        return [wished[place % len(wished)] for place in range(num)]
 
     def __str__(self) -> str:
         if self.many == 1:
@@ -36,7 +43,7 @@ def choice(flags: argparse.Namespace) -> Choice:
 
     Raises UserError for numbers below 1, for both at once, and for the best by no energy at all.
     """
-    found = Choice(together(flags.control), flags.best_of, flags.mbr)
+    found = Choice(together(flags.control), (), flags.best_of, flags.mbr)
     for name, number in (("best_of", found.best_of), ("mbr", found.mbr)):
         if number < 1:
             raise UserError(f"--{name} must be at least 1, got {number}.")
@@ -56,7 +63,14 @@ def chosen(
     BLEU with the others (Kumar & Byrne 2004, as Li et al. 2022 use it). Places are drawn one after another, so that
     text i is the same however many are asked for.
     """
-    drawn = model.draw(num * choice.many, control=choice.control, progress=progress, **asked)
+    if choice.targets:
+        wished = [each for each in choice.of(num) for _ in range(choice.many)]
+        controls, templates = zip(*wished, strict=True)
+        asked |= {"control": controls} if any(controls) else {}
+        asked |= {"template": templates} if any(templates) else {}
+    elif choice.control is not None:
+        asked["control"] = choice.control
+    drawn = model.draw(num * choice.many, progress=progress, **asked)
     texts = [model.tokenizer.decode(row) for row in drawn.tokens]
     calls = float(np.mean(drawn.calls)) * choice.many
     if choice.many == 1:

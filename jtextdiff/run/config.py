@@ -117,13 +117,13 @@ def _open(config: Config) -> Config:
 
 
 def differences(old: Config, new: Config, ignored: Sequence[str]) -> list[tuple[str, Any, Any]]:
-    """(field, old value, new value) wherever two configs differ, but for the top-level fields `ignored`."""
+    """(field, old value, new value) wherever two configs differ, but for the fields `ignored` and those below them."""
     before, after = _flat(json.loads(to_json(old))), _flat(json.loads(to_json(new)))
     names = sorted(before.keys() | after.keys())
     return [
         (name, before.get(name), after.get(name))
         for name in names
-        if before.get(name) != after.get(name) and name.split(".")[0] not in ignored
+        if before.get(name) != after.get(name) and not f"{name}.".startswith(tuple(f"{field}." for field in ignored))
     ]
 
 

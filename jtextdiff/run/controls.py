@@ -2,6 +2,7 @@
 
 food=Japanese · food!=Japanese · food=Japanese|Italian · 'sentiment=positive*2.0'
 length=12 · keyword=sushi · regex='[0-9]+'
+pos='DET NOUN AUX ADJ PUNCT' · tree='(core (cost x) (noun x))' · span=4-6:landmark
 """
 
 import dataclasses
@@ -83,6 +84,21 @@ def keyword(*phrases: str) -> Control:
 def regex(pattern: str) -> Control:
     """A word that matches the regular expression from its first to its last character."""
     return Control("is", name="regex", values=(pattern,))
+
+
+def parts_of_speech(tags: str) -> Control:
+    """These tags, one a word; or those of a sentence of the grammar."""
+    return Control("is", name="pos", values=(tags,))
+
+
+def tree(constituents: str) -> Control:
+    """This tree in brackets, with any words as leaves; or that of a sentence of the grammar."""
+    return Control("is", name="tree", values=(constituents,))
+
+
+def span(name: str, first: int, last: int) -> Control:
+    """The words from `first` to `last`, counted from 1, are this constituent."""
+    return Control("is", name="span", values=(f"{first}-{last}:{name}",))
 
 
 def spelled(text: str) -> Control:

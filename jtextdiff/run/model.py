@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jtextdiff.core.energies import Energy
 from jtextdiff.core.randomness import keys_for
 from jtextdiff.methods.method import Editable, Featured, Given, Guidable, Method
 from jtextdiff.nets.functional import Params
@@ -20,7 +21,7 @@ from jtextdiff.run.config import Config, build, override
 from jtextdiff.run.controls import Control
 from jtextdiff.run.film import Film
 from jtextdiff.run.steering import Asked, Steered, asked
-from jtextdiff.run.template import known_words, read_template
+from jtextdiff.run.template import known_words, read_template, with_lengths
 from jtextdiff.run.turns import FEW, ROWS, turns
 from jtextdiff.run.workdir import read_config
 from jtextdiff.run.writing import Drawn, compiled_once, filmed, written
@@ -39,6 +40,11 @@ class Model:
     config: Config
     step: int
     run: Path | None = None  # where its controls are found
+
+    @functools.cached_property
+    def steered(self) -> Steered:
+        """The model as controls see it."""
+        return Steered(run=self.run, method=self.method, params=self.params, tokenizer=self.tokenizer)
 
     def sample(
         self,
@@ -68,15 +74,15 @@ class Model:
         num: int,
         *,
         seed: int = 0,
-        template: str | None = None,
-        control: Control | None = None,
+        template: str | Sequence[str] | None = None,
+        control: Control | Sequence[Control] | None = None,
         progress: Callable[[int], None] = lambda done: None,
         **sampler: Any,
     ) -> Drawn:
-        """The samples as ids, and the network calls that each has needed."""
+        """The samples as ids, and the network calls that each has needed. Each text may have its own control."""
         method, key = self._with_sampler(sampler), jax.random.key(seed)
-        keys, (given, wanted) = keys_for(key, jnp.arange(num)), self._asked(template, control, num)
-        return written(method, "sample", self.params, keys, given, wanted, progress)
+        keys, (given, energies) = keys_for(key, jnp.arange(num)), self._asked(template, control, num)
+        return written(method, "sample", self.params, keys, given, energies, progress)
 
     def edit(
         self,
@@ -105,9 +111,9 @@ class Model:
             raise UserError("A rewrite keeps the length of its text: leave out the control of length.")
         batch, kept = self.batch(texts), known_words(hold, self.tokenizer)
         given = Given(*map(jnp.asarray, (batch.tokens, np.isin(batch.tokens, kept) & batch.valid, batch.valid.sum(-1))))
-        more = {"strength": jnp.float32(strength), "energy": wanted.energy}
+        more = {"strength": jnp.float32(strength)}
         keys = keys_for(key, jnp.arange(len(texts)) if ids is None else jnp.asarray(ids))
-        drawn = written(method, "edit", self.params, keys, given, more, progress)
+        drawn = written(method, "edit", self.params, keys, given, [wanted.energy], progress, **more)
         return [self.tokenizer.decode(row) for row in drawn.tokens]
 
     def film(
@@ -123,7 +129,8 @@ class Model:
         method = self._with_sampler(sampler)
         size = next(rows for rows in ROWS if rows >= num) if num <= ROWS[-1] else num
         keys = keys_for(jax.random.key(seed), jnp.arange(size))
-        given, wanted = self._asked(template, control, size)
+        given, (energy,) = self._asked(template, control, size)
+        wanted = {} if energy is None else {"energy": energy}
         result = compiled_once(method, "sample", keep_path=True)(self.params, keys, given, **wanted)
         return filmed(type(self.method).__name__, result, num, self.tokenizer)
 
@@ -185,17 +192,20 @@ class Model:
         """Tokens of each text, EOS included."""
         return [len(row) + 1 for row in self.tokenizer.encode(list(texts))]
 
-    def _asked(self, template: str | None, control: Control | None, num: int) -> tuple[Given, dict[str, Any]]:
-        """What is given, with the length that a control asks for, and the energy that `sample` is to follow."""
+    def _asked(
+        self, template: str | Sequence[str] | None, control: Control | Sequence[Control] | None, num: int
+    ) -> tuple[Given, list[Energy | None]]:
+        """What is given, with the lengths that controls ask for, and the energy to follow, one or one of each text."""
         given = read_template(template, self.tokenizer, self.method, num)
-        if control is None:
-            return given, {}
-        wanted = _asked_once(self, control)
-        if wanted.length is not None and template is not None:
-            raise UserError("A template has a length of its own: leave out the control of length, or the template.")
-        if wanted.length is not None:
-            given = given._replace(length=jnp.full_like(given.length, wanted.length))
-        return given, {} if wanted.energy is None else {"energy": wanted.energy}
+        controls = [control] if control is None or isinstance(control, Control) else list(control)
+        if len(controls) not in (1, num):
+            raise UserError(f"There are {len(controls)} controls for {num} texts: give one, or one for each.")
+        wanted = [Asked(None, None) if each is None else _asked_once(self, each) for each in controls]
+        lengths = [each.length or 0 for each in wanted]
+        if any(lengths) and template is not None:
+            raise UserError("A template has a length of its own: leave out what asks for one, or the template.")
+        energies = [each.energy for each in wanted]
+        return (with_lengths(given, lengths, self.method) if any(lengths) else given), energies
 
     def _with_sampler(self, settings: dict[str, Any]) -> Method:
         """The method with settings of its sampler changed, checked like the command line's overrides."""
@@ -203,10 +213,10 @@ class Model:
         return build(_overridden(self.config, changed).method) if changed else self.method
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=256)
 def _asked_once(model: Model, control: Control) -> Asked:
     """What a control asks of a model: read from disk once, however often texts are written."""
-    return asked(control, Steered(model.run, model.method, model.params, model.tokenizer))
+    return asked(control, model.steered)
 
 
 def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] = ()) -> Model:

@@ -11,6 +11,7 @@ from jtextdiff.run.checkpoints import has_checkpoints
 from jtextdiff.run.command import UserError, say
 from jtextdiff.run.config import Config
 from jtextdiff.run.workdir import read_config
+from jtextdiff.text.annotations import KINDS, annotated
 from jtextdiff.text.corpora import Corpus
 
 FEW = 20
@@ -45,12 +46,23 @@ def on_base(config: Config) -> Config:
     return config
 
 
+def kind_of(corpus: Corpus, label: str) -> str:
+    """What a label is a label of: of the text, or of its words or stretches if only the grammar can tell it."""
+    return KINDS.get(label, "text") if corpus.is_grammar else "text"
+
+
 def labelled(corpus: Corpus, config: Config) -> Corpus:
-    """The corpus with the texts that the label's `num_labelled` leaves. Raises UserError for a label of no use."""
+    """The corpus with the label, and the texts that its `num_labelled` leaves.
+
+    Raises UserError for a label of no use.
+    """
     name = config.label
+    if kind_of(corpus, name) != "text":
+        return annotated(corpus, name, config.num_labelled, say)
     if name not in corpus.label_values:
         there = ", ".join(sorted(corpus.label_values)) or "none"
-        raise UserError(f"The text has no label {name!r}; it has: {there}. text.labels may rename a column.")
+        known = " pos and tree are known of the grammar's texts only." if name in KINDS else ""
+        raise UserError(f"The text has no label {name!r}; it has: {there}. text.labels may rename a column.{known}")
     values = corpus.label_values[name]
     if len(values) < 2:
         raise UserError(f"All texts have the same {name}: there is nothing to tell apart.")

@@ -13,7 +13,7 @@ from jtextdiff.run import checkpoints
 from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, spec
 from jtextdiff.run.model import load
-from jtextdiff.run.on_base import labelled, with_frozen
+from jtextdiff.run.on_base import kind_of, labelled, with_frozen
 from jtextdiff.run.step import TrainState
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.corpora import Corpus, prepare
@@ -53,6 +53,7 @@ def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
         config.method.language = spec(Language, **vars(language))
         if "base" in config:
             config.method.values = corpus.label_values[config.label]
+            config.method.kind = kind_of(corpus, config.label)
     trunk = config.method.get("trunk")
     if trunk is not None and "learned" in trunk.positions and trunk.max_length < language.length:
         raise UserError(

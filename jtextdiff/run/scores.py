@@ -46,7 +46,8 @@ def score(
     wish: Choice = PLAIN,
 ) -> tuple[dict[str, Score], float]:
     """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample."""
-    rules = None if wish.control is None else Rules(corpus, wish.control)
+    controls = [each.control for each in wish.of(num) if each.control is not None]
+    rules = Rules(corpus, controls) if controls else None
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: evenly(model, corpus, name, num) for name in (split, "train")}
     bar.add_task("likelihood", total=None)
@@ -70,8 +71,8 @@ def score(
     if corpus.is_grammar:
         members = [float(text.split() in grammar()) for text in samples]
         metrics["members"] = mean(members, "share", "exact membership of the grammar") | beside(1.0, 1.0)
-    if rules is not None and wish.control is not None:
-        metrics = success(rules, wish.control, samples, split) | metrics
+    if rules is not None:
+        metrics = success(rules, controls, samples, split) | metrics
     return metrics, calls
 
 
@@ -102,6 +103,7 @@ def report(
         "steps": sampler.steps if getattr(sampler, "stepped", hasattr(sampler, "steps")) else None,
         "settings": _changed(sampler),
         "control": None if wish.control is None else str(wish.control),
+        "targets": len(wish.targets) or None,
         "chosen": str(wish),
         "nfe": calls,
         "dtype": "float32",

@@ -1,5 +1,6 @@
 """Steering: what a control asks of a trained model, as an energy to follow and a length to keep."""
 
+import dataclasses
 import functools
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jtextdiff.core.energies import Energy, Not, Or, Sum
 from jtextdiff.core.wording import Phrase
@@ -19,9 +21,14 @@ from jtextdiff.run.command import UserError, say
 from jtextdiff.run.config import build
 from jtextdiff.run.controls import RULES, Control
 from jtextdiff.run.on_base import home_of
+from jtextdiff.run.targets import Target, target
 from jtextdiff.run.template import known_words
 from jtextdiff.run.workdir import read_config
+from jtextdiff.text.annotations import KINDS
 from jtextdiff.text.tokenizers import Tokenizer
+
+MANY = ("keyword", "regex", "span")
+"""Names of which a text can have several values at once."""
 
 
 class Asked(NamedTuple):
@@ -31,30 +38,46 @@ class Asked(NamedTuple):
     length: int | None
 
 
-class Steered(NamedTuple):
-    """The model that controls are for, and the run where those that were trained are found."""
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Steered:
+    """The model that controls are for, and the run where those that were trained are found; each is read once."""
 
     run: Path | None
     method: Any  # a Method; for an energy a Guidable one
     params: Params
     tokenizer: Tokenizer
 
+    @functools.cached_property
+    def table(self) -> Float[Array, "v d"]:
+        """The vector of each word."""
+        return self.method.states.table(self.params)
+
 
 def asked(control: Control, model: Steered) -> Asked:
     """What a control asks of a model. Raises UserError for what is unknown, contradictory, or cannot be followed."""
     whole, method = control.as_sum(), model.method
     _agree(whole)
-    lengths = [int(part.values[0]) for part in whole.parts if part.name == "length"]
-    if lengths and lengths[0] >= method.language.length:
-        raise UserError(f"length={lengths[0]}: this model writes at most {method.language.length - 1} words.")
-    tokens = lengths[0] + 1 if lengths else None
     rest = [(part, weight) for part, weight in zip(whole.parts, whole.weights, strict=True) if part.name != "length"]
-    if not rest:
-        return Asked(None, tokens)
-    if not isinstance(method, Guidable):
+    if rest and not isinstance(method, Guidable):
         raise UserError(f"{type(method).__name__} has no vectors that an energy could move. DiffusionLM follows one.")
+    words = {f"length={part.values[0]}": int(part.values[0]) for part in whole.parts if part.name == "length"}
+    words |= {part.name: found for part, _ in rest if (found := _words(part, model)) is not None}
+    if len(set(words.values())) > 1:
+        told = " and ".join(f"{name} ({number} words)" for name, number in words.items())
+        raise UserError(f"A text has one length: {told} contradict each other.")
+    length = next(iter(words.values()), None)
+    if length is not None and length >= method.language.length:
+        raise UserError(f"length={length}: this model writes at most {method.language.length - 1} words.")
     energies = tuple(_energy(part, model) for part, _ in rest)
-    return Asked(Sum(energies=energies, weights=tuple(np.float32(weight) for _, weight in rest)), tokens)
+    weights = tuple(np.float32(weight) for _, weight in rest)
+    energy = Sum(energies=energies, weights=weights) if rest else None
+    return Asked(energy, None if length is None else length + 1)
+
+
+@functools.lru_cache(maxsize=32)
+def trained(model: Steered, name: str) -> tuple[Classifier, Params]:
+    """The classifier of a label and its parameters, read from disk once a model; see `load_control`."""
+    return load_control(model.run, name, model.params)
 
 
 def load_control(run: Path | None, name: str, params: Params) -> tuple[Classifier, Params]:
@@ -87,7 +110,7 @@ def _agree(whole: Control) -> None:
     """Raises UserError where two parts that are wanted at once leave no value to a name."""
     left: dict[str, set[str]] = {}
     for part in whole.parts:
-        if part.kind == "is" and part.name not in ("keyword", "regex"):
+        if part.kind == "is" and part.name not in MANY:
             values = left.setdefault(part.name, set(part.values))
             values &= set(part.values)
             if not values:
@@ -110,13 +133,19 @@ def _no_length(control: Control, model: Steered) -> Energy:
     raise UserError("A length can be asked for, but not in NOT or OR.")
 
 
+def _words(control: Control, model: Steered) -> int | None:
+    """The number of words that a part of a control implies: that of its tags or of its tree."""
+    return _target(control, model)[-1].words if control.kind == "is" and control.name in KINDS else None
+
+
 def _learned(control: Control, model: Steered) -> Energy:
-    method, own = load_control(model.run, control.name, model.params)
-    for value in control.values:
-        if value not in method.values:
-            names = ", ".join(method.values)
-            raise UserError(f"The control {control.name!r} has never seen {value!r}; it knows: {names}.")
-    return method.wanting(own, control.values)
+    method, own, wanted = _target(control, model)
+    return method.wanting(own, wanted.accepted)
+
+
+def _target(control: Control, model: Steered) -> tuple[Classifier, Params, Target]:
+    method, own = trained(model, "tree" if control.name == "span" else control.name)
+    return method, own, target(control, method)
 
 
 def _keyword(control: Control, model: Steered) -> Energy:
@@ -152,4 +181,4 @@ def _phrase(places: list[list[int]], model: Steered) -> Phrase:
     allowed = np.zeros((len(places), model.method.language.vocab_size), bool)
     for place, tokens in enumerate(places):
         allowed[place, tokens] = True
-    return Phrase(table=states.table(model.params), allowed=jnp.asarray(allowed), process=states.process)
+    return Phrase(table=model.table, allowed=jnp.asarray(allowed), process=states.process)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from jtextdiff.run.command import UserError
 from jtextdiff.run.controls import RULES, Control
 from jtextdiff.run.measures import Score, beside, mean
+from jtextdiff.run.syntax import HOW, SYNTAX, met
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
 from jtextdiff.text.telling import Telling, learn
@@ -17,36 +19,60 @@ AGREED = 500
 """Texts of the split on which a rule's agreement with their labels is looked at."""
 
 
-def success(rules: "Rules", control: Control, samples: Sequence[str], split: str) -> dict[str, Score]:
-    """The share of samples that are all that was asked for, and of each part. Beside it: how often real text is."""
-    splits = rules.corpus.splits
+def success(rules: "Rules", controls: Sequence[Control], samples: Sequence[str], split: str) -> dict[str, Score]:
+    """How far samples are all that was asked of each, and of each part; beside it the same of real text.
+
+    A mean over the different controls, whose standard error it has if there are several.
+    """
+    wanted, splits = [control.as_sum() for control in controls], rules.corpus.splits
     real = {name: splits[name].texts(splits[name].evenly(AGREED)) for name in (split, "train")}
-    whole = control.as_sum()
-    parts = {"control_success": whole}
-    if len(whole.parts) > 1:
-        parts |= {f"control_success[{part}]": part for part in whole.parts}
+    first, one = wanted[0], len(set(wanted)) == 1
+    asked = {"control_success": wanted}
+    if len(first.parts) > 1 and all(len(each.parts) == len(first.parts) for each in wanted):
+        for place, part in enumerate(first.parts):
+            asked[f"control_success[{part if one else part.name or place}]"] = [each.parts[place] for each in wanted]
     scores = {}
-    for name, part in parts.items():
-        rate = lambda texts, part=part: [float(rules.holds(part, text)) for text in texts]
-        of_real = (float(np.mean(rate(texts))) for texts in real.values())
-        scores[name] = mean(rate(samples), "share", rules.kind(part, split)) | beside(*of_real)
+    for name, of_each in asked.items():
+        met = [rules.met(part, text) for part, text in zip(of_each, samples, strict=True)]
+        real_met = lambda texts, of_each=of_each: float(np.mean(_with_texts(rules, of_each, texts)))
+        kind = rules.kind(of_each[0], split) + ("" if one else f"; of {len(set(wanted))} different targets")
+        score = mean(met if one else _by_target(wanted, met), "share", kind)
+        scores[name] = score | {"n": len(samples)} | beside(*(real_met(texts) for texts in real.values()))
     return scores
+
+
+def _by_target(controls: Sequence[Control], met: Sequence[float]) -> list[float]:
+    """The mean of each of the different controls."""
+    of: dict[Control, list[float]] = defaultdict(list)
+    for control, value in zip(controls, met, strict=True):
+        of[control].append(value)
+    return [float(np.mean(values)) for values in of.values()]
+
+
+def _with_texts(rules: "Rules", controls: Sequence[Control], texts: Sequence[str]) -> list[float]:
+    """How far texts that were not asked are what the controls ask for, each text with one of them in turn."""
+    different = list(dict.fromkeys(controls))
+    return [rules.met(different[place % len(different)], text) for place, text in enumerate(texts)]
 
 
 class Rules:
     """What a label's value is in a text: of the grammar's members by their derivation, of others by telling phrases."""
 
-    def __init__(self, corpus: Corpus, control: Control):
+    def __init__(self, corpus: Corpus, controls: Sequence[Control]):
         """Raises UserError for a control of a label that the text does not have."""
-        self.corpus, self.telling = corpus, {name: _telling(corpus, name) for name in _labels(control)}
+        names = set().union(*map(_labels, controls))
+        self.corpus, self.telling = corpus, {name: _telling(corpus, name) for name in sorted(names)}
 
-    def holds(self, control: Control, text: str) -> bool:
-        """Whether a text is what a control asks for."""
+    def met(self, control: Control, text: str) -> float:
+        """How far a text is what a control asks for, 0 to 1: all of it as far as the part that is met least."""
         if control.kind == "is":
+            words = text.split()
+            if control.name in SYNTAX:
+                return met(control.name, control.values[0], words)
             rule = {"length": _has_length, "keyword": _has_phrase, "regex": _has_match}.get(control.name)
-            return self.value(control.name, text) in control.values if rule is None else rule(control, text.split())
-        parts = [self.holds(part, text) for part in control.parts]
-        return any(parts) if control.kind == "any" else not parts[0] if control.kind == "not" else all(parts)
+            return float(self.value(control.name, text) in control.values if rule is None else rule(control, words))
+        parts = [self.met(part, text) for part in control.parts]
+        return max(parts) if control.kind == "any" else 1 - parts[0] if control.kind == "not" else min(parts)
 
     def value(self, label: str, text: str) -> str | None:
         """The value that a text has; None if it contradicts itself."""
@@ -58,9 +84,9 @@ class Rules:
 
     def kind(self, control: Control, split: str) -> str:
         """How success is judged, and how well that agrees with the labels of real text."""
-        labels = sorted(_labels(control))
+        labels, syntax = sorted(_labels(control)), any(leaf.name in SYNTAX for leaf in control.leaves())
         if not labels:
-            return "words counted and compared"
+            return HOW if syntax else "words counted and compared"
         rates = ", ".join(f"{label} {self._agreement(label, split):.1%}" for label in labels)
         return f"telling phrases of train; they agree with the labels of {split}: {rates}"
 
@@ -82,7 +108,7 @@ def _telling(corpus: Corpus, label: str) -> Telling:
 
 
 def _labels(control: Control) -> set[str]:
-    return {leaf.name for leaf in control.leaves()} - set(RULES)
+    return {leaf.name for leaf in control.leaves()} - {*RULES, *SYNTAX}
 
 
 def _has_length(control: Control, words: Sequence[str]) -> bool:

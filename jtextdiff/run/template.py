@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
@@ -11,11 +12,14 @@ from jtextdiff.run.command import UserError
 from jtextdiff.text.tokenizers import MASK, Tokenizer
 
 
-def read_template(template: str | None, tokenizer: Tokenizer, method: Method, num: int) -> Given:
-    """What a template fixes, for `num` rows; nothing, without one. Raises UserError for a bad one."""
+def read_template(template: str | Sequence[str] | None, tokenizer: Tokenizer, method: Method, num: int) -> Given:
+    """What a template fixes, for `num` rows, or each row's own; nothing, without one. Raises UserError for a bad."""
     length = method.language.length
     if template is None:
         return nothing_given(num, length)
+    if not isinstance(template, str):
+        rows = [read_template(each, tokenizer, method, 1) for each in template]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
     ids, fixed = tokenizer.encode_template(template)
     if fixed.all():
         raise UserError(f"The template {template!r} leaves nothing to write. Put {MASK} for each word to write.")
@@ -44,6 +48,21 @@ def _rows(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], method: Metho
     held[:, : size - 1] = fixed
     held[:, size - 1] = not method.prefix_only
     return Given(jnp.asarray(tokens), jnp.asarray(held), jnp.full(num, size, jnp.int32))
+
+
+def with_lengths(given: Given, lengths: Sequence[int], method: Method) -> Given:
+    """The lengths in tokens that are asked for, one of all rows or one of each; 0: left to the method.
+
+    A method for which PAD is a word like any other has no lengths to be given: its EOS and PAD are held as words.
+    """
+    num, longest = given.tokens.shape
+    asked = jnp.broadcast_to(jnp.asarray(lengths, jnp.int32), (num,))
+    if getattr(method, "known_length", True):
+        return given._replace(length=asked)
+    place, size = jnp.arange(longest), asked[:, None]
+    after = (place >= size - 1) & (size > 0)
+    ended = jnp.where(place == size - 1, method.language.eos, method.language.pad)
+    return given._replace(tokens=jnp.where(after, ended, given.tokens), fixed=given.fixed | after)
 
 
 def known_words(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:

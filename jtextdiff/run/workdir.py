@@ -14,7 +14,7 @@ from typing import Any
 from jtextdiff.run.command import UserError
 from jtextdiff.run.config import Config, differences, from_json, to_json
 
-MAY_CHANGE = ("num_steps", "every", "mesh")
+MAY_CHANGE = ("num_steps", "every", "mesh", "method.sampler")
 """The fields of a config that may differ when a run is resumed."""
 
 

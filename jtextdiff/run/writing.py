@@ -1,7 +1,7 @@
 """Writing: a method's functions, compiled once, over as many texts as there are; and what they write as a film."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from jtextdiff.core.energies import Energy, stacked
 from jtextdiff.core.randomness import Keys
 from jtextdiff.methods.method import Given, Measured, Method, Sample
 from jtextdiff.nets.functional import Params
@@ -36,12 +37,13 @@ def written(
     params: Params,
     keys: Keys,
     given: Given,
-    wanted: dict[str, Any],
+    energies: Sequence[Energy | None],
     progress: Callable[[int], None] = lambda done: None,
+    **more: Any,
 ) -> Drawn:
     """What `sample` or `edit`, by `name`, makes of all rows, in turns; `progress` is told how many rows are done.
 
-    `wanted` are the function's further arguments, the same for all rows.
+    `energies` are one for all rows, or each row's own; `more` the function's further arguments, the same for all rows.
     """
     num, longest = given.tokens.shape
     lengths = np.full(num, longest)
@@ -49,12 +51,25 @@ def written(
     if isinstance(method, Measured) and num > FEW:
         lengths = np.asarray(compiled_once(method, "lengths")(params, keys, given))
         given = given._replace(length=jnp.asarray(lengths))
-    for rows, real, width in turns(lengths, longest):
-        cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows])
-        drawn = compiled_once(method, name)(params, keys[rows], cut, **wanted)
-        tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
-        progress(real)
+    for alike in _built_alike(energies, num):
+        for places, real, width in turns(lengths[alike], longest):
+            rows = alike[places]
+            cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows])
+            energy = energies[0] if len(energies) == 1 else stacked([energies[row] for row in alike], places)
+            wanted = more if energy is None else {"energy": energy, **more}
+            drawn = compiled_once(method, name)(params, keys[rows], cut, **wanted)
+            tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
+            progress(real)
     return Drawn(tokens, calls)
+
+
+def _built_alike(energies: Sequence[Energy | None], num: int) -> list[Int[np.ndarray, "m"]]:
+    """The rows of those energies that can be stacked, and so drawn at once."""
+    if len(energies) == 1:
+        return [np.arange(num)]
+    built = [jax.tree.flatten(energy) for energy in energies]
+    kinds = [(tree, tuple(np.shape(leaf) for leaf in leaves)) for leaves, tree in built]
+    return [np.asarray([row for row in range(num) if kinds[row] == kind]) for kind in dict.fromkeys(kinds)]
 
 
 def filmed(title: str, sample: Sample, num: int, tokenizer: Tokenizer) -> Film:

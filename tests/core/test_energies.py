@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.core.energies import LEAST, Learned, NoiseAveraged, Not, Or, Sum
+from jtextdiff.core.energies import LEAST, Learned, NoiseAveraged, Not, Or, Sum, stacked
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.schedules import SCHEDULES
 
@@ -31,6 +31,25 @@ def side(target: float) -> Learned:
 
 
 X = jax.random.normal(jax.random.key(0), (5, 3, 2))
+
+
+def test_stacked_energies_are_each_rows_own() -> None:
+    """Parameters that all share stay one; targets and weights get a row each; of some rows, theirs."""
+    shared = jnp.asarray(0.3)
+    every = [
+        Sum(
+            energies=(Learned(params=shared, target=jnp.asarray(middle), log_prob=quadratic),),
+            weights=(jnp.asarray(w),),
+        )
+        for middle, w in ((0.0, 1.0), (1.0, 2.0), (2.0, 0.5))
+    ]
+    rows = [2, 0, 2, 1, 1]
+    one = stacked(every, rows)
+    assert one.energies[0].params is shared and one.weights[0].shape == one.energies[0].target.shape == (5,)
+    by_row = lambda params, target, x, t, valid: -0.5 * params * jnp.sum((x - target[:, None, None]) ** 2, axis=(1, 2))
+    own = Sum(energies=(Learned(params=shared, target=one.energies[0].target, log_prob=by_row),), weights=one.weights)
+    alone = [every[row](X[place : place + 1], 0.5)[0] for place, row in enumerate(rows)]
+    np.testing.assert_allclose(own(X, 0.5), alone, rtol=1e-5)
 
 
 def test_a_sum_commutes_and_weight_two_is_twice() -> None:

@@ -41,7 +41,7 @@ class Spelling:
 
 def asked(control: Control, method: Any, params: Any) -> Asked:
     tokenizer: Any = Spelling()
-    return ask(control, Steered(Path("run"), method, params, tokenizer))
+    return ask(control, Steered(run=Path("run"), method=method, params=params, tokenizer=tokenizer))
 
 
 @pytest.fixture
@@ -177,3 +177,35 @@ def test_rules_ask_for_words_of_the_text(params: Any) -> None:
 
     assert there(keyword("w5 w6")) == [True, False] and there(keyword("w8", "w9")) == [True, True]
     assert there(regex("w[78]")) == [True, False] and there(~regex("w[78]")) == [False, True]
+
+
+def test_texts_with_controls_of_their_own_are_drawn_as_if_alone(params: Any) -> None:
+    """Targets, weights, lengths and even kinds of control may differ within a batch: a text does not notice."""
+    from jtextdiff.core.randomness import keys_for
+    from jtextdiff.methods.method import nothing_given
+    from jtextdiff.run.writing import written
+
+    method = dataclasses.replace(BASE, sampler=dataclasses.replace(BASE.sampler, steps=4))
+    model = Steered(run=Path("run"), method=method, params=params, tokenizer=Spelling())  # type: ignore[arg-type]
+    texts = ["food=Thai", "food=Greek*2", "keyword=w5|w7", "keyword='w5 w6'", "food=none", "keyword='w8 w4'"]
+    energies = [ask(spelled(text), model).energy for text in texts]
+    keys, given = keys_for(jax.random.key(0), jnp.arange(6)), nothing_given(6, 8)._replace(length=jnp.full(6, 6))
+    both = written(method, "sample", params, keys, given, energies)
+    for row, energy in enumerate(energies):
+        cut = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], given)
+        alone = written(method, "sample", params, keys[row : row + 1], cut, [energy])
+        np.testing.assert_array_equal(alone.tokens[0], both.tokens[row])
+
+
+def test_a_length_is_held_where_pad_is_a_word(params: Any) -> None:
+    from jtextdiff.core.randomness import keys_for
+    from jtextdiff.methods.method import nothing_given
+    from jtextdiff.run.template import with_lengths
+
+    method = dataclasses.replace(BASE, known_length=False, sampler=dataclasses.replace(BASE.sampler, steps=4))
+    given = with_lengths(nothing_given(6, 8), [3, 5, 8, 0, 0, 2], method)
+    tokens = np.asarray(
+        method.sample(method.init(jax.random.key(0)), keys_for(jax.random.key(0), jnp.arange(6)), given).tokens
+    )
+    for row, size in ((0, 3), (1, 5), (2, 8), (5, 2)):
+        assert tokens[row, size - 1] == LANGUAGE.eos and np.all(tokens[row, size:] == LANGUAGE.pad)

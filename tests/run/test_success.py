@@ -24,7 +24,7 @@ def corpus(tmp_path: Path) -> Corpus:
 def test_each_part_and_all_together(corpus: Corpus) -> None:
     control = classifier("food", "Japanese") + length(3) * 2
     texts = ["we have sushi", "we have curry", "sushi", "we have sushi and curry"]
-    scores = success(Rules(corpus, control), control, texts, "valid")
+    scores = success(Rules(corpus, [control]), [control] * 4, texts, "valid")
     assert {name: score["value"] for name, score in scores.items()} == {
         "control_success": 0.25,
         "control_success[food=Japanese]": 0.5,
@@ -36,18 +36,18 @@ def test_each_part_and_all_together(corpus: Corpus) -> None:
 
 def test_not_and_or(corpus: Corpus) -> None:
     one, two = classifier("food", "Japanese"), classifier("food", "Indian")
-    rules = Rules(corpus, one + two)
-    assert rules.holds(~one, "we have curry") and not rules.holds(~one, "we have sushi")
-    assert rules.holds(one | two, "sushi") and rules.holds(classifier("food", "Japanese", "Indian"), "curry")
+    rules = Rules(corpus, [one + two])
+    assert rules.met(~one, "we have curry") and not rules.met(~one, "we have sushi")
+    assert rules.met(one | two, "sushi") and rules.met(classifier("food", "Japanese", "Indian"), "curry")
 
 
 def test_rules_are_looked_up_in_the_text(corpus: Corpus) -> None:
-    rules = Rules(corpus, keyword("we have"))
-    assert rules.holds(keyword("we have"), "today we have sushi") and not rules.holds(keyword("we have"), "we haven't")
-    assert rules.holds(regex("[0-9]+"), "open 24 hours") and not rules.holds(regex("[0-9]+"), "open 24h")
-    assert rules.holds(length(2), "we have")
+    rules = Rules(corpus, [keyword("we have")])
+    assert rules.met(keyword("we have"), "today we have sushi") and not rules.met(keyword("we have"), "we haven't")
+    assert rules.met(regex("[0-9]+"), "open 24 hours") and not rules.met(regex("[0-9]+"), "open 24h")
+    assert rules.met(length(2), "we have")
 
 
 def test_a_label_that_the_text_lacks_is_refused(corpus: Corpus) -> None:
     with pytest.raises(UserError, match="no label 'mood'; it has: food"):
-        Rules(corpus, classifier("mood", "good"))
+        Rules(corpus, [classifier("mood", "good")])

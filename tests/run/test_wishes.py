@@ -1,0 +1,81 @@
+"""Wishes are what texts themselves are, or what a file says, line by line."""
+
+from pathlib import Path
+
+import pytest
+
+from jtextdiff.run.command import UserError
+from jtextdiff.run.controls import classifier, length, spelled
+from jtextdiff.run.success import Rules, success
+from jtextdiff.run.syntax import met
+from jtextdiff.run.wishes import Wish, wishes
+from jtextdiff.text.corpora import Corpus, Text, prepare
+from jtextdiff.text.restaurants import grammar, sentences
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    from jtextdiff.text import sources
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_GRAMMAR", {"train": (600, 0), "valid": (40, 1)})
+        return prepare(Text(length=32), cache=Path(tmp_path_factory.mktemp("cache")), warn=lambda note: None)
+
+
+@pytest.mark.parametrize("names", ["food", "pos", "tree", "span", "length", "food*0.5+length", "sentiment+pos"])
+def test_a_text_is_what_it_is_asked_to_be(corpus: Corpus, names: str) -> None:
+    split = corpus.splits["valid"]
+    texts = split.texts(split.evenly(20))
+    wished = wishes(f"{names}:20", corpus, "valid")
+    controls = [each.control for each in wished]
+    assert len(wished) == 20 and all(control is not None for control in controls)
+    scores = success(Rules(corpus, controls), controls, texts, "valid")
+    assert scores["control_success"]["value"] == 1.0 and scores["control_success"]["n"] == 20
+    assert scores["control_success"]["real_valid"] < 1.0
+    if names.startswith("food*"):
+        assert controls[0].weights == (0.5, 1.0) and "control_success[length]" in scores
+
+
+def test_a_gap_is_the_middle_of_a_text(corpus: Corpus) -> None:
+    for (control, template), text in zip(
+        wishes("gap:40", corpus, "valid"), corpus.splits["valid"].texts(), strict=True
+    ):
+        words = template.split()
+        assert control is None and len(words) == len(text.split()) and 0 < words.count("[MASK]") < len(words)
+        assert all(one in (other, "[MASK]") for one, other in zip(words, text.split(), strict=True))
+
+
+def test_a_file_is_read_line_by_line(corpus: Corpus, tmp_path: Path) -> None:
+    file = tmp_path / "targets.jsonl"
+    file.write_text('{"control": "food=Thai"}\n\n{"control": ["food=Thai*2", "length=9"]}\n{"template": "a [MASK]"}\n')
+    assert wishes(str(file), corpus, "valid") == (
+        Wish(classifier("food", "Thai").as_sum()),
+        Wish(spelled("food=Thai*2") + length(9)),
+        Wish(None, "a [MASK]"),
+    )
+    for line in ("food=Thai", '{"food": "Thai"}', '{"control": 3}', "{}", '{"control": [1]}', "[]"):
+        file.write_text(f'{{"control": "food=Thai"}}\n{line}\n')
+        with pytest.raises(UserError, match=r"targets.jsonl:2: expected"):
+            wishes(str(file), corpus, "valid")
+    file.write_text("\n")
+    with pytest.raises(UserError, match="is empty"):
+        wishes(str(file), corpus, "valid")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "told"), [("nowhere.jsonl", "neither a file"), ("mood:5", "no 'mood'"), ("food:0", "neither")]
+)
+def test_what_is_neither_is_refused(corpus: Corpus, spelling: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        wishes(spelling, corpus, "valid")
+
+
+def test_syntax_is_scored_by_derivations_and_leniently_without(corpus: Corpus) -> None:
+    """A member has what its derivation says; a text with one word changed has the rest of its tags and stretches."""
+    for one in sentences(20, seed=5):
+        broken = (*one.words[:-2], "cheap" if one.words[-2] != "cheap" else "sushi", one.words[-1])
+        assert met("pos", one.text, one.words) == met("tree", one.text, one.words) == 1.0
+        if grammar().parse(broken) is None:
+            assert 1 - 2 / len(broken) <= met("pos", one.text, broken) <= 1.0
+            assert 0.3 < met("tree", one.text, broken) < 1.0
+        assert met("tree", one.text, one.words[::-1]) < 0.6
