@@ -4,12 +4,13 @@ An energy is a pytree that carries its parameters, targets and weights as leaves
 change any of them without another compilation, and have another target for each text of a batch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.pytree import pytree, static
@@ -31,7 +32,7 @@ def complement(energy: Array) -> Array:
     return -jnp.where(energy < 1.0, small, jnp.log1p(-jnp.exp(-jnp.maximum(energy, 1.0))))
 
 
-def stacked(energies: Sequence[Any], rows: Iterable[Any]) -> Any:
+def stacked(energies: Sequence[Any], rows: Int[np.ndarray, "n"] | Sequence[int]) -> Any:
     """One energy for a batch of these `rows`, of the energies that texts have; all must be built alike.
 
     Of what is the same array in all of them, such as a network's parameters, there is one; of the rest each row's.

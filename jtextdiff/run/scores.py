@@ -27,7 +27,7 @@ from jtextdiff.run.measures import (
     variety,
 )
 from jtextdiff.run.model import Model
-from jtextdiff.run.success import Rules, success
+from jtextdiff.run.success import Rules, conditional_excess, success
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
 
@@ -72,6 +72,9 @@ def score(
         members = [float(text.split() in grammar()) for text in samples]
         metrics["members"] = mean(members, "share", "exact membership of the grammar") | beside(1.0, 1.0)
     if rules is not None:
+        if corpus.is_grammar:
+            known = corpus.splits["train"]
+            metrics = conditional_excess(controls, samples, known.texts(known.evenly(5_000))) | metrics
         metrics = success(rules, controls, samples, split) | metrics
     return metrics, calls
 

@@ -41,6 +41,38 @@ def success(rules: "Rules", controls: Sequence[Control], samples: Sequence[str],
     return scores
 
 
+def conditional_excess(controls: Sequence[Control], samples: Sequence[str], real: Sequence[str]) -> dict[str, Score]:
+    """Nats a text that samples are less likely than real texts are, under the grammar's own law given what was asked.
+
+    In the mean over the targets, all of them labels that a text has one value of; of those samples that the grammar
+    could have written and that have it, and of `real` texts that have it. Empty where that is too few.
+    """
+    fields = [_fields(control) for control in controls]
+    if any(not of_one for of_one in fields):
+        return {}
+    known = [(member, text) for text in real if (member := grammar().parse(text.split())) is not None]
+    apart, counted = [], 0
+    for wanted in {tuple(sorted(of_one.items())): of_one for of_one in fields}.values():
+        mine = [text for text, of_one in zip(samples, fields, strict=True) if of_one == wanted]
+        theirs = [text for member, text in known if wanted.items() <= member.fields.items()]
+        nats = [[-grammar().log_prob(text.split(), wanted) for text in texts] for texts in (mine, theirs)]
+        good = [nat for nat in nats[0] if nat < math.inf]
+        if good and theirs:
+            apart.append(float(np.mean(good) - np.mean(nats[1])))
+            counted += len(good)
+    if len(apart) < 2:
+        return {}
+    kind = f"the grammar's law given the controls, of {counted} samples that it holds possible"
+    return {"conditional_excess": mean(apart, "nats/text", kind) | {"n": len(apart)} | beside(0.0, None)}
+
+
+def _fields(control: Control) -> dict[str, str]:
+    """What a control asks of the grammar's attributes; empty if it asks for anything else."""
+    parts = control.as_sum().parts
+    plain = all(part.kind == "is" and part.name in grammar().attributes and len(part.values) == 1 for part in parts)
+    return {part.name: part.values[0] for part in parts} if plain else {}
+
+
 def _by_target(controls: Sequence[Control], met: Sequence[float]) -> list[float]:
     """The mean of each of the different controls."""
     of: dict[Control, list[float]] = defaultdict(list)

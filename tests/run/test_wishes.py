@@ -6,7 +6,7 @@ import pytest
 
 from jtextdiff.run.command import UserError
 from jtextdiff.run.controls import classifier, length, spelled
-from jtextdiff.run.success import Rules, success
+from jtextdiff.run.success import Rules, conditional_excess, success
 from jtextdiff.run.syntax import met
 from jtextdiff.run.wishes import Wish, wishes
 from jtextdiff.text.corpora import Corpus, Text, prepare
@@ -34,6 +34,23 @@ def test_a_text_is_what_it_is_asked_to_be(corpus: Corpus, names: str) -> None:
     assert scores["control_success"]["real_valid"] < 1.0
     if names.startswith("food*"):
         assert controls[0].weights == (0.5, 1.0) and "control_success[length]" in scores
+
+
+def test_texts_drawn_given_an_attribute_have_no_excess(corpus: Corpus) -> None:
+    """Real texts against others of the same law: 0 within five standard errors; unlikelier ones are told apart."""
+    real, fresh = ([one.text for one in sentences(3_000, seed=seed)] for seed in (0, 8))
+    controls, samples = [], []
+    for text in fresh:
+        member = grammar().parse(text.split())
+        assert member is not None
+        controls.append(classifier("food", member.fields["food"]).as_sum())
+        samples.append(text)
+    found = conditional_excess(controls, samples, real)["conditional_excess"]
+    assert abs(found["value"]) < 5 * found["se"] and found["n"] == len(set(controls))
+    long = [n for n, text in enumerate(samples) if len(text.split()) > 24]
+    found = conditional_excess([controls[n] for n in long], [samples[n] for n in long], real)["conditional_excess"]
+    assert found["value"] > 5
+    assert conditional_excess([length(5).as_sum()] * 3, samples[:3], real) == {}
 
 
 def test_a_gap_is_the_middle_of_a_text(corpus: Corpus) -> None:
