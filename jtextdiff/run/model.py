@@ -23,7 +23,7 @@ from jtextdiff.run.steering import Asked, Steered, asked
 from jtextdiff.run.template import known_words, read_template
 from jtextdiff.run.turns import FEW, ROWS, turns
 from jtextdiff.run.workdir import read_config
-from jtextdiff.run.writing import Drawn, compiled_once, filmed, written
+from jtextdiff.run.writing import Drawn, compiled_once, filmed, watched, written
 from jtextdiff.text.batches import Batch
 from jtextdiff.text.cache import cache_root
 from jtextdiff.text.tokenizers import Tokenizer
@@ -119,13 +119,16 @@ class Model:
         control: Control | None = None,
         **sampler: Any,
     ) -> Film:
-        """The same samples as `sample` draws, with every state on the way."""
+        """The same samples as `sample` draws, with every state on the way, and what a control's energies are there."""
         method = self._with_sampler(sampler)
         size = next(rows for rows in ROWS if rows >= num) if num <= ROWS[-1] else num
         keys = keys_for(jax.random.key(seed), jnp.arange(size))
         given, wanted = self._asked(template, control, size)
         result = compiled_once(method, "sample", keep_path=True)(self.params, keys, given, **wanted)
-        return filmed(type(self.method).__name__, result, num, self.tokenizer)
+        film = filmed(type(self.method).__name__, result, num, self.tokenizer)
+        if control is None or not wanted:
+            return film
+        return watched(film, result, _asked_once(self, control).names, method.sampler.guidance)
 
     def nll(self, texts: Sequence[str], *, seed: int = 0) -> list[float]:
         """−log p of each text in nats, its end included: exact, or the bound that `method.bound` names.

@@ -29,6 +29,7 @@ class Asked(NamedTuple):
 
     energy: Energy | None
     length: int | None
+    names: tuple[str, ...] = ()  # of the energy's parts
 
 
 class Steered(NamedTuple):
@@ -54,7 +55,8 @@ def asked(control: Control, model: Steered) -> Asked:
     if not isinstance(method, Guidable):
         raise UserError(f"{type(method).__name__} has no vectors that an energy could move. DiffusionLM follows one.")
     energies = tuple(_energy(part, model) for part, _ in rest)
-    return Asked(Sum(energies=energies, weights=tuple(np.float32(weight) for _, weight in rest)), tokens)
+    weights, names = tuple(np.float32(weight) for _, weight in rest), tuple(str(part) for part, _ in rest)
+    return Asked(Sum(energies=energies, weights=weights), tokens, names)
 
 
 def load_control(run: Path | None, name: str, params: Params) -> tuple[Classifier, Params]:
@@ -148,7 +150,9 @@ def _spellings(tokenizer: Tokenizer) -> list[str]:
 
 def _phrase(places: list[list[int]], model: Steered) -> Phrase:
     """The energy of tokens side by side, each one of those that its place allows."""
-    states = model.method.states
+    states, most = model.method.states, model.method.language.length - 1
+    if len(places) > most:
+        raise UserError(f"A phrase of {len(places)} words: this model writes at most {most} words.")
     allowed = np.zeros((len(places), model.method.language.vocab_size), bool)
     for place, tokens in enumerate(places):
         allowed[place, tokens] = True
