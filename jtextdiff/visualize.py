@@ -3,14 +3,25 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_seed, main, sampler_overrides, say
+from jtextdiff.run.command import (
+    Parser,
+    UserError,
+    add_checkpoint,
+    add_control,
+    add_seed,
+    main,
+    sampler_overrides,
+    say,
+)
 
 EXAMPLES = """examples:
   python -m jtextdiff.visualize --checkpoint runs/diffusion_lm
   python -m jtextdiff.visualize --checkpoint runs/diffusion_lm --num 1 --steps 50 --out denoising
+  python -m jtextdiff.visualize --checkpoint runs/diffusion_lm --control food=Japanese --control keyword=pub
   python -m jtextdiff.visualize --checkpoint runs/diffusion_lm --template "The [MASK] [MASK] is near [MASK] ."
 
 Plays the denoising in the terminal and writes OUT.png and OUT.html, one page with a slider that needs no network.
+With --control the energy of each, −log p(control | x_t) in nats, is shown as it falls. A length has none.
 """
 
 
@@ -18,6 +29,7 @@ def parser() -> Parser:
     it = Parser(prog="python -m jtextdiff.visualize", description="Shows the denoising of sentences.", epilog=EXAMPLES)
     add_checkpoint(it)
     it.add_argument("--num", type=int, default=3, help="how many sentences (default: 3)")
+    add_control(it)
     add_seed(it, "the same seed shows the same sentences as `sample`")
     it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
     it.add_argument("--frames", type=int, default=100, help="most frames to keep (default: 100)")
@@ -31,13 +43,17 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"--num must be at least 1 and --frames at least 2, got {flags.num} and {flags.frames}.")
     from rich.console import Console
 
-    from jtextdiff.run.film import draw, play, thin
+    from jtextdiff.run.controls import together
+    from jtextdiff.run.film import thin
     from jtextdiff.run.film_html import page
+    from jtextdiff.run.film_png import draw
+    from jtextdiff.run.film_terminal import play
     from jtextdiff.run.model import load
     from jtextdiff.run.workdir import write_whole
 
+    control = together(flags.control)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
-    film = model.film(flags.num, seed=flags.seed, template=flags.template)
+    film = model.film(flags.num, seed=flags.seed, template=flags.template, control=control)
     film = thin(film, min(flags.frames, len(film.times)))
     play(film, Console(stderr=True))
     out = Path(flags.out) if flags.out else Path(flags.checkpoint) / "denoising"

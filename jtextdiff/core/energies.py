@@ -68,6 +68,19 @@ class Sum:
         return sum(terms, jnp.zeros(len(x)))
 
 
+def parts(energy: Energy, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b parts"]:
+    """The energies that a Sum adds up, one by one and unweighted, in nats; of any other energy, itself alone."""
+    each = energy.energies if isinstance(energy, Sum) else (energy,)
+    return jnp.stack([one(x, t, valid) for one in each], axis=-1)
+
+
+def along(
+    energy: Energy, path: Float[Array, "n b l d"], times: Float[Array, "n"], valid: Bool[Array, "b l"] | None = None
+) -> Float[Array, "n b parts"]:
+    """The `parts` of an energy at each state of a path, at the state's own time."""
+    return jax.lax.map(lambda state: parts(energy, state[0], state[1], valid), (path, times))
+
+
 @pytree
 class Not:
     """−log(1 − p): falls no further once p is small, where −E would push for ever."""

@@ -4,13 +4,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jtextdiff.core.energies import complement
+from jtextdiff.core.energies import LEAST, complement
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.pytree import pytree
 from jtextdiff.core.schedules import Time
 
 CLEAN = 1e-3
 """The least variance of the noise that a vector is taken to have: a clean one is its word's own to float32."""
+
+
+RARE = -9.0
+"""The log of a probability q below which −log(1 − q) is q to float32's digits, near enough."""
 
 
 def word_log_p(table: Float[Array, "v d"], process: Gaussian, x_t: Float[Array, "b l d"], t: Time) -> Array:
@@ -37,9 +41,13 @@ class Phrase:
         size = self.allowed.shape[-2]
         places = x.shape[1] - size + 1
         if places < 1:
-            raise ValueError(f"a phrase of {size} words does not fit into texts of {x.shape[1]}.")
+            return jnp.full(len(x), -jnp.log(LEAST))  # texts too short for it, whatever they say
         at = [jnp.reshape(self.allowed[..., place, :], (-1, 1, log_p.shape[-1])) for place in range(size)]
         words = [jax.nn.logsumexp(jnp.where(each, log_p, -jnp.inf), axis=-1) for each in at]
         log_q = sum((word[:, j : j + places] for j, word in enumerate(words)), jnp.zeros((len(x), places)))
         room = jnp.ones((len(x), places), bool) if valid is None else valid[:, size - 1 :]
-        return complement(jnp.sum(jnp.where(room, complement(-log_q), 0.0), axis=-1))
+        # log of Σ −log(1 − q), by way of log q where q is small: what is far from there has a slope to follow, too.
+        near = jnp.log(complement(-jnp.maximum(log_q, RARE)))
+        log_total = jax.nn.logsumexp(jnp.where(room, jnp.where(log_q > RARE, near, log_q), -jnp.inf), axis=-1)
+        there = jnp.log(-jnp.expm1(-jnp.exp(jnp.maximum(log_total, RARE))))
+        return -jnp.where(log_total > RARE, there, log_total)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import objectives, transforms
 from jtextdiff.core.distributions import Normal
-from jtextdiff.core.energies import Energy
+from jtextdiff.core.energies import Energy, along
 from jtextdiff.core.gaussian import Gaussian
 from jtextdiff.core.randomness import Keys, fold, on_grid
 from jtextdiff.core.readings import TO_X_0
@@ -210,10 +210,11 @@ class DiffusionLM:
             unit = self.states.spread or 1.0
             step = self.sampler.steer(step, self.process, denoise, energy, given.fixed, valid, unit)
         written = lambda x: jnp.where(valid, rounded(x), self.language.pad)
-        keep = (lambda state: written(state.x_t)) if keep_path else (lambda state: None)
+        keep = lambda state: (written(state.x_t), None if energy is None else state.x_t) if keep_path else (None, None)
         grid = ticks(self.sampler.steps, start=start)
-        state, path = unroll(step, State.start(x_t, start), fold(keys, 1), grid, keep=keep)
-        return Sample(written(state.x_t), path, jnp.full(len(length), self.sampler.steps))
+        state, (path, states) = unroll(step, State.start(x_t, start), fold(keys, 1), grid, keep=keep)
+        seen = None if energy is None or states is None else along(energy, states, jnp.append(start, grid[1]), valid)
+        return Sample(written(state.x_t), path, jnp.full(len(length), self.sampler.steps), seen)
 
     def _shown(self, given: Given) -> Bool[Array, "b l"] | None:
         """The given words that are shown as they are: all, to a network that can tell; else None."""

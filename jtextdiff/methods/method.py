@@ -43,12 +43,13 @@ class Given(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Tokens, PAD after the end; if it was asked for, the states on the way [steps + 1, b, l] as tokens; and the
-    network calls that each row has needed."""
+    """Tokens, PAD after the end; if it was asked for, the states on the way [steps + 1, b, l] as tokens; the network
+    calls that each row has needed; and, of a path that followed an energy, its parts at each state, in nats."""
 
     tokens: Int[Array, "b l"]
     path: Any
     calls: Int[Array, "b"]
+    energies: Float[Array, "steps+1 b parts"] | None = None
 
 
 def nothing_given(num: int, length: int) -> Given:

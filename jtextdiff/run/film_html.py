@@ -4,172 +4,22 @@ import base64
 import hashlib
 import html
 import json
+import math
 
-from jtextdiff.run.film import Film, presentable, settled_at, settled_share
+from jtextdiff.run.film import (
+    CURVE_COLOURS,
+    Film,
+    height,
+    most_nats,
+    presentable,
+    settled_at,
+    settled_share,
+    step_at,
+)
+from jtextdiff.run.film_template import PAGE, SCRIPT, STYLE
 
-STRIP_HEIGHT = 100  # of the strip's own units; its width is one unit a step
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #fbfaf7; --ink: #1e2630; --settled: #173f63; --fresh: #b3541e;
-  --noise: #979691; --faint: #686b70; --line: #e3e0d8; --fill: #dbe6ef; --accent: #2f6690; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171b; --ink: #e6e3dc; --settled: #d3e5f5;
-  --fresh: #f0a873; --noise: #6b7178; --faint: #969ba1; --line: #2a2f35; --fill: #22384a;
-  --accent: #7db4dc; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
-main { max-width: 64rem; margin: 0 auto; padding: clamp(1.5rem, 6vh, 4rem) 1.5rem 2rem; }
-header { display: flex; flex-wrap: wrap; align-items: baseline; justify-content: space-between; gap: 0 2rem; }
-h1 { margin: 0; font-size: 1.15rem; font-weight: 600; overflow-wrap: anywhere; }
-output { color: var(--faint); font-size: .9rem; font-variant-numeric: tabular-nums; }
-output b { color: var(--ink); font-weight: 600; }
-ol { list-style: none; margin: 2rem 0 2.5rem; padding: 0; }
-li { padding: 1.1rem 0; border-top: 1px solid var(--line); font: clamp(1.2rem, 2.1vw, 1.65rem)/1.65
-  Georgia, "Iowan Old Style", "Liberation Serif", "Noto Serif CJK SC", serif; }
-li:last-child { border-bottom: 1px solid var(--line); }
-.slot { display: inline-block; position: relative; min-width: 2.3em; height: 1.65em; margin-right: .28em;
-  vertical-align: bottom; white-space: pre; max-width: 100%; overflow: hidden;
-  transition: min-width .7s ease, margin .7s ease; }
-.slot::before { content: attr(data-last); visibility: hidden; }
-.done .slot { min-width: 0; }
-.done .slot.padding { margin: 0; }
-.word { position: absolute; inset: 0; overflow: hidden; text-overflow: ellipsis; text-align: center;
-  color: var(--settled);
-  transition: color 1.2s ease; }
-.word.noise { color: var(--noise); font-size: .78em; line-height: 2.115; transition: none; }
-.word.fresh { color: var(--fresh); transition: none; }
-.strip { padding: 0 .5rem; }
-svg { display: block; width: 100%; height: 3.2rem; overflow: visible; }
-svg polygon { fill: var(--fill); }
-svg line { stroke: var(--accent); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
-svg line.floor { stroke: var(--line); }
-input { appearance: none; display: block; width: 100%; height: 1.4rem; margin: -.7rem 0 0; background: none; }
-input::-webkit-slider-thumb { appearance: none; width: 1rem; height: 1rem; border-radius: 50%;
-  background: var(--accent); border: 2px solid var(--paper); }
-input::-moz-range-thumb { width: 1rem; height: 1rem; border-radius: 50%; background: var(--accent);
-  border: 2px solid var(--paper); box-sizing: border-box; }
-input:focus-visible, button:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px;
-  border-radius: 9px; }
-footer { display: flex; align-items: center; gap: 1.2rem; margin-top: .8rem; color: var(--faint);
-  font-size: .85rem; }
-button { font: inherit; min-width: 5rem; padding: .35rem 1rem; color: var(--accent); background: none;
-  border: 1px solid currentColor; border-radius: 9px; cursor: pointer; }
-.still * { transition: none !important; }
-@media (prefers-reduced-motion: reduce) { * { transition: none !important; } }
-"""
-
-SCRIPT = """
-"use strict";
-const film = JSON.parse(document.getElementById("film").textContent);
-const [slider, button, status, head, time, share, count] =
-  ["step", "play", "status", "head", "time", "share", "count"].map((id) => document.getElementById(id));
-const sentences = Array.from(document.querySelectorAll("li"));
-const words = sentences.map((sentence) => Array.from(sentence.querySelectorAll(".word")));
-const last = film.times.length - 1;
-const recent = Math.max(1, Math.round(last / 16));
-const msPerStep = Math.max(40, 9000 / Math.max(1, last));
-let step = 0, timer = null;
-
-function show(to) {
-  step = Math.min(last, Math.max(0, to));
-  sentences.forEach((sentence, s) => {
-    words[s].forEach((word, p) => {
-      const age = step - film.since[s][p];
-      word.textContent = film.words[s][step][p];
-      word.classList.toggle("noise", age < 0);
-      word.classList.toggle("fresh", age >= 0 && age < recent && film.since[s][p] > 0 && step < last);
-    });
-    sentence.classList.toggle("done", film.since[s].every((since) => since <= step));
-  });
-  const t = "t = " + film.times[step].toFixed(2), done = Math.round(100 * film.share[step]) + "% settled";
-  time.textContent = t;
-  share.textContent = done;
-  count.textContent = "step " + step + " of " + last;
-  head.setAttribute("x1", step);
-  head.setAttribute("x2", step);
-  slider.value = step;
-  slider.setAttribute("aria-valuetext", t + ", " + done);
-}
-
-function pause() {
-  clearTimeout(timer);
-  timer = null;
-  button.textContent = "Play";
-  status.setAttribute("aria-live", "polite");
-}
-
-function tick() {
-  show(step + 1);
-  if (step === last) pause();
-  else timer = setTimeout(tick, msPerStep);
-}
-
-function play() {
-  status.setAttribute("aria-live", "off");
-  button.textContent = "Pause";
-  if (step === last) show(0);
-  timer = setTimeout(tick, msPerStep);
-}
-
-function toggle() { if (timer === null) play(); else pause(); }
-
-function jump(to) { pause(); show(to); }
-
-function keepHeights() {
-  document.body.classList.add("still");
-  sentences.forEach((sentence) => { sentence.style.minHeight = ""; sentence.classList.remove("done"); });
-  sentences.forEach((sentence) => { sentence.style.minHeight = sentence.offsetHeight + "px"; });
-  show(step);
-  document.body.offsetHeight;  /* lays out now, before motion is allowed again */
-  document.body.classList.remove("still");
-}
-
-button.addEventListener("click", toggle);
-slider.addEventListener("input", () => jump(Number(slider.value)));
-window.addEventListener("resize", keepHeights);
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const steps = { ArrowRight: step + 1, ArrowUp: step + 1, ArrowLeft: step - 1, ArrowDown: step - 1,
-    Home: 0, End: last };
-  if (event.key in steps) jump(steps[event.key]);
-  else if (event.key === " " && event.target !== button) toggle();
-  else return;
-  event.preventDefault();
-});
-step = Math.min(last, Number.parseInt(location.hash.slice(1), 10) || 0);
-keepHeights();
-"""
-
-PAGE = """<!doctype html>
-<html lang="und">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{title}</h1>
-<output id="status" for="step" aria-live="polite"><b id="time">{time}</b> · <span
-id="share">100% settled</span></output>
-</header>
-<ol>
-{sentences}
-</ol>
-<div class="strip"><svg viewBox="0 0 {last} {height}" preserveAspectRatio="none" role="img"
-aria-label="Share of settled words over the steps"><polygon points="{points}"/>
-<line class="floor" x1="0" y1="{height}" x2="{last}" y2="{height}"/>
-<line id="head" x1="{last}" y1="0" x2="{last}" y2="{height}"/></svg></div>
-<input id="step" type="range" min="0" max="{last}" value="{last}" aria-label="Step, from noise to text">
-<footer><button id="play" type="button">Play</button><span id="count">step {last} of {last}</span></footer>
-</main>
-<script type="application/json" id="film">{film}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+STRIP_HEIGHT = 100  # of the strip's own units, and of the curves'; their width is one unit a step
+COLOURED = STYLE + "".join(f".c{c} {{ --curve: {colour}; }}\n" for c, colour in enumerate(CURVE_COLOURS))
 
 
 def page(film: Film) -> str:
@@ -181,13 +31,14 @@ def page(film: Film) -> str:
     film = presentable(film)
     shares = settled_share(film)
     last = len(film.times) - 1
-    data = {"times": film.times, "words": film.words, "since": settled_at(film), "share": shares}
+    energies = [{"name": name, "nats": [list(map(_number, values)) for values in nats]} for name, nats in film.energies]
+    data = {"times": film.times, "words": film.words, "since": settled_at(film), "share": shares, "energies": energies}
     return PAGE.format(
-        policy=f"default-src 'none'; style-src {_source(STYLE)}; script-src {_source(SCRIPT)}; "
+        policy=f"default-src 'none'; style-src {_source(COLOURED)}; script-src {_source(SCRIPT)}; "
         "base-uri 'none'; form-action 'none'",
         title=html.escape(film.title),
-        style=STYLE,
-        sentences="\n".join(_sentence(frames[-1]) for frames in film.words),
+        style=COLOURED,
+        sentences="\n".join(_sentence(frames[-1], _curves(film, s)) for s, frames in enumerate(film.words)),
         time=f"t = {film.times[-1]:.2f}",
         last=last,
         height=STRIP_HEIGHT,
@@ -202,19 +53,54 @@ def _source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _sentence(words: tuple[str, ...]) -> str:
-    """The last frame of a sentence; a slot keeps the width of its last word whatever stands in it before."""
+def _sentence(words: tuple[str, ...], curves: str) -> str:
+    """The last frame of a sentence, over its curves; a slot keeps the width of its last word, whatever stands in it."""
     slots = []
     for word in map(html.escape, words):
         kind = "slot" if word else "slot padding"
         slots.append(f'<span class="{kind}" data-last="{word}"><span class="word">{word}</span></span>')
-    return f'<li class="done" dir="auto">{"".join(slots)}</li>'
+    return f'<li class="done" dir="auto">{"".join(slots)}{curves}</li>'
 
 
 def _points(shares: tuple[float, ...]) -> str:
     """The outline of the area under the shares, in the strip's units."""
     tops = [f"{step},{STRIP_HEIGHT * (1 - share):.1f}" for step, share in enumerate(shares)]
     return " ".join([f"0,{STRIP_HEIGHT}", *tops, f"{len(shares) - 1},{STRIP_HEIGHT}"])
+
+
+def _curves(film: Film, s: int) -> str:
+    """The energies of a sentence over the steps, with their names and last values; nothing, if there are none."""
+    if not film.energies:
+        return ""
+    last, most, lines, names = len(film.times) - 1, most_nats(film), [], []
+    for c, curve in enumerate(film.energies):
+        kind, nats = f"c{c % len(CURVE_COLOURS)}", curve.nats[s]
+        lines.append(f'<polyline class="{kind}" points="{_line(nats, most)}"/>')
+        name = f'<bdi class="name">{html.escape(curve.name)}</bdi>'
+        names.append(f'<span class="{kind}">{name} <b class="nats">{nats[-1]:.2f}</b></span>')
+    band, key = "", ""
+    if film.guided:
+        start, end = (step_at(film, time) for time in film.guided)
+        band = f'<rect x="{start:.2f}" y="0" width="{end - start:.2f}" height="{STRIP_HEIGHT}"/>'
+        key = '<span><span class="key"></span> guided</span>'
+    now = f'<line class="now" x1="{last}" y1="0" x2="{last}" y2="{STRIP_HEIGHT}"/>'
+    return (
+        f'<figure class="curves" dir="ltr"><svg viewBox="0 0 {last} {STRIP_HEIGHT}" preserveAspectRatio="none" '
+        f'role="img" aria-label="Energies over the steps">{band}{"".join(lines)}{now}</svg><figcaption>'
+        f'{"".join(names)}{key}<span class="scale">−log p(control | x_t), 0 to {most:.1f} nats, a logarithmic scale'
+        "</span></figcaption></figure>"
+    )
+
+
+def _line(nats: tuple[float, ...], most: float) -> str:
+    """The points of a curve, in the strip's units; what is no number is left out."""
+    tops = enumerate(STRIP_HEIGHT * (1 - height(value, most)) if math.isfinite(value) else None for value in nats)
+    return " ".join(f"{step},{top:.1f}" for step, top in tops if top is not None)
+
+
+def _number(value: float) -> float | None:
+    """A value as JSON has it, which knows no infinity."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def _json(data: object) -> str:

@@ -21,10 +21,10 @@ from jtextdiff.run.config import Config, build, override
 from jtextdiff.run.controls import Control
 from jtextdiff.run.film import Film
 from jtextdiff.run.steering import Asked, Steered, asked
-from jtextdiff.run.template import known_words, read_template, with_lengths
+from jtextdiff.run.template import known_words, read_template, read_texts, with_lengths
 from jtextdiff.run.turns import FEW, ROWS, turns
 from jtextdiff.run.workdir import read_config
-from jtextdiff.run.writing import Drawn, compiled_once, filmed, written
+from jtextdiff.run.writing import Drawn, compiled_once, filmed, watched, written
 from jtextdiff.text.batches import Batch
 from jtextdiff.text.cache import cache_root
 from jtextdiff.text.tokenizers import Tokenizer
@@ -125,14 +125,17 @@ class Model:
         control: Control | None = None,
         **sampler: Any,
     ) -> Film:
-        """The same samples as `sample` draws, with every state on the way."""
+        """The same samples as `sample` draws, with every state on the way, and what a control's energies are there."""
         method = self._with_sampler(sampler)
         size = next(rows for rows in ROWS if rows >= num) if num <= ROWS[-1] else num
         keys = keys_for(jax.random.key(seed), jnp.arange(size))
         given, (energy,) = self._asked(template, control, size)
         wanted = {} if energy is None else {"energy": energy}
         result = compiled_once(method, "sample", keep_path=True)(self.params, keys, given, **wanted)
-        return filmed(type(self.method).__name__, result, num, self.tokenizer)
+        film = filmed(type(self.method).__name__, result, num, self.tokenizer)
+        if control is None or not wanted:
+            return film
+        return watched(film, result, _asked_once(self, control).names, method.sampler.guidance)
 
     def nll(self, texts: Sequence[str], *, seed: int = 0) -> list[float]:
         """−log p of each text in nats, its end included: exact, or the bound that `method.bound` names.
@@ -174,19 +177,7 @@ class Model:
 
     def batch(self, texts: Sequence[str]) -> Batch:
         """Texts as ids, EOS after each, PAD after that. Raises UserError for one longer than the model was made for."""
-        rows = self.tokenizer.encode(list(texts))
-        limit, language = self.method.language.length, self.method.language
-        tokens = np.full((len(rows), limit), language.pad, np.int32)
-        valid = np.zeros((len(rows), limit), bool)
-        for i, row in enumerate(rows):
-            if len(row) + 1 > limit:
-                raise UserError(
-                    f"A text of {len(row) + 1} tokens (its end counted) is longer than the {limit} that this "
-                    f"model was made for: {self.tokenizer.decode(row)[:60]!r}…"
-                )
-            tokens[i, : len(row) + 1] = [*row, language.eos]
-            valid[i, : len(row) + 1] = True
-        return Batch(tokens, valid, np.zeros_like(valid), {})
+        return read_texts(texts, self.tokenizer, self.method.language)
 
     def num_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, EOS included."""

@@ -36,6 +36,7 @@ class Asked(NamedTuple):
 
     energy: Energy | None
     length: int | None
+    names: tuple[str, ...] = ()  # of the energy's parts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,9 +70,9 @@ def asked(control: Control, model: Steered) -> Asked:
     if length is not None and length >= method.language.length:
         raise UserError(f"length={length}: this model writes at most {method.language.length - 1} words.")
     energies = tuple(_energy(part, model) for part, _ in rest)
-    weights = tuple(np.float32(weight) for _, weight in rest)
+    weights, names = tuple(np.float32(weight) for _, weight in rest), tuple(str(part) for part, _ in rest)
     energy = Sum(energies=energies, weights=weights) if rest else None
-    return Asked(energy, None if length is None else length + 1)
+    return Asked(energy, None if length is None else length + 1, names)
 
 
 @functools.lru_cache(maxsize=32)
@@ -177,7 +178,9 @@ def _spellings(tokenizer: Tokenizer) -> list[str]:
 
 def _phrase(places: list[list[int]], model: Steered) -> Phrase:
     """The energy of tokens side by side, each one of those that its place allows."""
-    states = model.method.states
+    states, most = model.method.states, model.method.language.length - 1
+    if len(places) > most:
+        raise UserError(f"A phrase of {len(places)} words: this model writes at most {most} words.")
     allowed = np.zeros((len(places), model.method.language.vocab_size), bool)
     for place, tokens in enumerate(places):
         allowed[place, tokens] = True

@@ -1,4 +1,4 @@
-"""Templates: words that stay, and a [MASK] for each word to be written, as what is given to a method."""
+"""Templates and texts, as what is given to a method: words that stay, [MASK] for those to be written, and lengths."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jtextdiff.methods.method import Given, Method, nothing_given
+from jtextdiff.methods.method import Given, Language, Method, nothing_given
 from jtextdiff.run.command import UserError
+from jtextdiff.text.batches import Batch
 from jtextdiff.text.tokenizers import MASK, Tokenizer
 
 
@@ -48,6 +49,22 @@ def _rows(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], method: Metho
     held[:, : size - 1] = fixed
     held[:, size - 1] = not method.prefix_only
     return Given(jnp.asarray(tokens), jnp.asarray(held), jnp.full(num, size, jnp.int32))
+
+
+def read_texts(texts: Sequence[str], tokenizer: Tokenizer, language: Language) -> Batch:
+    """Texts as ids, EOS after each, PAD after that. Raises UserError for one that is too long for the language."""
+    rows = tokenizer.encode(list(texts))
+    tokens = np.full((len(rows), language.length), language.pad, np.int32)
+    valid = np.zeros(tokens.shape, bool)
+    for i, row in enumerate(rows):
+        if len(row) + 1 > language.length:
+            raise UserError(
+                f"A text of {len(row) + 1} tokens (its end counted) is longer than the {language.length} that this "
+                f"model was made for: {tokenizer.decode(row)[:60]!r}…"
+            )
+        tokens[i, : len(row) + 1] = [*row, language.eos]
+        valid[i, : len(row) + 1] = True
+    return Batch(tokens, valid, np.zeros_like(valid), {})
 
 
 def with_lengths(given: Given, lengths: Sequence[int], method: Method) -> Given:

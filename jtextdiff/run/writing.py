@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Int
 
 from jtextdiff.core.energies import Energy, stacked
+from jtextdiff.core.guidance import Guidance
 from jtextdiff.core.randomness import Keys
 from jtextdiff.methods.method import Given, Measured, Method, Sample
 from jtextdiff.nets.functional import Params
-from jtextdiff.run.film import Film
+from jtextdiff.run.film import Curve, Film
 from jtextdiff.run.turns import FEW, turns
 from jtextdiff.text.tokenizers import Tokenizer
 
@@ -88,3 +89,12 @@ def filmed(title: str, sample: Sample, num: int, tokenizer: Tokenizer) -> Film:
     )
     times = tuple(float(t) for t in np.linspace(1.0, 0.0, len(path)))
     return Film(f"{title}, {len(path) - 1} steps", times, words)
+
+
+def watched(film: Film, sample: Sample, names: Sequence[str], how: Guidance) -> Film:
+    """The film of a sample with the energies that it has kept, nats by the `names` of their parts, and when `how`
+    had them followed."""
+    kept = np.asarray(sample.energies, np.float64)[: len(film.times), : len(film.words)]
+    each = zip(names, kept.transpose(2, 1, 0).tolist(), strict=True)
+    curves = tuple(Curve(name, tuple(map(tuple, nats))) for name, nats in each)
+    return film._replace(energies=curves, guided=(how.first, how.last) if how.updates else None)

@@ -59,6 +59,15 @@ def test_its_gradient_points_to_the_word() -> None:
     assert np.all(np.isfinite(slope)) and float(energy(x_t - 0.3 * slope, 0.5)[0]) < float(energy(x_t, 0.5)[0])
 
 
-def test_a_phrase_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not fit"):
-        phrase((1,), (2,))(TABLE[WORDS[:, :1]], 0.5)
+def test_it_is_followed_from_afar() -> None:
+    """Where it is nowhere to be seen, there is still a way downhill, at any noise."""
+    for t in (0.02, 0.3, 0.9):
+        x_t = TABLE[jnp.asarray([[3, 3, 3, 3]])] * PROCESS.signal(t, jnp.zeros(()))
+        energy, slope = jax.value_and_grad(lambda x, t=t: phrase((5,), (1,))(x, t).sum())(x_t)
+        assert np.all(np.isfinite(slope)) and float(jnp.abs(slope).max()) > 1e-3
+        step = 1e-3 * slope / jnp.linalg.norm(slope)
+        assert float(phrase((5,), (1,))(x_t - step, t)[0]) < float(energy)
+
+
+def test_texts_too_short_for_it_do_not_have_it() -> None:
+    assert np.all(np.asarray(phrase((1,), (2,))(TABLE[WORDS[:, :1]], 0.5)) > 10)

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 import pytest
 from rich.console import Console
 
-from jtextdiff.run.film import Film, draw, play, presentable, settled, settled_at, settled_share, spread, thin
+from jtextdiff.run.film import Curve, Film, presentable, settled, settled_at, settled_share, spread, thin
 from jtextdiff.run.film_html import page
+from jtextdiff.run.film_png import draw
+from jtextdiff.run.film_terminal import play
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -107,6 +109,7 @@ def test_presentable_drops_padding_and_disarms_control_characters():
         (Film("", (0.0,), ()), "needs a frame"),
         (Film("", (0.5, 0.0), ((("a",),),)), "sentence 0 has 1 frames for 2 times"),
         (Film("", (0.5, 0.0), ((("a",), ("a", "b")),)), "sentence 0 has frames of 1 and of 2"),
+        (Film("", (0.0,), ((("a",),),), (Curve("x=y", ((1.0, 2.0),)),)), "energy of 'x=y' needs a value for each"),
     ],
 )
 def test_malformed_films_are_refused(film: Film, message: str):
