@@ -59,6 +59,7 @@ def command(arguments: Sequence[str]) -> None:
     from rich.progress import Progress
 
     from jtextdiff.run.choosing import choice
+    from jtextdiff.run.measures import load_judge
     from jtextdiff.run.model import load
     from jtextdiff.run.prepare import open_corpus
     from jtextdiff.run.scores import report, score, table
@@ -67,18 +68,7 @@ def command(arguments: Sequence[str]) -> None:
 
     wish = choice(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
-    judge = load(flags.judge) if flags.judge else None
-    if judge is not None and judge.method.bound != "exact":
-        name = type(judge.method).__name__
-        raise UserError(
-            f"--judge {flags.judge} is {name}, whose likelihood is: {judge.method.bound}. A judge must be exact."
-        )
-    if judge is not None and judge.tokenizer.fingerprint() != model.tokenizer.fingerprint():
-        kinds = [f"{each.config.text.tokenizer} of {each.tokenizer.vocab_size:,}" for each in (judge, model)]
-        raise UserError(
-            f"--judge {flags.judge} has another tokenizer ({kinds[0]}) than {flags.checkpoint} ({kinds[1]}): words "
-            "that it does not know would all be one. Train it on the same text with the same text.tokenizer."
-        )
+    judge = load_judge(flags.judge, model, flags.checkpoint) if flags.judge else None
     corpus = open_corpus(model.config, Path(flags.checkpoint))
     if flags.split not in corpus.splits:
         raise UserError(f"The text has no split {flags.split!r}; it has {sorted(corpus.splits)}.")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jtextdiff.core.randomness import keys_for
 from jtextdiff.methods.diffusion_lm import DiffusionLM
-from jtextdiff.methods.method import Sample, nothing_given
+from jtextdiff.methods.method import Method, Sample, nothing_given
 from jtextdiff.run.command import say
 from jtextdiff.run.flops import matmul_flops
 from jtextdiff.run.model import Model
@@ -94,10 +94,15 @@ def _peers(model: Model, drawn: Any) -> dict[str, Callable[..., Any]]:
             peer.sampler, model.params, method, num, compiled=name == "torch_compiled"
         )
         return {} if peer is None else {name: walks(name) for name in TORCH}
+    return gpt2(method, drawn)
+
+
+def gpt2(method: Method, drawn: Any) -> dict[str, Callable[..., Any]]:
+    """What makes GPT-2's draws of as many and as long texts as were `drawn`, if it can run here."""
     trunk: Any = getattr(method, "trunk", None)
     if trunk is None or not torch_here():
         return {}
     from jtextdiff.run.peer_gpt2 import writer
 
     longest = int((drawn != method.language.pad).sum(axis=-1).max())
-    return {"gpt2": functools.partial(writer, trunk, method.language.vocab_size, num, longest)}
+    return {"gpt2": functools.partial(writer, trunk, method.language.vocab_size, len(drawn), longest)}

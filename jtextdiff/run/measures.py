@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jtextdiff.run.model import Model
+from jtextdiff.run.command import UserError
+from jtextdiff.run.model import Model, load
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.divergence import frontier_area
 from jtextdiff.text.metrics import copies, distinct_ngrams, self_bleu, unigram_entropy
@@ -45,6 +46,21 @@ def excess(model: Model, texts: list[str], nats: list[float]) -> dict[str, Score
         return {}
     rate, se = _ratio([nat for nat, _ in more], model.num_tokens([text for _, text in more]))
     return {"excess_nll": _score(rate, "nats/token", se, len(more), "over the grammar's own") | beside(0.0, None)}
+
+
+def load_judge(run: str, model: Model, checkpoint: str) -> Model:
+    """The run that judges a model's texts. Raises UserError if its likelihood is a bound, or its words are others."""
+    judge = load(run)
+    if judge.method.bound != "exact":
+        name = type(judge.method).__name__
+        raise UserError(f"--judge {run} is {name}, whose likelihood is: {judge.method.bound}. A judge must be exact.")
+    if judge.tokenizer.fingerprint() != model.tokenizer.fingerprint():
+        kinds = [f"{each.config.text.tokenizer} of {each.tokenizer.vocab_size:,}" for each in (judge, model)]
+        raise UserError(
+            f"--judge {run} has another tokenizer ({kinds[0]}) than {checkpoint} ({kinds[1]}): words "
+            "that it does not know would all be one. Train it on the same text with the same text.tokenizer."
+        )
+    return judge
 
 
 def judged(judge: Model, texts: list[str]) -> tuple[float, float]:

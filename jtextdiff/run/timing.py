@@ -42,12 +42,17 @@ def race(
     contest = {"matmul": multiply, **calls, **that_run(makers)}
     rows = in_turns(contest, repeats)
     best = {each: least(times) for each, times in rows.items()}
-    figures: dict[str, Any] = {}
+    timings = {each: [*map(list, times)] for each, times in rows.items()}
+    return best, multiplied / best["matmul"].wall, ratios(name, best) | {"timings": timings}
+
+
+def ratios(name: str, best: Mapping[str, Seconds]) -> dict[str, Any]:
+    """`name` over every other but the matrix products, by the clock and in CPU seconds."""
+    figures = {}
     for other in [each for each in best if each not in (name, "matmul")]:
         figures[f"{name}_over_{other}"] = best[name].wall / best[other].wall
         figures[f"{name}_over_{other}_cpu"] = best[name].cpu / best[other].cpu
-    timings = {each: [*map(list, times)] for each, times in rows.items()}
-    return best, multiplied / best["matmul"].wall, figures | {"timings": timings}
+    return figures
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[Seconds]]:
