@@ -21,8 +21,9 @@ from jtextdiff.run.controls import RULES, Control
 from jtextdiff.run.flops import matmul_flops
 from jtextdiff.run.measures import Score, evenly, generative, judged, mean
 from jtextdiff.run.model import Model
-from jtextdiff.run.steering import Steered, asked, load_control
+from jtextdiff.run.steering import asked, trained
 from jtextdiff.run.success import Rules
+from jtextdiff.run.syntax import SYNTAX
 from jtextdiff.run.timing import Seconds, machine, peak_memory, race, ratios
 from jtextdiff.run.writing import Drawn, compiled_once
 from jtextdiff.text.corpora import Corpus
@@ -60,7 +61,7 @@ def bench(
     if against is not None and not isinstance(against.method, Autoregressive):
         raise UserError(f"--against is {type(against.method).__name__}; give an autoregressive run.")
     method: Any = model.method
-    rules = None if corpus is None or not num else Rules(corpus, control)
+    rules = None if corpus is None or not num else Rules(corpus, [control])
     where, models = machine(), {"unguided": model, "released": as_released(model), "guided": model}
     costs = {name: equivalents(each, None if name == "unguided" else energy) for name, each in models.items()}
     result = where | {
@@ -78,7 +79,7 @@ def bench(
 
 def followed(model: Model, control: Control) -> Energy:
     """The energy of a control. Raises UserError if it has none, or the model cannot follow one."""
-    energy = asked(control, Steered(model.run, model.method, model.params, model.tokenizer)).energy
+    energy = asked(control, model.steered).energy
     if energy is None:
         raise UserError(
             f"The control {control} has no energy, and costs nothing: give one that guides, with --control."
@@ -160,10 +161,10 @@ def at_batch(
 
 def other_targets(model: Model, control: Control) -> list[Control]:
     """The control with other values of its first trained label; with another weight, if it has no such label."""
-    leaf = next((leaf for leaf in control.leaves() if leaf.name not in RULES), None)
+    leaf = next((leaf for leaf in control.leaves() if leaf.name not in {*RULES, *SYNTAX}), None)
     if leaf is None:
         return [control * 2.0]
-    known = load_control(model.run, leaf.name, model.params)[0].values
+    known = trained(model.steered, leaf.name)[0].values
     return [_retargeted(control, leaf.name, value) for value in known if value not in leaf.values][:OTHERS]
 
 
@@ -174,7 +175,7 @@ def worth(
     say(f"{num} texts of each …")
     names = ("released", "guided") if judge is None else tuple(models)
     texts = {name: _texts(models[name], num, unsteered(control) if name == "unguided" else control) for name in names}
-    held = {name: [float(rules.holds(control, text)) for text in texts[name]] for name in names}
+    held = {name: [rules.met(control, text) for text in texts[name]] for name in names}
     kind = rules.kind(control, SPLIT)
     scores: dict[str, dict[str, Score]] = {name: {"control_success": mean(held[name], "share", kind)} for name in names}
     if judge is not None:

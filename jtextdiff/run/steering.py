@@ -93,7 +93,7 @@ def load_control(run: Path | None, name: str, params: Params) -> tuple[Classifie
             f"{run} has no control {name!r}; it has: {there}. Train it with: "
             f"python -m jtextdiff.train --config configs/control.py --config.base={run} --config.label={name}"
         )
-    method = _the_same(build(read_config(home).method))
+    method = build(read_config(home).method)
     shapes = shapes_of(jax.eval_shape(method.init, jax.random.key(0)))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     found = restore(home, {"model": shapes_of(shapes, jax.tree.map(lambda _: device, shapes))}, tell=say)
@@ -105,15 +105,6 @@ def load_control(run: Path | None, name: str, params: Params) -> tuple[Classifie
     if not all(jax.tree.leaves(jax.tree.map(alike, own["frozen"], theirs))):
         raise UserError(f"{home} was trained on another state of {run}: its word vectors have changed. Train it anew.")
     return method, own
-
-
-@functools.lru_cache(maxsize=32)
-def _the_same(method: Classifier) -> Classifier:
-    """One object for equal classifiers: programs are kept by its bound functions, which are equal on one object only.
-
-    Without it every other value of a label, read from disk anew, would be compiled for anew.
-    """
-    return method
 
 
 def _agree(whole: Control) -> None:

@@ -15,7 +15,7 @@ from jtextdiff.run.controls import classifier, keyword, length
 from jtextdiff.run.loop import prepare
 from jtextdiff.run.model import load
 from jtextdiff.run.on_base import home_of, on_base
-from jtextdiff.run.steering import Steered, asked
+from jtextdiff.run.steering import asked
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"trunk.num_layers": 1, "trunk.width": 16, "trunk.num_heads": 2}
@@ -84,7 +84,7 @@ def test_guidance_is_counted_at_the_steps_where_it_is_followed() -> None:
     def count(*settings: str) -> float:
         fields = ["method.sampler.steps=10", *(f"method.sampler.guidance.{each}" for each in settings)]
         model = load("base", overrides=fields)
-        wanted = asked(classifier("price", "cheap"), Steered(model.run, model.method, model.params, model.tokenizer))
+        wanted = asked(classifier("price", "cheap"), model.steered)
         return equivalents(model, wanted.energy)
 
     plain, one = count("updates=0"), count("updates=1", "last=0")
