@@ -31,6 +31,7 @@ class Classifier:
     label: str = ""
     values: tuple[str, ...] = ()  # filled in from the text
     kind: str = field(default="text", metadata={"absent": "text"})  # what has a value, likewise: see KINDS
+    weight: float = 1.0  # what its energy counts beside staying fluent, times what a control itself says
 
     def __post_init__(self) -> None:
         check_settings(self, positive=(), choices={"kind": KINDS})

@@ -70,9 +70,9 @@ def asked(control: Control, model: Steered) -> Asked:
     if length is not None and length >= method.language.length:
         raise UserError(f"length={length}: this model writes at most {method.language.length - 1} words.")
     energies = tuple(_energy(part, model) for part, _ in rest)
-    weights, names = tuple(np.float32(weight) for _, weight in rest), tuple(str(part) for part, _ in rest)
+    weights = tuple(np.float32(weight * _counts(part, model)) for part, weight in rest)
     energy = Sum(energies=energies, weights=weights) if rest else None
-    return Asked(energy, None if length is None else length + 1, names)
+    return Asked(energy, None if length is None else length + 1, tuple(str(part) for part, _ in rest))
 
 
 @functools.lru_cache(maxsize=32)
@@ -137,6 +137,11 @@ def _no_length(control: Control, model: Steered) -> Energy:
 def _words(control: Control, model: Steered) -> int | None:
     """The number of words that a part of a control implies: that of its tags or of its tree."""
     return _target(control, model)[-1].words if control.kind == "is" and control.name in KINDS else None
+
+
+def _counts(part: Control, model: Steered) -> float:
+    """What a part counts by itself: a classifier may have been given a weight."""
+    return _target(part, model)[0].weight if part.kind == "is" and part.name not in RULES else 1.0
 
 
 def _learned(control: Control, model: Steered) -> Energy:
