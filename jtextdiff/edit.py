@@ -54,6 +54,9 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"--strength must be above 0 and at most 1, got {flags.strength}.")
     if flags.input != "-" and not Path(flags.input).is_file():
         raise UserError(f"--input {flags.input}: there is no such file.")
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
     from jtextdiff.run.controls import together
     from jtextdiff.run.model import load
 
@@ -65,9 +68,14 @@ def command(arguments: Sequence[str]) -> None:
         if done:
             say(f"Going on behind the {done} rewrites in {flags.out}.")
         out = files.enter_context(open(flags.out, "a", encoding="utf-8")) if flags.out else sys.stdout
+        # Lines are not counted beforehand: the input may be a stream.
+        columns = TextColumn("{task.completed} texts rewritten"), TimeElapsedColumn()
+        bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=out.isatty())
+        task = files.enter_context(bar).add_task("", total=None, completed=done)
         try:
             for first, texts in chunks(source, done):
                 hand_on(out, rewritten(model, texts, first, asked), as_json=bool(flags.out))
+                bar.advance(task, len(texts))
         except UnicodeDecodeError as error:
             raise UserError(
                 f"--input {flags.input} is no text in UTF-8: {error.reason} at byte {error.start}."
