@@ -73,7 +73,7 @@ def paper() -> ConfigDict:
         rounding=1.0,
         prior=1.0,
         cross_entropy=0.0,
-        sampler=Sampler(clamp=1.0, guidance=Guidance(update="sign", updates=3, rate=0.1, fluency=0.01, last=0.05)),
+        sampler=Sampler(clamp=1.0, guidance=Guidance(move="sign", updates=3, rate=0.1, fluency=0.01, last=0.05)),
     )
     c.optim = spec(
         AdamW,

@@ -14,20 +14,20 @@ from jtextdiff.core.randomness import Keys
 from jtextdiff.core.sampling import State, Step
 from jtextdiff.core.schedules import Time
 
-UPDATES = ("sign", "adagrad", "scaled")
+MOVES = ("sign", "adagrad", "scaled")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
     """How an energy is followed: `updates` moves of x_s after each step, against E(x_s, s) and for staying fluent.
 
-    `update`: "sign" moves every coordinate by `rate`, which is what the released code's fresh Adagrad amounts to;
+    `move`: "sign" moves every coordinate by `rate`, which is what the released code's fresh Adagrad amounts to;
     "adagrad" divides by the root of the squares summed over the step's updates, as the paper's text has it. Both have
     the released penalty `fluency` · Σ (x_s − μ)²/σ. "scaled" moves by `rate` σ² times the gradient (Dhariwal & Nichol
     2021, algorithm 1, at rate 1), with `fluency` · Σ (x_s − μ)²/2σ².
     """
 
-    update: str = "sign"
+    move: str = "sign"
     updates: int = 3
     rate: float = 0.1
     fluency: float = 0.01
@@ -37,8 +37,8 @@ class Guidance:
     through: bool = False  # the energy sees x̂_0 of x_s, and its gradient goes through the network
 
     def __post_init__(self) -> None:
-        if self.update not in UPDATES:
-            raise ValueError(f"guidance.update must be one of {UPDATES}, got {self.update!r}.")
+        if self.move not in MOVES:
+            raise ValueError(f"guidance.move must be one of {MOVES}, got {self.move!r}.")
         if self.updates < 0:
             raise ValueError(f"guidance.updates must be at least 0, got {self.updates}.")
         for field in ("rate", "fluency", "enough"):
@@ -98,11 +98,11 @@ def _moved(
         value, pull = jax.vjp(wanted, x)
         (gradient,) = pull(jnp.ones_like(value))
         active = value >= how.enough
-        if how.update == "scaled":
+        if how.move == "scaled":
             change = how.rate * (std**2 * gradient + how.fluency * (x - mean))
         else:
             gradient = gradient + 2 * how.fluency * (x - mean) / std
-            squares = gradient**2 + (squares if how.update == "adagrad" else 0.0)
+            squares = gradient**2 + (squares if how.move == "adagrad" else 0.0)
             change = how.rate * gradient / (jnp.sqrt(squares) + 1e-10)
         return index + 1, jnp.where(free & active[:, None, None], x - change, x), squares, active
 

@@ -28,7 +28,7 @@ from jtextdiff.run.timing import Seconds, machine, peak_memory, race, ratios
 from jtextdiff.run.writing import Drawn, compiled_once
 from jtextdiff.text.corpora import Corpus
 
-RELEASED = Guidance(update="sign", updates=3, rate=0.1, fluency=0.01, first=1.0, last=0.05, enough=0.0, through=False)
+RELEASED = Guidance(move="sign", updates=3, rate=0.1, fluency=0.01, first=1.0, last=0.05, enough=0.0, through=False)
 """As the paper's code has it. There the rate is absolute; here it is in units of what a coordinate of a word spans."""
 
 OTHERS = 2

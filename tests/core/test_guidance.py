@@ -7,7 +7,7 @@ import pytest
 
 from jtextdiff.core.energies import Learned, Sum
 from jtextdiff.core.gaussian import Gaussian
-from jtextdiff.core.guidance import UPDATES, Guidance, guided
+from jtextdiff.core.guidance import MOVES, Guidance, guided
 from jtextdiff.core.randomness import keys_for
 from jtextdiff.core.samplers import Sampler
 from jtextdiff.core.sampling import State, ticks, unroll
@@ -54,13 +54,13 @@ def plain(sampler: Sampler = PLAIN) -> jax.Array:
     return unroll(step, State.start(X_1), keys(), ticks(6), keep=lambda state: state.x_t)[1]
 
 
-@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("move", MOVES)
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver"])
-def test_nothing_wanted_is_unguided_bit_for_bit(update: str, name: str) -> None:
+def test_nothing_wanted_is_unguided_bit_for_bit(move: str, name: str) -> None:
     nothing = Sum(energies=(BOWL,), weights=(0.0,))
-    found = walk(nothing, Guidance(update=update, fluency=0.0), Sampler(name=name))
+    found = walk(nothing, Guidance(move=move, fluency=0.0), Sampler(name=name))
     np.testing.assert_array_equal(found, plain(Sampler(name=name)))
-    outside = walk(BOWL, Guidance(update=update, first=0.01, last=0.0), Sampler(name=name))
+    outside = walk(BOWL, Guidance(move=move, first=0.01, last=0.0), Sampler(name=name))
     np.testing.assert_array_equal(outside[:-1], plain(Sampler(name=name))[:-1])
 
 
@@ -74,7 +74,7 @@ def one_step(how: Guidance, energy: object = BOWL) -> tuple[jax.Array, jax.Array
 
 def test_a_released_call_moves_every_coordinate_by_one_or_three_tenths() -> None:
     """Three sign steps of .1: either all in one direction, or one there, one back and one there."""
-    before, after = one_step(Guidance(update="sign", updates=3, rate=0.1, fluency=0.01))
+    before, after = one_step(Guidance(move="sign", updates=3, rate=0.1, fluency=0.01))
     moved = np.abs(np.asarray(after - before))
     assert np.all(np.isclose(moved, 0.1, atol=1e-5) | np.isclose(moved, 0.3, atol=1e-5))
     near = Learned(params=jnp.asarray(2.0), target=before + 0.05, log_prob=quadratic)
@@ -83,14 +83,14 @@ def test_a_released_call_moves_every_coordinate_by_one_or_three_tenths() -> None
 
 def test_adagrad_takes_shorter_and_shorter_steps() -> None:
     far = Learned(params=jnp.asarray(1e-3), target=jnp.asarray(1e3), log_prob=quadratic)
-    before, after = one_step(Guidance(update="adagrad", updates=3, rate=0.1, fluency=0.0), far)
+    before, after = one_step(Guidance(move="adagrad", updates=3, rate=0.1, fluency=0.0), far)
     np.testing.assert_allclose(after - before, 0.1 * (1 + 2**-0.5 + 3**-0.5), rtol=1e-3)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9])
 def test_a_step_below_one_over_the_curvature_lowers_a_quadratic_energy(share: float) -> None:
     std = PROCESS.posterior(X_1, X_1, 0.5, 0.6).std.item()
-    how = Guidance(update="scaled", updates=1, rate=share / (2.0 * std**2), fluency=0.0)
+    how = Guidance(move="scaled", updates=1, rate=share / (2.0 * std**2), fluency=0.0)
     before, after = one_step(how)
     assert np.all(BOWL(after, 0.5) < BOWL(before, 0.5))
     np.testing.assert_allclose(after - 1.5, (1 - share) * (before - 1.5), rtol=1e-4, atol=1e-5)
@@ -100,7 +100,7 @@ def test_a_linear_energy_moves_an_affine_chain_by_its_recursion() -> None:
     """δ_s = slope δ_t − rate σ² ∇E, with the slope of the step's mean in x_t: the noise is the same."""
     slope_of_energy = jax.random.normal(jax.random.key(5), SHAPE)
     energy = Learned(params=slope_of_energy, target=jnp.asarray(0.7), log_prob=linear)
-    how = Guidance(update="scaled", updates=1, rate=1.3, fluency=0.0, last=0.0, enough=0.0)
+    how = Guidance(move="scaled", updates=1, rate=1.3, fluency=0.0, last=0.0, enough=0.0)
     # An energy that may be negative is wanted everywhere.
     shifted = lambda x, t, valid=None: energy(x, t, valid) + 1e4
     found = np.asarray(walk(shifted, how) - plain())
@@ -133,7 +133,7 @@ def test_a_text_that_is_well_enough_is_left_alone() -> None:
 @pytest.mark.parametrize("through", [False, True])
 def test_a_sampler_steers_in_its_own_units_and_through_the_network_if_asked(through: bool) -> None:
     """A linear energy of x_s, or of E[x_0 | x_s], which is linear too, pulls by its slope times the network's."""
-    how = Guidance(update="scaled", updates=1, rate=1.3, fluency=0.0, through=through)
+    how = Guidance(move="scaled", updates=1, rate=1.3, fluency=0.0, through=through)
     sampler, tick = Sampler(guidance=how), (jnp.asarray(0.6), jnp.asarray(0.5))
     energy = lambda x, t, valid=None: jnp.sum(x, axis=(1, 2)) + 1e3
     step, fixed = sampler.step(PROCESS, denoise), (~FREE).at[:, 0].set(True)

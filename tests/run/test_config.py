@@ -1,6 +1,7 @@
 """Configuration: a dataclass survives the way out and back, and mistakes are answered with a sentence."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,22 @@ def test_a_stored_config_means_what_it_meant() -> None:
         del stored["vectors"], stored["bound_from"]
     read = from_json(to_json(ConfigDict({"method": stored}))).method
     assert read.vectors == "learned" and read.bound_from == DiffusionLM().bound_from
+
+
+def test_no_field_is_hidden_by_what_a_config_can_do() -> None:
+    """A field named like one of ConfigDict's own functions could not be overridden from the command line."""
+    from jtextdiff.methods.autoregressive import Autoregressive
+    from jtextdiff.methods.classifier import Classifier
+    from jtextdiff.methods.cmlm import CMLM
+    from jtextdiff.methods.d3pm import D3PM
+    from jtextdiff.methods.masked import Masked
+    from jtextdiff.text.corpora import Text
+
+    def fields(config: ConfigDict) -> Iterator[str]:
+        for name, value in config.items():
+            yield name
+            if isinstance(value, ConfigDict):
+                yield from fields(value)
+
+    for cls in (AdamW, Autoregressive, CMLM, Classifier, D3PM, DiffusionLM, Masked, Text):
+        assert not set(fields(spec(cls))) & set(dir(ConfigDict))
