@@ -148,7 +148,7 @@ def test_a_sampler_steers_in_its_own_units_and_through_the_network_if_asked(thro
 
 
 @pytest.mark.parametrize(
-    "bad", [{"update": "adam"}, {"updates": -1}, {"rate": -0.1}, {"fluency": -1.0}, {"last": 0.6, "first": 0.5}]
+    "bad", [{"move": "adam"}, {"updates": -1}, {"rate": -0.1}, {"fluency": -1.0}, {"last": 0.6, "first": 0.5}]
 )
 def test_impossible_settings_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
