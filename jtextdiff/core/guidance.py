@@ -14,26 +14,28 @@ from jtextdiff.core.randomness import Keys
 from jtextdiff.core.sampling import State, Step
 from jtextdiff.core.schedules import Time
 
-MOVES = ("sign", "adagrad", "scaled")
+MOVES = ("std", "sign", "adagrad", "scaled")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """How an energy is followed: `updates` moves of x_s after each step, against E(x_s, s) and for staying fluent.
+    """How an energy is followed: `updates` moves of x_s after each step, against E(x_s, s), for texts above `enough`.
 
-    `move`: "sign" moves every coordinate by `rate`, which is what the released code's fresh Adagrad amounts to;
-    "adagrad" divides by the root of the squares summed over the step's updates, as the paper's text has it. Both have
-    the released penalty `fluency` · Σ (x_s − μ)²/σ. "scaled" moves by `rate` σ² times the gradient (Dhariwal & Nichol
-    2021, algorithm 1, at rate 1), with `fluency` · Σ (x_s − μ)²/2σ².
+    `move`: "std" goes down the text's gradient by `rate` standard deviations of what the step itself draws, a
+    coordinate in the mean: as far at any number of steps, and where the gradient is. "sign" moves every coordinate by
+    `rate`, which is what the released code's fresh Adagrad amounts to; "adagrad" divides by the root of the squares
+    summed over the step's updates, as the paper's text has it. All three take the released penalty `fluency` ·
+    Σ (x_s − μ)²/σ, without which sign and adagrad leave what can be read. "scaled" moves by `rate` σ² times the
+    gradient (Dhariwal & Nichol 2021, algorithm 1, at rate 1), with `fluency` · Σ (x_s − μ)²/2σ².
     """
 
-    move: str = "sign"
-    updates: int = 3
-    rate: float = 0.1
-    fluency: float = 0.01
+    move: str = "std"
+    updates: int = 1
+    rate: float = 1.0
+    fluency: float = 0.0
     first: float = 1.0  # guided from this time …
     last: float = 0.05  # … to this
-    enough: float = 0.0  # nats: a text whose energy is below this is left alone
+    enough: float = 0.1  # nats: a text whose energy is below this is left alone
     through: bool = False  # the energy sees x̂_0 of x_s, and its gradient goes through the network
 
     def __post_init__(self) -> None:
@@ -101,11 +103,18 @@ def _moved(
         if how.move == "scaled":
             change = how.rate * (std**2 * gradient + how.fluency * (x - mean))
         else:
-            gradient = gradient + 2 * how.fluency * (x - mean) / std
+            gradient = jnp.where(free, gradient + 2 * how.fluency * (x - mean) / std, 0.0)
             squares = gradient**2 + (squares if how.move == "adagrad" else 0.0)
-            change = how.rate * gradient / (jnp.sqrt(squares) + 1e-10)
+            size = _root_mean(squares, free) / std if how.move == "std" else jnp.sqrt(squares)
+            change = how.rate * gradient / (size + 1e-10)
         return index + 1, jnp.where(free & active[:, None, None], x - change, x), squares, active
 
     going = lambda carry: (carry[0] < how.updates) & jnp.any(carry[3])
     start = (0, x_s, jnp.zeros_like(x_s), jnp.ones(len(x_s), bool))
     return jax.lax.while_loop(going, body, start)[1]
+
+
+def _root_mean(squares: Float[Array, "b l d"], free: Bool[Array, "b l 1"]) -> Float[Array, "b 1 1"]:
+    """The root of each text's mean over its free coordinates."""
+    count = jnp.maximum(jnp.sum(free, axis=(1, 2), keepdims=True), 1) * squares.shape[-1]
+    return jnp.sqrt(jnp.sum(squares, axis=(1, 2), keepdims=True) / count)

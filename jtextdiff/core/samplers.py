@@ -48,8 +48,10 @@ class Sampler:
         valid: Bool[Array, "b l"],
         unit: float,
     ) -> Step:
-        """The step, guided: see `guided`. `guidance.rate` is in `unit`s, what a coordinate of a clean vector spans."""
-        how = dataclasses.replace(self.guidance, rate=self.guidance.rate * unit)
+        """The step, guided: see `guided`. The rate of sign and adagrad is in `unit`s, what a clean coordinate spans."""
+        how = self.guidance
+        if how.move in ("sign", "adagrad"):
+            how = dataclasses.replace(how, rate=how.rate * unit)
         drawn = self.name == "ancestral" or (self.name == "ddim" and self.eta == 1)
         see = lambda x_s, s, state: (denoise(x_s, s, state.x_0_hat), 0.0) if how.through else (x_s, s)
         return guided(step, process, energy, how, drawn=drawn, free=valid & ~fixed, valid=valid, see=see)

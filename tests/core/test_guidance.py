@@ -78,7 +78,19 @@ def test_a_released_call_moves_every_coordinate_by_one_or_three_tenths() -> None
     moved = np.abs(np.asarray(after - before))
     assert np.all(np.isclose(moved, 0.1, atol=1e-5) | np.isclose(moved, 0.3, atol=1e-5))
     near = Learned(params=jnp.asarray(2.0), target=before + 0.05, log_prob=quadratic)
-    np.testing.assert_allclose(np.abs(one_step(Guidance(), near)[1] - before), 0.1, atol=1e-5)
+    how = Guidance(move="sign", updates=3, rate=0.1, fluency=0.01, enough=0.0)
+    np.testing.assert_allclose(np.abs(one_step(how, near)[1] - before), 0.1, atol=1e-5)
+
+
+def test_the_default_moves_a_text_by_the_noise_of_its_step_along_the_gradient() -> None:
+    """Its coordinates by rate · std in the mean, in proportion to the gradient, whatever the gradient's size."""
+    slope = jax.random.normal(jax.random.key(6), SHAPE) * jnp.asarray([1e-3, 1.0, 1e3, 1.0])[:, None, None]
+    energy = Learned(params=slope.at[3, 1:].set(0.0), target=jnp.asarray(1.0), log_prob=linear)
+    shifted = lambda x, t, valid=None: energy(x, t, valid) + 1e5
+    before, after = one_step(Guidance(rate=0.7), shifted)
+    moved, std = np.asarray(after - before), PROCESS.posterior(X_1, X_1, 0.5, 0.6).std.item()
+    np.testing.assert_allclose(np.sqrt(np.mean(moved**2, axis=(1, 2))), 0.7 * std, rtol=1e-2)
+    assert np.all(moved[3, 1:] == 0) and np.all(moved * np.asarray(slope) <= 0)
 
 
 def test_adagrad_takes_shorter_and_shorter_steps() -> None:
@@ -143,8 +155,16 @@ def test_a_sampler_steers_in_its_own_units_and_through_the_network_if_asked(thro
     ends = jnp.asarray([[[0.0]], [[1.0]]])
     slope = denoise(ends, tick[1], ends) if through else ends
     variance = PROCESS.posterior(X_1, X_1, tick[1], tick[0]).std.item() ** 2
-    expected = np.where((valid & ~fixed)[..., None], -0.5 * 1.3 * variance * (slope[1] - slope[0]).item(), 0.0)
+    expected = np.where((valid & ~fixed)[..., None], -1.3 * variance * (slope[1] - slope[0]).item(), 0.0)
     np.testing.assert_allclose(after - before, np.broadcast_to(expected, SHAPE), atol=1e-5)
+
+
+def test_the_rate_of_sign_steps_is_in_units_of_a_coordinate() -> None:
+    sampler, tick = Sampler(guidance=Guidance(move="sign", rate=0.1)), (jnp.asarray(0.6), jnp.asarray(0.5))
+    step, energy = sampler.step(PROCESS, denoise), lambda x, t, valid=None: jnp.sum(x, axis=(1, 2)) + 1e3
+    steered = sampler.steer(step, PROCESS, denoise, energy, ~FREE, FREE, 0.5)
+    before, after = (each(keys(), State.start(X_1), tick).x_t for each in (step, steered))
+    np.testing.assert_allclose(after - before, -0.05, atol=1e-6)
 
 
 @pytest.mark.parametrize(
