@@ -39,7 +39,7 @@ class Given(NamedTuple):
 
     tokens: Int[Array, "b l"]
     fixed: Bool[Array, "b l"]  # True: this token stays
-    length: Int[Array, "b"]  # tokens, EOS counted; 0: drawn by the method
+    length: Int[Array, "b"]  # tokens, EOS counted; 0: drawn by the method; −n: likewise, but n at least
 
 
 class Sample(NamedTuple):

@@ -23,9 +23,9 @@ from jtextdiff.run.measures import Score, evenly, generative, judged, mean
 from jtextdiff.run.model import Model
 from jtextdiff.run.steering import asked, trained
 from jtextdiff.run.success import Rules
-from jtextdiff.run.syntax import SYNTAX
 from jtextdiff.run.timing import Seconds, machine, peak_memory, race, ratios
 from jtextdiff.run.writing import Drawn, compiled_once
+from jtextdiff.text.annotations import SYNTAX
 from jtextdiff.text.corpora import Corpus
 
 RELEASED = Guidance(move="sign", updates=3, rate=0.1, fluency=0.01, first=1.0, last=0.05, enough=0.0, through=False)

@@ -106,8 +106,8 @@ class Model:
             raise UserError(f"{type(method).__name__} cannot edit a text. DiffusionLM can.")
         if not 0 < strength <= 1:
             raise UserError(f"strength must be above 0 and at most 1, got {strength}.")
-        wanted = Asked(None, None) if control is None else _asked_once(self, control)
-        if wanted.length is not None:
+        wanted = Asked(None, 0) if control is None else _asked_once(self, control)
+        if wanted.length > 0:
             raise UserError("A rewrite keeps the length of its text: leave out the control of length.")
         batch, kept = self.batch(texts), known_words(hold, self.tokenizer)
         given = Given(*map(jnp.asarray, (batch.tokens, np.isin(batch.tokens, kept) & batch.valid, batch.valid.sum(-1))))
@@ -191,12 +191,12 @@ class Model:
         controls = [control] if control is None or isinstance(control, Control) else list(control)
         if len(controls) not in (1, num):
             raise UserError(f"There are {len(controls)} controls for {num} texts: give one, or one for each.")
-        wanted = [Asked(None, None) if each is None else _asked_once(self, each) for each in controls]
-        lengths = [each.length or 0 for each in wanted]
-        if any(lengths) and template is not None:
+        wanted = [Asked(None, 0) if each is None else _asked_once(self, each) for each in controls]
+        lengths = [each.length for each in wanted]
+        if any(length > 0 for length in lengths) and template is not None:
             raise UserError("A template has a length of its own: leave out what asks for one, or the template.")
         energies = [each.energy for each in wanted]
-        return (with_lengths(given, lengths, self.method) if any(lengths) else given), energies
+        return (with_lengths(given, lengths, self.method) if template is None else given), energies
 
     def _with_sampler(self, settings: dict[str, Any]) -> Method:
         """The method with settings of its sampler changed, checked like the command line's overrides."""

@@ -24,7 +24,7 @@ from jtextdiff.run.on_base import home_of
 from jtextdiff.run.targets import Target, target
 from jtextdiff.run.template import known_words
 from jtextdiff.run.workdir import read_config
-from jtextdiff.text.annotations import KINDS
+from jtextdiff.text.annotations import SYNTAX
 from jtextdiff.text.tokenizers import Tokenizer
 
 MANY = ("keyword", "regex", "span")
@@ -32,10 +32,10 @@ MANY = ("keyword", "regex", "span")
 
 
 class Asked(NamedTuple):
-    """What controls ask of a sampler: an energy to follow, if any, and a number of tokens, end counted, if any."""
+    """What controls ask of a sampler: an energy to follow, if any, and a length as `Given` has it."""
 
     energy: Energy | None
-    length: int | None
+    length: int  # tokens, end counted; 0: any; −n: n at least
     names: tuple[str, ...] = ()  # of the energy's parts
 
 
@@ -61,18 +61,11 @@ def asked(control: Control, model: Steered) -> Asked:
     rest = [(part, weight) for part, weight in zip(whole.parts, whole.weights, strict=True) if part.name != "length"]
     if rest and not isinstance(method, Guidable):
         raise UserError(f"{type(method).__name__} has no vectors that an energy could move. DiffusionLM follows one.")
-    words = {f"length={part.values[0]}": int(part.values[0]) for part in whole.parts if part.name == "length"}
-    words |= {part.name: found for part, _ in rest if (found := _words(part, model)) is not None}
-    if len(set(words.values())) > 1:
-        told = " and ".join(f"{name} ({number} words)" for name, number in words.items())
-        raise UserError(f"A text has one length: {told} contradict each other.")
-    length = next(iter(words.values()), None)
-    if length is not None and length >= method.language.length:
-        raise UserError(f"length={length}: this model writes at most {method.language.length - 1} words.")
+    length = _length(whole, model)
     energies = tuple(_energy(part, model) for part, _ in rest)
     weights = tuple(np.float32(weight * _counts(part, model)) for part, weight in rest)
     energy = Sum(energies=energies, weights=weights) if rest else None
-    return Asked(energy, None if length is None else length + 1, tuple(str(part) for part, _ in rest))
+    return Asked(energy, length, tuple(str(part) for part, _ in rest))
 
 
 @functools.lru_cache(maxsize=32)
@@ -134,9 +127,24 @@ def _no_length(control: Control, model: Steered) -> Energy:
     raise UserError("A length can be asked for, but not in NOT or OR.")
 
 
-def _words(control: Control, model: Steered) -> int | None:
-    """The number of words that a part of a control implies: that of its tags or of its tree."""
-    return _target(control, model)[-1].words if control.kind == "is" and control.name in KINDS else None
+def _length(whole: Control, model: Steered) -> int:
+    """The tokens that the parts imply: a length itself, tags and trees exactly, spans at least."""
+    most, least, words = model.method.language.length - 1, 0, {}
+    for part in whole.parts:
+        if part.name == "length":
+            words[str(part)] = int(part.values[0])
+        elif part.kind == "is" and part.name in SYNTAX:
+            wanted = _target(part, model)[-1]
+            least = max(least, wanted.least)
+            words |= {} if wanted.words is None else {part.name: wanted.words}
+    if len(set(words.values())) > 1 or any(number < least for number in words.values()):
+        told = [f"{name} ({number} words)" for name, number in words.items()]
+        told += [f"a span (at least {least})"] if least else []
+        raise UserError(f"A text has one length: {' and '.join(told)} contradict each other.")
+    length = next(iter(words.values()), None)
+    if length is not None and length > most:
+        raise UserError(f"length={length}: this model writes at most {most} words.")
+    return length + 1 if length is not None else -(least + 1) if least else 0
 
 
 def _counts(part: Control, model: Steered) -> float:

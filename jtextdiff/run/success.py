@@ -10,7 +10,8 @@ import numpy as np
 from jtextdiff.run.command import UserError
 from jtextdiff.run.controls import RULES, Control
 from jtextdiff.run.measures import Score, beside, mean
-from jtextdiff.run.syntax import HOW, SYNTAX, met
+from jtextdiff.run.syntax import HOW, met
+from jtextdiff.text.annotations import SYNTAX
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
 from jtextdiff.text.telling import Telling, learn

@@ -9,9 +9,6 @@ from jtextdiff.text.annotations import Stretch, stretches
 from jtextdiff.text.parsing import Chart, openings
 from jtextdiff.text.restaurants import grammar, sentences
 
-SYNTAX = ("pos", "tree", "span")
-"""The names of such controls."""
-
 HOW = (
     "the grammar's derivation; of texts that have none, each word's usual tag, and those stretches asked for that its "
     "rules can derive, over as many as were asked for"

@@ -17,10 +17,11 @@ SPAN = re.compile(r"(?P<first>[1-9][0-9]*)(?:-(?P<last>[1-9][0-9]*))?:(?P<name>\
 
 
 class Target(NamedTuple):
-    """The values that are accepted of each cell, none where anything is; and the number of words, if it follows."""
+    """The values that are accepted of each cell, none where anything is; and what follows for the number of words."""
 
     accepted: Bool[np.ndarray, "*cells c"]
-    words: int | None
+    words: int | None = None
+    least: int = 0
 
 
 def target(control: Control, method: Classifier) -> Target:
@@ -28,14 +29,13 @@ def target(control: Control, method: Classifier) -> Target:
     if method.kind == "text":
         for value in control.values:
             _known(value, method, method.values)
-        return Target(np.asarray([value in control.values for value in method.values]), None)
-    if len(control.values) > 1:
+        return Target(np.asarray([value in control.values for value in method.values]))
+    value, *more = control.values
+    if more:
         raise UserError(f"{control}: {control.name} takes one value; of several make several controls.")
     if method.kind == "words":
-        return _tags(tags_of(control.values[0]), method)
-    if control.name == "span":
-        return Target(_span(span_of(control.values[0]), method), None)
-    return _tree(tree_of(control.values[0]), method)
+        return _tags(tags_of(value), method)
+    return _span(span_of(value), method) if control.name == "span" else _tree(tree_of(value), method)
 
 
 def tags_of(value: str) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def _tree(wanted: list[Stretch], method: Classifier) -> Target:
     return Target(accepted, words)
 
 
-def _span(wanted: Stretch, method: Classifier) -> Bool[np.ndarray, "l l c"]:
+def _span(wanted: Stretch, method: Classifier) -> Target:
     _fits(wanted.end, method)
     size = method.language.length
     accepted = np.zeros((size, size, len(method.values)), bool)
@@ -99,7 +99,7 @@ def _span(wanted: Stretch, method: Classifier) -> Bool[np.ndarray, "l l c"]:
     if not any(names):
         _known(wanted.name, method, sorted({name for value in method.values for name in value.split("::")}))
     accepted[wanted.start, wanted.end - 1] = names
-    return accepted
+    return Target(accepted, least=wanted.end)
 
 
 def _known(value: str, method: Classifier, there: tuple[str, ...] | list[str]) -> int:

@@ -68,7 +68,7 @@ def read_texts(texts: Sequence[str], tokenizer: Tokenizer, language: Language) -
 
 
 def with_lengths(given: Given, lengths: Sequence[int], method: Method) -> Given:
-    """The lengths in tokens that are asked for, one of all rows or one of each; 0: left to the method.
+    """The lengths that are asked for, as `Given` has them, one of all rows or one of each.
 
     A method for which PAD is a word like any other has no lengths to be given: its EOS and PAD are held as words.
     """

@@ -14,6 +14,9 @@ from jtextdiff.text.restaurants import grammar
 KINDS = {"pos": "words", "tree": "stretches"}
 """The labels, and what each is a label of: every word has a part of speech, every stretch of words a constituent."""
 
+SYNTAX = ("pos", "tree", "span")
+"""Names of controls of them: of all words, of all stretches, and of one stretch."""
+
 END = "END"
 """The part of speech of whatever comes after the last word."""
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtextdiff.core import objectives
+from jtextdiff.core.randomness import keys_for
 
 
 def test_cross_entropy_is_the_negative_log_probability() -> None:
@@ -41,3 +42,13 @@ def test_length_nll_reads_the_law() -> None:
     np.testing.assert_allclose(
         jnp.exp(-objectives.length_nll(counts, lengths)), jnp.exp(objectives.length_law(counts))[lengths], rtol=1e-6
     )
+
+
+def test_a_length_that_is_at_least_so_long_has_the_law_given_that() -> None:
+    counts = jnp.asarray([0, 5, 3, 2, 10])
+    drawn = np.asarray(
+        objectives.draw_length(counts, keys_for(jax.random.key(2), jnp.arange(4_000)), jnp.full(4_000, -3))
+    )
+    share = 2.01 / 12.02
+    assert set(drawn.tolist()) == {3, 4}
+    assert abs(np.mean(drawn == 3) - share) < 5 * np.sqrt(share * (1 - share) / 4_000)

@@ -209,3 +209,21 @@ def test_a_length_is_held_where_pad_is_a_word(params: Any) -> None:
     )
     for row, size in ((0, 3), (1, 5), (2, 8), (5, 2)):
         assert tokens[row, size - 1] == LANGUAGE.eos and np.all(tokens[row, size:] == LANGUAGE.pad)
+
+
+def test_what_is_asked_of_words_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tags have theirs; a span asks for as many words as it needs, and one that is given must be enough."""
+    tags = dataclasses.replace(FOOD, label="pos", kind="words", values=("DET", "NOUN", "END"))
+    trees = dataclasses.replace(FOOD, label="tree", kind="stretches", values=("none", "noun"))
+    load = lambda run, name, params: {
+        "pos": (tags, tags.init(jax.random.key(0))),
+        "tree": (trees, trees.init(jax.random.key(0))),
+    }[name]
+    monkeypatch.setattr(steering, "load_control", load)
+    base = BASE.init(jax.random.key(0))
+    length_of = lambda *texts: asked(together(list(texts)) or length(1), BASE, base).length
+    assert length_of("pos=DET NOUN") == 3 and length_of("span=2-4:noun") == -5 and length_of("span=1:noun") == -2
+    assert length_of("span=2-4:noun", "length=5") == 6 and length_of("pos=DET NOUN", "span=1-2:noun") == 3
+    for texts in (("span=2-4:noun", "length=3"), ("pos=DET NOUN", "length=3"), ("pos=DET NOUN", "span=2-4:noun")):
+        with pytest.raises(UserError, match="contradict"):
+            length_of(*texts)

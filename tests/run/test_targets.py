@@ -32,18 +32,20 @@ TREE = Classifier(
 
 
 def test_tags_are_asked_of_each_word_and_the_end_of_all_after() -> None:
-    accepted, words = target(parts_of_speech("DET NOUN NOUN"), POS)
+    accepted, words, _ = target(parts_of_speech("DET NOUN NOUN"), POS)
     assert words == 3 and accepted.sum() == 8
     np.testing.assert_array_equal(np.argmax(accepted, axis=-1), [0, 1, 1, 2, 2, 2, 2, 2])
 
 
 def test_a_tree_is_asked_of_every_stretch_and_a_span_of_one() -> None:
-    accepted, words = target(tree("(core x y (noun z))"), TREE)
+    accepted, words, _ = target(tree("(core x y (noun z))"), TREE)
     assert words == 3 and np.all(accepted.sum(-1) == 1)
     chart = np.argmax(accepted, axis=-1)
     assert chart[0, 2] == 1 and chart[2, 2] == 3 and np.count_nonzero(chart) == 2
-    accepted, words = target(span("noun", 2, 3), TREE)
-    assert words is None and accepted.sum() == 2 and accepted[1, 2].tolist() == [False, False, True, True]
+    accepted, words, least = target(span("noun", 2, 3), TREE)
+    assert (
+        words is None and least == 3 and accepted.sum() == 2 and accepted[1, 2].tolist() == [False, False, True, True]
+    )
 
 
 @pytest.mark.parametrize(
