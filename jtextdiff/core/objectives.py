@@ -36,8 +36,8 @@ def length_nll(counts: Int[Array, "m"], lengths: Int[Array, "b"]) -> Float[Array
 
 def draw_length(counts: Int[Array, "m"], keys: Keys, asked: Int[Array, "b"]) -> Int[Array, "b"]:
     """The length asked for; where that is 0 one drawn from the law fitted to `counts`; −n: one that is n at least."""
-    long_enough = jnp.arange(len(counts)) >= -asked[:, None]
-    drawn = Categorical(logits=jnp.where(long_enough, length_law(counts), -jnp.inf)).sample(keys)
+    long_enough = jnp.arange(len(counts))[None] >= -asked[:, None]
+    drawn = Categorical(logits=jnp.where(long_enough, length_law(counts)[None], -jnp.inf)).sample(keys)
     return jnp.where(asked > 0, asked, drawn)
 
 
