@@ -41,9 +41,9 @@ def default() -> ConfigDict:
 def paper() -> ConfigDict:
     """As released for attributes, but that it learned to write a value's words where ours tells values apart.
 
-    Guidance has one constant for fluency, .01; the release had others for other controls. `weight` comes to the same,
-    as does a weight of the control's own: a span is read off the classifier of trees with 1/10 of its energy, which
-    `span=4-6:landmark*10.4` has.
+    The released guidance has one constant for fluency here, .01; the release had others for other controls. `weight`
+    comes to the same, as does a weight of the control's own: a span is read off the classifier of trees with 1/10 of
+    its energy, which `span=4-6:landmark*10.4` has.
     """
     c = default()
     c.num_steps, c.batch_size = 25_000, 10

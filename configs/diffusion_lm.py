@@ -10,7 +10,7 @@ text.path); `:e2e` is the default recipe at a size for one GPU. Neither has been
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from jtextdiff.core.guidance import Guidance
+from jtextdiff.core.guidance import RELEASED
 from jtextdiff.core.samplers import Sampler
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
@@ -73,7 +73,7 @@ def paper() -> ConfigDict:
         rounding=1.0,
         prior=1.0,
         cross_entropy=0.0,
-        sampler=Sampler(clamp=1.0, guidance=Guidance(move="sign", updates=3, rate=0.1, fluency=0.01, last=0.05)),
+        sampler=Sampler(clamp=1.0, guidance=RELEASED),
     )
     c.optim = spec(
         AdamW,

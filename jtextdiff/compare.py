@@ -22,7 +22,7 @@ METRICS = ("nll", "excess_nll", "perplexity_ratio", "members", "unigram_entropy"
 CONDITIONS = ("text", "split", "num_samples", "judge", "tokenizer")
 """What must be the same for numbers to stand in one table."""
 NEEDED = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}
-ALIKE = ("method", "sampler", "steps", "settings", "control", "chosen")
+ALIKE = ("method", "sampler", "steps", "settings", "control", "targets", "chosen")
 """What runs of one recipe have in common."""
 OF_METRIC = {"value", "unit", "se", "real_valid"}
 

@@ -66,6 +66,8 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.run.wishes import wishes
     from jtextdiff.run.workdir import hand_over
 
+    if flags.targets and (flags.control or flags.best_of > 1):
+        raise UserError("--targets say what is wanted of each sample: leave out --control and --best_of.")
     wish = choice(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     judge = load_judge(flags.judge, model, flags.checkpoint) if flags.judge else None
@@ -76,10 +78,9 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"The split {flags.split!r} has one text: scores compare texts. Give it two at least.")
     if flags.num < 512:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
-    if flags.targets and flags.control:
-        raise UserError("--targets say what is wanted of each sample: leave out --control.")
     if flags.targets:
-        wish = wish._replace(targets=wishes(flags.targets, corpus, flags.split))
+        spelled = f"{flags.targets} of {flags.split}"
+        wish = wish._replace(targets=wishes(flags.targets, corpus, flags.split), spelling=spelled)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         alike = {"split": flags.split, "num": flags.num, "seed": flags.seed, "wish": wish}
         metrics, calls = score(model, corpus, judge=judge, bar=bar, **alike)

@@ -54,7 +54,7 @@ def command(arguments: Sequence[str]) -> None:
         forward = lambda done: bar.advance(task, done)
         texts, _ = chosen(model, flags.num, wish, seed=flags.seed, template=flags.template, progress=forward)
     if wish.many > 1:
-        say(str(wish).capitalize() + ".")
+        say(f"{str(wish)[0].upper()}{str(wish)[1:]}.")
     for text in texts:
         print(one_line(text))
 

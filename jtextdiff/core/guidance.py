@@ -22,7 +22,8 @@ class Guidance:
     """How an energy is followed: `updates` moves of x_s after each step, against E(x_s, s), for texts above `enough`.
 
     `move`: "std" goes down the text's gradient by `rate` standard deviations of what the step itself draws, a
-    coordinate in the mean: as far at any number of steps, and where the gradient is. "sign" moves every coordinate by
+    coordinate in the mean, however steep: a weight tells beside other energies alone. Where a step draws nothing it is
+    the posterior's deviation. "sign" moves every coordinate by
     `rate`, which is what the released code's fresh Adagrad amounts to; "adagrad" divides by the root of the squares
     summed over the step's updates, as the paper's text has it. All three take the released penalty `fluency` ·
     Σ (x_s − μ)²/σ, without which sign and adagrad leave what can be read. "scaled" moves by `rate` σ² times the
@@ -51,6 +52,10 @@ class Guidance:
                 f"guidance.first and last are times, 0 <= last <= first <= 1; got {self.first} and {self.last}."
             )
 
+
+RELEASED = Guidance(move="sign", updates=3, rate=0.1, fluency=0.01, enough=0.0)
+"""As the paper's code has it. There the rate is absolute; here it is so if word vectors have a free norm, and else in
+units of what a coordinate of a word spans."""
 
 See = Callable[[Array, Time, State], tuple[Array, Time]]
 """(x_s, s, the state then) ↦ what the energy is shown, and its time."""

@@ -46,8 +46,10 @@ class Phrase:
         words = [jax.nn.logsumexp(jnp.where(each, log_p, -jnp.inf), axis=-1) for each in at]
         log_q = sum((word[:, j : j + places] for j, word in enumerate(words)), jnp.zeros((len(x), places)))
         room = jnp.ones((len(x), places), bool) if valid is None else valid[:, size - 1 :]
+        any_room = jnp.any(room, axis=-1)
+        room = room | ~any_room[:, None]  # without any, the sum below would have no terms
         # log of Σ −log(1 − q), by way of log q where q is small: what is far from there has a slope to follow, too.
         near = jnp.log(complement(-jnp.maximum(log_q, RARE)))
         log_total = jax.nn.logsumexp(jnp.where(room, jnp.where(log_q > RARE, near, log_q), -jnp.inf), axis=-1)
         there = jnp.log(-jnp.expm1(-jnp.exp(jnp.maximum(log_total, RARE))))
-        return -jnp.where(log_total > RARE, there, log_total)
+        return jnp.where(any_room, -jnp.where(log_total > RARE, there, log_total), -jnp.log(LEAST))

@@ -31,10 +31,12 @@ class Classifier:
     label: str = ""
     values: tuple[str, ...] = ()  # filled in from the text
     kind: str = field(default="text", metadata={"absent": "text"})  # what has a value, likewise: see KINDS
-    weight: float = 1.0  # what its energy counts beside staying fluent, times what a control itself says
+    weight: float = 1.0  # what its energy counts beside others and fluency, times what a control itself says
 
     def __post_init__(self) -> None:
         check_settings(self, positive=(), choices={"kind": KINDS})
+        if not self.weight >= 0:
+            raise ValueError(f"weight must be at least 0, got {self.weight}.")
         if self.base is not None and not isinstance(self.base, Guidable):
             raise ValueError(f"{type(self.base).__name__} has no noisy vectors to classify: control DiffusionLM.")
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtextdiff.core.energies import Energy
-from jtextdiff.core.guidance import Guidance
+from jtextdiff.core.guidance import RELEASED
 from jtextdiff.core.randomness import keys_for
 from jtextdiff.core.sampling import ticks
 from jtextdiff.methods.autoregressive import Autoregressive
@@ -27,9 +27,6 @@ from jtextdiff.run.timing import Seconds, machine, peak_memory, race, ratios
 from jtextdiff.run.writing import Drawn, compiled_once
 from jtextdiff.text.annotations import SYNTAX
 from jtextdiff.text.corpora import Corpus
-
-RELEASED = Guidance(move="sign", updates=3, rate=0.1, fluency=0.01, first=1.0, last=0.05, enough=0.0, through=False)
-"""As the paper's code has it. There the rate is absolute; here it is in units of what a coordinate of a word spans."""
 
 OTHERS = 2
 """Values of a label, beside the one asked for, that are drawn to see that they need no other program."""

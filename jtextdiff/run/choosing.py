@@ -18,6 +18,7 @@ class Choice(NamedTuple):
 
     control: Control | None = None
     targets: tuple[Wish, ...] = ()
+    spelling: str | None = None  # of the targets
     best_of: int = 1
     mbr: int = 1
 
@@ -43,7 +44,7 @@ def choice(flags: argparse.Namespace) -> Choice:
 
     Raises UserError for numbers below 1, for both at once, and for the best by no energy at all.
     """
-    found = Choice(together(flags.control), (), flags.best_of, flags.mbr)
+    found = Choice(together(flags.control), best_of=flags.best_of, mbr=flags.mbr)
     for name, number in (("best_of", found.best_of), ("mbr", found.mbr)):
         if number < 1:
             raise UserError(f"--{name} must be at least 1, got {number}.")

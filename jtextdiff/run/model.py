@@ -108,7 +108,7 @@ class Model:
             raise UserError(f"strength must be above 0 and at most 1, got {strength}.")
         wanted = Asked(None, 0) if control is None else _asked_once(self, control)
         if wanted.length > 0:
-            raise UserError("A rewrite keeps the length of its text: leave out the control of length.")
+            raise UserError("A rewrite keeps the length of its text: leave out what asks for one (length, pos, tree).")
         batch, kept = self.batch(texts), known_words(hold, self.tokenizer)
         given = Given(*map(jnp.asarray, (batch.tokens, np.isin(batch.tokens, kept) & batch.valid, batch.valid.sum(-1))))
         more = {"strength": jnp.float32(strength)}

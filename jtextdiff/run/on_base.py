@@ -8,8 +8,9 @@ import numpy as np
 
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints
-from jtextdiff.run.command import UserError, say
+from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config
+from jtextdiff.run.controls import RULES
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.annotations import KINDS, annotated
 from jtextdiff.text.corpora import Corpus
@@ -32,6 +33,8 @@ def on_base(config: Config) -> Config:
         raise UserError("A control needs --config.base=RUN, the run that it controls, and --config.label=NAME.")
     if Path(config.label).name != config.label:
         raise UserError(f"--config.label={config.label!r} is no name: it becomes a directory's.")
+    if config.label in (*RULES, "span"):
+        raise UserError(f"{config.label} needs no training of its own. text.labels may give the column another name.")
     base = read_config(Path(config.base))
     if not has_checkpoints(Path(config.base)):
         raise UserError(f"There are no checkpoints in {config.base}/checkpoints yet. Let the training reach its first.")
@@ -57,8 +60,13 @@ def labelled(corpus: Corpus, config: Config) -> Corpus:
     Raises UserError for a label of no use.
     """
     name = config.label
+    if config.num_labelled is not None and config.num_labelled < 1:
+        raise UserError(f"--config.num_labelled must be at least 1, got {config.num_labelled}.")
     if kind_of(corpus, name) != "text":
-        return annotated(corpus, name, config.num_labelled, say)
+        if config.num_labelled is not None and config.num_labelled < FEW:
+            say(f"warning: {config.num_labelled} texts are few to learn {name} from: expect little of its control.")
+        with mistakes(ValueError):
+            return annotated(corpus, name, config.num_labelled, say)
     if name not in corpus.label_values:
         there = ", ".join(sorted(corpus.label_values)) or "none"
         known = " pos and tree are known of the grammar's texts only." if name in KINDS else ""

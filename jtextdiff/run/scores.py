@@ -46,7 +46,8 @@ def score(
     wish: Choice = PLAIN,
 ) -> tuple[dict[str, Score], float]:
     """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample."""
-    controls = [each.control for each in wish.of(num) if each.control is not None]
+    controlled = [(row, each.control) for row, each in enumerate(wish.of(num)) if each.control is not None]
+    controls = [control for _, control in controlled]
     rules = Rules(corpus, controls) if controls else None
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: evenly(model, corpus, name, num) for name in (split, "train")}
@@ -72,10 +73,11 @@ def score(
         members = [float(text.split() in grammar()) for text in samples]
         metrics["members"] = mean(members, "share", "exact membership of the grammar") | beside(1.0, 1.0)
     if rules is not None:
+        asked = [samples[row] for row, _ in controlled]
         if corpus.is_grammar:
             known = corpus.splits["train"]
-            metrics = conditional_excess(controls, samples, known.texts(known.evenly(5_000))) | metrics
-        metrics = success(rules, controls, samples, split) | metrics
+            metrics = conditional_excess(controls, asked, known.texts(known.evenly(5_000))) | metrics
+        metrics = success(rules, controls, asked, split) | metrics
     return metrics, calls
 
 
@@ -106,7 +108,7 @@ def report(
         "steps": sampler.steps if getattr(sampler, "stepped", hasattr(sampler, "steps")) else None,
         "settings": _changed(sampler),
         "control": None if wish.control is None else str(wish.control),
-        "targets": len(wish.targets) or None,
+        "targets": wish.spelling,
         "chosen": str(wish),
         "nfe": calls,
         "dtype": "float32",

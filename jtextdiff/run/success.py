@@ -29,9 +29,11 @@ def success(rules: "Rules", controls: Sequence[Control], samples: Sequence[str],
     real = {name: splits[name].texts(splits[name].evenly(AGREED)) for name in (split, "train")}
     first, one = wanted[0], len(set(wanted)) == 1
     asked = {"control_success": wanted}
-    if len(first.parts) > 1 and all(len(each.parts) == len(first.parts) for each in wanted):
+    names = [part.name for part in first.parts]
+    if len(names) > 1 and all([part.name for part in each.parts] == names for each in wanted):
         for place, part in enumerate(first.parts):
-            asked[f"control_success[{part if one else part.name or place}]"] = [each.parts[place] for each in wanted]
+            name = str(part) if one else part.name if names.count(part.name) == 1 else f"{part.name} {place + 1}"
+            asked[f"control_success[{name}]"] = [each.parts[place] for each in wanted]
     scores = {}
     for name, of_each in asked.items():
         met = [rules.met(part, text) for part, text in zip(of_each, samples, strict=True)]
@@ -56,9 +58,11 @@ def conditional_excess(controls: Sequence[Control], samples: Sequence[str], real
     for wanted in {tuple(sorted(of_one.items())): of_one for of_one in fields}.values():
         mine = [text for text, of_one in zip(samples, fields, strict=True) if of_one == wanted]
         theirs = [text for member, text in known if wanted.items() <= member.fields.items()]
+        if not theirs:
+            continue
         nats = [[-grammar().log_prob(text.split(), wanted) for text in texts] for texts in (mine, theirs)]
         good = [nat for nat in nats[0] if nat < math.inf]
-        if good and theirs:
+        if good:
             apart.append(float(np.mean(good) - np.mean(nats[1])))
             counted += len(good)
     if len(apart) < 2:
@@ -121,7 +125,7 @@ class Rules:
         if not labels:
             return HOW if syntax else "words counted and compared"
         rates = ", ".join(f"{label} {self._agreement(label, split):.1%}" for label in labels)
-        return f"telling phrases of train; they agree with the labels of {split}: {rates}"
+        return f"telling phrases of train; they agree with the labels of {split}: {rates}" + f"; {HOW}" * syntax
 
     def _agreement(self, label: str, split: str) -> float:
         of_split = self.corpus.splits[split]

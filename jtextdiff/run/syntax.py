@@ -20,33 +20,26 @@ def met(name: str, value: str, words: Sequence[str]) -> float:
 
     As Li et al. (2022, §6.2) score them, but that words beyond those asked for, or lacking, cost a tree its brackets.
     """
+    member = grammar().parse(words)
     if name == "pos":
         wanted = tags_of(value)
-        return sum(one == other for one, other in zip(wanted, _tags(tuple(words)), strict=False)) / len(wanted)
-    if name == "span":
-        return float(_there(span_of(value), words))
-    asked, member = tree_of(value), grammar().parse(words)
+        tags = member.tags if member is not None else [_usual_tags().get(word, "") for word in words]
+        return sum(one == other for one, other in zip(wanted, tags, strict=False)) / len(wanted)
+    asked = [span_of(value)] if name == "span" else tree_of(value)
     if member is None:
-        return sum(_there(each, words) for each in asked) / len(asked)
-    found = set(stretches(member.tree))
-    return 2 * len(found & set(asked)) / (len(found) + len(asked))
+        chart = Chart(openings=_openings(), words=words)
+        return sum(_derivable(each, chart) for each in asked) / len(asked)
+    found = stretches(member.tree)
+    if name == "span":
+        of_words = [each.name for each in found if each[:2] == asked[0][:2]]
+        return float(any(asked[0].name in (each, *each.split("::")) for each in of_words))
+    return 2 * len(set(found) & set(asked)) / (len(found) + len(asked))
 
 
-def _tags(words: tuple[str, ...]) -> tuple[str, ...]:
-    member = grammar().parse(words)
-    return member.tags if member is not None else tuple(_usual_tags().get(word, "") for word in words)
-
-
-def _there(wanted: Stretch, words: Sequence[str]) -> bool:
-    """Whether the words are this constituent, by the derivation of a member, or as any rule could have it."""
-    member = grammar().parse(words)
-    if member is not None:
-        of_tree = [each for each in stretches(member.tree) if each[:2] == wanted[:2]]
-        return any(wanted.name in (each.name, *each.name.split("::")) for each in of_tree)
-    outermost = wanted.name.split("::")[0]
-    chart = Chart(openings=_openings(), words=words)
-    ends = (end for symbol in _symbols()[outermost] for end, _ in chart.spans(symbol, wanted.start))
-    return any(end == wanted.end for end in ends)
+def _derivable(wanted: Stretch, chart: Chart) -> bool:
+    """Whether some rule could have these words for this constituent."""
+    symbols = _symbols()[wanted.name.split("::")[0]]
+    return any(end == wanted.end for symbol in symbols for end, _ in chart.spans(symbol, wanted.start))
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
 from jtextdiff.text.tokenizers import MASK
 
-OF_TEXTS = re.compile(r"(?P<names>[^\s:]+):(?P<num>[1-9][0-9]*)")
+OF_TEXTS = re.compile(r"(?P<names>[^\s:*+]+(\*\d+(\.\d+)?)?(\+[^\s:*+]+(\*\d+(\.\d+)?)?)*):(?P<num>[1-9][0-9]*)")
 
 
 class Wish(NamedTuple):
@@ -48,7 +48,10 @@ def wishes(spelling: str, corpus: Corpus, split: str) -> tuple[Wish, ...]:
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:
-    lines = [*enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)]
+    try:
+        lines = [*enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)]
+    except UnicodeDecodeError as error:
+        raise UserError(f"--targets {file} is no text in UTF-8: {error.reason} at byte {error.start}.") from None
     found = [(number, line) for number, line in lines if line.strip()]
     if not found:
         raise UserError(f"--targets {file} is empty: it takes a JSON object a line.")
@@ -68,7 +71,10 @@ def _of_line(line: str, where: str) -> Wish:
         raise UserError(
             f'{where}: expected {{"control": "food=Japanese"}}, or a list, and perhaps a "template".'
         ) from None
-    return Wish(together(texts), template)
+    try:
+        return Wish(together(texts), template)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _own(name: str, text: str, labels: dict[str, str], place: int) -> Control:

@@ -41,10 +41,13 @@ def annotated(corpus: Corpus, label: str, rows: int | None, tell: Callable[[str]
     """The grammar's corpus with a label of KINDS, of at most `rows` training texts, evenly taken.
 
     `labels["pos"]` are [N, l], `labels["tree"]` [N, l, l] value ids, the stretch from word i to word j at [i, j]; `l`
-    is the last bucket. Both are what the texts' derivations say.
+    is the last bucket. Both are what the texts' derivations say. Raises ValueError if tokens are not words.
     """
     train = corpus.splits["train"]
     splits = {"train": train.only(train.evenly(rows or len(train))), "valid": corpus.splits["valid"]}
+    sizes = np.diff(splits["valid"].offsets) - 1
+    if any(size != len(text.split()) for size, text in zip(sizes, splits["valid"].texts(), strict=True)):
+        raise ValueError(f"{label} is a label of words, and the tokens of this text are not its words; use words")
     tell(f"Parsing {sum(map(len, splits.values())):,} texts of the grammar …")
     derived = {name: [_derived(text) for text in split.texts()] for name, split in splits.items()}
     read = (lambda one: [*enumerate(one.tags)]) if label == "pos" else (lambda one: stretches(one.tree))

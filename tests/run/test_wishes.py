@@ -80,7 +80,14 @@ def test_a_file_is_read_line_by_line(corpus: Corpus, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spelling", "told"), [("nowhere.jsonl", "neither a file"), ("mood:5", "no 'mood'"), ("food:0", "neither")]
+    ("spelling", "told"),
+    [
+        ("nowhere.jsonl", "neither a file"),
+        ("mood:5", "no 'mood'"),
+        ("food:0", "neither"),
+        ("food*x:8", "neither"),
+        ("food*1.2.3:8", "neither"),
+    ],
 )
 def test_what_is_neither_is_refused(corpus: Corpus, spelling: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
