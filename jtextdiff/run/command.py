@@ -67,8 +67,8 @@ def add_control(parser: Parser) -> None:
         metavar="NAME=VALUE",
         help="what is wanted, repeated for several at once: food=Japanese, food!=Japanese, food=A|B; "
         "'sentiment=positive*2.0' weighs double beside others. The names are those of the run's controls, and three "
-        "that need no training: length=12 tokens, keyword=PHRASE, regex=PATTERN for a whole word. A control of pos takes "
-        "pos='DET NOUN AUX ADJ PUNCT', one of tree takes tree='(core (cost x) (noun x))' and span=4-6:landmark; both "
+        "that need no training: length=12 tokens, keyword=PHRASE, regex=PATTERN for a whole word. A control of pos "
+        "takes pos='DET NOUN AUX ADJ PUNCT', one of tree tree='(core (cost x) (noun x))' and span=4-6:landmark; both "
         "take a sentence of the grammar as an example",
     )
 

@@ -79,6 +79,21 @@ def test_a_file_is_read_line_by_line(corpus: Corpus, tmp_path: Path) -> None:
         wishes(str(file), corpus, "valid")
 
 
+def test_targets_of_several_kinds_are_each_scored_as_what_they_are(corpus: Corpus) -> None:
+    """Parts in another order are not mixed up, and values that no sentence has together have no law to be far from."""
+    mixed = [spelled("food=Thai") + length(3), length(2) + classifier("food", "Thai")]
+    scores = success(Rules(corpus, mixed), mixed, ["we are here", "we are"], "valid")
+    assert set(scores) == {"control_success"}
+    twice = [spelled("keyword=cheap") + spelled("keyword=pub")] * 2 + [spelled("keyword=a") + spelled("keyword=b")]
+    scores = success(Rules(corpus, twice), twice, ["cheap pub", "cheap", "a"], "valid")
+    assert (
+        scores["control_success[keyword 1]"]["value"] == 1.0 and scores["control_success[keyword 2]"]["value"] == 0.25
+    )
+    real = corpus.splits["train"].texts()
+    never = classifier("sentiment", "positive") + classifier("customer_rating", "average")
+    assert conditional_excess([never] * 2, real[:2], real) == {}
+
+
 @pytest.mark.parametrize(
     ("spelling", "told"),
     [
