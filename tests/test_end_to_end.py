@@ -148,7 +148,7 @@ def test_a_control_is_trained_and_followed(place: Path) -> None:
     assert "--checkpoint whole --control price=VALUE" in done.stderr
     losses = [row["loss"] for row in metrics(place / "whole" / "controls" / "price") if "loss" in row]
     assert np.mean(losses[-10:]) < 0.8 * losses[0]
-    strong = [f"--override=method.sampler.guidance.{setting}" for setting in ("rate=3", "last=0")]
+    strong = [f"--override=method.sampler.guidance.{setting}" for setting in ("move=sign", "rate=3", "last=0")]
     samples = ("sample", "--checkpoint=whole", "--num=2", "--steps=4", *strong)
     asked = run(*samples, "--control=price=cheap*2", "--control=length=5", cwd=place)
     assert asked.returncode == 0, asked.stderr
