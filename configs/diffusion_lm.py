@@ -47,7 +47,13 @@ def paper() -> ConfigDict:
     c = default()
     c.num_steps, c.batch_size = 200_000, 64
     c.text = spec(Text, tokenizer="words:11", buckets=1)
-    c.method = spec(
+    c.method, c.optim = _released_method(), _released_optim()
+    c.every = ConfigDict(dict(log=200, evaluate=2_000, sample=10_000, checkpoint=5_000))
+    return c
+
+
+def _released_method() -> ConfigDict:
+    return spec(
         DiffusionLM,
         trunk=Transformer(
             num_layers=12,
@@ -75,7 +81,10 @@ def paper() -> ConfigDict:
         cross_entropy=0.0,
         sampler=Sampler(clamp=1.0, guidance=RELEASED),
     )
-    c.optim = spec(
+
+
+def _released_optim() -> ConfigDict:
+    return spec(
         AdamW,
         peak=1e-4,
         warmup=0,
@@ -86,8 +95,6 @@ def paper() -> ConfigDict:
         ema=0.9999,
         ema_warmup=False,
     )
-    c.every = ConfigDict(dict(log=200, evaluate=2_000, sample=10_000, checkpoint=5_000))
-    return c
 
 
 def e2e() -> ConfigDict:

@@ -23,11 +23,11 @@ class Guidance:
 
     `move`: "std" goes down the text's gradient by `rate` standard deviations of what the step itself draws, a
     coordinate in the mean, however steep: a weight tells beside other energies alone. Where a step draws nothing it is
-    the posterior's deviation. "sign" moves every coordinate by
-    `rate`, which is what the released code's fresh Adagrad amounts to; "adagrad" divides by the root of the squares
-    summed over the step's updates, as the paper's text has it. All three take the released penalty `fluency` ·
-    Σ (x_s − μ)²/σ, without which sign and adagrad leave what can be read. "scaled" moves by `rate` σ² times the
-    gradient (Dhariwal & Nichol 2021, algorithm 1, at rate 1), with `fluency` · Σ (x_s − μ)²/2σ².
+    the posterior's deviation. "sign" moves every coordinate by `rate`, which is what the released code's fresh Adagrad
+    amounts to; "adagrad" divides by the root of the squares summed over the step's updates, as the paper's text has
+    it. All three take the released penalty `fluency` · Σ (x_s − μ)²/σ, without which sign and adagrad leave what can be
+    read. "scaled" moves by `rate` σ² times the gradient (Dhariwal & Nichol 2021, algorithm 1, at rate 1), with
+    `fluency` · Σ (x_s − μ)²/2σ².
     """
 
     move: str = "std"

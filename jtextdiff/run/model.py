@@ -191,7 +191,8 @@ class Model:
         controls = [control] if control is None or isinstance(control, Control) else list(control)
         if len(controls) not in (1, num):
             raise UserError(f"There are {len(controls)} controls for {num} texts: give one, or one for each.")
-        wanted = [Asked(None, 0) if each is None else _asked_once(self, each) for each in controls]
+        found = {each: Asked(None, 0) if each is None else _asked_once(self, each) for each in dict.fromkeys(controls)}
+        wanted = [found[each] for each in controls]
         lengths = [each.length for each in wanted]
         if any(length > 0 for length in lengths) and template is not None:
             raise UserError("A template has a length of its own: leave out what asks for one, or the template.")

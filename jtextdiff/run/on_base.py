@@ -12,7 +12,7 @@ from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config
 from jtextdiff.run.controls import RULES
 from jtextdiff.run.workdir import read_config
-from jtextdiff.text.annotations import KINDS, annotated
+from jtextdiff.text.annotations import KIND_OF, annotated
 from jtextdiff.text.corpora import Corpus
 
 FEW = 20
@@ -51,7 +51,7 @@ def on_base(config: Config) -> Config:
 
 def kind_of(corpus: Corpus, label: str) -> str:
     """What a label is a label of: of the text, or of its words or stretches if only the grammar can tell it."""
-    return KINDS.get(label, "text") if corpus.is_grammar else "text"
+    return KIND_OF.get(label, "text") if corpus.is_grammar else "text"
 
 
 def labelled(corpus: Corpus, config: Config) -> Corpus:
@@ -69,7 +69,7 @@ def labelled(corpus: Corpus, config: Config) -> Corpus:
             return annotated(corpus, name, config.num_labelled, say)
     if name not in corpus.label_values:
         there = ", ".join(sorted(corpus.label_values)) or "none"
-        known = " pos and tree are known of the grammar's texts only." if name in KINDS else ""
+        known = " pos and tree are known of the grammar's texts only." if name in KIND_OF else ""
         raise UserError(f"The text has no label {name!r}; it has: {there}. text.labels may rename a column.{known}")
     values = corpus.label_values[name]
     if len(values) < 2:

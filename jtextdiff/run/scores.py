@@ -27,7 +27,7 @@ from jtextdiff.run.measures import (
     variety,
 )
 from jtextdiff.run.model import Model
-from jtextdiff.run.success import Rules, conditional_excess, success
+from jtextdiff.run.success import Rules, followed
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
 
@@ -46,9 +46,8 @@ def score(
     wish: Choice = PLAIN,
 ) -> tuple[dict[str, Score], float]:
     """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample."""
-    controlled = [(row, each.control) for row, each in enumerate(wish.of(num)) if each.control is not None]
-    controls = [control for _, control in controlled]
-    rules = Rules(corpus, controls) if controls else None
+    controls = [each.control for each in wish.of(num)]
+    rules = Rules(corpus, [control for control in controls if control is not None]) if any(controls) else None
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: evenly(model, corpus, name, num) for name in (split, "train")}
     bar.add_task("likelihood", total=None)
@@ -73,11 +72,7 @@ def score(
         members = [float(text.split() in grammar()) for text in samples]
         metrics["members"] = mean(members, "share", "exact membership of the grammar") | beside(1.0, 1.0)
     if rules is not None:
-        asked = [samples[row] for row, _ in controlled]
-        if corpus.is_grammar:
-            known = corpus.splits["train"]
-            metrics = conditional_excess(controls, asked, known.texts(known.evenly(5_000))) | metrics
-        metrics = success(rules, controls, asked, split) | metrics
+        metrics = followed(rules, controls, samples, split) | metrics
     return metrics, calls
 
 

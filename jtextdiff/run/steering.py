@@ -157,6 +157,7 @@ def _learned(control: Control, model: Steered) -> Energy:
     return method.wanting(own, wanted.accepted)
 
 
+@functools.lru_cache(maxsize=512)
 def _target(control: Control, model: Steered) -> tuple[Classifier, Params, Target]:
     method, own = trained(model, "tree" if control.name == "span" else control.name)
     return method, own, target(control, method)

@@ -16,8 +16,24 @@ from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
 from jtextdiff.text.telling import Telling, learn
 
+KNOWN = 5_000
+"""Training texts that samples are held against, given what was asked of them."""
+
 AGREED = 500
 """Texts of the split on which a rule's agreement with their labels is looked at."""
+
+
+def followed(
+    rules: "Rules", controls: Sequence[Control | None], samples: Sequence[str], split: str
+) -> dict[str, Score]:
+    """What the samples that were asked for something are worth: `success`, and the grammar's `conditional_excess`."""
+    asked = [(control, text) for control, text in zip(controls, samples, strict=True) if control is not None]
+    wanted, texts = [control for control, _ in asked], [text for _, text in asked]
+    scores = success(rules, wanted, texts, split)
+    if not rules.corpus.is_grammar:
+        return scores
+    train = rules.corpus.splits["train"]
+    return scores | conditional_excess(wanted, texts, train.texts(train.evenly(KNOWN)))
 
 
 def success(rules: "Rules", controls: Sequence[Control], samples: Sequence[str], split: str) -> dict[str, Score]:
@@ -97,14 +113,15 @@ class Rules:
 
     def __init__(self, corpus: Corpus, controls: Sequence[Control]):
         """Raises UserError for a control of a label that the text does not have."""
-        names = set().union(*map(_labels, controls))
+        self.syntax = SYNTAX if corpus.is_grammar else ()
+        names = set().union(*map(_labels, controls)) - {*self.syntax}
         self.corpus, self.telling = corpus, {name: _telling(corpus, name) for name in sorted(names)}
 
     def met(self, control: Control, text: str) -> float:
         """How far a text is what a control asks for, 0 to 1: all of it as far as the part that is met least."""
         if control.kind == "is":
             words = text.split()
-            if control.name in SYNTAX:
+            if control.name in self.syntax:
                 return met(control.name, control.values[0], words)
             rule = {"length": _has_length, "keyword": _has_phrase, "regex": _has_match}.get(control.name)
             return float(self.value(control.name, text) in control.values if rule is None else rule(control, words))
@@ -121,7 +138,8 @@ class Rules:
 
     def kind(self, control: Control, split: str) -> str:
         """How success is judged, and how well that agrees with the labels of real text."""
-        labels, syntax = sorted(_labels(control)), any(leaf.name in SYNTAX for leaf in control.leaves())
+        labels = sorted(_labels(control) - {*self.syntax})
+        syntax = any(leaf.name in self.syntax for leaf in control.leaves())
         if not labels:
             return HOW if syntax else "words counted and compared"
         rates = ", ".join(f"{label} {self._agreement(label, split):.1%}" for label in labels)
@@ -145,7 +163,7 @@ def _telling(corpus: Corpus, label: str) -> Telling:
 
 
 def _labels(control: Control) -> set[str]:
-    return {leaf.name for leaf in control.leaves()} - {*RULES, *SYNTAX}
+    return {leaf.name for leaf in control.leaves()} - {*RULES}
 
 
 def _has_length(control: Control, words: Sequence[str]) -> bool:

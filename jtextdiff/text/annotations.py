@@ -11,7 +11,7 @@ from jtextdiff.text.corpora import Corpus, Split
 from jtextdiff.text.grammar import Derivation, Tree
 from jtextdiff.text.restaurants import grammar
 
-KINDS = {"pos": "words", "tree": "stretches"}
+KIND_OF = {"pos": "words", "tree": "stretches"}
 """The labels, and what each is a label of: every word has a part of speech, every stretch of words a constituent."""
 
 SYNTAX = ("pos", "tree", "span")
@@ -38,7 +38,7 @@ def stretches(tree: Tree) -> list[Stretch]:
 
 
 def annotated(corpus: Corpus, label: str, rows: int | None, tell: Callable[[str], None]) -> Corpus:
-    """The grammar's corpus with a label of KINDS, of at most `rows` training texts, evenly taken.
+    """The grammar's corpus with a label of KIND_OF, of at most `rows` training texts, evenly taken.
 
     `labels["pos"]` are [N, l], `labels["tree"]` [N, l, l] value ids, the stretch from word i to word j at [i, j]; `l`
     is the last bucket. Both are what the texts' derivations say. Raises ValueError if tokens are not words.

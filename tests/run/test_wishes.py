@@ -6,7 +6,7 @@ import pytest
 
 from jtextdiff.run.command import UserError
 from jtextdiff.run.controls import classifier, length, spelled
-from jtextdiff.run.success import Rules, conditional_excess, success
+from jtextdiff.run.success import Rules, conditional_excess, followed, success
 from jtextdiff.run.syntax import met
 from jtextdiff.run.wishes import Wish, wishes
 from jtextdiff.text.corpora import Corpus, Text, prepare
@@ -118,3 +118,20 @@ def test_syntax_is_scored_by_derivations_and_leniently_without(corpus: Corpus) -
             assert 1 - 2 / len(broken) <= met("pos", one.text, broken) <= 1.0
             assert 0.3 < met("tree", one.text, broken) < 1.0
         assert met("tree", one.text, one.words[::-1]) < 0.6
+
+
+def test_texts_of_which_nothing_is_asked_are_not_counted(corpus: Corpus) -> None:
+    controls = [length(2).as_sum(), None, length(3).as_sum()]
+    found = followed(Rules(corpus, [length(2)]), controls, ["we are", "we", "we are here"], "valid")
+    assert found["control_success"]["value"] == 1.0 and found["control_success"]["n"] == 2
+
+
+def test_a_label_called_pos_of_another_text_is_a_label_like_any_other(tmp_path: Path) -> None:
+    dishes = {"sushi": "A", "curry": "B"}
+    rows = [f"they have {dish} {word},{dishes[dish]}" for dish in dishes for word in "abcdefghijklmnopqrstuvwxyz"]
+    (tmp_path / "a.csv").write_text("text,pos\n" + "\n".join(rows) + "\n")
+    text = Text(path=str(tmp_path / "a.csv"), tokenizer="words:1")
+    other = prepare(text, cache=tmp_path / "c", warn=lambda note: None)
+    rules = Rules(other, [classifier("pos", "A")])
+    assert rules.met(classifier("pos", "A"), "they have sushi") == 1.0
+    assert rules.met(classifier("pos", "A"), "they have curry") == 0.0
