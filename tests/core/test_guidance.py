@@ -159,6 +159,16 @@ def test_a_sampler_steers_in_its_own_units_and_through_the_network_if_asked(thro
     np.testing.assert_allclose(after - before, np.broadcast_to(expected, SHAPE), atol=1e-5)
 
 
+def test_what_is_held_has_no_part_in_how_far_the_rest_goes() -> None:
+    step, tick = Sampler().step(PROCESS, denoise), (jnp.asarray(0.6), jnp.asarray(0.5))
+    free, slope = FREE.at[:, 1].set(False), jnp.ones(SHAPE).at[:, 1].set(1e3)
+    energy = lambda x, t, valid=None: jnp.sum(slope * x, axis=(1, 2)) + 1e6
+    steered = guided(step, PROCESS, energy, Guidance(rate=0.7), drawn=True, free=free, valid=None)
+    moved = np.asarray(steered(keys(), State.start(X_1), tick).x_t - step(keys(), State.start(X_1), tick).x_t)
+    np.testing.assert_allclose(moved[:, 0], -0.7 * PROCESS.posterior(X_1, X_1, 0.5, 0.6).std.item(), rtol=1e-2)
+    assert np.all(moved[:, 1] == 0)
+
+
 def test_the_rate_of_sign_steps_is_in_units_of_a_coordinate() -> None:
     sampler, tick = Sampler(guidance=Guidance(move="sign", rate=0.1)), (jnp.asarray(0.6), jnp.asarray(0.5))
     step, energy = sampler.step(PROCESS, denoise), lambda x, t, valid=None: jnp.sum(x, axis=(1, 2)) + 1e3

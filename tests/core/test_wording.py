@@ -70,4 +70,10 @@ def test_it_is_followed_from_afar() -> None:
 
 
 def test_texts_too_short_for_it_do_not_have_it() -> None:
+    """Whether the batch is too narrow, or a text of it too short, its words being what they may."""
     assert np.all(np.asarray(phrase((1,), (2,))(TABLE[WORDS[:, :1]], 0.5)) > 10)
+    one = jnp.asarray([[True, False, False, False]] * 3)
+    energy, slope = jax.value_and_grad(lambda x: phrase((3,), (4,))(x, 0.0, one).sum())(
+        TABLE[jnp.asarray([[3, 4, 1, 1]] * 3)]
+    )
+    assert 30 < float(energy) < 100 and np.all(np.asarray(slope) == 0)
