@@ -17,7 +17,7 @@ from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.method import nothing_given
 from jtextdiff.run.bench_sample import forward, gpt2
 from jtextdiff.run.command import UserError, say
-from jtextdiff.run.controls import RULES, Control
+from jtextdiff.run.controls import RULES, Control, length
 from jtextdiff.run.flops import matmul_flops
 from jtextdiff.run.measures import Score, evenly, generative, judged, mean
 from jtextdiff.run.model import Model
@@ -86,10 +86,10 @@ def followed(model: Model, control: Control) -> Energy:
     return energy
 
 
-def unsteered(control: Control) -> Control | None:
-    """What is left of a control without its energy: the length, if it asks for one."""
-    lengths = [part for part in control.as_sum().parts if part.name == "length"]
-    return lengths[0] if lengths else None
+def unsteered(control: Control, model: Model) -> Control | None:
+    """What is left of a control without its energy: the length, if it asks for one or implies it."""
+    tokens = asked(control, model.steered).length
+    return length(tokens - 1) if tokens > 0 else None
 
 
 def as_released(model: Model) -> Model:
@@ -130,7 +130,7 @@ def at_batch(
     peer: bool,
 ) -> dict[str, Any]:
     """Every way of drawing `size` texts, timed in turns: seconds a text, ratios, and the programs compiled for it."""
-    asks = {name: unsteered(control) if name == "unguided" else control for name in models}
+    asks = {name: unsteered(control, models["guided"]) if name == "unguided" else control for name in models}
     calls = {name: _draws(each, size, asks[name]) for name, each in models.items()}
     programs = {name: _compiling(models[name], call) for name, call in calls.items()}
     others = other_targets(models["guided"], control)
@@ -171,7 +171,8 @@ def worth(
     """Of `num` texts, by the same seed: how many are what was asked for, and what a judge says of them."""
     say(f"{num} texts of each …")
     names = ("released", "guided") if judge is None else tuple(models)
-    texts = {name: _texts(models[name], num, unsteered(control) if name == "unguided" else control) for name in names}
+    asks = {name: unsteered(control, models["guided"]) if name == "unguided" else control for name in models}
+    texts = {name: _texts(models[name], num, asks[name]) for name in names}
     held = {name: [rules.met(control, text) for text in texts[name]] for name in names}
     kind = rules.kind(control, SPLIT)
     scores: dict[str, dict[str, Score]] = {name: {"control_success": mean(held[name], "share", kind)} for name in names}

@@ -16,6 +16,7 @@ from jtextdiff.run import checkpoints
 from jtextdiff.run.command import Interrupted, UserError, say
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.model import Model, remember_programs
+from jtextdiff.run.on_base import home_of
 from jtextdiff.run.prepare import completed, introduce, open_corpus, primed, restore_or_init
 from jtextdiff.run.report import Report
 from jtextdiff.run.sharding import make_mesh, place, replicated, shardings
@@ -44,8 +45,7 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
     checkpoints.set_aside_after(workdir, start)
     with checkpoints.open_checkpoints(workdir) as manager, Report(workdir, start, config.num_steps) as report:
         _walk(make(report=report, kept=manager.latest_step), state, start, manager, stopped)
-    shown = _sampled(config, workdir)
-    say(f"Done. Look at {workdir}/loss.png; sample with: python -m jtextdiff.sample --checkpoint {shown}")
+    say(f"Done. Look at {workdir}/loss.png; {_next(config, workdir)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +171,15 @@ def _evaluate(run: Run, done: int, state: TrainState) -> float:
     return values["valid_loss"]
 
 
-def _sampled(config: Config, workdir: Path) -> str:
-    """The arguments that show what a run has learned."""
-    return f"{config.base} --control {config.label}=VALUE" if "base" in config else str(workdir)
+def _next(config: Config, workdir: Path) -> str:
+    """What shows what a run has learned. A control is found by its place, whose name it has."""
+    sample = "sample with: python -m jtextdiff.sample --checkpoint"
+    if "base" not in config:
+        return f"{sample} {workdir}"
+    home = home_of(config.base, workdir.name)
+    if workdir.resolve() == home.resolve():
+        return f"{sample} {config.base} --control {workdir.name}=VALUE"
+    return f"as {config.label}=VALUE it will be found once it is {home_of(config.base, config.label)}."
 
 
 def _show(run: Run, done: int, state: TrainState) -> None:

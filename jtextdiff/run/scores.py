@@ -27,6 +27,7 @@ from jtextdiff.run.measures import (
     variety,
 )
 from jtextdiff.run.model import Model
+from jtextdiff.run.steering import asked
 from jtextdiff.run.success import Rules, followed
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
@@ -47,6 +48,8 @@ def score(
 ) -> tuple[dict[str, Score], float]:
     """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample."""
     controls = [each.control for each in wish.of(num)]
+    for control in {control for control in controls if control is not None}:
+        asked(control, model.steered)  # what cannot be asked for is told before anything is measured
     rules = Rules(corpus, [control for control in controls if control is not None]) if any(controls) else None
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: evenly(model, corpus, name, num) for name in (split, "train")}

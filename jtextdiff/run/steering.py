@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from jtextdiff.run.command import UserError, say
 from jtextdiff.run.config import build
 from jtextdiff.run.controls import RULES, Control
 from jtextdiff.run.on_base import home_of
-from jtextdiff.run.targets import Target, target
+from jtextdiff.run.targets import Target, span_of, target
 from jtextdiff.run.template import known_words
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.annotations import SYNTAX
@@ -62,6 +63,7 @@ def asked(control: Control, model: Steered) -> Asked:
     if rest and not isinstance(method, Guidable):
         raise UserError(f"{type(method).__name__} has no vectors that an energy could move. DiffusionLM follows one.")
     length = _length(whole, model)
+    _room(whole, length, model)
     energies = tuple(_energy(part, model) for part, _ in rest)
     weights = tuple(np.float32(weight * _counts(part, model)) for part, weight in rest)
     energy = Sum(energies=energies, weights=weights) if rest else None
@@ -101,15 +103,21 @@ def load_control(run: Path | None, name: str, params: Params) -> tuple[Classifie
 
 
 def _agree(whole: Control) -> None:
-    """Raises UserError where two parts that are wanted at once leave no value to a name."""
-    left: dict[str, set[str]] = {}
-    for part in whole.parts:
-        if part.kind == "is" and part.name not in MANY:
-            values = left.setdefault(part.name, set(part.values))
-            values &= set(part.values)
-            if not values:
-                both = " and ".join(str(each) for each in whole.parts if each.name == part.name)
-                raise UserError(f"A text has one {part.name}: {both} contradict each other.")
+    """Raises UserError where two parts that are wanted at once leave no value to a name, or are spans that cross."""
+    wanted = [part for part in whole.parts if part.kind == "is"]
+    denied = [part.parts[0] for part in whole.parts if part.kind == "not" and part.parts[0].kind == "is"]
+    for part in wanted:
+        same = [other for other in wanted if other == part or (other.name == part.name and part.name not in MANY)]
+        contrary = [other for other in denied if other.name == part.name]
+        left = set(part.values).intersection(*(other.values for other in same))
+        if not left.difference(*(other.values for other in contrary)):
+            both = " and ".join(map(str, dict.fromkeys([*same, *(~other for other in contrary)])))
+            one = "" if part.name in MANY else f"A text has one {part.name}: "
+            raise UserError(f"{one}{both} contradict each other.")
+    spans = {str(part): span_of(part.values[0]) for part in wanted if part.name == "span"}
+    for (one, first), (two, second) in itertools.permutations(spans.items(), 2):
+        if first.start < second.start < first.end < second.end:
+            raise UserError(f"{one} and {two} cross: of two constituents one holds the other, or they are apart.")
 
 
 def _energy(control: Control, model: Steered) -> Energy:
@@ -145,6 +153,15 @@ def _length(whole: Control, model: Steered) -> int:
     if length is not None and length > most:
         raise UserError(f"length={length}: this model writes at most {most} words.")
     return length + 1 if length is not None else -(least + 1) if least else 0
+
+
+def _room(whole: Control, length: int, model: Steered) -> None:
+    """Raises UserError for a phrase that a text of `length` tokens, its end counted, is too short for."""
+    for part in whole.parts:
+        if part.kind == "is" and part.name == "keyword" and length > 0:
+            needed = min(len(known_words([phrase], model.tokenizer)) for phrase in part.values)
+            if needed > length - 1:
+                raise UserError(f"{part} has {needed} tokens: a text of {length - 1} has no room for it.")
 
 
 def _counts(part: Control, model: Steered) -> float:

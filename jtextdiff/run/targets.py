@@ -73,6 +73,8 @@ def _example(name: str, value: str, what: str) -> Derivation:
 
 def _tags(tags: tuple[str, ...], method: Classifier) -> Target:
     _fits(len(tags), method)
+    if END in tags:
+        raise UserError(f"{END} is what comes after the last word: pos takes the tags of the words alone.")
     index = {tag: _known(tag, method, method.values) for tag in {*tags, END}}
     accepted = np.zeros((method.language.length, len(method.values)), bool)
     accepted[np.arange(len(tags)), [index[tag] for tag in tags]] = True
@@ -93,6 +95,8 @@ def _tree(wanted: list[Stretch], method: Classifier) -> Target:
 
 def _span(wanted: Stretch, method: Classifier) -> Target:
     _fits(wanted.end, method)
+    if wanted.name == NONE:
+        raise UserError(f"span={NONE} would be no constituent: give one that is, or span!=… to exclude one.")
     size = method.language.length
     accepted = np.zeros((size, size, len(method.values)), bool)
     names = [wanted.name in value.split("::") or wanted.name == value for value in method.values]

@@ -95,8 +95,9 @@ def test_guidance_is_counted_at_the_steps_where_it_is_followed() -> None:
 
 
 def test_only_the_length_is_left_without_guidance() -> None:
-    assert unsteered(classifier("price", "cheap") * 2 + length(5)) == length(5)
-    assert unsteered(classifier("price", "cheap")) is None
+    model = load("base")
+    assert unsteered(classifier("price", "cheap") * 2 + length(5), model) == length(5)
+    assert unsteered(classifier("price", "cheap"), model) is None
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from jtextdiff.methods.method import Language
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run import steering
 from jtextdiff.run.command import UserError
-from jtextdiff.run.controls import Control, classifier, keyword, length, regex, spelled, together
+from jtextdiff.run.controls import Control, classifier, keyword, length, regex, span, spelled, together
 from jtextdiff.run.steering import Asked, Steered
 from jtextdiff.run.steering import asked as ask
 
@@ -115,6 +115,13 @@ def test_controls_compose(params: Any) -> None:
         (classifier("mood", "good"), "mood"),
         (length(3) + length(4), "one length: length=3 and length=4 contradict"),
         (classifier("food", "Thai") + classifier("food", "Greek") * 2, "food=Thai and food=Greek contradict"),
+        (
+            classifier("food", "Thai") + ~classifier("food", "Thai", "Greek"),
+            "food=Thai and food!=Thai.Greek contradict",
+        ),
+        (keyword("w3") + ~keyword("w3"), "keyword=w3 and keyword!=w3 contradict"),
+        (keyword("w3 w3 w3") + length(2), "has 3 tokens: a text of 2 has no room"),
+        (span("noun", 1, 3) + span("core", 2, 4), "cross"),
         (keyword("fish"), "does not know"),
         (regex("(w"), "no regular expression"),
         (regex("x.*"), "matches none of the model's 12 words"),
@@ -224,6 +231,9 @@ def test_what_is_asked_of_words_has_a_length(monkeypatch: pytest.MonkeyPatch) ->
     length_of = lambda *texts: asked(together(list(texts)) or length(1), BASE, base).length
     assert length_of("pos=DET NOUN") == 3 and length_of("span=2-4:noun") == -5 and length_of("span=1:noun") == -2
     assert length_of("span=2-4:noun", "length=5") == 6 and length_of("pos=DET NOUN", "span=1-2:noun") == 3
+    for texts, told in ((("pos=END",), "the words alone"), (("span=1-2:none",), "no constituent")):
+        with pytest.raises(UserError, match=told):
+            length_of(*texts)
     for texts in (("span=2-4:noun", "length=3"), ("pos=DET NOUN", "length=3"), ("pos=DET NOUN", "span=2-4:noun")):
         with pytest.raises(UserError, match="contradict"):
             length_of(*texts)
