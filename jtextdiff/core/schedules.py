@@ -61,6 +61,11 @@ def linear(num_steps: int) -> Schedule:
     return lambda t: -(0.1 * jnp.asarray(t, jnp.float32) + 9.95 * jnp.asarray(t, jnp.float32) ** 2)
 
 
+def constant(total: float) -> Schedule:
+    """log ᾱ(t) = −`total` · t: β is the same at all times."""
+    return lambda t: -total * jnp.asarray(t, jnp.float32)
+
+
 def reciprocal(num_steps: int) -> Schedule:
     """ᾱ(t) = 1 − t: β = 1/(T − t + 1), of which word after word falls evenly (Austin et al. 2021, §3.1)."""
     del num_steps

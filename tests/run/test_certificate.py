@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from jtextdiff.core.unmasking import Unmasking
-from jtextdiff.methods.autoregressive import Autoregressive, Writer
+from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.cmlm import CMLM
 from jtextdiff.methods.d3pm import D3PM, Ancestral
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.masked import Masked
 from jtextdiff.methods.method import Given, Language, Sample
+from jtextdiff.methods.writing import Writer
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.certificate import Check, certify
 from jtextdiff.text.batches import Batch

@@ -1,0 +1,80 @@
+"""Flow: the ODE that takes a latent downhill in an energy, of every row by steps of its own (LatentOps).
+
+The probability flow of a VP diffusion whose law at each time is N(0, I) times e^−E loses its prior's part, for there
+the score and the drift cancel (Liu et al. 2022, §3): dz/dt = ½ β(t) ∇E(z, t), from t = 1 down to 0. In the flow's own
+time τ = ½ ∫ β, that is −½ log ᾱ, this is dz/dτ = −∇E, whatever β is. So an energy that does not ask for the time is
+followed in its plain descent, past the posterior; one that is averaged over noise (`energies.NoiseAveraged`) ends in
+the posterior of N(0, I). z must therefore be in coordinates in which its law is N(0, I).
+"""
+
+from typing import NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import optimistix
+from jaxtyping import Array, Bool, Float, Int
+
+from jtextdiff.core.energies import Energy
+from jtextdiff.core.schedules import Schedule
+
+TOLERANCE = 1e-3
+"""Of a step's error, absolute and relative, as LatentOps has it."""
+
+MOST_STEPS = 256
+"""Of one row. A row that needs more is left where it was."""
+
+
+class Descent(NamedTuple):
+    """Where each row has come to, in how many steps, and whether it was solved; if not, it is where it began."""
+
+    z: Float[Array, "b z"]
+    steps: Int[Array, "b"]
+    solved: Bool[Array, "b"]
+
+
+def descend(
+    energy: Energy,
+    z: Float[Array, "b z"],
+    schedule: Schedule,
+    *,
+    enough: Float[Array, ""] | float = 0.0,
+    keep: Float[Array, ""] | float = 0.0,
+    tolerance: float = TOLERANCE,
+) -> Descent:
+    """Follows dz/dt = ½ β(t) ((1 − keep) ∇E(z, t) + keep (z − z(1))) from t = 1 to 0, with β = −d log ᾱ/dt.
+
+    A row stops where its energy has come down to `enough` nats, which is found to the `tolerance`; at 0 it never does.
+    Each row is solved by itself, with steps of its own (Tsitouras 5(4)): its batch-mates do not change it.
+    `schedules.constant(2 τ)` is a flow of time τ; `schedules.linear` is LatentOps' own, of τ = 5.025.
+    """
+    beta = jax.grad(lambda t: -schedule(t))
+    nats = lambda t, y: energy(y[None], t)[0]
+
+    def one(z_1: Float[Array, "z"]) -> Descent:
+        def slope(t: Array, y: Array, args: None) -> Array:
+            return 0.5 * beta(t) * ((1 - keep) * jax.grad(nats, argnums=1)(t, y) + keep * (y - z_1))
+
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(slope),
+            diffrax.Tsit5(),
+            t0=1.0,
+            t1=0.0,
+            dt0=None,
+            y0=z_1,
+            stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
+            event=diffrax.Event(
+                lambda t, y, args, **kwargs: nats(t, y) - enough,
+                optimistix.Newton(rtol=tolerance, atol=tolerance),
+                direction=False,
+            ),
+            max_steps=MOST_STEPS,
+            throw=False,
+        )
+        found = solution.ys[-1]
+        solved = diffrax.is_okay(solution.result) & jnp.all(jnp.isfinite(found))
+        return Descent(jnp.where(solved, found, z_1), solution.stats["num_steps"], solved)
+
+    begun = jax.vmap(lambda z: nats(jnp.ones(()), z))(z) <= enough
+    after = jax.vmap(one)(z)
+    return Descent(jnp.where(begun[:, None], z, after.z), jnp.where(begun, 0, after.steps), after.solved | begun)
