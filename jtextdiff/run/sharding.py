@@ -14,10 +14,10 @@ AXES = ("data", "fsdp", "tensor")
 
 RULES: tuple[tuple[str, P], ...] = (
     (r"(embedding)$", P("tensor", "fsdp")),
-    (r"(query|key|value|up|read|modulation)/kernel$", P("fsdp", "tensor")),
+    (r"(query|key|value|up|read|modulation|add|remember|beside)/kernel$", P("fsdp", "tensor")),
     (r"(out|down)/kernel$", P("tensor", "fsdp")),
     (r"(lift|lower)/kernel$", P("fsdp", None)),
-    (r"answer/kernel$", P("fsdp", "tensor")),
+    (r"(answer|bag)/kernel$", P("fsdp", "tensor")),
     (r"(bias|scale)$", P()),
 )
 """The first row whose pattern is found in an array's path wins. Optimiser moments and means end in the same

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from jtextdiff.methods.method import Trainable
+from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.optim import AdamW
 from jtextdiff.text.batches import Batch
 
@@ -40,9 +41,10 @@ def train_step(
 
 def without_dropout(method: Any) -> Any:
     """The method as validation text is to see it: the same parameters, nothing dropped."""
-    if not hasattr(method, "trunk"):
-        return method
-    return dataclasses.replace(method, trunk=dataclasses.replace(method.trunk, dropout=0.0))
+    trunks = {name: part for name, part in vars(method).items() if isinstance(part, Transformer)}
+    return dataclasses.replace(
+        method, **{name: dataclasses.replace(trunk, dropout=0.0) for name, trunk in trunks.items()}
+    )
 
 
 def mean_loss(method: Trainable, params: Any, key: Key[Array, ""], batch: Batch) -> tuple[Array, dict[str, Array]]:

@@ -1,0 +1,173 @@
+"""Text VAE: a text as one latent, and texts written from it (Bowman et al. 2016; Liu et al. 2022, LatentOps).
+
+It learns q(z | text) and p(text | z); and, beside them and without moving them, where the latents of texts lie: the
+initial law, an affine map of N(0, I), fitted to the z that are drawn in training. Controls work where it is N(0, I).
+"""
+
+import functools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jtextdiff.core import objectives
+from jtextdiff.core.distributions import Normal
+from jtextdiff.core.randomness import Keys, fold
+from jtextdiff.methods.latents import coloured, fresh_law, law_nll, whitened
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings
+from jtextdiff.methods.writing import Writer, before, write
+from jtextdiff.nets.autoencoders import LatentDecoder, TextEncoder
+from jtextdiff.nets.functional import Net, Params
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.text.batches import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextVAE:
+    """An encoder, a latent, and a causal decoder that sees it at every word and in every layer."""
+
+    language: Language = Language()
+    encoder: Transformer = Transformer(num_layers=2)
+    decoder: Transformer = Transformer(num_layers=2, causal=True)
+    latent_dim: int = 64
+    queries: int = 4  # weighted means of the encoder's states that the latent is read off
+    slots: int = 4  # positions before the text that hold the latent
+    beta: float = 1.0  # what a nat of divergence counts, beside one of the text
+    free_bits: float = 0.5  # nats of divergence that each number of the latent has for nothing
+    bag: float = 0.2  # what it counts that the latent alone tells a text's words, in no order
+    hidden_read: float = 0.1  # share of words that the encoder does not see
+    hidden_written: float = 0.3  # share of the words before it that the decoder does not see
+    importance: int = 8  # latents a text that its likelihood is estimated with
+    sampler: Writer = Writer(name="greedy")
+
+    def __post_init__(self) -> None:
+        check_settings(self, positive=("latent_dim", "queries", "slots", "importance"), choices={})
+        for field in ("beta", "free_bits", "bag"):
+            if not getattr(self, field) >= 0:
+                raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}.")
+        for field in ("hidden_read", "hidden_written"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 0 and below 1, got {getattr(self, field)}.")
+        if self.encoder.causal or not self.decoder.causal:
+            raise ValueError("TextVAE reads with encoder.causal=False and writes with decoder.causal=True.")
+
+    @functools.cached_property
+    def reader(self) -> Net:
+        return Net(
+            lambda rngs: TextEncoder(
+                self.encoder,
+                num_inputs=self._num_inputs,
+                num_beside=0,
+                queries=self.queries,
+                latent_dim=self.latent_dim,
+                rngs=rngs,
+            )
+        )
+
+    @functools.cached_property
+    def writer(self) -> Net:
+        return Net(
+            lambda rngs: LatentDecoder(
+                self.decoder,
+                num_inputs=self._num_inputs,
+                vocab_size=self.language.vocab_size,
+                num_latent=self.latent_dim,
+                slots=self.slots,
+                rngs=rngs,
+            )
+        )
+
+    @property
+    def bound(self) -> str:
+        return f"importance-weighted bound, {self.importance} latents a text"
+
+    @property
+    def prefix_only(self) -> bool:
+        return True
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        read, written = jax.random.split(key)
+        return {
+            "reader": self.reader.init(read),
+            "writer": self.writer.init(written),
+            "law": fresh_law(self.latent_dim),
+        }
+
+    def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
+        """(−log p(text | z) + β Σ max(KL, free bits) + bag · −log p(words | z)) by the mean length, nats a token.
+
+        One z ~ q(z | text) a text (Kingma & Welling 2014, eq. 10); free bits of each number of the latent (Kingma et
+        al. 2016, eq. 15, of a single text). What fits the initial law adds a gradient and no number.
+        """
+        hide_read, hide_written, drop_read, drop_written, noise = jax.random.split(key, 5)
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+        law = self.posterior(params, self._hide(tokens, hide_read, self.hidden_read), valid, drop_read)
+        z = law.sample(noise)
+        earlier = before(self.language, self._hide(tokens, hide_written, self.hidden_written))
+        writer = self.writer.bind(params["writer"])
+        told = writer.per_word(objectives.cross_entropy, (tokens,), earlier, z, key=drop_written)
+        words = jax.nn.log_softmax(writer.words(z))
+        terms = {
+            "reconstruction": objectives.sum_over(told, valid),
+            "kl": jnp.sum(law.kl(_standard(z)), axis=-1),
+            "bag": objectives.sum_over(-jnp.take_along_axis(words, tokens, axis=-1), valid),
+        }
+        paid = jnp.sum(jnp.maximum(law.kl(_standard(z)), self.free_bits), axis=-1)
+        total = terms["reconstruction"] + self.beta * paid + self.bag * terms["bag"]
+        fit = law_nll(params["law"], jax.lax.stop_gradient(z))
+        return (total + fit - jax.lax.stop_gradient(fit)) / self.language.mean_length, terms
+
+    def posterior(
+        self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], key: Key[Array, ""] | None = None
+    ) -> Normal:
+        """q(z | text)."""
+        mean, log_var = self.reader.bind(params["reader"])(tokens, valid=valid, key=key)
+        return Normal(mean=mean, std=jnp.exp(0.5 * log_var))
+
+    def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """−log (1/K) Σ p(text | z) p(z) / q(z | text) over K = `importance` z of q, nats a sequence, in the mean an
+        upper bound that falls with K (Burda et al. 2016, eq. 8); p(z) is the initial law, from which samples come."""
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+        law, writer = self.posterior(params, tokens, valid), self.writer.bind(params["writer"])
+
+        def weight(key: Key[Array, ""]) -> Float[Array, "b"]:
+            z = law.sample(key)
+            told = writer.per_word(objectives.cross_entropy, (tokens,), before(self.language, tokens), z)
+            return -objectives.sum_over(told, valid) - law_nll(params["law"], z) - jnp.sum(law.log_prob(z), axis=-1)
+
+        weights = jax.lax.map(weight, jax.random.split(key, self.importance))
+        return jnp.log(self.importance) - jax.nn.logsumexp(weights, axis=0)
+
+    def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
+        """Texts from latents of the initial law."""
+        epsilon = Normal(mean=jnp.zeros((len(given.tokens), self.latent_dim)), std=jnp.ones(())).sample(fold(keys, 0))
+        return self.decode(params, keys, given, epsilon, keep_path=keep_path)
+
+    def encode(self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Float[Array, "b z"]:
+        """The middle of q(z | text), in the coordinates where the initial law is N(0, I)."""
+        return whitened(params["law"], self.posterior(params, tokens, valid).mean)
+
+    def decode(
+        self, params: Params, keys: Keys, given: Given, epsilon: Float[Array, "b z"], *, keep_path: bool = False
+    ) -> Sample:
+        """Texts from latents in these coordinates, as the sampler has them written; a fixed prefix stays."""
+        z = jnp.repeat(coloured(params["law"], epsilon), self.sampler.beams, axis=0)
+        writer = self.writer.bind(params["writer"])
+        read = lambda last, position, kept: writer.step(last, z, position, kept)
+        kept = writer.empty(z, given.tokens.shape[1])
+        return write(self.sampler, self.language, given, fold(keys, 1), read, kept, keep_path=keep_path)
+
+    @property
+    def _num_inputs(self) -> int:
+        return max(self.language.vocab_size, self.language.mask) + 1
+
+    def _hide(self, tokens: Int[Array, "b l"], key: Key[Array, ""], share: float) -> Int[Array, "b l"]:
+        """The tokens with a share of them, EOS among them, under MASK."""
+        return (
+            jnp.where(jax.random.bernoulli(key, share, tokens.shape), self.language.mask, tokens) if share else tokens
+        )
+
+
+def _standard(z: Float[Array, "b z"]) -> Normal:
+    return Normal(mean=jnp.zeros_like(z), std=jnp.ones(()))
