@@ -21,7 +21,7 @@ LEAST = 1e-6
 
 
 Energy = Callable[..., Float[Array, "b"]]
-"""(x, its time, which positions are text) ↦ nats a text; lower is better."""
+"""(x, its time, which positions are text, an estimate of x at time 0 or None) ↦ nats a text; lower is better."""
 
 
 def complement(energy: Array) -> Array:
@@ -44,15 +44,21 @@ def stacked(energies: Sequence[Any], rows: Int[np.ndarray, "n"] | Sequence[int])
     return jax.tree.map(join, *energies)
 
 
+Valid = Bool[Array, "b l"] | None
+
+
 @pytree
 class Learned:
-    """−log p(target | x_t), by a network that was trained on noisy x_t."""
+    """−log p(target | x_t), by a network that was trained on noisy x_t; or on the estimate of x_0, where there is one
+    and it serves better."""
 
     params: Any
     target: Any  # arrays, of one text or of each text of the batch
     log_prob: Callable[..., Float[Array, "b"]] = static()  # (params, target, x, t, valid)
+    of_estimate: bool = static(default=False)
 
-    def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
+    def __call__(self, x: Array, t: Time, valid: Valid = None, x_0: Array | None = None) -> Float[Array, "b"]:
+        x, t = (x_0, 0.0) if self.of_estimate and x_0 is not None else (x, t)
         return -self.log_prob(self.params, self.target, x, t, valid)
 
 
@@ -63,19 +69,19 @@ class Sum:
     energies: tuple[Any, ...]
     weights: tuple[Any, ...]  # a number each, or [b]
 
-    def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
-        terms = [weight * energy(x, t, valid) for energy, weight in zip(self.energies, self.weights, strict=True)]
+    def __call__(self, x: Array, t: Time, valid: Valid = None, x_0: Array | None = None) -> Float[Array, "b"]:
+        terms = [weight * energy(x, t, valid, x_0) for energy, weight in zip(self.energies, self.weights, strict=True)]
         return sum(terms, jnp.zeros(len(x)))
 
 
-def parts(energy: Energy, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b parts"]:
+def parts(energy: Energy, x: Array, t: Time, valid: Valid = None) -> Float[Array, "b parts"]:
     """The energies that a Sum adds up, one by one and unweighted, in nats; of any other energy, itself alone."""
     each = energy.energies if isinstance(energy, Sum) else (energy,)
     return jnp.stack([one(x, t, valid) for one in each], axis=-1)
 
 
 def along(
-    energy: Energy, path: Float[Array, "n b l d"], times: Float[Array, "n"], valid: Bool[Array, "b l"] | None = None
+    energy: Energy, path: Float[Array, "n b l d"], times: Float[Array, "n"], valid: Valid = None
 ) -> Float[Array, "n b parts"]:
     """The `parts` of an energy at each state of a path, at the state's own time."""
     return jax.lax.map(lambda state: parts(energy, state[0], state[1], valid), (path, times))
@@ -87,8 +93,8 @@ class Not:
 
     energy: Any
 
-    def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
-        return complement(self.energy(x, t, valid))
+    def __call__(self, x: Array, t: Time, valid: Valid = None, x_0: Array | None = None) -> Float[Array, "b"]:
+        return complement(self.energy(x, t, valid, x_0))
 
 
 @pytree
@@ -97,8 +103,8 @@ class Or:
 
     energies: tuple[Any, ...]
 
-    def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
-        return -jax.nn.logsumexp(-jnp.stack([energy(x, t, valid) for energy in self.energies]), axis=0)
+    def __call__(self, x: Array, t: Time, valid: Valid = None, x_0: Array | None = None) -> Float[Array, "b"]:
+        return -jax.nn.logsumexp(-jnp.stack([energy(x, t, valid, x_0) for energy in self.energies]), axis=0)
 
 
 @pytree
@@ -113,7 +119,7 @@ class NoiseAveraged:
     noises: Float[Array, "n *shape"]
     process: Gaussian
 
-    def __call__(self, x: Array, t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
+    def __call__(self, x: Array, t: Time, valid: Valid = None, x_0: Array | None = None) -> Float[Array, "b"]:
         law = self.process.marginal(x, t)
         each = jax.vmap(lambda noise: self.energy(law.mean + law.std * noise, 0.0, valid))(self.noises)
         return jnp.log(len(self.noises)) - jax.nn.logsumexp(-each, axis=0)

@@ -15,11 +15,16 @@ from jtextdiff.core.sampling import State, Step
 from jtextdiff.core.schedules import Time
 
 MOVES = ("std", "sign", "adagrad", "scaled")
+SEES = ("state", "estimate", "network")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
     """How an energy is followed: `updates` moves of x_s after each step, against E(x_s, s), for texts above `enough`.
+
+    `sees`: what those energies see that serve better on an estimate of x_0. "estimate": the one that the step was made
+    from, moved as x_s is, which costs nothing; "network": the network's of x_s, whose gradient goes through it, for
+    some three calls an update; "state": x_s itself, as the paper has it.
 
     `move`: "std" goes down the text's gradient by `rate` standard deviations of what the step itself draws, a
     coordinate in the mean, however steep: a weight tells beside other energies alone. Where a step draws nothing it is
@@ -37,11 +42,13 @@ class Guidance:
     first: float = 1.0  # guided from this time …
     last: float = 0.05  # … to this
     enough: float = 0.1  # nats: a text whose energy is below this is left alone
-    through: bool = False  # the energy sees x̂_0 of x_s, and its gradient goes through the network
+    sees: str = "estimate"
 
     def __post_init__(self) -> None:
         if self.move not in MOVES:
             raise ValueError(f"guidance.move must be one of {MOVES}, got {self.move!r}.")
+        if self.sees not in SEES:
+            raise ValueError(f"guidance.sees must be one of {SEES}, got {self.sees!r}.")
         if self.updates < 0:
             raise ValueError(f"guidance.updates must be at least 0, got {self.updates}.")
         for field in ("rate", "fluency", "enough"):
@@ -53,12 +60,12 @@ class Guidance:
             )
 
 
-RELEASED = Guidance(move="sign", updates=3, rate=0.1, fluency=0.01, enough=0.0)
+RELEASED = Guidance(move="sign", updates=3, rate=0.1, fluency=0.01, enough=0.0, sees="state")
 """As the paper's code has it. There the rate is absolute; here it is so if word vectors have a free norm, and else in
 units of what a coordinate of a word spans."""
 
-See = Callable[[Array, Time, State], tuple[Array, Time]]
-"""(x_s, s, the state then) ↦ what the energy is shown, and its time."""
+See = Callable[[Array, Time, State], Array | None]
+"""(x_s, s, the state then) ↦ the estimate of x_0 that the energy is shown beside x_s, if any."""
 
 
 def guided(
@@ -70,7 +77,7 @@ def guided(
     drawn: bool,
     free: Bool[Array, "b l"],
     valid: Bool[Array, "b l"] | None,
-    see: See = lambda x_s, s, state: (x_s, s),
+    see: See = lambda x_s, s, state: None,
 ) -> Step:
     """`step`, followed by moves of its x_s at the `free` positions. Gradients are taken of x_s alone.
 
@@ -82,7 +89,7 @@ def guided(
         after = step(keys, state, tick)
         law = process.posterior(after.x_0_hat, state.x_t, s, t)
         mean = law.mean if drawn else after.x_t
-        wanted = lambda x_s: energy(*see(x_s, s, after), valid)
+        wanted = lambda x_s: energy(x_s, s, valid, see(x_s, s, after))
         move = lambda x_s: _moved(x_s, mean, jnp.maximum(law.std, 1e-8), wanted, how, free[..., None])
         x_s = jax.lax.cond((how.last <= s) & (s <= how.first), move, lambda x_s: x_s, after.x_t)
         return after._replace(x_t=x_s)

@@ -53,7 +53,11 @@ class Sampler:
         if how.move in ("sign", "adagrad"):
             how = dataclasses.replace(how, rate=how.rate * unit)
         drawn = self.name == "ancestral" or (self.name == "ddim" and self.eta == 1)
-        see = lambda x_s, s, state: (denoise(x_s, s, state.x_0_hat), 0.0) if how.through else (x_s, s)
+        see = {
+            "state": lambda x_s, s, state: None,
+            "estimate": lambda x_s, s, state: state.x_0_hat + (x_s - state.x_t),
+            "network": lambda x_s, s, state: denoise(x_s, s, state.x_0_hat),
+        }[how.sees]
         return guided(step, process, energy, how, drawn=drawn, free=valid & ~fixed, valid=valid, see=see)
 
 

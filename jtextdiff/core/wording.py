@@ -36,7 +36,14 @@ class Phrase:
     allowed: Bool[Array, "*b k v"]
     process: Gaussian
 
-    def __call__(self, x: Float[Array, "b l d"], t: Time, valid: Bool[Array, "b l"] | None = None) -> Float[Array, "b"]:
+    def __call__(
+        self,
+        x: Float[Array, "b l d"],
+        t: Time,
+        valid: Bool[Array, "b l"] | None = None,
+        x_0: Float[Array, "b l d"] | None = None,
+    ) -> Float[Array, "b"]:
+        x, t = (x, t) if x_0 is None else (x_0, 0.0)
         log_p = word_log_p(self.table, self.process, x, t)
         size = self.allowed.shape[-2]
         places = x.shape[1] - size + 1

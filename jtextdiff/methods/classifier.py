@@ -74,8 +74,13 @@ class Classifier:
         return -_total(jnp.where(asked, log_p, 0.0)), {"accuracy": accuracy}
 
     def wanting(self, params: Params, target: Bool[np.ndarray, "*cells c"]) -> Learned:
-        """The energy −log p(all that the target asks for | x_t), nats a text; see `log_prob`."""
-        return Learned(params={"net": params["net"]}, target=jnp.asarray(target), log_prob=self.log_prob)
+        """The energy −log p(all that the target asks for | x_t), nats a text; see `log_prob`.
+
+        What a text is as a whole is better seen in an estimate of it, what each word or stretch is in x_t: there an
+        estimate, which wavers between words, is like none of them.
+        """
+        own = {"net": params["net"]}
+        return Learned(params=own, target=jnp.asarray(target), log_prob=self.log_prob, of_estimate=self.kind == "text")
 
     def log_prob(
         self, params: Params, target: Bool[Array, "*b_cells c"], x_t: Array, t: Time, valid: Bool[Array, "b l"]

@@ -98,19 +98,22 @@ def to_json(config: Config) -> str:
 
 def from_json(text: str) -> Config:
     """Reads what `to_json` wrote. In a spec, a null stays open to a value of its field's type, and a field that
-    an earlier version did not have gets its default."""
+    an earlier version did not have gets its default. A setting of a sampler, on which nothing that was trained depends,
+    is left out if there no longer is one of its name."""
     return _open(ConfigDict(json.loads(text)))
 
 
-def _open(config: Config) -> Config:
+def _open(config: Config, of_sampler: bool = False) -> Config:
     hints = typing.get_type_hints(_class(config)) if CLASS in config else {}
+    for name in set(config) - {CLASS} - set(hints) if of_sampler and hints else ():
+        del config[name]
     for field in dataclasses.fields(_class(config)) if hints else ():
         if field.name not in config:
             value = field.metadata[ABSENT] if ABSENT in field.metadata else _default(field)
             config[field.name] = _outside(value, hints[field.name])
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            _open(value)
+            _open(value, of_sampler or name == "sampler")
         elif value is None and name in hints:
             config[name] = _outside(None, hints[name])
     return config

@@ -86,7 +86,7 @@ def test_the_default_moves_a_text_by_the_noise_of_its_step_along_the_gradient() 
     """Its coordinates by rate · std in the mean, in proportion to the gradient, whatever the gradient's size."""
     slope = jax.random.normal(jax.random.key(6), SHAPE) * jnp.asarray([1e-3, 1.0, 1e3, 1.0])[:, None, None]
     energy = Learned(params=slope.at[3, 1:].set(0.0), target=jnp.asarray(1.0), log_prob=linear)
-    shifted = lambda x, t, valid=None: energy(x, t, valid) + 1e5
+    shifted = lambda x, t, valid=None, x_0=None: energy(x, t, valid) + 1e5
     before, after = one_step(Guidance(rate=0.7), shifted)
     moved, std = np.asarray(after - before), PROCESS.posterior(X_1, X_1, 0.5, 0.6).std.item()
     np.testing.assert_allclose(np.sqrt(np.mean(moved**2, axis=(1, 2))), 0.7 * std, rtol=1e-2)
@@ -114,7 +114,7 @@ def test_a_linear_energy_moves_an_affine_chain_by_its_recursion() -> None:
     energy = Learned(params=slope_of_energy, target=jnp.asarray(0.7), log_prob=linear)
     how = Guidance(move="scaled", updates=1, rate=1.3, fluency=0.0, last=0.0, enough=0.0)
     # An energy that may be negative is wanted everywhere.
-    shifted = lambda x, t, valid=None: energy(x, t, valid) + 1e4
+    shifted = lambda x, t, valid=None, x_0=None: energy(x, t, valid) + 1e4
     found = np.asarray(walk(shifted, how) - plain())
     delta = np.zeros(SHAPE)
     grid = np.linspace(1.0, 0.0, 7)
@@ -142,18 +142,18 @@ def test_a_text_that_is_well_enough_is_left_alone() -> None:
     assert sorted(moved.tolist()) == [False, False, True, True]
 
 
-@pytest.mark.parametrize("through", [False, True])
-def test_a_sampler_steers_in_its_own_units_and_through_the_network_if_asked(through: bool) -> None:
+@pytest.mark.parametrize("sees", ["state", "estimate", "network"])
+def test_a_sampler_steers_in_its_own_units_by_what_the_energy_is_to_see(sees: str) -> None:
     """A linear energy of x_s, or of E[x_0 | x_s], which is linear too, pulls by its slope times the network's."""
-    how = Guidance(move="scaled", updates=1, rate=1.3, fluency=0.0, through=through)
+    how = Guidance(move="scaled", updates=1, rate=1.3, fluency=0.0, sees=sees)
     sampler, tick = Sampler(guidance=how), (jnp.asarray(0.6), jnp.asarray(0.5))
-    energy = lambda x, t, valid=None: jnp.sum(x, axis=(1, 2)) + 1e3
+    energy = lambda x, t, valid=None, x_0=None: jnp.sum(x if x_0 is None else x_0, axis=(1, 2)) + 1e3
     step, fixed = sampler.step(PROCESS, denoise), (~FREE).at[:, 0].set(True)
     valid = FREE.at[0, 2].set(False)
     steered = sampler.steer(step, PROCESS, denoise, energy, fixed, valid, 0.5)
     before, after = (np.asarray(each(keys(), State.start(X_1), tick).x_t) for each in (step, steered))
     ends = jnp.asarray([[[0.0]], [[1.0]]])
-    slope = denoise(ends, tick[1], ends) if through else ends
+    slope = denoise(ends, tick[1], ends) if sees == "network" else ends
     variance = PROCESS.posterior(X_1, X_1, tick[1], tick[0]).std.item() ** 2
     expected = np.where((valid & ~fixed)[..., None], -1.3 * variance * (slope[1] - slope[0]).item(), 0.0)
     np.testing.assert_allclose(after - before, np.broadcast_to(expected, SHAPE), atol=1e-5)
@@ -162,7 +162,7 @@ def test_a_sampler_steers_in_its_own_units_and_through_the_network_if_asked(thro
 def test_what_is_held_has_no_part_in_how_far_the_rest_goes() -> None:
     step, tick = Sampler().step(PROCESS, denoise), (jnp.asarray(0.6), jnp.asarray(0.5))
     free, slope = FREE.at[:, 1].set(False), jnp.ones(SHAPE).at[:, 1].set(1e3)
-    energy = lambda x, t, valid=None: jnp.sum(slope * x, axis=(1, 2)) + 1e6
+    energy = lambda x, t, valid=None, x_0=None: jnp.sum(slope * x, axis=(1, 2)) + 1e6
     steered = guided(step, PROCESS, energy, Guidance(rate=0.7), drawn=True, free=free, valid=None)
     moved = np.asarray(steered(keys(), State.start(X_1), tick).x_t - step(keys(), State.start(X_1), tick).x_t)
     np.testing.assert_allclose(moved[:, 0], -0.7 * PROCESS.posterior(X_1, X_1, 0.5, 0.6).std.item(), rtol=1e-2)
@@ -171,7 +171,7 @@ def test_what_is_held_has_no_part_in_how_far_the_rest_goes() -> None:
 
 def test_the_rate_of_sign_steps_is_in_units_of_a_coordinate() -> None:
     sampler, tick = Sampler(guidance=Guidance(move="sign", rate=0.1)), (jnp.asarray(0.6), jnp.asarray(0.5))
-    step, energy = sampler.step(PROCESS, denoise), lambda x, t, valid=None: jnp.sum(x, axis=(1, 2)) + 1e3
+    step, energy = sampler.step(PROCESS, denoise), lambda x, t, valid=None, x_0=None: jnp.sum(x, axis=(1, 2)) + 1e3
     steered = sampler.steer(step, PROCESS, denoise, energy, ~FREE, FREE, 0.5)
     before, after = (each(keys(), State.start(X_1), tick).x_t for each in (step, steered))
     np.testing.assert_allclose(after - before, -0.05, atol=1e-6)

@@ -91,7 +91,7 @@ def test_guidance_is_counted_at_the_steps_where_it_is_followed() -> None:
     assert plain >= 10  # the pass of each step, and the words' table beside it
     assert count("updates=3", "last=0") - plain == pytest.approx(3 * (one - plain))
     assert count("updates=1", "last=0.35", "first=0.85") - plain == pytest.approx(0.5 * (one - plain))
-    assert count("updates=1", "last=0", "through=True") > one + 10  # through the network, and back
+    assert count("updates=1", "last=0", "sees=network") > one + 10  # through the network, and back
 
 
 def test_only_the_length_is_left_without_guidance() -> None:

@@ -173,6 +173,17 @@ def test_emptying_an_unknown_field_is_refused(file: str) -> None:
         load_config(file, ["--config.optim.clop=None"])
 
 
+def test_a_setting_of_a_sampler_that_an_earlier_version_had_is_left_out() -> None:
+    stored = spec(DiffusionLM)
+    with stored.unlocked():
+        stored.sampler.guidance.through = True
+    assert build(from_json(to_json(ConfigDict({"method": stored}))).method) == DiffusionLM()
+    with stored.unlocked():
+        stored.trunk.through = True  # of what was trained nothing is left out
+    with pytest.raises(UserError, match="through"):
+        build(from_json(to_json(ConfigDict({"method": stored}))).method)
+
+
 def test_a_field_that_an_earlier_version_lacked_has_its_default() -> None:
     stored = spec(AdamW, peak=0.5)
     with stored.unlocked():
