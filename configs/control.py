@@ -6,12 +6,18 @@ python -m jtextdiff.sample --checkpoint runs/diffusion_lm --control food=Japanes
 It is kept in BASE/controls/LABEL. Its text is the base's, unless text.path names another, with labels of its own.
 Of the grammar's texts two more labels are known: pos, the part of speech of every word, and tree, the constituent of
 every stretch of words.
+
+Of a text VAE it is a classifier of latents, `latent`, and is fitted at once: a few hundred labelled texts are enough.
+
+python -m jtextdiff.train --config configs/control.py --config.base=runs/latent_ops --config.label=sentiment \\
+    --config.num_labelled=200
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from jtextdiff.methods.classifier import Classifier
+from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.config import choose_preset, spec
 from jtextdiff.run.optim import AdamW
@@ -31,6 +37,7 @@ def default() -> ConfigDict:
     c.seed, c.num_steps, c.batch_size = 0, 2_000, 64
     c.text = spec(Text)
     c.method = spec(Classifier)
+    c.latent = spec(LatentClassifier)
     c.optim = spec(AdamW)
     c.warm_start = placeholder(str)
     c.every = ConfigDict(dict(log=50, evaluate=500, sample=2_000, checkpoint=500))

@@ -33,6 +33,7 @@ def command(arguments: Sequence[str]) -> None:
         if not text.startswith("--config."):
             raise UserError(f"Unknown argument {text!r}. See python -m jtextdiff.train --help.")
     from jtextdiff.run.config import load_config
+    from jtextdiff.run.fitting import fit
     from jtextdiff.run.loop import train
     from jtextdiff.run.on_base import home_of, on_base
     from jtextdiff.run.prepare import check
@@ -46,7 +47,10 @@ def command(arguments: Sequence[str]) -> None:
     workdir = Path(flags.workdir) if flags.workdir else home
     check(config, workdir)
     with locked(workdir), stop_signals() as stopped:
-        train(config, workdir, stopped)
+        if config.method["class"].endswith(":LatentClassifier"):
+            fit(config, workdir)
+        else:
+            train(config, workdir, stopped)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optimistix
 from jaxtyping import Array, Bool, Float, Int
 
-from jtextdiff.core.energies import Energy
+from jtextdiff.core.energies import Energy, parts
 from jtextdiff.core.schedules import Schedule
 
 TOLERANCE = 1e-3
@@ -44,12 +44,14 @@ def descend(
 ) -> Descent:
     """Follows dz/dt = ½ β(t) ((1 − keep) ∇E(z, t) + keep (z − z(1))) from t = 1 to 0, with β = −d log ᾱ/dt.
 
-    A row stops where its energy has come down to `enough` nats, which is found to the `tolerance`; at 0 it never does.
+    A row stops where what is wanted of it, unweighted (see `energies.parts`), has come down to `enough` nats, which is
+    found to the `tolerance`; at 0 it never does.
     Each row is solved by itself, with steps of its own (Tsitouras 5(4)): its batch-mates do not change it.
     `schedules.constant(2 τ)` is a flow of time τ; `schedules.linear` is LatentOps' own, of τ = 5.025.
     """
     beta = jax.grad(lambda t: -schedule(t))
     nats = lambda t, y: energy(y[None], t)[0]
+    missing = lambda t, y: jnp.sum(parts(energy, y[None], t)) - enough
 
     def one(z_1: Float[Array, "z"]) -> Descent:
         def slope(t: Array, y: Array, args: None) -> Array:
@@ -64,7 +66,7 @@ def descend(
             y0=z_1,
             stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
             event=diffrax.Event(
-                lambda t, y, args, **kwargs: nats(t, y) - enough,
+                lambda t, y, args, **kwargs: missing(t, y),
                 optimistix.Newton(rtol=tolerance, atol=tolerance),
                 direction=False,
             ),
@@ -75,6 +77,6 @@ def descend(
         solved = diffrax.is_okay(solution.result) & jnp.all(jnp.isfinite(found))
         return Descent(jnp.where(solved, found, z_1), solution.stats["num_steps"], solved)
 
-    begun = jax.vmap(lambda z: nats(jnp.ones(()), z))(z) <= enough
+    there = jax.vmap(lambda z: missing(jnp.ones(()), z))(z) <= 0
     after = jax.vmap(one)(z)
-    return Descent(jnp.where(begun[:, None], z, after.z), jnp.where(begun, 0, after.steps), after.solved | begun)
+    return Descent(jnp.where(there[:, None], z, after.z), jnp.where(there, 0, after.steps), after.solved | there)

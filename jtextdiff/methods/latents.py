@@ -1,12 +1,69 @@
-"""Latents: where the latents of texts lie, and the coordinates in which that law is N(0, I)."""
+"""Latents: where the latents of texts lie, the coordinates in which that law is N(0, I), and the ways through them."""
 
 import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from jtextdiff.core import schedules
+from jtextdiff.core.energies import Energy, NoiseAveraged
+from jtextdiff.core.flow import Descent, descend
+from jtextdiff.core.gaussian import Gaussian
+from jtextdiff.methods.method import check_settings
+from jtextdiff.methods.writing import Writer
 from jtextdiff.nets.functional import Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSampler:
+    """How a latent is moved to where controls want it, and how the text is written from it."""
+
+    name: str = "greedy"  # or sample, or beam: see methods/writing
+    temperature: float = 1.0
+    top_p: float = 1.0
+    beams: int = 1
+    tau: float = 5.025  # the flow's time; LatentOps' schedule comes to 5.025
+    averaged: int = 0  # noises that an energy is averaged over on the way, for the posterior; 0: frozen, as published
+
+    def __post_init__(self) -> None:
+        if not self.tau >= 0 or self.averaged < 0:
+            raise ValueError(f"sampler.tau and averaged must be at least 0, got {self.tau} and {self.averaged}.")
+        check_settings(self.writer, positive=("beams",), choices={})
+
+    @property
+    def writer(self) -> Writer:
+        return Writer(name=self.name, temperature=self.temperature, top_p=self.top_p, beams=self.beams)
+
+    def moved(
+        self,
+        energy: Energy,
+        epsilon: Float[Array, "b z"],
+        *,
+        tau: Float[Array, ""] | float,
+        until: Float[Array, ""] | float = 1.0,
+        keep: Float[Array, ""] | float = 0.0,
+    ) -> Descent:
+        """Downhill for the time `tau`, or until what is wanted has the probability `until`; see `flow.descend`."""
+        schedule = schedules.constant(2 * tau)
+        if self.averaged:
+            half = jax.random.normal(jax.random.key(0), ((self.averaged + 1) // 2, epsilon.shape[-1]))
+            noises = jnp.concatenate([half, -half])
+            energy = NoiseAveraged(energy=energy, noises=noises, process=Gaussian(log_alpha_bar=schedule))
+        return descend(energy, epsilon, schedule, enough=-jnp.log(until), keep=keep)
+
+
+class Rewrite(NamedTuple):
+    """Texts rewritten, and what has become of each: all that is told of an edit."""
+
+    tokens: Int[Array, "b l"]
+    before: Float[Array, "b parts"]  # nats: −log p of each thing wanted, where the text's latent was …
+    after: Float[Array, "b parts"]  # … and where it has come to
+    moved: Float[Array, "b"]  # the distance between, in standard deviations of the initial law
+    steps: Int[Array, "b"]
+    solved: Bool[Array, "b"]  # whether the way was found; else the latent is the text's own
 
 
 def fresh_law(dim: int) -> Params:

@@ -151,6 +151,32 @@ class Guidable(Protocol):
 
 
 @runtime_checkable
+class Latent(Protocol):
+    """A method for which a text is one latent, which controls move: to write a text, or to write one anew."""
+
+    @property
+    def latent_dim(self) -> int: ...
+
+    def encode(self, params: Params, tokens: Any, valid: Any) -> Float[Array, "b z"]:
+        """Where texts lie, in coordinates in which latents are N(0, I)."""
+        ...
+
+    def rewrite(
+        self,
+        params: Params,
+        keys: Keys,
+        given: Given,
+        *,
+        energy: Any,
+        tau: Float[Array, ""] | float,
+        until: Float[Array, ""] | float,
+        keep: Float[Array, ""] | float,
+    ) -> Any:
+        """The texts `given`, written anew from where the energy has taken them: a `latents.Rewrite`."""
+        ...
+
+
+@runtime_checkable
 class Editable(Protocol):
     """A method that can rewrite a text."""
 

@@ -13,10 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import objectives
 from jtextdiff.core.distributions import Normal
+from jtextdiff.core.energies import Energy, parts
 from jtextdiff.core.randomness import Keys, fold
-from jtextdiff.methods.latents import coloured, fresh_law, law_nll, whitened
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings
-from jtextdiff.methods.writing import Writer, before, write
+from jtextdiff.methods.latents import LatentSampler, Rewrite, coloured, fresh_law, law_nll, whitened
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, nothing_given
+from jtextdiff.methods.writing import before, write
 from jtextdiff.nets.autoencoders import LatentDecoder, TextEncoder
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -39,7 +40,7 @@ class TextVAE:
     hidden_read: float = 0.1  # share of words that the encoder does not see
     hidden_written: float = 0.3  # share of the words before it that the decoder does not see
     importance: int = 8  # latents a text that its likelihood is estimated with
-    sampler: Writer = Writer(name="greedy")
+    sampler: LatentSampler = LatentSampler()
 
     def __post_init__(self) -> None:
         check_settings(self, positive=("latent_dim", "queries", "slots", "importance"), choices={})
@@ -139,10 +140,34 @@ class TextVAE:
         weights = jax.lax.map(weight, jax.random.split(key, self.importance))
         return jnp.log(self.importance) - jax.nn.logsumexp(weights, axis=0)
 
-    def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
-        """Texts from latents of the initial law."""
+    def sample(
+        self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
+    ) -> Sample:
+        """Texts from latents of the initial law, moved downhill in the energy if there is one."""
         epsilon = Normal(mean=jnp.zeros((len(given.tokens), self.latent_dim)), std=jnp.ones(())).sample(fold(keys, 0))
+        if energy is not None:
+            epsilon = self.sampler.moved(energy, epsilon, tau=self.sampler.tau).z
         return self.decode(params, keys, given, epsilon, keep_path=keep_path)
+
+    def rewrite(
+        self,
+        params: Params,
+        keys: Keys,
+        given: Given,
+        *,
+        energy: Energy,
+        tau: Float[Array, ""] | float,
+        until: Float[Array, ""] | float,
+        keep: Float[Array, ""] | float,
+    ) -> Rewrite:
+        """The texts `given`, written anew from where the energy has taken their latents, at any length."""
+        valid = jnp.arange(given.tokens.shape[1]) < given.length[:, None]
+        start = self.encode(params, given.tokens, valid)
+        found = self.sampler.moved(energy, start, tau=tau, until=until, keep=keep)
+        drawn = self.decode(params, keys, nothing_given(*given.tokens.shape), found.z)
+        nats = (parts(energy, epsilon, 0.0) for epsilon in (start, found.z))
+        moved = jnp.linalg.norm(found.z - start, axis=-1)
+        return Rewrite(drawn.tokens, *nats, moved, found.steps, found.solved)
 
     def encode(self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Float[Array, "b z"]:
         """The middle of q(z | text), in the coordinates where the initial law is N(0, I)."""
@@ -156,7 +181,7 @@ class TextVAE:
         writer = self.writer.bind(params["writer"])
         read = lambda last, position, kept: writer.step(last, z, position, kept)
         kept = writer.empty(z, given.tokens.shape[1])
-        return write(self.sampler, self.language, given, fold(keys, 1), read, kept, keep_path=keep_path)
+        return write(self.sampler.writer, self.language, given, fold(keys, 1), read, kept, keep_path=keep_path)
 
     @property
     def _num_inputs(self) -> int:

@@ -45,3 +45,14 @@ class SequenceClassifier(nnx.Module):
     def stretches(self, hidden: Float[Array, "b l w"]) -> Float[Array, "b l l w"]:
         """Of each stretch: a dense layer of its ends' states side by side, at the cost of two layers of one each."""
         return jax.nn.tanh(self.first(hidden)[:, :, None] + self.last(hidden)[:, None])
+
+
+class LatentHead(nnx.Module):
+    """One hidden layer over a latent, or none."""
+
+    def __init__(self, *, dim: int, width: int, num_answers: int, rngs: nnx.Rngs):
+        self.lift = dense(dim, width, rngs=rngs) if width else None
+        self.answer = dense(width or dim, num_answers, rngs=rngs)
+
+    def __call__(self, z: Float[Array, "b z"]) -> Float[Array, "b c"]:
+        return self.answer(z if self.lift is None else jax.nn.tanh(self.lift(z)))

@@ -25,7 +25,7 @@ def home_of(base: str | Path, label: str) -> Path:
 
 
 def on_base(config: Config) -> Config:
-    """A control's config with what its base decides: the method, and the text unless it names its own.
+    """A control's config with what its base decides: the kind of method, and the text unless it names its own.
 
     Raises UserError without a base that is trained, or without a label.
     """
@@ -45,8 +45,16 @@ def on_base(config: Config) -> Config:
         config.text.path, config.text.column = own.path, own.column
     config.text.labels = own.labels or config.text.labels
     with config.unlocked():
+        if of_latents(base):
+            config.method = config.latent
+        del config["latent"]
         config.method.base, config.method.label = copy.deepcopy(base.method), config.label
     return config
+
+
+def of_latents(base: Config) -> bool:
+    """Whether a run is a text VAE, whose controls are fitted to latents."""
+    return base.method["class"].endswith(":TextVAE")
 
 
 def kind_of(corpus: Corpus, label: str) -> str:

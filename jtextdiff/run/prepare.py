@@ -53,7 +53,8 @@ def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
         config.method.language = spec(Language, **vars(language))
         if "base" in config:
             config.method.values = corpus.label_values[config.label]
-            config.method.kind = kind_of(corpus, config.label)
+            if "kind" in config.method:
+                config.method.kind = kind_of(corpus, config.label)
     trunk = config.method.get("trunk")
     if trunk is not None and "learned" in trunk.positions and trunk.max_length < language.length:
         raise UserError(

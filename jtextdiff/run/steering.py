@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jtextdiff.core.energies import Energy, Not, Or, Sum
 from jtextdiff.core.wording import Phrase
 from jtextdiff.methods.classifier import Classifier
-from jtextdiff.methods.method import Guidable
+from jtextdiff.methods.method import Guidable, Latent
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints, restore, shapes_of
 from jtextdiff.run.command import UserError, say
@@ -60,8 +60,10 @@ def asked(control: Control, model: Steered) -> Asked:
     whole, method = control.as_sum(), model.method
     _agree(whole)
     rest = [(part, weight) for part, weight in zip(whole.parts, whole.weights, strict=True) if part.name != "length"]
-    if rest and not isinstance(method, Guidable):
-        raise UserError(f"{type(method).__name__} has no vectors that an energy could move. DiffusionLM follows one.")
+    if rest and not isinstance(method, Guidable | Latent):
+        raise UserError(
+            f"{type(method).__name__} has no vectors that an energy could move. DiffusionLM and TextVAE follow one."
+        )
     length = _length(whole, model)
     _room(whole, length, model)
     energies = tuple(_energy(part, model) for part, _ in rest)

@@ -1,0 +1,87 @@
+"""Latent classifiers: controls of a text VAE, small networks that read where a text lies in latent space."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jtextdiff.core.energies import Learned
+from jtextdiff.core.schedules import Time
+from jtextdiff.methods.method import Language, check_settings
+from jtextdiff.methods.text_vae import TextVAE
+from jtextdiff.nets.classifiers import LatentHead
+from jtextdiff.nets.functional import Net, Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentClassifier:
+    """p(value of a label | ε): the mean of what its members say, of latents whose initial law is N(0, I)."""
+
+    language: Language = Language()
+    base: Any = None  # the method that is controlled; filled in from its run
+    label: str = ""
+    values: tuple[str, ...] = ()  # filled in from the text
+    kind: str = "text"  # what has a value: see methods/classifier
+    width: int = 64  # of the one hidden layer; 0: none, log p is linear before it is normalised
+    members: int = 3  # each learns from all of the texts but its own share of them
+    samples: int = 4  # latents of a text that it is learned from, drawn from q(z | text)
+    penalties: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of weights squared; the best is taken
+    rounds: int = 200  # of the optimiser
+    most: int = 20_000  # texts that it is learned from, evenly taken
+    weight: float = 1.0  # what its energy counts beside others, times what a control itself says
+
+    def __post_init__(self) -> None:
+        check_settings(self, positive=("samples", "rounds", "most"), choices={"kind": ("text",)})
+        if self.members < 2:
+            raise ValueError(f"members must be at least 2: each is tried on what it has not seen. Got {self.members}.")
+        if not self.penalties or min(self.penalties) < 0:
+            raise ValueError(f"penalties must be numbers of at least 0, got {self.penalties}.")
+        if not self.weight >= 0:
+            raise ValueError(f"weight must be at least 0, got {self.weight}.")
+        if self.base is not None and not isinstance(self.base, TextVAE):
+            raise ValueError(f"{type(self.base).__name__} has no latent to classify: control TextVAE.")
+
+    @functools.cached_property
+    def net(self) -> Net:
+        return Net(
+            lambda rngs: LatentHead(
+                dim=self.base.latent_dim, width=self.width, num_answers=max(len(self.values), 1), rngs=rngs
+            )
+        )
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """`net`, of every member, their `temperature`, and as `frozen` the base's initial law, by which it is known."""
+        return {
+            "net": jax.vmap(self.net.init)(jax.random.split(key, self.members)),
+            "temperature": jnp.ones(()),
+            "frozen": {"law": self.base.init(key)["law"]},
+        }
+
+    def logits(self, net: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "m b c"]:
+        """What each member answers."""
+        return jax.vmap(lambda member: self.net.bind(member)(epsilon))(net)
+
+    def log_p(self, params: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b c"]:
+        """log p of every value: of the members' mean probability."""
+        each = jax.nn.log_softmax(self.logits(params["net"], epsilon) / params["temperature"])
+        return jax.nn.logsumexp(each, axis=0) - jnp.log(self.members)
+
+    def wanting(self, params: Params, target: Bool[np.ndarray, "c"]) -> Learned:
+        """The energy −log p(one of the target's values | ε), nats a text."""
+        own = {name: params[name] for name in ("net", "temperature")}
+        return Learned(params=own, target=jnp.asarray(target), log_prob=self.log_prob)
+
+    def log_prob(
+        self, params: Params, target: Bool[Array, "*b c"], epsilon: Float[Array, "b z"], t: Time, valid: Any
+    ) -> Float[Array, "b"]:
+        """log p(one of the `target` values | ε), whatever the time and the lengths."""
+        return jax.nn.logsumexp(jnp.where(target, self.log_p(params, epsilon), -jnp.inf), axis=-1)
+
+
+def nearest_truth(log_p: Float[Array, "*b c"], value: Int[Array, "*b"]) -> Float[Array, "*b"]:
+    """−log p of the true value, nats."""
+    return -jnp.take_along_axis(log_p, value[..., None], axis=-1)[..., 0]

@@ -1,0 +1,187 @@
+"""Fitting: a control of latents, learned in seconds from few labelled texts, and what is known of how good it is.
+
+Every member is fitted without its own share of the labelled texts; by its log-loss on that share the penalty of
+weights is chosen, and one temperature for all, so that a probability means what it says. No other label is looked at.
+"""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from jtextdiff.core.distributions import Normal
+from jtextdiff.methods.latent_classifier import LatentClassifier, nearest_truth
+from jtextdiff.methods.latents import whitened
+from jtextdiff.nets.functional import Params
+from jtextdiff.run import checkpoints
+from jtextdiff.run.command import say
+from jtextdiff.run.config import Config, build
+from jtextdiff.run.model import Model, load
+from jtextdiff.run.prepare import completed, open_corpus
+from jtextdiff.run.turns import turns
+from jtextdiff.run.workdir import agree, write_whole
+from jtextdiff.text.corpora import Corpus
+from jtextdiff.text.judging import learn
+
+TEMPERATURES = np.geomspace(0.1, 10.0, 201)
+
+VALID = 5_000
+"""Texts of the valid split, at most, that the accuracy which is reported is of."""
+
+
+class Known(NamedTuple):
+    """Labelled latents: q(z | text) of each text, and the value that it has."""
+
+    law: Normal  # [n, z]
+    value: Int[np.ndarray, "n"]
+
+
+def fit(config: Config, workdir: Path) -> None:
+    """Fits a control of a latent base and keeps it in `workdir`, as a run of one step; anew if there was one."""
+    if checkpoints.has_checkpoints(workdir):
+        say(f"{workdir} is there already. Fit it anew after removing it, or give this one its own --workdir.")
+        return
+    corpus = open_corpus(config, workdir)
+    config = completed(config, corpus, workdir)
+    method, base = build(config.method), load(config.base)
+    agree(workdir, config, resumed=False)
+    corpus.tokenizer.save(workdir / "tokenizer")
+    train, valid = (
+        known(base, corpus, split, method.label, most) for split, most in (("train", method.most), ("valid", VALID))
+    )
+    say(f"{method.label}: {len(train.value):,} labelled texts, {', '.join(method.values)} -> {workdir}")
+    params, found = fitted(method, jax.random.key(config.seed), base.params["law"], train)
+    found |= {"valid_accuracy": accuracy(method, params, valid), "text_accuracy": of_text(corpus, method)}
+    with checkpoints.open_checkpoints(workdir) as manager:
+        checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, found["log_loss"])
+        manager.wait_until_finished()
+    write_whole(workdir / "metrics.jsonl", json.dumps({"step": 1, "loss": found["log_loss"], **found}) + "\n")
+    say(
+        f"Held-out log-loss {found['log_loss']:.3f} nats, accuracy {found['accuracy']:.3f}, calibration error "
+        f"{found['calibration_error']:.3f}, at penalty {found['penalty']:g} and temperature {found['temperature']:.2f}."
+    )
+    say(
+        f"On {len(valid.value):,} texts of valid: accuracy {found['valid_accuracy']:.3f}; of n-grams of the same "
+        f"labelled texts, without latents: {found['text_accuracy']:.3f}."
+    )
+    say(f"Done. Rewrite with: python -m jtextdiff.edit --checkpoint {config.base} --control {workdir.name}=VALUE")
+
+
+def known(base: Model, corpus: Corpus, split: str, label: str, most: int) -> Known:
+    """q(z | text) of at most `most` labelled texts of a split, evenly taken."""
+    of_split = corpus.splits[split]
+    rows = of_split.evenly(most)
+    batch = base.batch(of_split.texts(rows))
+    read = jax.jit(base.method.posterior)
+    mean, std = (np.zeros((len(rows), base.method.latent_dim), np.float32) for _ in range(2))
+    for places, real, width in turns(batch.valid.sum(-1), base.method.language.length):
+        law = read(base.params, batch.tokens[places, :width], batch.valid[places, :width])
+        mean[places[:real]], std[places[:real]] = law.mean[:real], law.std[:real]
+    return Known(Normal(mean=jnp.asarray(mean), std=jnp.asarray(std)), np.asarray(of_split.labels[label][rows]))
+
+
+def fitted(method: LatentClassifier, key: Any, law: Params, texts: Known) -> tuple[Params, dict[str, float]]:
+    """Parameters, and how well each member tells the texts that it has not seen."""
+    start, noise = jax.random.split(key)
+    epsilon = whitened_samples(law, texts.law, noise, method.samples)  # [s, n, z]
+    value, share = jnp.asarray(texts.value), jnp.asarray(shares(texts.value, method.members))
+    fresh = method.init(start)
+    tries = jnp.asarray(method.penalties)
+    one = functools.partial(_fit_one, method, epsilon, value, share)
+    nets = jax.jit(jax.vmap(jax.vmap(one, (0, 0, None)), (None, None, 0)))(
+        fresh["net"], jnp.arange(method.members), tries
+    )
+    unseen = share[None] == jnp.arange(method.members)[:, None]  # [m, n]
+
+    def told(net: Params, temperature: Array | float = 1.0) -> Float[Array, "s n c"]:
+        """log p of each text by the member that has not seen it."""
+        logits = jnp.stack([method.logits(net, one) for one in epsilon])  # [s, m, n, c]
+        own = jnp.sum(jnp.where(unseen[None, :, :, None], logits, 0.0), axis=1)
+        return jax.nn.log_softmax(own / temperature)
+
+    of_penalty = [jax.tree.map(lambda leaf, i=i: leaf[i], nets) for i in range(len(tries))]
+    losses = [float(jnp.mean(nearest_truth(told(net), value[None]))) for net in of_penalty]
+    best = int(np.argmin(losses))
+    heats = [float(jnp.mean(nearest_truth(told(of_penalty[best], heat), value[None]))) for heat in TEMPERATURES]
+    temperature = float(TEMPERATURES[int(np.argmin(heats))])
+    log_p = np.asarray(told(of_penalty[best], temperature))
+    params = {"net": of_penalty[best], "temperature": jnp.float32(temperature), "frozen": {"law": law}}
+    right = log_p.argmax(-1) == texts.value
+    return params, {
+        "log_loss": float(min(heats)),
+        "accuracy": float(right.mean()),
+        "calibration_error": calibration_error(np.exp(log_p.max(-1)).ravel(), right.ravel()),
+        "penalty": method.penalties[best],
+        "temperature": temperature,
+    }
+
+
+def _fit_one(
+    method: LatentClassifier,
+    epsilon: Float[Array, "s n z"],
+    value: Int[Array, "n"],
+    share: Int[Array, "n"],
+    net: Params,
+    member: Int[Array, ""],
+    penalty: Float[Array, ""],
+) -> Params:
+    """A member at a penalty, by L-BFGS on all texts but those of its share."""
+    seen = (share != member).astype(jnp.float32)
+    bound = lambda net: method.net.bind(net)
+
+    def loss(net: Params) -> Float[Array, ""]:
+        log_p = jax.nn.log_softmax(jax.vmap(bound(net))(epsilon))
+        weights = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(net) if leaf.ndim > 1)
+        return jnp.mean(nearest_truth(log_p, value[None]) @ seen) / jnp.sum(seen) + 0.5 * penalty * weights
+
+    solver = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(loss)
+
+    def step(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], None]:
+        net, state = carry
+        nats, gradient = value_and_grad(net, state=state)
+        updates, state = solver.update(gradient, state, net, value=nats, grad=gradient, value_fn=loss)
+        return (optax.apply_updates(net, updates), state), None
+
+    return jax.lax.scan(step, (net, solver.init(net)), None, length=method.rounds)[0][0]
+
+
+def whitened_samples(law: Params, of_texts: Normal, key: Any, num: int) -> Float[Array, "s n z"]:
+    """`num` latents of each text, drawn from its own law, in the coordinates in which the initial law is N(0, I)."""
+    return jnp.stack([whitened(law, of_texts.sample(jax.random.fold_in(key, i))) for i in range(num)])
+
+
+def shares(value: Int[np.ndarray, "n"], num: int) -> Int[np.ndarray, "n"]:
+    """Which of `num` shares each text belongs to, every share with as many of each value as the next."""
+    share = np.zeros(len(value), int)
+    for one in np.unique(value):
+        rows = np.flatnonzero(value == one)
+        share[rows] = np.arange(len(rows)) % num
+    return share
+
+
+def accuracy(method: LatentClassifier, params: Params, texts: Known) -> float:
+    """The share of texts whose value the middle of their latents tells."""
+    log_p = method.log_p(params, whitened(params["frozen"]["law"], texts.law.mean))
+    return float(np.mean(np.asarray(log_p).argmax(-1) == texts.value))
+
+
+def calibration_error(sure: Float[np.ndarray, "n"], right: Any, bins: int = 15) -> float:
+    """How far how sure one was lies from how often one was right, in the mean over `bins` (Guo et al. 2017)."""
+    at = np.minimum((sure * bins).astype(int), bins - 1)
+    apart = [abs(sure[at == i].mean() - right[at == i].mean()) * np.mean(at == i) for i in np.unique(at)]
+    return float(np.sum(apart))
+
+
+def of_text(corpus: Corpus, method: LatentClassifier) -> float:
+    """The accuracy on valid of a classifier that knows n-grams, and no latents, of the same labelled texts."""
+    train, valid = corpus.splits["train"], corpus.splits["valid"]
+    rows, asked = train.evenly(method.most), valid.evenly(VALID)
+    judge = learn(train.texts(rows), train.labels[method.label][rows], len(method.values))
+    return float(np.mean(judge.values(valid.texts(asked)) == valid.labels[method.label][asked]))
