@@ -24,10 +24,14 @@ EXAMPLES = """examples:
   echo "The Mill is a cheap pub ." | python -m jtextdiff.edit --checkpoint runs/diffusion_lm --control food=Japanese
   python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --strength 0.7 --control food!=Thai
   python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --out rewrites.jsonl --hold Mill
+  python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --control sentiment=positive --until 0.999
 
-A text is noised to --strength and written anew, with its length, in the direction of the controls. Empty lines stay
-empty; a text that is too long for the model stays as it is. With --out, each line is a JSON object with the source, the
-rewrite and, where a text was left as it is, why; a run that was interrupted goes on behind the last of them.
+By diffusion, a text is noised to --strength and written anew, with its length, in the direction of the controls. By
+latents, of a text VAE, it is written anew from where the controls have taken its latent: until they have the
+probability --until, by the model's own classifiers, and at most for the time --tau. Empty lines stay empty; a text that
+is too long for the model stays as it is. With --out, each line is a JSON object with the source, the rewrite, what its
+way through latent space was like and, where a text was left as it is, why; a run that was interrupted goes on behind
+the last of them.
 """
 
 AT_ONCE = 64
@@ -39,9 +43,12 @@ def parser() -> Parser:
     it.add_argument("--input", default="-", metavar="FILE", help="texts, one a line (default: -, standard input)")
     add_control(it)
     it.add_argument(
-        "--strength", type=float, default=0.5, help="from 0, no change, to 1, nothing left of it (default: 0.5)"
+        "--strength", type=float, metavar="T", help="by diffusion: from 0, no change, to 1, nothing left (default: 0.5)"
     )
-    it.add_argument("--hold", action="append", default=[], metavar="WORD", help="a word that stays, repeated for more")
+    it.add_argument("--hold", action="append", default=[], metavar="WORD", help="by diffusion: a word that stays")
+    it.add_argument("--until", type=float, metavar="P", help="by latents: the probability to stop at (default: 0.99)")
+    it.add_argument("--tau", type=float, metavar="T", help="by latents: the flow's longest time (default: 100)")
+    it.add_argument("--keep", type=float, metavar="K", help="by latents: the pull back, 0 to 1 (default: 0)")
     it.add_argument("--out", metavar="FILE", help="JSON lines instead of texts on standard output")
     add_seed(it, "the same seed gives the same rewrites")
     return it
@@ -50,7 +57,7 @@ def parser() -> Parser:
 def command(arguments: Sequence[str]) -> None:
     flags = parser().parse_args(arguments)
     check_out(flags.out)
-    if not 0 < flags.strength <= 1:
+    if flags.strength is not None and not 0 < flags.strength <= 1:
         raise UserError(f"--strength must be above 0 and at most 1, got {flags.strength}.")
     if flags.input != "-" and not Path(flags.input).is_file():
         raise UserError(f"--input {flags.input}: there is no such file.")
@@ -61,7 +68,8 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.run.model import load
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
-    asked = {"strength": flags.strength, "control": together(flags.control), "hold": flags.hold, "seed": flags.seed}
+    asked = {name: getattr(flags, name) for name in ("strength", "hold", "until", "tau", "keep", "seed")}
+    asked["control"] = together(flags.control)
     with ExitStack() as files:
         source = sys.stdin if flags.input == "-" else files.enter_context(open(flags.input, encoding="utf-8"))
         done = finished(Path(flags.out)) if flags.out else 0
@@ -90,20 +98,31 @@ def chunks(source: TextIO, skipped: int) -> Iterator[tuple[int, list[str]]]:
         first += len(texts)
 
 
-def rewritten(model: Any, texts: list[str], first: int, asked: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """For each text its source, rewrite and, if it was left as it is, why."""
+def rewritten(model: Any, texts: list[str], first: int, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """For each text its source, rewrite, what its way was like and, if it was left as it is, why."""
     most = model.method.language.length
     left = ["empty" if not text.strip() else "" for text in texts]
     sizes = model.num_tokens([text if not why else "" for text, why in zip(texts, left, strict=True)])
     left = [why or (f"longer than {most - 1} tokens" if n > most else "") for why, n in zip(left, sizes, strict=True)]
     rows = [row for row, why in enumerate(left) if not why]
     ids = [first + row for row in rows]
-    rewrites = dict(zip(rows, model.edit([texts[row] for row in rows], ids=ids, **asked) if rows else [], strict=True))
+    found = model.rewritten([texts[row] for row in rows], ids=ids, **asked) if rows else []
+    rewrites = dict(zip(rows, found, strict=True))
     for row, (text, why) in enumerate(zip(texts, left, strict=True)):
-        yield {"source": text, "rewrite": text, "left": why} if why else {"source": text, "rewrite": rewrites[row]}
+        if why or rewrites[row].left:
+            yield {"source": text, "rewrite": text, "left": why or rewrites[row].left}
+        else:
+            yield {"source": text, "rewrite": rewrites[row].text, **way(rewrites[row])}
 
 
-def hand_on(out: TextIO, rows: Iterator[dict[str, str]], *, as_json: bool) -> None:
+def way(of: Any) -> dict[str, Any]:
+    """What is told of a latent's way; nothing of texts that have none."""
+    if of.moved is None:
+        return {}
+    return {"p_before": of.before, "p_after": of.after, "moved": of.moved, "steps": of.steps}
+
+
+def hand_on(out: TextIO, rows: Iterator[dict[str, Any]], *, as_json: bool) -> None:
     from jtextdiff.run.report import one_line
 
     for row in rows:

@@ -77,7 +77,7 @@ class Sum:
 def parts(energy: Energy, x: Array, t: Time, valid: Valid = None) -> Float[Array, "b parts"]:
     """The energies that a Sum adds up, one by one and unweighted, in nats; of any other energy, itself alone."""
     each = energy.energies if isinstance(energy, Sum) else (energy,)
-    return jnp.stack([one(x, t, valid) for one in each], axis=-1)
+    return jnp.stack([one(x, t, valid) for one in each], axis=-1) if each else jnp.zeros((len(x), 0))
 
 
 def along(

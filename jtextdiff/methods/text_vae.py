@@ -159,12 +159,14 @@ class TextVAE:
         tau: Float[Array, ""] | float,
         until: Float[Array, ""] | float,
         keep: Float[Array, ""] | float,
+        length: Int[Array, ""] | int = 0,
     ) -> Rewrite:
-        """The texts `given`, written anew from where the energy has taken their latents, at any length."""
+        """The texts `given`, written anew from where the energy has taken their latents, at any length or at this."""
         valid = jnp.arange(given.tokens.shape[1]) < given.length[:, None]
         start = self.encode(params, given.tokens, valid)
         found = self.sampler.moved(energy, start, tau=tau, until=until, keep=keep)
-        drawn = self.decode(params, keys, nothing_given(*given.tokens.shape), found.z)
+        free = nothing_given(*given.tokens.shape)
+        drawn = self.decode(params, keys, free._replace(length=free.length + length), found.z)
         nats = (parts(energy, epsilon, 0.0) for epsilon in (start, found.z))
         moved = jnp.linalg.norm(found.z - start, axis=-1)
         return Rewrite(drawn.tokens, *nats, moved, found.steps, found.solved)

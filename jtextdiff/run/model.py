@@ -13,15 +13,16 @@ from jaxtyping import Float
 
 from jtextdiff.core.energies import Energy
 from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.method import Editable, Featured, Given, Guidable, Method
+from jtextdiff.methods.method import Featured, Given, Guidable, Latent, Method
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, override
 from jtextdiff.run.controls import Control
 from jtextdiff.run.film import Film
+from jtextdiff.run.rewriting import Flow, Rewritten, Work, moved, noised
 from jtextdiff.run.steering import Asked, Steered, asked
-from jtextdiff.run.template import known_words, read_template, read_texts, with_lengths
+from jtextdiff.run.template import read_template, read_texts, with_lengths
 from jtextdiff.run.turns import FEW, ROWS, turns
 from jtextdiff.run.workdir import read_config
 from jtextdiff.run.writing import Drawn, compiled_once, filmed, watched, written
@@ -84,37 +85,45 @@ class Model:
         keys, (given, energies) = keys_for(key, jnp.arange(num)), self._asked(template, control, num)
         return written(method, "sample", self.params, keys, given, energies, progress)
 
-    def edit(
+    def edit(self, texts: Sequence[str], **how: Any) -> list[str]:
+        """Each text rewritten; see `rewritten`, of which these are the texts."""
+        return [row.text for row in self.rewritten(texts, **how)]
+
+    def rewritten(
         self,
         texts: Sequence[str],
         *,
-        strength: float = 0.5,
         control: Control | None = None,
+        strength: float | None = None,
         hold: Sequence[str] = (),
         seed: int = 0,
         ids: Sequence[int] | None = None,
         progress: Callable[[int], None] = lambda done: None,
+        tau: float | None = None,
+        until: float | None = None,
+        keep: float | None = None,
         **sampler: Any,
-    ) -> list[str]:
-        """Each text rewritten: noised to the time `strength` in (0, 1] and written anew, with its length.
+    ) -> list[Rewritten]:
+        """Each text rewritten, depending on the text, the seed and its number of `ids`, 0, 1, … without them.
 
-        Words that are to `hold` stay. A rewrite depends on its text, the seed and its number of `ids`, 0, 1, … without
-        them. Raises UserError for a method that cannot edit, and for a text longer than it was made for.
+        By diffusion: noised to the time `strength` in (0, 1], .5 unless given, and written anew with its length; words
+        that are to `hold` stay. By latents: moved by `tau`, `until` and `keep`, see `rewriting.Flow`. Raises UserError
+        for a method that cannot edit, or not in this way, and for a text longer than it was made for.
         """
-        method, key = self._with_sampler(sampler), jax.random.key(seed)
-        if not isinstance(method, Editable):
-            raise UserError(f"{type(method).__name__} cannot edit a text. DiffusionLM can.")
-        if not 0 < strength <= 1:
-            raise UserError(f"strength must be above 0 and at most 1, got {strength}.")
+        method, own = self._with_sampler(sampler), self.method.language
         wanted = Asked(None, 0) if control is None else _asked_once(self, control)
-        if wanted.length > 0:
-            raise UserError("A rewrite keeps the length of its text: leave out what asks for one (length, pos, tree).")
-        batch, kept = self.batch(texts), known_words(hold, self.tokenizer)
-        given = Given(*map(jnp.asarray, (batch.tokens, np.isin(batch.tokens, kept) & batch.valid, batch.valid.sum(-1))))
-        more = {"strength": jnp.float32(strength)}
-        keys = keys_for(key, jnp.arange(len(texts)) if ids is None else jnp.asarray(ids))
-        drawn = written(method, "edit", self.params, keys, given, [wanted.energy], progress, **more)
-        return [self.tokenizer.decode(row) for row in drawn.tokens]
+        flow = {name: value for name, value in (("tau", tau), ("until", until), ("keep", keep)) if value is not None}
+        place = {"seed": seed, "ids": range(len(texts)) if ids is None else ids, "progress": progress}
+        work = Work(method, self.params, self.tokenizer, read_texts(texts, self.tokenizer, own), wanted)
+        if isinstance(method, Latent):
+            if strength is not None or hold:
+                raise UserError(
+                    f"{type(method).__name__} edits by tau, until and keep: it has no strength and no hold."
+                )
+            return moved(work, Flow(**flow), **place)
+        if flow:
+            raise UserError(f"{type(method).__name__} edits by strength and hold, not by {', '.join(flow)}.")
+        return noised(work, 0.5 if strength is None else strength, hold, **place)
 
     def film(
         self,

@@ -1,0 +1,124 @@
+"""Rewriting: texts noised and written anew, or latents taken to where controls want them, and what became of each."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtextdiff.core.energies import Sum
+from jtextdiff.core.randomness import Keys, keys_for
+from jtextdiff.methods.method import Editable, Given, Method
+from jtextdiff.nets.functional import Params
+from jtextdiff.run.command import UserError
+from jtextdiff.run.steering import Asked
+from jtextdiff.run.template import known_words
+from jtextdiff.run.turns import turns
+from jtextdiff.run.writing import compiled_once, written
+from jtextdiff.text.batches import Batch
+from jtextdiff.text.tokenizers import Tokenizer
+
+NOWHERE = "its way through latent space was not found"
+"""Why a text is left as it is, if the solver came to its limit."""
+
+
+class Flow(NamedTuple):
+    """How far latents go."""
+
+    tau: float = 100.0  # the flow's time, at most
+    until: float = 0.99  # the probability of all that is wanted at which a latent stops
+    keep: float = 0.0  # from 0, the controls alone, to 1, back to the text's own latent alone
+
+    def check(self) -> None:
+        """Raises UserError for what is no time or no probability."""
+        if not 0 <= self.tau <= 1e6:
+            raise UserError(f"tau must be from 0 to a million, got {self.tau}.")
+        for name in ("until", "keep"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
+
+
+class Work(NamedTuple):
+    """The texts to rewrite, who does it, and what is asked."""
+
+    method: Method
+    params: Params
+    tokenizer: Tokenizer
+    batch: Batch
+    asked: Asked
+
+
+class Rewritten(NamedTuple):
+    """One text; of a latent, what its way was like."""
+
+    text: str
+    before: dict[str, float] = {}  # the probability of each thing wanted, by its own control, of the text …
+    after: dict[str, float] = {}  # … and of the latent that was written from
+    moved: float | None = None  # in standard deviations of the initial law
+    steps: int | None = None  # of the solver
+    left: str = ""  # why the text was left as it is
+
+
+def noised(
+    work: Work,
+    strength: float,
+    hold: Sequence[str],
+    *,
+    seed: int,
+    ids: Sequence[int],
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Rewritten]:
+    """Each text noised to the time `strength` and written anew, with its length and the words that it is to `hold`."""
+    if not isinstance(work.method, Editable):
+        raise UserError(f"{type(work.method).__name__} cannot edit a text. DiffusionLM and TextVAE can.")
+    if not 0 < strength <= 1:
+        raise UserError(f"strength must be above 0 and at most 1, got {strength}.")
+    if work.asked.length > 0:
+        raise UserError("A rewrite keeps the length of its text: leave out what asks for one (length, pos, tree).")
+    tokens, valid = work.batch.tokens, work.batch.valid
+    held = np.isin(tokens, known_words(hold, work.tokenizer)) & valid
+    given, keys = Given(*map(jnp.asarray, (tokens, held, valid.sum(-1)))), _keys(seed, ids)
+    more = {"strength": jnp.float32(strength)}
+    drawn = written(work.method, "edit", work.params, keys, given, [work.asked.energy], progress, **more)
+    return [Rewritten(work.tokenizer.decode(row)) for row in drawn.tokens]
+
+
+def moved(
+    work: Work,
+    flow: Flow,
+    *,
+    seed: int,
+    ids: Sequence[int],
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Rewritten]:
+    """Each text written anew from where its latent has gone; as it is, if the way was not found."""
+    flow.check()
+    energy = Sum(energies=(), weights=()) if work.asked.energy is None else work.asked.energy
+    longest, keys, lengths = work.method.language.length, _keys(seed, ids), work.batch.valid.sum(-1)
+    rewrite = compiled_once(work.method, "rewrite")
+    settings = {name: jnp.float32(value) for name, value in flow._asdict().items()}
+    found: list[Any] = [None] * len(lengths)
+    for rows, real, _ in turns(np.full(len(lengths), longest), longest):
+        given = Given(*map(jnp.asarray, (work.batch.tokens[rows], np.zeros((len(rows), longest), bool), lengths[rows])))
+        length = jnp.int32(max(work.asked.length, 0))
+        drawn = jax.device_get(rewrite(work.params, keys[rows], given, energy=energy, length=length, **settings))
+        for place, row in enumerate(rows[:real]):
+            found[row] = _told(place, drawn, work.asked.names, work.tokenizer)
+        progress(real)
+    return found
+
+
+def _keys(seed: int, ids: Sequence[int]) -> Keys:
+    return keys_for(jax.random.key(seed), jnp.asarray(ids, jnp.int32))
+
+
+def _told(row: int, drawn: Any, names: Sequence[str], tokenizer: Tokenizer) -> Rewritten:
+    """What became of a row. Its probabilities are those that its control's own classifier has."""
+    sure = [
+        {name: float(np.exp(-nats)) for name, nats in zip(names, each[row], strict=True)}
+        for each in (drawn.before, drawn.after)
+    ]
+    left = "" if drawn.solved[row] else NOWHERE
+    text = tokenizer.decode(drawn.tokens[row])
+    return Rewritten(text, *sure, float(drawn.moved[row]), int(drawn.steps[row]), left)
