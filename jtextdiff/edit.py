@@ -13,8 +13,10 @@ from jtextdiff.run.command import (
     UserError,
     add_checkpoint,
     add_control,
+    add_flow,
     add_seed,
     check_out,
+    flow_of,
     main,
     sampler_overrides,
     say,
@@ -46,9 +48,7 @@ def parser() -> Parser:
         "--strength", type=float, metavar="T", help="by diffusion: from 0, no change, to 1, nothing left (default: 0.5)"
     )
     it.add_argument("--hold", action="append", default=[], metavar="WORD", help="by diffusion: a word that stays")
-    it.add_argument("--until", type=float, metavar="P", help="by latents: the probability to stop at (default: 0.99)")
-    it.add_argument("--tau", type=float, metavar="T", help="by latents: the flow's longest time (default: 100)")
-    it.add_argument("--keep", type=float, metavar="K", help="by latents: the pull back, 0 to 1 (default: 0)")
+    add_flow(it)
     it.add_argument("--out", metavar="FILE", help="JSON lines instead of texts on standard output")
     add_seed(it, "the same seed gives the same rewrites")
     return it
@@ -68,8 +68,8 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.run.model import load
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
-    asked = {name: getattr(flags, name) for name in ("strength", "hold", "until", "tau", "keep", "seed")}
-    asked["control"] = together(flags.control)
+    asked = {name: getattr(flags, name) for name in ("strength", "hold", "seed")}
+    asked |= {"control": together(flags.control), **flow_of(flags)}
     with ExitStack() as files:
         source = sys.stdin if flags.input == "-" else files.enter_context(open(flags.input, encoding="utf-8"))
         done = finished(Path(flags.out)) if flags.out else 0

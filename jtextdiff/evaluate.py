@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jtextdiff.run.command import (
     Parser,
@@ -10,8 +11,10 @@ from jtextdiff.run.command import (
     add_checkpoint,
     add_choice,
     add_control,
+    add_flow,
     add_seed,
     check_out,
+    flow_of,
     main,
     sampler_overrides,
     say,
@@ -22,10 +25,12 @@ EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --num 512
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --steps 50 --out scores.json
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --targets food+length:200 --num 2000
+  python -m jtextdiff.evaluate --checkpoint runs/latent_ops --edits sentiment --judge_text other_reviews/ --until 0.999
 
 Samples, their likelihood under a judge, their variety, and what share of them stands in the training text or,
-for the embedded grammar, belongs to it; and the likelihood of real text. The table goes to stderr, JSON to
-stdout or to --out.
+for the embedded grammar, belongs to it; and the likelihood of real text. With --edits, rewrites of real texts to
+another value of a label instead, beside copies of them and texts read and written with nothing asked. The table
+goes to stderr, JSON to stdout or to --out.
 """
 
 
@@ -41,6 +46,11 @@ def parser() -> Parser:
         '{"control": "food=Thai"}, or the values that N texts of the split have, such as pos:200 or food+length:200',
     )
     add_choice(it)
+    it.add_argument("--edits", metavar="LABEL", help="rewrite --num texts of the split to another value of this label")
+    it.add_argument(
+        "--judge_text", metavar="PATH", help="labelled text for the judge of edits (default: the model's own)"
+    )
+    add_flow(it)
     it.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
     it.add_argument(
         "--num", type=int, default=512, help="samples, and sentences of real text beside them (default: 512)"
@@ -78,6 +88,9 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"The split {flags.split!r} has one text: scores compare texts. Give it two at least.")
     if flags.num < 512:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
+    if flags.edits:
+        edits(flags, model, corpus, judge)
+        return
     if flags.targets:
         spelled = f"{flags.targets} of {flags.split}"
         wish = wish._replace(targets=wishes(flags.targets, corpus, flags.split), spelling=spelled)
@@ -87,6 +100,24 @@ def command(arguments: Sequence[str]) -> None:
     result = report(model, metrics, calls, load=os.getloadavg()[0], judge=flags.judge, **alike)
     Console(stderr=True).print(table(result))
     hand_over(result, flags.out)
+
+
+def edits(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
+    """Scores rewrites, and hands them over."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from jtextdiff.run.edits import asked, scored, told
+    from jtextdiff.run.workdir import hand_over
+
+    wanted, flow = asked(corpus, flags.split, flags.edits, flags.num), flow_of(flags)
+    alike = {"judge": judge, "judge_text": flags.judge_text, "split": flags.split, "seed": flags.seed}
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("rewriting", total=flags.num)
+        rows = scored(model, corpus, wanted, flow=flow, progress=lambda done: bar.advance(task, done), **alike)
+    Console(stderr=True).print(told(rows))
+    about = {"method": type(model.method).__name__, "step": model.step, "split": flags.split, "seed": flags.seed}
+    hand_over(about | {"label": flags.edits, "num": flags.num, "flow": flow, "rows": rows}, flags.out)
 
 
 if __name__ == "__main__":

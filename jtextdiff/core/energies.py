@@ -121,5 +121,7 @@ class NoiseAveraged:
 
     def __call__(self, x: Array, t: Time, valid: Valid = None, x_0: Array | None = None) -> Float[Array, "b"]:
         law = self.process.marginal(x, t)
-        each = jax.vmap(lambda noise: self.energy(law.mean + law.std * noise, 0.0, valid))(self.noises)
+        each = jax.vmap(lambda noise: self.energy(law.mean + law.std * jnp.broadcast_to(noise, x.shape), 0.0, valid))(
+            self.noises
+        )
         return jnp.log(len(self.noises)) - jax.nn.logsumexp(-each, axis=0)

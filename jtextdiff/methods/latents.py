@@ -73,12 +73,12 @@ def fresh_law(dim: int) -> Params:
 
 def whitened(law: Params, z: Float[Array, "b z"]) -> Float[Array, "b z"]:
     """ε = A z − c, which is N(0, I) where z has the law; A is lower triangular."""
-    return z @ _matrix(law).T - law["shift"]
+    return z @ _matrix(law).T - law["shift"][None]
 
 
 def coloured(law: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b z"]:
     """z = A⁻¹ (ε + c), the way back."""
-    return jax.scipy.linalg.solve_triangular(_matrix(law), (epsilon + law["shift"]).T, lower=True).T
+    return jax.scipy.linalg.solve_triangular(_matrix(law), (epsilon + law["shift"][None]).T, lower=True).T
 
 
 def law_nll(law: Params, z: Float[Array, "b z"]) -> Float[Array, "b"]:

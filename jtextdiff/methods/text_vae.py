@@ -117,7 +117,7 @@ class TextVAE:
         paid = jnp.sum(jnp.maximum(law.kl(_standard(z)), self.free_bits), axis=-1)
         total = terms["reconstruction"] + self.beta * paid + self.bag * terms["bag"]
         fit = law_nll(params["law"], jax.lax.stop_gradient(z))
-        return (total + fit - jax.lax.stop_gradient(fit)) / self.language.mean_length, terms
+        return (total + (fit - jax.lax.stop_gradient(fit))) / self.language.mean_length, terms
 
     def posterior(
         self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], key: Key[Array, ""] | None = None

@@ -81,6 +81,18 @@ def add_choice(parser: Parser) -> None:
     parser.add_argument("--mbr", type=int, default=1, metavar="N", help="of N texts the one most like the others")
 
 
+def add_flow(parser: Parser) -> None:
+    """The arguments that say how far latents are moved."""
+    parser.add_argument("--until", type=float, metavar="P", help="by latents: stop at this probability (default: 0.99)")
+    parser.add_argument("--tau", type=float, metavar="T", help="by latents: the flow's longest time (default: 100)")
+    parser.add_argument("--keep", type=float, metavar="K", help="by latents: the pull back, 0 to 1 (default: 0)")
+
+
+def flow_of(flags: argparse.Namespace) -> dict[str, float]:
+    """Those of them that were given."""
+    return {name: getattr(flags, name) for name in ("until", "tau", "keep") if getattr(flags, name) is not None}
+
+
 def add_seed(parser: Parser, purpose: str) -> None:
     """The argument that fixes all chance."""
     parser.add_argument("--seed", type=_seed, default=0, help=f"{purpose} (default: 0)")

@@ -68,6 +68,25 @@ def sentence_bleu(text: Sentence, reference: Sentence, n: int = 4) -> float:
     return math.exp(brevity + sum(logs) / n)
 
 
+def corpus_bleu(texts: Sequence[Sentence], references: Sequence[Sentence], n: int = 4) -> float:
+    """BLEU of texts, each against one reference, in [0, 1]: counts are summed over all of them, and none is added.
+
+    Papineni et al. (2002). Raises ValueError for none, or unequal numbers.
+    """
+    if not texts or len(texts) != len(references):
+        raise ValueError(f"BLEU needs a reference for each text, got {len(texts)} texts, {len(references)} references")
+    pairs = [(_words(text), _words(reference)) for text, reference in zip(texts, references, strict=True)]
+    logs = []
+    for k in range(1, n + 1):
+        grams = [[Counter(zip(*(one[i:] for i in range(k)), strict=False)) for one in pair] for pair in pairs]
+        shared, all_of = sum((own & other).total() for own, other in grams), sum(own.total() for own, _ in grams)
+        if shared == 0:
+            return 0.0
+        logs.append(math.log(shared / all_of))
+    own, other = (sum(len(pair[side]) for pair in pairs) for side in (0, 1))
+    return math.exp(min(0.0, 1 - other / max(own, 1)) + sum(logs) / n)
+
+
 def _two_largest(counts: Sequence[Counter[tuple[Hashable, ...]]]) -> dict[tuple[Hashable, ...], tuple[int, int]]:
     """The two largest numbers of times that an n-gram stands in one text."""
     best: dict[tuple[Hashable, ...], tuple[int, int]] = {}

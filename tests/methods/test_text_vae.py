@@ -1,0 +1,185 @@
+"""A text VAE is what the mathematics of its parts say, and moves no more than it is asked to."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.core.distributions import Normal
+from jtextdiff.core.randomness import keys_for
+from jtextdiff.methods.latents import LatentSampler, coloured, fresh_law, law_nll, whitened
+from jtextdiff.methods.method import Given, Language, Latent, Method, nothing_given
+from jtextdiff.methods.text_vae import TextVAE
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.text.batches import Batch
+
+LANGUAGE = Language(vocab_size=9, mask=9, pad=0, eos=1, unk=2, length=6, length_counts=(0, 0, 1, 5, 5, 5, 5))
+SHAPE = Transformer(num_layers=1, width=16, num_heads=2)
+METHOD = TextVAE(
+    language=LANGUAGE, encoder=SHAPE, decoder=dataclasses.replace(SHAPE, causal=True), latent_dim=4, importance=2
+)
+TOKENS = np.asarray([[3, 4, 5, 1, 0, 0], [6, 7, 1, 0, 0, 0], [3, 3, 8, 4, 5, 1]], np.int32)
+VALID = np.asarray([[1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0], [1] * 6], bool)
+BATCH = Batch(TOKENS, VALID, np.zeros_like(VALID), {})
+
+
+@pytest.fixture(scope="module")
+def params() -> dict:
+    fresh = METHOD.init(jax.random.key(0))
+    scale = 0.3 * jax.random.normal(jax.random.key(1), (4, 4))
+    return {**fresh, "law": {"scale": scale, "shift": jnp.asarray([0.5, -1.0, 0.0, 2.0])}}
+
+
+def given() -> Given:
+    return Given(jnp.asarray(TOKENS), jnp.zeros(TOKENS.shape, bool), jnp.asarray(VALID.sum(-1)))
+
+
+def keys(num: int = 3) -> jax.Array:
+    return keys_for(jax.random.key(7), jnp.arange(num))
+
+
+def test_it_is_a_method_with_latents() -> None:
+    assert isinstance(METHOD, Method) and isinstance(METHOD, Latent)
+
+
+def test_the_law_there_and_back(params: dict) -> None:
+    z = jax.random.normal(jax.random.key(3), (5, 4))
+    np.testing.assert_allclose(coloured(params["law"], whitened(params["law"], z)), z, atol=1e-5)
+    standard = Normal(mean=jnp.zeros((5, 4)), std=jnp.ones(()))
+    np.testing.assert_allclose(law_nll(fresh_law(4), z), -jnp.sum(standard.log_prob(z), axis=-1), rtol=1e-5)
+
+
+def test_the_law_is_a_density(params: dict) -> None:
+    """E over N(0, 9 I) of p(z)/q(z) is 1."""
+    z = 3 * jax.random.normal(jax.random.key(4), (400_000, 4)) + coloured(params["law"], jnp.zeros((1, 4)))
+    wide = Normal(mean=jnp.broadcast_to(coloured(params["law"], jnp.zeros((1, 4))), z.shape), std=jnp.full((), 3.0))
+    ratio = np.exp(np.asarray(-law_nll(params["law"], z) - jnp.sum(wide.log_prob(z), axis=-1)))
+    assert ratio.mean() == pytest.approx(1.0, abs=5 * ratio.std() / np.sqrt(len(ratio)))
+
+
+def test_fitting_the_law_finds_mean_and_covariance() -> None:
+    data = jax.random.normal(jax.random.key(5), (4000, 2)) @ jnp.asarray([[1.0, 0.8], [0.0, 0.5]]) + 2.0
+    law = fresh_law(2)
+    step = jax.jit(jax.grad(lambda law: jnp.mean(law_nll(law, data))))
+    for _ in range(2000):
+        law = jax.tree.map(lambda leaf, down: leaf - 0.05 * down, law, step(law))
+    white = np.asarray(whitened(law, data))
+    np.testing.assert_allclose(white.mean(0), 0, atol=0.01)
+    np.testing.assert_allclose(np.cov(white.T), np.eye(2), atol=0.02)
+
+
+def test_the_law_learns_and_moves_nothing_else(params: dict) -> None:
+    """Its gradient is that of −log p(z) alone; the networks' gradient does not know of it."""
+    down = jax.grad(lambda params: METHOD.loss(params, jax.random.key(2), BATCH)[0].mean())
+    here, there = down(params), down({**params, "law": fresh_law(4)})
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(here["law"]))
+    for name in ("reader", "writer"):
+        jax.tree.map(np.testing.assert_array_equal, here[name], there[name])
+    loss = METHOD.loss(params, jax.random.key(2), BATCH)[0]
+    np.testing.assert_array_equal(loss, METHOD.loss({**params, "law": fresh_law(4)}, jax.random.key(2), BATCH)[0])
+
+
+def test_divergence_is_free_up_to_its_bits(params: dict) -> None:
+    law = METHOD.posterior(params, jnp.asarray(TOKENS), jnp.asarray(VALID))
+    plain = dataclasses.replace(METHOD, hidden_read=0.0, hidden_written=0.0)
+    kl = np.asarray(law.kl(Normal(mean=jnp.zeros((3, 4)), std=jnp.ones(()))))
+    cost = lambda bits: np.asarray(dataclasses.replace(plain, free_bits=bits).loss(params, jax.random.key(2), BATCH)[0])
+    paid = (np.maximum(kl, 0.4) - kl).sum(-1) / LANGUAGE.mean_length
+    np.testing.assert_allclose(cost(0.4) - cost(0.0), paid, atol=1e-5)
+    np.testing.assert_allclose(METHOD.loss(params, key, BATCH)[1]["kl"].shape, (3,))
+
+
+def test_padding_changes_nothing(params: dict) -> None:
+    wide = Batch(*(np.pad(leaf, ((0, 0), (0, 3))) for leaf in (TOKENS, VALID, np.zeros_like(VALID))), {})
+    for name in ("mean", "std"):
+        narrow, padded = (
+            getattr(METHOD.posterior(params, jnp.asarray(b.tokens), jnp.asarray(b.valid)), name) for b in (BATCH, wide)
+        )
+        np.testing.assert_allclose(narrow, padded, atol=1e-6)
+    np.testing.assert_allclose(
+        METHOD.nll(params, jax.random.key(0), BATCH), METHOD.nll(params, jax.random.key(0), wide), rtol=1e-5
+    )
+
+
+def test_the_decoder_sees_the_latent_and_what_was_before_and_no_more(params: dict) -> None:
+    writer = METHOD.writer.bind(params["writer"])
+    logits = lambda before, z: writer.per_word(lambda logits: logits, (), before, z)
+    before, z = jnp.asarray(TOKENS), jax.random.normal(jax.random.key(3), (3, 4))
+    plain = logits(before, z)
+    later = logits(before.at[:, 3].set(8), z)
+    np.testing.assert_array_equal(plain[:, :3], later[:, :3])
+    assert np.all(np.any(plain[:, 3:] != later[:, 3:], axis=-1))
+    assert np.all(np.any(plain != logits(before, z + 1.0), axis=-1))
+
+
+def test_what_is_kept_answers_as_the_whole_text_does(params: dict) -> None:
+    writer = METHOD.writer.bind(params["writer"])
+    before, z = jnp.asarray(TOKENS), jax.random.normal(jax.random.key(3), (3, 4))
+    whole, kept = writer.per_word(lambda logits: logits, (), before, z), writer.empty(z, 6)
+    for position in range(6):
+        logits, kept = writer.step(before[:, position], z, jnp.asarray(position), kept)
+        np.testing.assert_allclose(logits, whole[:, position], atol=1e-5)
+
+
+def test_more_latents_never_loosen_the_bound(params: dict) -> None:
+    """In the mean over many draws, K = 1, 4 and 16 come nearer to −log p from above (Burda et al. 2016)."""
+    rows = jax.tree.map(lambda leaf: np.repeat(leaf, 300, axis=0), BATCH)
+    nats = [
+        np.asarray(dataclasses.replace(METHOD, importance=k).nll(params, jax.random.key(1), rows)) for k in (1, 4, 16)
+    ]
+    for looser, tighter in zip(nats, nats[1:], strict=False):
+        apart = looser - tighter
+        assert apart.mean() > -3 * apart.std() / np.sqrt(len(apart))
+    assert (nats[0] - nats[2]).mean() > 0
+
+
+def test_the_bound_is_exact_where_the_latent_tells_nothing() -> None:
+    """With a decoder that does not look at z and an encoder that answers with the law, every K gives −log p(text)."""
+    fresh = METHOD.init(jax.random.key(0))
+    writer = {**fresh["writer"], **{d: jax.tree.map(jnp.zeros_like, fresh["writer"][d]) for d in ("add", "remember")}}
+    answer = {"kernel": jnp.zeros_like(fresh["reader"]["answer"]["kernel"]), "bias": jnp.repeat(jnp.arange(2.0), 4) * 2}
+    blind = {**fresh, "reader": {**fresh["reader"], "answer": answer}, "writer": writer}
+    told = METHOD.writer.bind(writer).per_word(
+        lambda logits, words: -jnp.take_along_axis(jax.nn.log_softmax(logits), words[..., None], axis=-1)[..., 0],
+        (jnp.asarray(TOKENS),),
+        jnp.pad(jnp.asarray(TOKENS)[:, :-1], ((0, 0), (1, 0)), constant_values=1),
+        jnp.zeros((3, 4)),
+    )
+    exact = np.sum(np.where(VALID, told, 0.0), axis=-1)
+    np.testing.assert_allclose(METHOD.nll(blind, jax.random.key(1), BATCH), exact, rtol=1e-5)
+
+
+def test_samples_do_not_know_their_batch_mates_and_keep_the_length_asked(params: dict) -> None:
+    method = dataclasses.replace(METHOD, sampler=LatentSampler(name="sample"))
+    asked = nothing_given(3, 6)._replace(length=jnp.asarray([3, 5, 0]))
+    together = method.sample(params, keys(), asked).tokens
+    alone = method.sample(params, keys()[1:2], jax.tree.map(lambda leaf: leaf[1:2], asked)).tokens
+    np.testing.assert_array_equal(together[1:2], alone)
+    assert together[0, 2] == 1 and together[1, 4] == 1 and not np.any(np.asarray(together)[:2, :2] == 1)
+
+
+def test_an_energy_moves_samples_and_rewrites_downhill(params: dict) -> None:
+    energy = lambda z, t, valid=None, x_0=None: 0.5 * jnp.sum((z - 3.0) ** 2, axis=-1)
+    how = {"until": 1e-3, "keep": 0.0}
+    found = METHOD.rewrite(params, keys(), given(), energy=energy, tau=50.0, **how)
+    assert np.all(np.asarray(found.after) < np.asarray(found.before)) and np.all(found.solved)
+    np.testing.assert_allclose(found.after[:, 0], -np.log(1e-3), rtol=1e-2)
+    still = METHOD.rewrite(params, keys(), given(), energy=energy, tau=0.0, **how)
+    np.testing.assert_allclose(still.moved, 0.0, atol=1e-6)
+    plain = METHOD.decode(
+        params, keys(), nothing_given(3, 6), METHOD.encode(params, given().tokens, jnp.asarray(VALID))
+    )
+    np.testing.assert_array_equal(still.tokens, plain.tokens)
+    rows = jax.tree.map(lambda leaf: leaf[1:2], given())
+    alone = METHOD.rewrite(params, keys()[1:2], rows, energy=energy, tau=50.0, **how)
+    np.testing.assert_array_equal(found.tokens[1:2], alone.tokens)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"latent_dim": 0}, {"beta": -1.0}, {"hidden_read": 1.0}, {"decoder": SHAPE}, {"importance": 0}]
+)
+def test_settings_of_no_use_are_refused(bad: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad)).split("_")[0]):
+        dataclasses.replace(METHOD, **bad)
