@@ -2,6 +2,9 @@
 
 python -m jtextdiff.train --config configs/latent_ops.py
 python -m jtextdiff.train --config configs/latent_ops.py --config.text.path=my_texts.txt --workdir runs/mine
+
+`:cvae` is the baseline that is told a label of each text in training, and writes to one: `--config.method.condition`
+names it. It needs no control of its own, and can be told of no other label.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +18,7 @@ from jtextdiff.text.corpora import Text
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    return choose_preset(preset, {"": default})()
+    return choose_preset(preset, {"": default, "cvae": cvae})()
 
 
 def default() -> ConfigDict:
@@ -31,4 +34,11 @@ def default() -> ConfigDict:
     c.warm_start = placeholder(str)
     c.every = ConfigDict(dict(log=50, evaluate=500, sample=2_000, checkpoint=500))
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
+    return c
+
+
+def cvae() -> ConfigDict:
+    """The same networks, told a label."""
+    c = default()
+    c.method.condition = "sentiment"
     return c

@@ -25,6 +25,7 @@ class LatentSampler:
     temperature: float = 1.0
     top_p: float = 1.0
     beams: int = 1
+    sharpen: float = 1.0  # of a model with a condition: how much the label counts
     tau: float = 5.025  # the flow's time; LatentOps' schedule comes to 5.025
     averaged: int = 0  # noises that an energy is averaged over on the way, for the posterior; 0: frozen, as published
 

@@ -40,6 +40,7 @@ class Given(NamedTuple):
     tokens: Int[Array, "b l"]
     fixed: Bool[Array, "b l"]  # True: this token stays
     length: Int[Array, "b"]  # tokens, EOS counted; 0: drawn by the method; −n: likewise, but n at least
+    label: Int[Array, "b"] | None = None  # of its condition, the number of the value from 1; 0: none is told
 
 
 class Sample(NamedTuple):

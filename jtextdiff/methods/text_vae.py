@@ -2,10 +2,13 @@
 
 It learns q(z | text) and p(text | z); and, beside them and without moving them, where the latents of texts lie: the
 initial law, an affine map of N(0, I), fitted to the z that are drawn in training. Controls work where it is N(0, I).
+
+With a condition both are told the value of a label: a CVAE (Sohn et al. 2015) whose latent does not depend on it.
 """
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +43,9 @@ class TextVAE:
     hidden_read: float = 0.1  # share of words that the encoder does not see
     hidden_written: float = 0.3  # share of the words before it that the decoder does not see
     importance: int = 8  # latents a text that its likelihood is estimated with
+    condition: str = ""  # a label that both are told of each text; "": none
+    values: tuple[str, ...] = ()  # of the label; filled in from the text, "none" tells nothing
+    untold: float = 0.1  # share of texts in training whose label is not told
     sampler: LatentSampler = LatentSampler()
 
     def __post_init__(self) -> None:
@@ -47,7 +53,7 @@ class TextVAE:
         for field in ("beta", "free_bits", "bag"):
             if not getattr(self, field) >= 0:
                 raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}.")
-        for field in ("hidden_read", "hidden_written"):
+        for field in ("hidden_read", "hidden_written", "untold"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 0 and below 1, got {getattr(self, field)}.")
         if self.encoder.causal or not self.decoder.causal:
@@ -59,7 +65,7 @@ class TextVAE:
             lambda rngs: TextEncoder(
                 self.encoder,
                 num_inputs=self._num_inputs,
-                num_beside=0,
+                num_beside=len(self.values),
                 queries=self.queries,
                 latent_dim=self.latent_dim,
                 rngs=rngs,
@@ -73,7 +79,7 @@ class TextVAE:
                 self.decoder,
                 num_inputs=self._num_inputs,
                 vocab_size=self.language.vocab_size,
-                num_latent=self.latent_dim,
+                num_latent=self.latent_dim + len(self.values),
                 slots=self.slots,
                 rngs=rngs,
             )
@@ -101,14 +107,16 @@ class TextVAE:
         One z ~ q(z | text) a text (Kingma & Welling 2014, eq. 10); free bits of each number of the latent (Kingma et
         al. 2016, eq. 15, of a single text). What fits the initial law adds a gradient and no number.
         """
-        hide_read, hide_written, drop_read, drop_written, noise = jax.random.split(key, 5)
+        hide_read, hide_written, drop_read, drop_written, noise, tell = jax.random.split(key, 6)
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        law = self.posterior(params, self._hide(tokens, hide_read, self.hidden_read), valid, drop_read)
+        label = self._told(batch) * ~jax.random.bernoulli(tell, self.untold, (len(tokens),))
+        law = self.posterior(params, self._hide(tokens, hide_read, self.hidden_read), valid, label, drop_read)
         z = law.sample(noise)
         earlier = before(self.language, self._hide(tokens, hide_written, self.hidden_written))
         writer = self.writer.bind(params["writer"])
-        told = writer.per_word(objectives.cross_entropy, (tokens,), earlier, z, key=drop_written)
-        words = jax.nn.log_softmax(writer.words(z))
+        full = self._with_label(z, label)
+        told = writer.per_word(objectives.cross_entropy, (tokens,), earlier, full, key=drop_written)
+        words = jax.nn.log_softmax(writer.words(full))
         terms = {
             "reconstruction": objectives.sum_over(told, valid),
             "kl": jnp.sum(law.kl(_standard(z)), axis=-1),
@@ -120,21 +128,30 @@ class TextVAE:
         return (total + (fit - jax.lax.stop_gradient(fit))) / self.language.mean_length, terms
 
     def posterior(
-        self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], key: Key[Array, ""] | None = None
+        self,
+        params: Params,
+        tokens: Int[Array, "b l"],
+        valid: Bool[Array, "b l"],
+        label: Int[Array, "b"] | None = None,
+        key: Key[Array, ""] | None = None,
     ) -> Normal:
-        """q(z | text)."""
-        mean, log_var = self.reader.bind(params["reader"])(tokens, valid=valid, key=key)
+        """q(z | text, label); a label as `Given` has it."""
+        beside = self._one_of(label, len(tokens)) if self.values else None
+        mean, log_var = self.reader.bind(params["reader"])(tokens, beside, valid=valid, key=key)
         return Normal(mean=mean, std=jnp.exp(0.5 * log_var))
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """−log (1/K) Σ p(text | z) p(z) / q(z | text) over K = `importance` z of q, nats a sequence, in the mean an
-        upper bound that falls with K (Burda et al. 2016, eq. 8); p(z) is the initial law, from which samples come."""
+        upper bound that falls with K (Burda et al. 2016, eq. 8); p(z) is the initial law, from which samples come. Of a
+        text with a label it is −log p(text | label)."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        law, writer = self.posterior(params, tokens, valid), self.writer.bind(params["writer"])
+        label, writer = self._told(batch), self.writer.bind(params["writer"])
+        law = self.posterior(params, tokens, valid, label)
 
         def weight(key: Key[Array, ""]) -> Float[Array, "b"]:
             z = law.sample(key)
-            told = writer.per_word(objectives.cross_entropy, (tokens,), before(self.language, tokens), z)
+            full = self._with_label(z, label)
+            told = writer.per_word(objectives.cross_entropy, (tokens,), before(self.language, tokens), full)
             return -objectives.sum_over(told, valid) - law_nll(params["law"], z) - jnp.sum(law.log_prob(z), axis=-1)
 
         weights = jax.lax.map(weight, jax.random.split(key, self.importance))
@@ -165,7 +182,7 @@ class TextVAE:
         valid = jnp.arange(given.tokens.shape[1]) < given.length[:, None]
         start = self.encode(params, given.tokens, valid)
         found = self.sampler.moved(energy, start, tau=tau, until=until, keep=keep)
-        free = nothing_given(*given.tokens.shape)
+        free = nothing_given(*given.tokens.shape)._replace(label=given.label)
         drawn = self.decode(params, keys, free._replace(length=free.length + length), found.z)
         nats = (parts(energy, epsilon, 0.0) for epsilon in (start, found.z))
         moved = jnp.linalg.norm(found.z - start, axis=-1)
@@ -178,12 +195,39 @@ class TextVAE:
     def decode(
         self, params: Params, keys: Keys, given: Given, epsilon: Float[Array, "b z"], *, keep_path: bool = False
     ) -> Sample:
-        """Texts from latents in these coordinates, as the sampler has them written; a fixed prefix stays."""
-        z = jnp.repeat(coloured(params["law"], epsilon), self.sampler.beams, axis=0)
-        writer = self.writer.bind(params["writer"])
-        read = lambda last, position, kept: writer.step(last, z, position, kept)
-        kept = writer.empty(z, given.tokens.shape[1])
+        """Texts from latents in these coordinates, as the sampler has them written; a fixed prefix stays.
+
+        The label's logits are l(no label) + sharpen · (l(label) − l(no label)) (Ho & Salimans 2022).
+        """
+        z, writer = coloured(params["law"], epsilon), self.writer.bind(params["writer"])
+        guided = bool(self.values) and self.sampler.sharpen != 1
+        told = [(given.label, self.sampler.sharpen)] + [(None, 1 - self.sampler.sharpen)] * guided
+        ways = [(jnp.repeat(self._with_label(z, label), self.sampler.beams, axis=0), much) for label, much in told]
+
+        def read(last: Array, position: Array, kept: list[Any]) -> tuple[Array, list[Any]]:
+            each = [writer.step(last, full, position, own) for (full, _), own in zip(ways, kept, strict=True)]
+            logits = (
+                sum(much * logits for (_, much), (logits, _) in zip(ways, each, strict=True)) if guided else each[0][0]
+            )
+            return logits, [own for _, own in each]
+
+        kept = [writer.empty(full, given.tokens.shape[1]) for full, _ in ways]
         return write(self.sampler.writer, self.language, given, fold(keys, 1), read, kept, keep_path=keep_path)
+
+    def _told(self, batch: Batch) -> Int[Array, "b"]:
+        """The label of each text of a batch, as `Given` has it."""
+        if self.condition not in batch.labels:
+            return jnp.zeros(len(batch.tokens), jnp.int32)
+        value = jnp.asarray(batch.labels[self.condition], jnp.int32)
+        return jnp.where(value == (self.values.index("none") if "none" in self.values else -1), 0, value + 1)
+
+    def _one_of(self, label: Int[Array, "b"] | None, num: int) -> Float[Array, "b s"]:
+        """1 at the label's place, and 0 elsewhere and for no label."""
+        return jax.nn.one_hot(jnp.zeros(num, jnp.int32) - 1 if label is None else label - 1, len(self.values))
+
+    def _with_label(self, z: Float[Array, "b z"], label: Int[Array, "b"] | None) -> Float[Array, "b y"]:
+        """What the decoder sees: the latent, and the label if there is a condition."""
+        return jnp.concatenate([z, self._one_of(label, len(z))], axis=-1) if self.values else z
 
     @property
     def _num_inputs(self) -> int:

@@ -206,6 +206,8 @@ class Model:
         if any(length > 0 for length in lengths) and template is not None:
             raise UserError("A template has a length of its own: leave out what asks for one, or the template.")
         energies = [each.energy for each in wanted]
+        if any(each.label for each in wanted):
+            given = given._replace(label=jnp.broadcast_to(jnp.asarray([each.label for each in wanted]), (num,)))
         return (with_lengths(given, lengths, self.method) if template is None else given), energies
 
     def _with_sampler(self, settings: dict[str, Any]) -> Method:

@@ -55,6 +55,8 @@ def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
             config.method.values = corpus.label_values[config.label]
             if "kind" in config.method:
                 config.method.kind = kind_of(corpus, config.label)
+        if config.method.get("condition"):
+            config.method.values = corpus_values(corpus, config.method.condition)
     trunk = config.method.get("trunk")
     if trunk is not None and "learned" in trunk.positions and trunk.max_length < language.length:
         raise UserError(
@@ -71,6 +73,14 @@ def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
             f"new run with --config.warm_start={workdir}."
         )
     return config
+
+
+def corpus_values(corpus: Corpus, label: str) -> tuple[str, ...]:
+    """The values of a label of the text. Raises UserError if it has none."""
+    if label not in corpus.label_values:
+        there = ", ".join(sorted(corpus.label_values)) or "none"
+        raise UserError(f"method.condition: the text has no label {label!r}; it has: {there}.")
+    return corpus.label_values[label]
 
 
 def check(config: Config, workdir: Path) -> None:

@@ -100,7 +100,9 @@ def moved(
     settings = {name: jnp.float32(value) for name, value in flow._asdict().items()}
     found: list[Any] = [None] * len(lengths)
     for rows, real, _ in turns(np.full(len(lengths), longest), longest):
-        given = Given(*map(jnp.asarray, (work.batch.tokens[rows], np.zeros((len(rows), longest), bool), lengths[rows])))
+        label = np.full(len(rows), work.asked.label, np.int32)
+        held = np.zeros((len(rows), longest), bool)
+        given = Given(*map(jnp.asarray, (work.batch.tokens[rows], held, lengths[rows], label)))
         length = jnp.int32(max(work.asked.length, 0))
         drawn = jax.device_get(rewrite(work.params, keys[rows], given, energy=energy, length=length, **settings))
         for place, row in enumerate(rows[:real]):

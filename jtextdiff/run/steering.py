@@ -38,6 +38,7 @@ class Asked(NamedTuple):
     energy: Energy | None
     length: int  # tokens, end counted; 0: any; −n: n at least
     names: tuple[str, ...] = ()  # of the energy's parts
+    label: int = 0  # of a method with a condition, as `Given` has it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,17 +60,18 @@ def asked(control: Control, model: Steered) -> Asked:
     """What a control asks of a model. Raises UserError for what is unknown, contradictory, or cannot be followed."""
     whole, method = control.as_sum(), model.method
     _agree(whole)
-    rest = [(part, weight) for part, weight in zip(whole.parts, whole.weights, strict=True) if part.name != "length"]
+    told = ("length", getattr(method, "condition", "") or "length")
+    weighed = zip(whole.parts, whole.weights, strict=True)
+    rest = [(part, weight) for part, weight in weighed if part.name not in told]
     if rest and not isinstance(method, Guidable | Latent):
-        raise UserError(
-            f"{type(method).__name__} has no vectors that an energy could move. DiffusionLM and TextVAE follow one."
-        )
+        name = type(method).__name__
+        raise UserError(f"{name} has no vectors that an energy could move. DiffusionLM and TextVAE have.")
     length = _length(whole, model)
     _room(whole, length, model)
     energies = tuple(_energy(part, model) for part, _ in rest)
     weights = tuple(np.float32(weight * _counts(part, model)) for part, weight in rest)
     energy = Sum(energies=energies, weights=weights) if rest else None
-    return Asked(energy, length, tuple(str(part) for part, _ in rest))
+    return Asked(energy, length, tuple(str(part) for part, _ in rest), _label(whole, model))
 
 
 @functools.lru_cache(maxsize=32)
@@ -155,6 +157,17 @@ def _length(whole: Control, model: Steered) -> int:
     if length is not None and length > most:
         raise UserError(f"length={length}: this model writes at most {most} words.")
     return length + 1 if length is not None else -(least + 1) if least else 0
+
+
+def _label(whole: Control, model: Steered) -> int:
+    """The number of the value that a method with a condition is told; 0 if none is asked for."""
+    name, values = getattr(model.method, "condition", ""), getattr(model.method, "values", ())
+    asked = [part for part in whole.parts if part.kind == "is" and part.name == name]
+    if not asked:
+        return 0
+    if len(asked[0].values) != 1 or asked[0].values[0] not in values:
+        raise UserError(f"{asked[0]}: this model can be told one value of {name}; it knows: {', '.join(values)}.")
+    return values.index(asked[0].values[0]) + 1
 
 
 def _room(whole: Control, length: int, model: Steered) -> None:

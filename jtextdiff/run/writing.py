@@ -55,7 +55,8 @@ def written(
     for alike in _built_alike(energies, num):
         for places, real, width in turns(lengths[alike], longest):
             rows = alike[places]
-            cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows])
+            label = None if given.label is None else given.label[rows]
+            cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows], label)
             energy = energies[0] if len(energies) == 1 else stacked([energies[row] for row in alike], places)
             wanted = more if energy is None else {"energy": energy, **more}
             drawn = compiled_once(method, name)(params, keys[rows], cut, **wanted)

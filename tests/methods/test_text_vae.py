@@ -88,7 +88,7 @@ def test_divergence_is_free_up_to_its_bits(params: dict) -> None:
     cost = lambda bits: np.asarray(dataclasses.replace(plain, free_bits=bits).loss(params, jax.random.key(2), BATCH)[0])
     paid = (np.maximum(kl, 0.4) - kl).sum(-1) / LANGUAGE.mean_length
     np.testing.assert_allclose(cost(0.4) - cost(0.0), paid, atol=1e-5)
-    np.testing.assert_allclose(METHOD.loss(params, key, BATCH)[1]["kl"].shape, (3,))
+    np.testing.assert_allclose(METHOD.loss(params, jax.random.key(2), BATCH)[1]["kl"].shape, (3,))
 
 
 def test_padding_changes_nothing(params: dict) -> None:

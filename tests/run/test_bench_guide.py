@@ -105,7 +105,7 @@ def test_only_the_length_is_left_without_guidance() -> None:
     [
         ((), "--control NAME=VALUE"),
         (("--control=length=5",), "length=5 has no energy"),
-        (("--checkpoint=ar", "--control=price=cheap"), "DiffusionLM follows one"),
+        (("--checkpoint=ar", "--control=price=cheap"), "DiffusionLM and TextVAE have"),
         (("--control=price=free",), "never seen 'free'"),
         (("--control=price=cheap", "--batches=1,none"), "such as 1,16,64, got '1,none'"),
         (("--control=price=cheap", "--batches=0"), "got '0'"),

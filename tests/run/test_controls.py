@@ -137,7 +137,7 @@ def test_what_cannot_be_is_refused(control: Any, told: str, params: Any) -> None
 def test_methods_without_vectors_follow_a_length_and_nothing_else(params: Any) -> None:
     method = Masked(language=LANGUAGE, trunk=TRUNK)
     assert asked(length(3), method, {}).length == 4
-    with pytest.raises(UserError, match="DiffusionLM follows one"):
+    with pytest.raises(UserError, match="DiffusionLM and TextVAE have"):
         asked(classifier("food", "Thai"), method, {})
 
 
