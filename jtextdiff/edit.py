@@ -64,12 +64,13 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+    from jtextdiff.run.balancing import weighed
     from jtextdiff.run.controls import together
     from jtextdiff.run.model import load
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     asked = {name: getattr(flags, name) for name in ("strength", "hold", "seed")}
-    asked |= {"control": together(flags.control), **flow_of(flags)}
+    asked |= {"control": weighed(model, together(flags.control), flags.balance), **flow_of(flags)}
     with ExitStack() as files:
         source = sys.stdin if flags.input == "-" else files.enter_context(open(flags.input, encoding="utf-8"))
         done = finished(Path(flags.out)) if flags.out else 0

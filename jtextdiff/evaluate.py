@@ -51,6 +51,11 @@ def parser() -> Parser:
         "--judge_text", metavar="PATH", help="labelled text for the judge of edits (default: the model's own)"
     )
     add_flow(it)
+    it.add_argument(
+        "--interference",
+        action="store_true",
+        help="by latents: what pushing each of several controls does to the others",
+    )
     it.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
     it.add_argument(
         "--num", type=int, default=512, help="samples, and sentences of real text beside them (default: 512)"
@@ -68,6 +73,7 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    from jtextdiff.run.balancing import interference, weighed
     from jtextdiff.run.choosing import choice
     from jtextdiff.run.measures import load_judge
     from jtextdiff.run.model import load
@@ -88,6 +94,7 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"The split {flags.split!r} has one text: scores compare texts. Give it two at least.")
     if flags.num < 512:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
+    wish = wish._replace(control=weighed(model, wish.control, flags.balance))
     if flags.edits:
         edits(flags, model, corpus, judge)
         return
@@ -99,6 +106,8 @@ def command(arguments: Sequence[str]) -> None:
         metrics, calls = score(model, corpus, judge=judge, bar=bar, **alike)
     result = report(model, metrics, calls, load=os.getloadavg()[0], judge=flags.judge, **alike)
     Console(stderr=True).print(table(result))
+    if flags.interference and wish.control is not None:
+        result["interference"] = interference(model, wish.control, seed=flags.seed)._asdict()
     hand_over(result, flags.out)
 
 

@@ -43,12 +43,14 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    from jtextdiff.run.balancing import weighed
     from jtextdiff.run.choosing import choice, chosen
     from jtextdiff.run.model import load
     from jtextdiff.run.report import one_line
 
     wish = choice(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
+    wish = wish._replace(control=weighed(model, wish.control, flags.balance))
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("sampling", total=flags.num * wish.many)
         forward = lambda done: bar.advance(task, done)

@@ -7,6 +7,7 @@ With a condition both are told the value of a label: a CVAE (Sohn et al. 2015) w
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import objectives
 from jtextdiff.core.distributions import Normal
-from jtextdiff.core.energies import Energy, parts
+from jtextdiff.core.energies import Energy, Learned, parts
 from jtextdiff.core.randomness import Keys, fold
+from jtextdiff.core.schedules import Time
 from jtextdiff.methods.latents import LatentSampler, Rewrite, coloured, fresh_law, law_nll, whitened
 from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, nothing_given
 from jtextdiff.methods.writing import before, write
@@ -37,8 +39,9 @@ class TextVAE:
     latent_dim: int = 64
     queries: int = 4  # weighted means of the encoder's states that the latent is read off
     slots: int = 4  # positions before the text that hold the latent
-    beta: float = 1.0  # what a nat of divergence counts, beside one of the text
-    free_bits: float = 0.5  # nats of divergence that each number of the latent has for nothing
+    beta: float = 0.3  # what a nat of divergence counts at last, beside one of the text …
+    beta_first: float = 0.1  # … and from the first quarter of the training, over which it rises, to the last
+    free_bits: float = 0.0  # nats of divergence that each number of the latent has for nothing
     bag: float = 0.2  # what it counts that the latent alone tells a text's words, in no order
     hidden_read: float = 0.1  # share of words that the encoder does not see
     hidden_written: float = 0.3  # share of the words before it that the decoder does not see
@@ -50,7 +53,7 @@ class TextVAE:
 
     def __post_init__(self) -> None:
         check_settings(self, positive=("latent_dim", "queries", "slots", "importance"), choices={})
-        for field in ("beta", "free_bits", "bag"):
+        for field in ("beta", "beta_first", "free_bits", "bag"):
             if not getattr(self, field) >= 0:
                 raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}.")
         for field in ("hidden_read", "hidden_written", "untold"):
@@ -104,6 +107,9 @@ class TextVAE:
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
         """(−log p(text | z) + β Σ max(KL, free bits) + bag · −log p(words | z)) by the mean length, nats a token.
 
+        β rises from 0 to `beta_first` in the first quarter of the training and to `beta` in the first half of the last:
+        a text is told first, and latents are ordered once there is something in them.
+
         One z ~ q(z | text) a text (Kingma & Welling 2014, eq. 10); free bits of each number of the latent (Kingma et
         al. 2016, eq. 15, of a single text). What fits the initial law adds a gradient and no number.
         """
@@ -123,7 +129,11 @@ class TextVAE:
             "bag": objectives.sum_over(-jnp.take_along_axis(words, tokens, axis=-1), valid),
         }
         paid = jnp.sum(jnp.maximum(law.kl(_standard(z)), self.free_bits), axis=-1)
-        total = terms["reconstruction"] + self.beta * paid + self.bag * terms["bag"]
+        done = jnp.ones(len(z)) if batch.progress is None else batch.progress
+        beta = jnp.interp(
+            done, jnp.asarray([0, 0.25, 0.75, 0.875]), jnp.asarray([0, *[self.beta_first] * 2, self.beta])
+        )
+        total = terms["reconstruction"] + beta * paid + self.bag * terms["bag"]
         fit = law_nll(params["law"], jax.lax.stop_gradient(z))
         return (total + (fit - jax.lax.stop_gradient(fit))) / self.language.mean_length, terms
 
@@ -213,6 +223,25 @@ class TextVAE:
 
         kept = [writer.empty(full, given.tokens.shape[1]) for full, _ in ways]
         return write(self.sampler.writer, self.language, given, fold(keys, 1), read, kept, keep_path=keep_path)
+
+    def mentioning(self, params: Params, allowed: Bool[Array, "k v"]) -> Learned:
+        """The energy −log p(words stand somewhere, in any order | ε), each one of those that its place allows."""
+        own = {name: params[name] for name in ("writer", "law")}
+        return Learned(params=own, target=allowed, log_prob=self.mentioned)
+
+    def mentioned(
+        self, params: Params, allowed: Bool[Array, "*b k v"], epsilon: Float[Array, "b z"], t: Time, valid: Any
+    ) -> Float[Array, "b"]:
+        """Σ log(1 − (1 − q)^n) over the places, q what the latent gives the allowed words of a text's, n its mean
+        length: as if the words of a text were drawn one by one."""
+        label = jnp.zeros(len(epsilon), jnp.int32)
+        words = self.writer.bind(params["writer"]).words(self._with_label(coloured(params["law"], epsilon), label))
+        log_p = jax.nn.log_softmax(words)[:, None]
+        log_q = jax.nn.logsumexp(jnp.where(allowed if allowed.ndim == 3 else allowed[None], log_p, -jnp.inf), axis=-1)
+        never = self.language.mean_length * jnp.log1p(-jnp.minimum(jnp.exp(log_q), 1 - 1e-6))
+        # Where q is small, 1 − (1 − q)^n is n q: its logarithm keeps its slope where the sum has lost its digits.
+        seldom = log_q + math.log(self.language.mean_length)
+        return jnp.sum(jnp.where(log_q < -12, seldom, jnp.log(-jnp.expm1(jnp.minimum(never, -1e-7)))), axis=-1)
 
     def _told(self, batch: Batch) -> Int[Array, "b"]:
         """The label of each text of a batch, as `Given` has it."""

@@ -73,6 +73,13 @@ def add_control(parser: Parser) -> None:
     )
 
 
+def add_balance(parser: Parser) -> None:
+    """The argument that leaves the weights of controls to the library."""
+    parser.add_argument(
+        "--balance", action="store_true", help="by latents: weigh the controls so that none is met less than the others"
+    )
+
+
 def add_choice(parser: Parser) -> None:
     """The arguments that draw several texts for each that is shown."""
     parser.add_argument(

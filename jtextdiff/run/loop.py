@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Key
 
 from jtextdiff.methods.method import Method, Monitored, Trainable
@@ -126,7 +127,7 @@ def _walk(run: Run, state: TrainState, start: int, manager: Any, stopped: list[i
 def batch_of(run: Run, index: int) -> Batch:
     """The batch of step `index`, on the host."""
     tokenizer, config = run.corpus.tokenizer, run.config
-    return batch_at(
+    batch = batch_at(
         run.corpus.splits["train"],
         index,
         batch_size=config.batch_size,
@@ -134,6 +135,8 @@ def batch_of(run: Run, index: int) -> Batch:
         pad=tokenizer.pad,
         seed=config.seed,
     )
+    done = min(index / config.optim.decay_steps, 1.0)
+    return batch._replace(progress=np.full(len(batch.tokens), done, np.float32))
 
 
 def _read(run: Run, late: Late) -> None:

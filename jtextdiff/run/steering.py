@@ -222,12 +222,14 @@ def _spellings(tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.decode([token]).strip() for token in range(tokenizer.vocab_size)]
 
 
-def _phrase(places: list[list[int]], model: Steered) -> Phrase:
-    """The energy of tokens side by side, each one of those that its place allows."""
-    states, most = model.method.states, model.method.language.length - 1
+def _phrase(places: list[list[int]], model: Steered) -> Energy:
+    """The energy of tokens side by side, each one of those that its place allows; of a latent, in any order."""
+    most = model.method.language.length - 1
     if len(places) > most:
         raise UserError(f"A phrase of {len(places)} words: this model writes at most {most} words.")
     allowed = np.zeros((len(places), model.method.language.vocab_size), bool)
     for place, tokens in enumerate(places):
         allowed[place, tokens] = True
-    return Phrase(table=model.table, allowed=jnp.asarray(allowed), process=states.process)
+    if isinstance(model.method, Latent):
+        return model.method.mentioning(model.params, jnp.asarray(allowed))
+    return Phrase(table=model.table, allowed=jnp.asarray(allowed), process=model.method.states.process)

@@ -13,13 +13,15 @@ from jtextdiff.text.cache import Split
 class Batch(NamedTuple):
     """Rows of tokens [b, l], EOS last, then PAD; `valid` [b, l] marks text and EOS.
 
-    `given` [b, l] marks the positions a model is told, none here; `labels[control]` [b] are value ids.
+    `given` [b, l] marks the positions a model is told, none here; `labels[control]` [b] are value ids. `progress` [b]
+    is the share of the training that is done, in a training step; elsewhere None, which is all of it.
     """
 
     tokens: NDArray[np.int32]
     valid: NDArray[np.bool_]
     given: NDArray[np.bool_]
     labels: dict[str, NDArray[np.int32]]
+    progress: NDArray[np.float32] | None = None
 
 
 class _Plan(NamedTuple):

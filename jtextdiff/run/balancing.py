@@ -1,0 +1,99 @@
+"""Balancing: how much each of several controls should weigh, and how far each moves what the others want."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jtextdiff.core.energies import Sum, parts
+from jtextdiff.methods.method import Latent
+from jtextdiff.run.command import UserError, say
+from jtextdiff.run.controls import Control
+from jtextdiff.run.model import Model
+from jtextdiff.run.steering import asked
+
+LATENTS = 256
+"""Drawn from the initial law to see where controls take them."""
+
+ROUNDS = 6
+
+
+class Interference(NamedTuple):
+    """Mean probabilities, by the controls' own classifiers: of each thing wanted where nothing is pushed; and, with
+    each thing pushed alone, of every thing; last, with all pushed together, of every thing, and of all at once."""
+
+    names: tuple[str, ...]
+    unmoved: list[float]
+    pushed: list[list[float]]  # [pushed][seen]
+    together: list[float]
+    jointly: float
+
+
+def balanced(model: Model, control: Control, *, seed: int = 0) -> Control:
+    """The control with weights of its parts under which all of them end equally far from what they want.
+
+    Weights start at one. In each round latents of the initial law flow under the whole, and a part's weight is
+    multiplied by the root of its mean energy over the parts' geometric mean, so that what is met least pulls more; the
+    weights' geometric mean stays one. A weight that the control itself gives a part is multiplied in.
+    """
+    whole = control.as_sum()
+    energy, flow = _flow(model, control)
+    start = _latents(model, seed)
+    weights = np.ones(len(energy.energies))
+    for _ in range(ROUNDS):
+        ends = flow(start, tuple(jnp.float32(weight) for weight in weights))
+        short = np.maximum(np.asarray(parts(energy, ends, 0.0)).mean(0), 1e-4)
+        weights *= np.sqrt(short / np.exp(np.log(short).mean()))
+        weights /= np.exp(np.log(weights).mean())
+    ours = iter(weights)
+    given = zip(whole.parts, whole.weights, strict=True)
+    mine = tuple(weight * (1.0 if part.name == "length" else float(next(ours))) for part, weight in given)
+    return Control("all", parts=whole.parts, weights=mine)
+
+
+def weighed(model: Model, control: Control | None, balance: bool) -> Control | None:
+    """The control, balanced if that is asked for, which is told. Raises UserError if there is none to balance."""
+    if not balance:
+        return control
+    if control is None:
+        raise UserError("--balance weighs controls: give two at least with --control.")
+    found = balanced(model, control)
+    say(
+        "Weights: " + ", ".join(f"{part} {weight:.2f}" for part, weight in zip(found.parts, found.weights, strict=True))
+    )
+    return found
+
+
+def interference(model: Model, control: Control, *, seed: int = 0) -> Interference:
+    """What pushing each part of a control does to the others."""
+    energy, flow = _flow(model, control)
+    start, num = _latents(model, seed), len(energy.energies)
+    sure = lambda z: np.exp(-np.asarray(parts(energy, z, 0.0), np.float64))
+    alone = [tuple(jnp.float32(i == j) for j in range(num)) for i in range(num)]
+    pushed = [sure(flow(start, weights)).mean(0).tolist() for weights in alone]
+    both = sure(flow(start, energy.weights))
+    names = asked(control, model.steered).names
+    return Interference(names, sure(start).mean(0).tolist(), pushed, both.mean(0).tolist(), float(both.prod(1).mean()))
+
+
+def _flow(model: Model, control: Control) -> tuple[Sum, Any]:
+    """The energy of a control, and (latents, weights) ↦ where it takes them. Raises UserError for a model without."""
+    if not isinstance(model.method, Latent):
+        raise UserError(f"{type(model.method).__name__} has no latents to weigh controls in. TextVAE has.")
+    energy = asked(control, model.steered).energy
+    if not isinstance(energy, Sum) or len(energy.energies) < 2:
+        raise UserError(f"{control}: there is nothing to weigh. Give two controls at least.")
+    sampler: Any = model.method.sampler
+
+    @jax.jit
+    def flow(start: Float[Array, "b z"], weights: Sequence[Array]) -> Float[Array, "b z"]:
+        return sampler.moved(Sum(energies=energy.energies, weights=tuple(weights)), start, tau=sampler.tau).z
+
+    return energy, flow
+
+
+def _latents(model: Model, seed: int) -> Float[Array, "b z"]:
+    return jax.random.normal(jax.random.key(seed), (LATENTS, model.method.latent_dim))
