@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from jtextdiff.run.command import (
     Parser,
     UserError,
+    add_balance,
     add_checkpoint,
     add_control,
     add_flow,
@@ -44,6 +45,7 @@ def parser() -> Parser:
     add_checkpoint(it)
     it.add_argument("--input", default="-", metavar="FILE", help="texts, one a line (default: -, standard input)")
     add_control(it)
+    add_balance(it)
     it.add_argument(
         "--strength", type=float, metavar="T", help="by diffusion: from 0, no change, to 1, nothing left (default: 0.5)"
     )

@@ -8,6 +8,7 @@ from typing import Any
 from jtextdiff.run.command import (
     Parser,
     UserError,
+    add_balance,
     add_checkpoint,
     add_choice,
     add_control,
@@ -39,6 +40,7 @@ def parser() -> Parser:
     add_checkpoint(it)
     it.add_argument("--judge", metavar="DIR", help="a trained autoregressive run that judges the samples")
     add_control(it)
+    add_balance(it)
     it.add_argument(
         "--targets",
         metavar="FILE|NAME:N",
@@ -54,7 +56,7 @@ def parser() -> Parser:
     it.add_argument(
         "--interference",
         action="store_true",
-        help="by latents: what pushing each of several controls does to the others",
+        help="by latents: what pushing each control does to the others",
     )
     it.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
     it.add_argument(

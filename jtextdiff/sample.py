@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jtextdiff.run.command import (
     Parser,
     UserError,
+    add_balance,
     add_checkpoint,
     add_choice,
     add_control,
@@ -31,6 +32,7 @@ def parser() -> Parser:
     it.add_argument("--num", type=int, default=8, help="how many texts (default: 8)")
     add_seed(it, "the same seed gives the same texts")
     add_control(it)
+    add_balance(it)
     add_choice(it)
     it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
     return it
