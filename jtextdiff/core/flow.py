@@ -31,6 +31,7 @@ class Descent(NamedTuple):
     z: Float[Array, "b z"]
     steps: Int[Array, "b"]
     solved: Bool[Array, "b"]
+    path: Float[Array, "n b z"] | None = None  # where each was at even times, both ends among them
 
 
 def descend(
@@ -41,12 +42,14 @@ def descend(
     enough: Float[Array, ""] | float = 0.0,
     keep: Float[Array, ""] | float = 0.0,
     tolerance: float = TOLERANCE,
+    frames: int = 0,
 ) -> Descent:
     """Follows dz/dt = ½ β(t) ((1 − keep) ∇E(z, t) + keep (z − z(1))) from t = 1 to 0, with β = −d log ᾱ/dt.
 
     A row stops where what is wanted of it, unweighted (see `energies.parts`), has come down to `enough` nats, which is
     found to the `tolerance`; at 0 it never does.
-    Each row is solved by itself, with steps of its own (Tsitouras 5(4)): its batch-mates do not change it.
+    Its path is kept in so many `frames`, if any; of a flow that is not to stop. Each row is solved by itself, with
+    steps of its own (Tsitouras 5(4)): its batch-mates do not change it.
     `schedules.constant(2 τ)` is a flow of time τ; `schedules.linear` is LatentOps' own, of τ = 5.025.
     """
     beta = jax.grad(lambda t: -schedule(t))
@@ -70,13 +73,16 @@ def descend(
                 optimistix.Newton(rtol=tolerance, atol=tolerance),
                 direction=False,
             ),
+            saveat=diffrax.SaveAt(ts=jnp.linspace(1.0, 0.0, frames)) if frames else diffrax.SaveAt(t1=True),
             max_steps=MOST_STEPS,
             throw=False,
         )
         found = solution.ys[-1]
         solved = diffrax.is_okay(solution.result) & jnp.all(jnp.isfinite(found))
-        return Descent(jnp.where(solved, found, z_1), solution.stats["num_steps"], solved)
+        way = jnp.where(solved, solution.ys, z_1[None]) if frames else None
+        return Descent(jnp.where(solved, found, z_1), solution.stats["num_steps"], solved, way)
 
     there = jax.vmap(lambda z: missing(jnp.ones(()), z))(z) <= 0
     after = jax.vmap(one)(z)
-    return Descent(jnp.where(there[:, None], z, after.z), jnp.where(there, 0, after.steps), after.solved | there)
+    way = jnp.where(there[:, None], z[None], jnp.moveaxis(after.path, 1, 0)) if frames else None
+    return Descent(jnp.where(there[:, None], z, after.z), jnp.where(there, 0, after.steps), after.solved | there, way)

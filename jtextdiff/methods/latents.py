@@ -46,6 +46,7 @@ class LatentSampler:
         tau: Float[Array, ""] | float,
         until: Float[Array, ""] | float = 1.0,
         keep: Float[Array, ""] | float = 0.0,
+        frames: int = 0,
     ) -> Descent:
         """Downhill for the time `tau`, or until what is wanted has the probability `until`; see `flow.descend`."""
         schedule = schedules.constant(2 * tau)
@@ -53,7 +54,7 @@ class LatentSampler:
             half = jax.random.normal(jax.random.key(0), ((self.averaged + 1) // 2, epsilon.shape[-1]))
             noises = jnp.concatenate([half, -half])
             energy = NoiseAveraged(energy=energy, noises=noises, process=Gaussian(log_alpha_bar=schedule))
-        return descend(energy, epsilon, schedule, enough=-jnp.log(until), keep=keep)
+        return descend(energy, epsilon, schedule, enough=-jnp.log(until), keep=keep, frames=frames)
 
 
 class Rewrite(NamedTuple):

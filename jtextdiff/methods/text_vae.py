@@ -28,6 +28,9 @@ from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
 
+FRAMES = 25
+"""States of a path through latent space that are shown."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextVAE:
@@ -170,11 +173,20 @@ class TextVAE:
     def sample(
         self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
     ) -> Sample:
-        """Texts from latents of the initial law, moved downhill in the energy if there is one."""
+        """Texts from latents of the initial law, moved downhill in the energy if there is one.
+
+        The path is then that of the latent, with the text that would be written from each of its FRAMES.
+        """
         epsilon = Normal(mean=jnp.zeros((len(given.tokens), self.latent_dim)), std=jnp.ones(())).sample(fold(keys, 0))
-        if energy is not None:
-            epsilon = self.sampler.moved(energy, epsilon, tau=self.sampler.tau).z
-        return self.decode(params, keys, given, epsilon, keep_path=keep_path)
+        if energy is None:
+            return self.decode(params, keys, given, epsilon, keep_path=keep_path)
+        moved = self.sampler.moved(energy, epsilon, tau=self.sampler.tau, frames=FRAMES if keep_path else 0)
+        drawn = self.decode(params, keys, given, moved.z)
+        if moved.path is None:
+            return drawn
+        texts = jax.lax.map(lambda z: self.decode(params, keys, given, z).tokens, moved.path)
+        nats = jax.lax.map(lambda z: parts(energy, z, 0.0), moved.path)
+        return drawn._replace(path=texts, calls=jnp.full_like(drawn.calls, FRAMES - 1), energies=nats)
 
     def rewrite(
         self,

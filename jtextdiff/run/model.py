@@ -144,7 +144,9 @@ class Model:
         film = filmed(type(self.method).__name__, result, num, self.tokenizer)
         if control is None or not wanted:
             return film
-        return watched(film, result, _asked_once(self, control).names, method.sampler.guidance)
+        how = getattr(method.sampler, "guidance", None)
+        guided = (1.0, 0.0) if how is None else (how.first, how.last) if how.updates else None
+        return watched(film, result, _asked_once(self, control).names, guided)
 
     def nll(self, texts: Sequence[str], *, seed: int = 0) -> list[float]:
         """−log p of each text in nats, its end included: exact, or the bound that `method.bound` names.

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Int
 
 from jtextdiff.core.energies import Energy, stacked
-from jtextdiff.core.guidance import Guidance
 from jtextdiff.core.randomness import Keys
 from jtextdiff.methods.method import Given, Measured, Method, Sample
 from jtextdiff.nets.functional import Params
@@ -84,7 +83,8 @@ def filmed(title: str, sample: Sample, num: int, tokenizer: Tokenizer) -> Film:
         return tokenizer.decode([token]).strip() or "␣"
 
     path = np.asarray(sample.path)[: 1 + int(sample.calls[:num].max()), :num]  # after that nothing changes
-    length = np.maximum((np.asarray(sample.tokens)[:num] != tokenizer.pad).sum(-1), 1)
+    written = np.concatenate([path, np.asarray(sample.tokens)[None, :num]]) != tokenizer.pad
+    length = np.maximum(written.any(0).sum(-1), 1)
     words = tuple(
         tuple(tuple(spell(int(token)) for token in frame[row, : length[row]]) for frame in path) for row in range(num)
     )
@@ -92,10 +92,10 @@ def filmed(title: str, sample: Sample, num: int, tokenizer: Tokenizer) -> Film:
     return Film(f"{title}, {len(path) - 1} steps", times, words)
 
 
-def watched(film: Film, sample: Sample, names: Sequence[str], how: Guidance) -> Film:
-    """The film of a sample with the energies that it has kept, nats by the `names` of their parts, and when `how`
-    had them followed."""
+def watched(film: Film, sample: Sample, names: Sequence[str], guided: tuple[float, float] | None) -> Film:
+    """The film of a sample with the energies that it has kept, nats by the `names` of their parts, and the times
+    between which they were followed."""
     kept = np.asarray(sample.energies, np.float64)[: len(film.times), : len(film.words)]
     each = zip(names, kept.transpose(2, 1, 0).tolist(), strict=True)
     curves = tuple(Curve(name, tuple(map(tuple, nats))) for name, nats in each)
-    return film._replace(energies=curves, guided=(how.first, how.last) if how.updates else None)
+    return film._replace(energies=curves, guided=guided)
