@@ -141,7 +141,7 @@ class Model:
         given, (energy,) = self._asked(template, control, size)
         wanted = {} if energy is None else {"energy": energy}
         result = compiled_once(method, "sample", keep_path=True)(self.params, keys, given, **wanted)
-        film = filmed(type(self.method).__name__, result, num, self.tokenizer)
+        film = filmed(type(self.method).__name__, result, num, self.tokenizer, rewritten=isinstance(method, Latent))
         if control is None or not wanted:
             return film
         how = getattr(method.sampler, "guidance", None)

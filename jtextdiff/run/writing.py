@@ -73,8 +73,11 @@ def _built_alike(energies: Sequence[Energy | None], num: int) -> list[Int[np.nda
     return [np.asarray([row for row in range(num) if kinds[row] == kind]) for kind in dict.fromkeys(kinds)]
 
 
-def filmed(title: str, sample: Sample, num: int, tokenizer: Tokenizer) -> Film:
-    """The first `num` rows of a sample that has kept its path, with every state on the way, word by word."""
+def filmed(title: str, sample: Sample, num: int, tokenizer: Tokenizer, *, rewritten: bool = False) -> Film:
+    """The first `num` rows of a sample that has kept its path, with every state on the way, word by word.
+
+    A state has as many words as the last, but where texts are `rewritten` on the way, each at its own length.
+    """
 
     @functools.cache
     def spell(token: int) -> str:
@@ -83,8 +86,8 @@ def filmed(title: str, sample: Sample, num: int, tokenizer: Tokenizer) -> Film:
         return tokenizer.decode([token]).strip() or "␣"
 
     path = np.asarray(sample.path)[: 1 + int(sample.calls[:num].max()), :num]  # after that nothing changes
-    written = np.concatenate([path, np.asarray(sample.tokens)[None, :num]]) != tokenizer.pad
-    length = np.maximum(written.any(0).sum(-1), 1)
+    there = (path if rewritten else np.asarray(sample.tokens)[None, :num]) != tokenizer.pad
+    length = np.maximum(there.any(0).sum(-1), 1)
     words = tuple(
         tuple(tuple(spell(int(token)) for token in frame[row, : length[row]]) for frame in path) for row in range(num)
     )

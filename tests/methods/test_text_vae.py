@@ -86,9 +86,19 @@ def test_divergence_is_free_up_to_its_bits(params: dict) -> None:
     plain = dataclasses.replace(METHOD, hidden_read=0.0, hidden_written=0.0)
     kl = np.asarray(law.kl(Normal(mean=jnp.zeros((3, 4)), std=jnp.ones(()))))
     cost = lambda bits: np.asarray(dataclasses.replace(plain, free_bits=bits).loss(params, jax.random.key(2), BATCH)[0])
-    paid = (np.maximum(kl, 0.4) - kl).sum(-1) / LANGUAGE.mean_length
+    paid = METHOD.beta * (np.maximum(kl, 0.4) - kl).sum(-1) / LANGUAGE.mean_length
     np.testing.assert_allclose(cost(0.4) - cost(0.0), paid, atol=1e-5)
     np.testing.assert_allclose(METHOD.loss(params, jax.random.key(2), BATCH)[1]["kl"].shape, (3,))
+
+
+def test_divergence_counts_more_as_the_training_goes_on(params: dict) -> None:
+    plain = dataclasses.replace(METHOD, beta=0.8, beta_first=0.2)
+    loss = lambda done: np.asarray(
+        plain.loss(params, jax.random.key(2), BATCH._replace(progress=np.full(3, done, np.float32)))[0]
+    )
+    kl = np.asarray(plain.loss(params, jax.random.key(2), BATCH)[1]["kl"]) / LANGUAGE.mean_length
+    for done, beta in ((0.125, 0.1), (0.25, 0.2), (0.75, 0.2), (0.8125, 0.5), (0.875, 0.8), (1.0, 0.8)):
+        np.testing.assert_allclose(loss(done) - loss(0.0), beta * kl, atol=1e-4)
 
 
 def test_padding_changes_nothing(params: dict) -> None:

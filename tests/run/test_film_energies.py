@@ -13,6 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from jtextdiff.core.guidance import Guidance
 from jtextdiff.core.samplers import Sampler
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.masked import Masked
@@ -52,7 +53,8 @@ def model(method: Any) -> Model:
     return Model(method=method, params=params, tokenizer=tokenizer, config=config, step=0)  # type: ignore[arg-type]
 
 
-BASE = DiffusionLM(language=LANGUAGE, trunk=TRUNK, embed_dim=4, sampler=Sampler(steps=4))
+STATE = Guidance(sees="state")  # what is followed is then what is shown
+BASE = DiffusionLM(language=LANGUAGE, trunk=TRUNK, embed_dim=4, sampler=Sampler(steps=4, guidance=STATE))
 WANTED = keyword("w5") + regex("w[78]") * 2
 
 
