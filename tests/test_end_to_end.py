@@ -47,7 +47,13 @@ def run(
 
 def train(cwd: Path, workdir: str, steps: int, *more: str, config: str = "diffusion_lm.py") -> list[str]:
     file = f"--config={ROOT}/configs/{config}"
-    return [file, f"--workdir={workdir}", "--config.text.path=texts.txt", f"--config.num_steps={steps}", *TOY, *more]
+    toy = [flag for name in trunks(config) for flag in (each.replace("trunk", name) for each in TOY)]
+    return [file, f"--workdir={workdir}", "--config.text.path=texts.txt", f"--config.num_steps={steps}", *toy, *more]
+
+
+def trunks(config: str) -> tuple[str, ...]:
+    """The fields of a config's method that are transformers."""
+    return ("encoder", "decoder") if config.startswith("latent_ops") else ("trunk",)
 
 
 def metrics(workdir: Path) -> list[dict[str, float]]:

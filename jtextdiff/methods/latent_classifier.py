@@ -55,10 +55,11 @@ class LatentClassifier:
 
     def init(self, key: Key[Array, ""]) -> Params:
         """`net`, of every member, their `temperature`, and as `frozen` the base's initial law, by which it is known."""
+        own, of_base = jax.random.split(key)
         return {
-            "net": jax.vmap(self.net.init)(jax.random.split(key, self.members)),
+            "net": jax.vmap(self.net.init)(jax.random.split(own, self.members)),
             "temperature": jnp.ones(()),
-            "frozen": {"law": self.base.init(key)["law"]},
+            "frozen": {"law": self.base.init(of_base)["law"]},
         }
 
     def logits(self, net: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "m b c"]:

@@ -1,0 +1,99 @@
+"""Latent control from the command line, at toy size: train, learn a control, write, rewrite, look and score."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    f"--config.method.{part}.{name}={value}"
+    for part in ("encoder", "decoder")
+    for name, value in (("num_layers", 1), ("width", 32), ("num_heads", 2))
+]
+NAMES = ("Mill", "Swan", "Oak", "Crown", "Bell")
+ROWS = [
+    json.dumps({"text": f"The {name} is {word} .", "mood": mood, "size": size})
+    for name in NAMES
+    for word, mood, size in (("lovely", "good", "big"), ("awful", "bad", "small"), ("fine", "good", "small"))
+]
+
+
+def run(module: str, *arguments: str, cwd: Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"jtextdiff.{module}", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, input=text)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text VAE in `vae`, trained for 40 steps, and its controls of mood and size."""
+    folder = tmp_path_factory.mktemp("latent")
+    (folder / "rows.jsonl").write_text("\n".join(ROWS * 8) + "\n")
+    text = ["--config.text.path=rows.jsonl", "--config.text.tokenizer=words:1", "--workdir=vae"]
+    trained = run("train", f"--config={ROOT}/configs/latent_ops.py", *text, *SMALL, "--config.num_steps=40", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    for label in ("mood", "size"):
+        fitted = run("train", *control(label), "--config.latent.rounds=20", cwd=folder)
+        assert fitted.returncode == 0 and "calibration error" in fitted.stderr, fitted.stderr
+    return folder
+
+
+def control(label: str) -> list[str]:
+    return [f"--config={ROOT}/configs/control.py", "--config.base=vae", f"--config.label={label}"]
+
+
+def test_texts_are_rewritten_in_their_order_and_each_tells_its_way(place: Path) -> None:
+    lines = "The Mill is awful .\n\nThe Swan is fine .\n" + "very " * 40 + "long\n"
+    told = run("edit", "--checkpoint=vae", "--control=mood=good", "--out=out.jsonl", cwd=place, text=lines)
+    assert told.returncode == 0, told.stderr
+    rows = [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == lines.rstrip("\n").split("\n")
+    assert [row.get("left", "")[:6] for row in rows] == ["", "empty", "", "longer"]
+    for row in (rows[0], rows[2]):
+        after = row["p_after"]["mood=good"]
+        assert after >= row["p_before"]["mood=good"] and after == pytest.approx(0.99, abs=0.01)
+    plain = run("edit", "--checkpoint=vae", "--control=mood=good", cwd=place, text=lines)
+    assert plain.stdout.splitlines() == [row["rewrite"] for row in rows]
+    again = run("edit", "--checkpoint=vae", "--control=mood=good", "--out=out.jsonl", cwd=place, text=lines)
+    assert "Going on behind the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
+
+
+def test_texts_are_written_steered_and_shown(place: Path) -> None:
+    both = ["--checkpoint=vae", "--control=mood=bad", "--control=size=small"]
+    texts = run("sample", *both, "--num=3", "--balance", cwd=place)
+    assert texts.returncode == 0 and len(texts.stdout.splitlines()) == 3 and "Weights: mood=bad" in texts.stderr
+    shown = run("visualize", *both, "--num=1", "--out=way", cwd=place)
+    assert shown.returncode == 0 and (place / "way.png").stat().st_size and (place / "way.html").stat().st_size
+    word = run("sample", "--checkpoint=vae", "--control=keyword=lovely", "--num=2", cwd=place)
+    assert word.returncode == 0, word.stderr
+
+
+def test_edits_are_scored_beside_copies_and_reconstructions(place: Path) -> None:
+    scored = run("evaluate", "--checkpoint=vae", "--edits=mood", "--num=8", "--judge_text=rows.jsonl", cwd=place)
+    assert scored.returncode == 0, scored.stderr
+    rows = json.loads(scored.stdout)["rows"]
+    assert list(rows) == ["copy", "reconstruction", "edit"]
+    assert rows["copy"]["source_bleu"]["value"] == pytest.approx(100) and rows["copy"]["copies"]["value"] == 1
+    asked = ["--control=mood=good", "--control=size=big", "--interference", "--num=4"]
+    pushed = run("evaluate", "--checkpoint=vae", *asked, cwd=place)
+    assert pushed.returncode == 0, pushed.stderr
+    found = json.loads(pushed.stdout)["interference"]
+    assert found["names"] == ["mood=good", "size=big"] and found["pushed"][0][0] > found["unmoved"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("edit", "--checkpoint=vae", "--control=mood=good", "--strength=0.3"), "tau, until and keep"),
+        (("edit", "--checkpoint=vae", "--control=mood=good", "--until=1.5"), "until must be from 0 to 1"),
+        (("edit", "--checkpoint=vae", "--control=mood=odd"), "never seen 'odd'"),
+        (("edit", "--checkpoint=vae", "--control=taste=good"), "no control 'taste'"),
+        (("sample", "--checkpoint=vae", "--control=mood=good", "--balance"), "nothing to weigh"),
+        (("evaluate", "--checkpoint=vae", "--edits=taste"), "no label 'taste'"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line(arguments: tuple[str, ...], told: str, place: Path) -> None:
+    done = run(*arguments, cwd=place, text="The Mill is awful .\n")
+    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr, done.stderr
