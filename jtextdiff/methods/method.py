@@ -162,6 +162,10 @@ class Latent(Protocol):
         """Where texts lie, in coordinates in which latents are N(0, I)."""
         ...
 
+    def reread(self, params: Params, tokens: Any, *, energy: Any) -> Float[Array, "b parts"]:
+        """What an energy's parts say of finished texts, in nats."""
+        ...
+
     def mentioning(self, params: Params, allowed: Bool[Array, "k v"]) -> Any:
         """The energy of words that a text is to have, each one of those that its place allows."""
         ...

@@ -210,6 +210,12 @@ class TextVAE:
         moved = jnp.linalg.norm(found.z - start, axis=-1)
         return Rewrite(drawn.tokens, *nats, moved, found.steps, found.solved)
 
+    def reread(self, params: Params, tokens: Int[Array, "b l"], *, energy: Energy) -> Float[Array, "b parts"]:
+        """What an energy's parts say of finished texts, in nats."""
+        is_end = tokens == self.language.eos
+        end = jnp.where(jnp.any(is_end, axis=-1), jnp.argmax(is_end, axis=-1), tokens.shape[1] - 1)
+        return parts(energy, self.encode(params, tokens, jnp.arange(tokens.shape[1]) <= end[:, None]), 0.0)
+
     def encode(self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Float[Array, "b z"]:
         """The middle of q(z | text), in the coordinates where the initial law is N(0, I)."""
         return whitened(params["law"], self.posterior(params, tokens, valid).mean)

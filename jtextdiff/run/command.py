@@ -93,11 +93,18 @@ def add_flow(parser: Parser) -> None:
     parser.add_argument("--until", type=float, metavar="P", help="by latents: stop at this probability (default: 0.99)")
     parser.add_argument("--tau", type=float, metavar="T", help="by latents: the flow's longest time (default: 100)")
     parser.add_argument("--keep", type=float, metavar="K", help="by latents: the pull back, 0 to 1 (default: 0)")
+    parser.add_argument(
+        "--rerank",
+        action="store_true",
+        default=None,
+        help="by latents: of several stops the rewrite nearest to its source that, read again, has the probability P",
+    )
 
 
 def flow_of(flags: argparse.Namespace) -> dict[str, float]:
     """Those of them that were given."""
-    return {name: getattr(flags, name) for name in ("until", "tau", "keep") if getattr(flags, name) is not None}
+    names = ("until", "tau", "keep", "rerank")
+    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
 
 
 def add_seed(parser: Parser, purpose: str) -> None:

@@ -102,17 +102,20 @@ class Model:
         tau: float | None = None,
         until: float | None = None,
         keep: float | None = None,
+        rerank: bool | None = None,
         **sampler: Any,
     ) -> list[Rewritten]:
         """Each text rewritten, depending on the text, the seed and its number of `ids`, 0, 1, … without them.
 
         By diffusion: noised to the time `strength` in (0, 1], .5 unless given, and written anew with its length; words
-        that are to `hold` stay. By latents: moved by `tau`, `until` and `keep`, see `rewriting.Flow`. Raises UserError
-        for a method that cannot edit, or not in this way, and for a text longer than it was made for.
+        that are to `hold` stay. By latents: moved as far as `tau`, `until`, `keep` and `rerank` say, see
+        `rewriting.Flow`. Raises UserError for a method that cannot edit, or not in this way, and for a text longer
+        than it was made for.
         """
         method, own = self._with_sampler(sampler), self.method.language
         wanted = Asked(None, 0) if control is None else _asked_once(self, control)
-        flow = {name: value for name, value in (("tau", tau), ("until", until), ("keep", keep)) if value is not None}
+        given = {"tau": tau, "until": until, "keep": keep, "rerank": rerank}
+        flow = {name: value for name, value in given.items() if value is not None}
         place = {"seed": seed, "ids": range(len(texts)) if ids is None else ids, "progress": progress}
         work = Work(method, self.params, self.tokenizer, read_texts(texts, self.tokenizer, own), wanted)
         if isinstance(method, Latent):

@@ -1,5 +1,6 @@
 """Rewriting: texts noised and written anew, or latents taken to where controls want them, and what became of each."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,10 +18,15 @@ from jtextdiff.run.template import known_words
 from jtextdiff.run.turns import turns
 from jtextdiff.run.writing import compiled_once, written
 from jtextdiff.text.batches import Batch
+from jtextdiff.text.metrics import sentence_bleu
 from jtextdiff.text.tokenizers import Tokenizer
 
 NOWHERE = "its way through latent space was not found"
 """Why a text is left as it is, if the solver came to its limit."""
+
+
+STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
+"""Probabilities at which a latent stops to have its text read again."""
 
 
 class Flow(NamedTuple):
@@ -29,6 +35,7 @@ class Flow(NamedTuple):
     tau: float = 100.0  # the flow's time, at most
     until: float = 0.99  # the probability of all that is wanted at which a latent stops
     keep: float = 0.0  # from 0, the controls alone, to 1, back to the text's own latent alone
+    rerank: bool = False  # of the texts at STOPS the nearest to its source that, read again, is at `until`
 
     def check(self) -> None:
         """Raises UserError for what is no time or no probability."""
@@ -54,7 +61,7 @@ class Rewritten(NamedTuple):
 
     text: str
     before: dict[str, float] = {}  # the probability of each thing wanted, by its own control, of the text …
-    after: dict[str, float] = {}  # … and of the latent that was written from
+    after: dict[str, float] = {}  # … and of the latent that was written from; reranked: of the rewrite, read again
     moved: float | None = None  # in standard deviations of the initial law
     steps: int | None = None  # of the solver
     left: str = ""  # why the text was left as it is
@@ -92,23 +99,43 @@ def moved(
     ids: Sequence[int],
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Rewritten]:
-    """Each text written anew from where its latent has gone; as it is, if the way was not found."""
+    """Each text written anew from where its latent has gone; as it is, if the way was not found.
+
+    Reranked, the choice is the model's own: by its controls, then by BLEU with the source. If no stop will do, it is
+    the one that its controls like best.
+    """
     flow.check()
     energy = Sum(energies=(), weights=()) if work.asked.energy is None else work.asked.energy
     longest, keys, lengths = work.method.language.length, _keys(seed, ids), work.batch.valid.sum(-1)
-    rewrite = compiled_once(work.method, "rewrite")
-    settings = {name: jnp.float32(value) for name, value in flow._asdict().items()}
+    rewrite, reread = (compiled_once(work.method, name) for name in ("rewrite", "reread"))
+    settings = {
+        "tau": jnp.float32(flow.tau),
+        "keep": jnp.float32(flow.keep),
+        "length": jnp.int32(max(work.asked.length, 0)),
+    }
+    sources = [work.tokenizer.decode(row) for row in work.batch.tokens] if flow.rerank else []
     found: list[Any] = [None] * len(lengths)
     for rows, real, _ in turns(np.full(len(lengths), longest), longest):
         label = np.full(len(rows), work.asked.label, np.int32)
         held = np.zeros((len(rows), longest), bool)
         given = Given(*map(jnp.asarray, (work.batch.tokens[rows], held, lengths[rows], label)))
-        length = jnp.int32(max(work.asked.length, 0))
-        drawn = jax.device_get(rewrite(work.params, keys[rows], given, energy=energy, length=length, **settings))
+        each = []
+        for until in STOPS if flow.rerank else (flow.until,):
+            drawn = rewrite(work.params, keys[rows], given, energy=energy, until=jnp.float32(until), **settings)
+            after = reread(work.params, drawn.tokens, energy=energy) if flow.rerank else drawn.after
+            each.append(jax.device_get(drawn._replace(after=after)))
         for place, row in enumerate(rows[:real]):
-            found[row] = _told(place, drawn, work.asked.names, work.tokenizer)
+            rivals = [_told(place, drawn, work.asked.names, work.tokenizer) for drawn in each]
+            found[row] = _chosen(rivals, sources[row], flow.until) if flow.rerank else rivals[0]
         progress(real)
     return found
+
+
+def _chosen(rivals: list[Rewritten], source: str, until: float) -> Rewritten:
+    """The rewrite nearest to its source among those that have what is wanted; else the one that has most of it."""
+    sure = [math.prod(rival.after.values()) for rival in rivals]
+    good = [rival for rival, p in zip(rivals, sure, strict=True) if p >= until]
+    return max(good, key=lambda one: sentence_bleu(one.text, source)) if good else rivals[int(np.argmax(sure))]
 
 
 def _keys(seed: int, ids: Sequence[int]) -> Keys:
