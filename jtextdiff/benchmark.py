@@ -31,7 +31,7 @@ def parser() -> Parser:
     it = Parser(
         prog="python -m jtextdiff.benchmark", description="Times training, sampling or guidance.", epilog=EXAMPLES
     )
-    what = it.add_subparsers(dest="what", required=True, metavar="train|sample|guide", parser_class=Parser)
+    what = it.add_subparsers(dest="what", required=True, metavar="train|sample|guide|edit", parser_class=Parser)
     train = what.add_parser("train", help="the training step of a config", epilog=EXAMPLES)
     train.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="as for jtextdiff.train")
     train.add_argument("--num_steps", type=int, default=40, metavar="N", help="steps of one turn (default: 40)")
@@ -48,7 +48,13 @@ def parser() -> Parser:
     )
     guide.add_argument("--num", type=int, default=0, metavar="N", help="texts to judge as well (default: 0, none)")
     guide.add_argument("--judge", metavar="DIR", help="an autoregressive run that judges these texts")
-    for each in (train, sample, guide):
+    edit = what.add_parser("edit", help="what a rewrite by latents costs", epilog=EXAMPLES)
+    add_checkpoint(edit)
+    add_control(edit)
+    edit.add_argument("--against", metavar="DIR", help="a Diffusion-LM, whose guided samples are timed beside")
+    edit.add_argument("--against_control", metavar="NAME=VALUE", action="append", default=[], help="what it is asked")
+    edit.add_argument("--num", type=int, default=256, help="texts of valid that are rewritten (default: 256)")
+    for each in (train, sample, guide, edit):
         each.add_argument("--repeats", type=int, default=3, help="timings of each, taken in turns (default: 3)")
         each.add_argument("--no_peer", action="store_true", help="leave PyTorch out")
     return it
@@ -73,7 +79,7 @@ def command(arguments: Sequence[str]) -> None:
     if flags.what == "train":
         result = time_training(flags, rest)
     else:
-        result = time_sampling(flags) if flags.what == "sample" else time_guidance(flags)
+        result = {"sample": time_sampling, "guide": time_guidance, "edit": time_editing}[flags.what](flags)
     print(json.dumps(result, indent=2))
 
 
@@ -121,6 +127,23 @@ def time_guidance(flags: Any) -> dict[str, Any]:
         corpus=open_corpus(model.config, Path(flags.checkpoint)) if flags.num else None,
         judge=load_judge(flags.judge, model, flags.checkpoint) if flags.judge else None,
     )
+
+
+def time_editing(flags: Any) -> dict[str, Any]:
+    from jtextdiff.run.bench_edit import bench
+    from jtextdiff.run.controls import together
+    from jtextdiff.run.measures import evenly
+    from jtextdiff.run.model import load
+    from jtextdiff.run.prepare import open_corpus
+
+    control = together(flags.control)
+    if control is None:
+        raise UserError("edit times what a rewrite costs: give what is wanted with --control NAME=VALUE.")
+    model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
+    texts = evenly(model, open_corpus(model.config, Path(flags.checkpoint)), "valid", flags.num)
+    against = load(flags.against) if flags.against else None
+    wanted = together(flags.against_control)
+    return bench(model, control, texts, against=against, wanted=wanted, repeats=flags.repeats)
 
 
 if __name__ == "__main__":

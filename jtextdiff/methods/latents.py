@@ -26,13 +26,15 @@ class LatentSampler:
     top_p: float = 1.0
     beams: int = 1
     sharpen: float = 1.0  # of a model with a condition: how much the label counts
+    law: str = "affine"  # of latents before they are moved: the one fitted, or "standard", N(0, I)
     tau: float = 5.025  # the flow's time; LatentOps' schedule comes to 5.025
     averaged: int = 0  # noises that an energy is averaged over on the way, for the posterior; 0: frozen, as published
 
     def __post_init__(self) -> None:
         if not self.tau >= 0 or self.averaged < 0:
             raise ValueError(f"sampler.tau and averaged must be at least 0, got {self.tau} and {self.averaged}.")
-        check_settings(self.writer, positive=("beams",), choices={})
+        check_settings(self, positive=("beams",), choices={"law": ("affine", "standard")})
+        self.writer  # noqa: B018, its own checks
 
     @property
     def writer(self) -> Writer:

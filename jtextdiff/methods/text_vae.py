@@ -170,6 +170,19 @@ class TextVAE:
         weights = jax.lax.map(weight, jax.random.split(key, self.importance))
         return jnp.log(self.importance) - jax.nn.logsumexp(weights, axis=0)
 
+    def watched(self, params: Params, key: Key[Array, ""], batch: Batch) -> dict[str, Float[Array, "b"]]:
+        """Nats a text: the divergence of q(z | text), and −log p(text | z) of its own z and of the next text's."""
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+        label, writer = self._told(batch), self.writer.bind(params["writer"])
+        law = self.posterior(params, tokens, valid, label)
+        z, earlier = law.sample(key), before(self.language, tokens)
+        told = lambda z: writer.per_word(objectives.cross_entropy, (tokens,), earlier, self._with_label(z, label))
+        return {
+            "kl": jnp.sum(law.kl(_standard(z)), axis=-1),
+            "reconstruction": objectives.sum_over(told(z), valid),
+            "shuffled": objectives.sum_over(told(jnp.roll(z, 1, axis=0)), valid),
+        }
+
     def sample(
         self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
     ) -> Sample:
@@ -177,7 +190,9 @@ class TextVAE:
 
         The path is then that of the latent, with the text that would be written from each of its FRAMES.
         """
-        epsilon = Normal(mean=jnp.zeros((len(given.tokens), self.latent_dim)), std=jnp.ones(())).sample(fold(keys, 0))
+        epsilon = _standard(jnp.zeros((len(given.tokens), self.latent_dim))).sample(fold(keys, 0))
+        if self.sampler.law == "standard":
+            epsilon = whitened(params["law"], epsilon)
         if energy is None:
             return self.decode(params, keys, given, epsilon, keep_path=keep_path)
         moved = self.sampler.moved(energy, epsilon, tau=self.sampler.tau, frames=FRAMES if keep_path else 0)

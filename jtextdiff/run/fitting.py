@@ -22,6 +22,7 @@ from jtextdiff.nets.functional import Params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.command import say
 from jtextdiff.run.config import Config, build
+from jtextdiff.run.latent_scores import collapsed
 from jtextdiff.run.model import Model, load
 from jtextdiff.run.prepare import completed, open_corpus
 from jtextdiff.run.turns import turns
@@ -56,6 +57,9 @@ def fit(config: Config, workdir: Path) -> None:
         known(base, corpus, split, method.label, most) for split, most in (("train", method.most), ("valid", VALID))
     )
     say(f"{method.label}: {len(train.value):,} labelled texts, {', '.join(method.values)} -> {workdir}")
+    divergence = train.law.kl(Normal(mean=jnp.zeros(()), std=jnp.ones(())))
+    if told := collapsed(float(divergence.sum(-1).mean())):
+        say(told)
     params, found = fitted(method, jax.random.key(config.seed), base.params["law"], train)
     found |= {"valid_accuracy": accuracy(method, params, valid), "text_accuracy": of_text(corpus, method)}
     with checkpoints.open_checkpoints(workdir) as manager:

@@ -10,8 +10,11 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
+from jtextdiff.methods.method import Latent
 from jtextdiff.run.choosing import Choice, chosen
+from jtextdiff.run.command import say
 from jtextdiff.run.config import to_json
+from jtextdiff.run.latent_scores import collapsed, latent_scores
 from jtextdiff.run.measures import (
     Score,
     apart,
@@ -74,6 +77,10 @@ def score(
     if corpus.is_grammar:
         members = [float(text.split() in grammar()) for text in samples]
         metrics["members"] = mean(members, "share", "exact membership of the grammar") | beside(1.0, 1.0)
+    if isinstance(model.method, Latent):
+        metrics |= latent_scores(model, real[split], seed)
+        if told := collapsed(metrics["kl"]["value"]):
+            say(told)
     if rules is not None:
         metrics = followed(rules, controls, samples, split) | metrics
     return metrics, calls

@@ -1,0 +1,63 @@
+"""What a text VAE's latents hold: how well texts come back from them, at what divergence, and where they lie."""
+
+import jax
+import numpy as np
+
+from jtextdiff.run.measures import Score, mean
+from jtextdiff.run.model import Model
+from jtextdiff.run.turns import turns
+from jtextdiff.run.writing import compiled_once
+from jtextdiff.text.metrics import corpus_bleu
+
+LITTLE = 1.0
+"""Nats: a latent with less divergence than this says next to nothing of its text."""
+
+
+def latent_scores(model: Model, texts: list[str], seed: int) -> dict[str, Score]:
+    """Reconstruction by greedy writing from the middle of q(z | text), divergence, the loss of other texts' latents."""
+    back = model.edit(texts, seed=seed, name="greedy")
+    found = {
+        name: mean(values.tolist(), *_told(name))
+        for name, values in watched(model, texts, seed).items()
+        if values.ndim == 1
+    }
+    bleu = 100 * corpus_bleu(back, texts)
+    kind = "corpus BLEU-4 of texts written back greedily from their latents"
+    same = [float(one == other) for one, other in zip(back, texts, strict=True)]
+    return {
+        "reconstruction_bleu": {"value": bleu, "unit": "0 to 100", "se": None, "n": len(texts), "kind": kind}
+        | {"real_valid": 100.0, "real_train": None},
+        "reconstruction_exact": mean(same, "share", "word for word") | {"real_valid": 1.0, "real_train": None},
+        **{name: score | {"real_valid": None, "real_train": None} for name, score in found.items()},
+    }
+
+
+def collapsed(divergence: float) -> str:
+    """What to say of latents that hold nothing; nothing of others."""
+    if divergence >= LITTLE:
+        return ""
+    return (
+        f"warning: the latent holds {divergence:.2g} nats of a text, next to nothing: controls will not reach words. "
+        "Train with a smaller method.beta and method.beta_first, or a larger method.free_bits."
+    )
+
+
+def watched(model: Model, texts: list[str], seed: int) -> dict[str, np.ndarray]:
+    """Nats a text: `kl`, `reconstruction` from its own z, `shuffled` from another text's."""
+    batch, longest = model.batch(texts), model.method.language.length
+    rows_of: dict[str, np.ndarray] = {}
+    for turn, (rows, real, _) in enumerate(turns(np.full(len(texts), longest), longest)):
+        cut = jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch)
+        key = jax.random.fold_in(jax.random.key(seed), turn)
+        for name, values in compiled_once(model.method, "watched")(model.params, key, cut).items():
+            rows_of.setdefault(name, np.zeros(len(texts)))[rows[:real]] = values[:real]
+    return rows_of
+
+
+def _told(name: str) -> tuple[str, str]:
+    kinds = {
+        "kl": "KL(q(z | text) ‖ N(0, I))",
+        "reconstruction": "−log p(text | z) of a z of the text's own",
+        "shuffled": "the same of another text's z: the higher, the more the latent is heard",
+    }
+    return "nats/text", kinds[name]
