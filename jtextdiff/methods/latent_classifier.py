@@ -29,7 +29,7 @@ class LatentClassifier:
     width: int = 64  # of the one hidden layer; 0: none, log p is linear before it is normalised
     members: int = 3  # each learns from all of the texts but its own share of them
     samples: int = 4  # latents of a text that it is learned from, drawn from q(z | text)
-    penalties: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of weights squared; the best is taken
+    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # of weights squared; the best is taken
     rounds: int = 200  # of the optimiser
     most: int = 20_000  # texts that it is learned from, evenly taken
     weight: float = 1.0  # what its energy counts beside others, times what a control itself says
@@ -83,6 +83,6 @@ class LatentClassifier:
         return jax.nn.logsumexp(jnp.where(target, self.log_p(params, epsilon), -jnp.inf), axis=-1)
 
 
-def nearest_truth(log_p: Float[Array, "*b c"], value: Int[Array, "*b"]) -> Float[Array, "*b"]:
-    """−log p of the true value, nats."""
-    return -jnp.take_along_axis(log_p, value[..., None], axis=-1)[..., 0]
+def log_loss(log_p: Float[Array, "s n c"], value: Int[Array, "n"]) -> Float[Array, "s n"]:
+    """−log p of the value that each text has, by each of its samples, nats."""
+    return -jnp.take_along_axis(log_p, jnp.broadcast_to(value, log_p.shape[:2])[..., None], axis=-1)[..., 0]

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jtextdiff.core.distributions import Normal
-from jtextdiff.methods.latent_classifier import LatentClassifier, nearest_truth
+from jtextdiff.methods.latent_classifier import LatentClassifier, log_loss
 from jtextdiff.methods.latents import whitened
 from jtextdiff.nets.functional import Params
 from jtextdiff.run import checkpoints
@@ -110,9 +110,9 @@ def fitted(method: LatentClassifier, key: Any, law: Params, texts: Known) -> tup
         return jax.nn.log_softmax(own / temperature)
 
     of_penalty = [jax.tree.map(lambda leaf, i=i: leaf[i], nets) for i in range(len(tries))]
-    losses = [float(jnp.mean(nearest_truth(told(net), value[None]))) for net in of_penalty]
+    losses = [float(jnp.mean(log_loss(told(net), value))) for net in of_penalty]
     best = int(np.argmin(losses))
-    heats = [float(jnp.mean(nearest_truth(told(of_penalty[best], heat), value[None]))) for heat in TEMPERATURES]
+    heats = [float(jnp.mean(log_loss(told(of_penalty[best], heat), value))) for heat in TEMPERATURES]
     temperature = float(TEMPERATURES[int(np.argmin(heats))])
     log_p = np.asarray(told(of_penalty[best], temperature))
     params = {"net": of_penalty[best], "temperature": jnp.float32(temperature), "frozen": {"law": law}}
@@ -142,7 +142,7 @@ def _fit_one(
     def loss(net: Params) -> Float[Array, ""]:
         log_p = jax.nn.log_softmax(jax.vmap(bound(net))(epsilon))
         weights = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(net) if leaf.ndim > 1)
-        return jnp.mean(nearest_truth(log_p, value[None]) @ seen) / jnp.sum(seen) + 0.5 * penalty * weights
+        return jnp.mean(log_loss(log_p, value) @ seen) / jnp.sum(seen) + 0.5 * penalty * weights
 
     solver = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)

@@ -105,3 +105,21 @@ def test_each_text_may_have_its_target_and_nothing_is_compiled_anew() -> None:
         expected = seed * 0.35 * jnp.sum((X - targets) ** 2, axis=(1, 2))
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert run._cache_size() == 1
+
+
+def test_an_estimate_is_looked_at_where_it_serves_better_and_through_all_that_composes() -> None:
+    def log_prob(params: object, target: jax.Array, x: jax.Array, t: float, valid: object) -> jax.Array:
+        return jnp.sum(x, axis=(1, 2)) * target - jnp.asarray(t, jnp.float32)
+
+    x, x_0 = jnp.ones((2, 3, 1)), jnp.full((2, 3, 1), -5.0)
+    of_state = Learned(params={}, target=jnp.asarray(1.0), log_prob=log_prob)
+    of_estimate = Learned(params={}, target=jnp.asarray(1.0), log_prob=log_prob, of_estimate=True)
+    np.testing.assert_allclose(of_state(x, 0.5, None, x_0), of_state(x, 0.5))
+    np.testing.assert_allclose(of_estimate(x, 0.5), of_state(x, 0.5))
+    np.testing.assert_allclose(of_estimate(x, 0.5, None, x_0), of_state(x_0, 0.0))
+    for compose in (
+        lambda one: Sum(energies=(one,), weights=(2.0,)),
+        lambda one: Not(energy=one),
+        lambda one: Or(energies=(one, one)),
+    ):
+        np.testing.assert_allclose(compose(of_estimate)(x, 0.5, None, x_0), compose(of_state)(x_0, 0.0))
