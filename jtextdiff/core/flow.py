@@ -7,7 +7,7 @@ followed in its plain descent, past the posterior; one that is averaged over noi
 the posterior of N(0, I). z must therefore be in coordinates in which its law is N(0, I).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffrax
 import jax
@@ -57,7 +57,7 @@ def descend(
     missing = lambda t, y: jnp.sum(parts(energy, y[None], t)) - enough
 
     def one(z_1: Float[Array, "z"]) -> Descent:
-        def slope(t: Array, y: Array, args: None) -> Array:
+        def slope(t: Any, y: Any, args: Any) -> Array:
             return 0.5 * beta(t) * ((1 - keep) * jax.grad(nats, argnums=1)(t, y) + keep * (y - z_1))
 
         solution = diffrax.diffeqsolve(
@@ -77,12 +77,13 @@ def descend(
             max_steps=MOST_STEPS,
             throw=False,
         )
-        found = solution.ys[-1]
+        states: Any = solution.ys
+        found = states[-1]
         solved = diffrax.is_okay(solution.result) & jnp.all(jnp.isfinite(found))
-        way = jnp.where(solved, solution.ys, z_1[None]) if frames else None
+        way = jnp.where(solved, states, z_1[None]) if frames else None
         return Descent(jnp.where(solved, found, z_1), solution.stats["num_steps"], solved, way)
 
     there = jax.vmap(lambda z: missing(jnp.ones(()), z))(z) <= 0
     after = jax.vmap(one)(z)
-    way = jnp.where(there[:, None], z[None], jnp.moveaxis(after.path, 1, 0)) if frames else None
+    way = None if after.path is None else jnp.where(there[:, None], z[None], jnp.moveaxis(after.path, 1, 0))
     return Descent(jnp.where(there[:, None], z, after.z), jnp.where(there, 0, after.steps), after.solved | there, way)

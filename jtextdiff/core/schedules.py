@@ -61,7 +61,7 @@ def linear(num_steps: int) -> Schedule:
     return lambda t: -(0.1 * jnp.asarray(t, jnp.float32) + 9.95 * jnp.asarray(t, jnp.float32) ** 2)
 
 
-def constant(total: float) -> Schedule:
+def constant(total: Time) -> Schedule:
     """log ᾱ(t) = −`total` · t: β is the same at all times."""
     return lambda t: -total * jnp.asarray(t, jnp.float32)
 

@@ -22,7 +22,8 @@ from jtextdiff.core.randomness import Keys, fold
 from jtextdiff.core.schedules import Time
 from jtextdiff.methods.latents import LatentSampler, Rewrite, coloured, fresh_law, law_nll, whitened
 from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, nothing_given
-from jtextdiff.methods.writing import before, write
+from jtextdiff.methods.writing import before as token_before
+from jtextdiff.methods.writing import write
 from jtextdiff.nets.autoencoders import LatentDecoder, TextEncoder
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -121,7 +122,7 @@ class TextVAE:
         label = self._told(batch) * ~jax.random.bernoulli(tell, self.untold, (len(tokens),))
         law = self.posterior(params, self._hide(tokens, hide_read, self.hidden_read), valid, label, drop_read)
         z = law.sample(noise)
-        earlier = before(self.language, self._hide(tokens, hide_written, self.hidden_written))
+        earlier = token_before(self.language, self._hide(tokens, hide_written, self.hidden_written))
         writer = self.writer.bind(params["writer"])
         full = self._with_label(z, label)
         told = writer.per_word(objectives.cross_entropy, (tokens,), earlier, full, key=drop_written)
@@ -164,7 +165,7 @@ class TextVAE:
         def weight(key: Key[Array, ""]) -> Float[Array, "b"]:
             z = law.sample(key)
             full = self._with_label(z, label)
-            told = writer.per_word(objectives.cross_entropy, (tokens,), before(self.language, tokens), full)
+            told = writer.per_word(objectives.cross_entropy, (tokens,), token_before(self.language, tokens), full)
             return -objectives.sum_over(told, valid) - law_nll(params["law"], z) - jnp.sum(law.log_prob(z), axis=-1)
 
         weights = jax.lax.map(weight, jax.random.split(key, self.importance))
@@ -175,7 +176,7 @@ class TextVAE:
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         label, writer = self._told(batch), self.writer.bind(params["writer"])
         law = self.posterior(params, tokens, valid, label)
-        z, earlier = law.sample(key), before(self.language, tokens)
+        z, earlier = law.sample(key), token_before(self.language, tokens)
         told = lambda z: writer.per_word(objectives.cross_entropy, (tokens,), earlier, self._with_label(z, label))
         return {
             "kl": jnp.sum(law.kl(_standard(z)), axis=-1),
@@ -221,9 +222,9 @@ class TextVAE:
         found = self.sampler.moved(energy, start, tau=tau, until=until, keep=keep)
         free = nothing_given(*given.tokens.shape)._replace(label=given.label)
         drawn = self.decode(params, keys, free._replace(length=free.length + length), found.z)
-        nats = (parts(energy, epsilon, 0.0) for epsilon in (start, found.z))
+        before, after = (parts(energy, epsilon, 0.0) for epsilon in (start, found.z))
         moved = jnp.linalg.norm(found.z - start, axis=-1)
-        return Rewrite(drawn.tokens, *nats, moved, found.steps, found.solved)
+        return Rewrite(drawn.tokens, before, after, moved, found.steps, found.solved)
 
     def reread(self, params: Params, tokens: Int[Array, "b l"], *, energy: Energy) -> Float[Array, "b parts"]:
         """What an energy's parts say of finished texts, in nats."""
@@ -243,16 +244,14 @@ class TextVAE:
         The label's logits are l(no label) + sharpen · (l(label) − l(no label)) (Ho & Salimans 2022).
         """
         z, writer = coloured(params["law"], epsilon), self.writer.bind(params["writer"])
-        guided = bool(self.values) and self.sampler.sharpen != 1
-        told = [(given.label, self.sampler.sharpen)] + [(None, 1 - self.sampler.sharpen)] * guided
+        much = self.sampler.sharpen
+        told = [(given.label, 1.0)] if not self.values or much == 1 else [(given.label, much), (None, 1 - much)]
         ways = [(jnp.repeat(self._with_label(z, label), self.sampler.beams, axis=0), much) for label, much in told]
 
         def read(last: Array, position: Array, kept: list[Any]) -> tuple[Array, list[Any]]:
             each = [writer.step(last, full, position, own) for (full, _), own in zip(ways, kept, strict=True)]
-            logits = (
-                sum(much * logits for (_, much), (logits, _) in zip(ways, each, strict=True)) if guided else each[0][0]
-            )
-            return logits, [own for _, own in each]
+            weighed = jnp.stack([much * logits for (_, much), (logits, _) in zip(ways, each, strict=True)])
+            return jnp.sum(weighed, axis=0), [own for _, own in each]
 
         kept = [writer.empty(full, given.tokens.shape[1]) for full, _ in ways]
         return write(self.sampler.writer, self.language, given, fold(keys, 1), read, kept, keep_path=keep_path)

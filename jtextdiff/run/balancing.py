@@ -96,4 +96,5 @@ def _flow(model: Model, control: Control) -> tuple[Sum, Any]:
 
 
 def _latents(model: Model, seed: int) -> Float[Array, "b z"]:
-    return jax.random.normal(jax.random.key(seed), (LATENTS, model.method.latent_dim))
+    method: Any = model.method
+    return jax.random.normal(jax.random.key(seed), (LATENTS, method.latent_dim))

@@ -1,5 +1,6 @@
 """The cost of editing by latents: rewrites over reading and writing alone, and over diffusion guided as released."""
 
+from collections.abc import Callable
 from typing import Any
 
 from jtextdiff.methods.method import Latent
@@ -28,7 +29,7 @@ def bench(
     if against is not None and wanted is None:
         raise UserError("--against needs what its own controls are asked for: give --against_control NAME=VALUE.")
     where, rewrite = machine(), compiled_once(model.method, "rewrite")
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "edit": lambda: model.edit(texts, control=control),
         "read_and_write": lambda: model.edit(texts),
         "edit_of_one": lambda: model.edit(texts[:1], control=control),

@@ -81,10 +81,10 @@ def known(base: Model, corpus: Corpus, split: str, label: str, most: int) -> Kno
     """q(z | text) of at most `most` labelled texts of a split, evenly taken."""
     of_split = corpus.splits[split]
     rows = of_split.evenly(most)
-    batch = base.batch(of_split.texts(rows))
-    read = jax.jit(base.method.posterior)
-    mean, std = (np.zeros((len(rows), base.method.latent_dim), np.float32) for _ in range(2))
-    for places, real, width in turns(batch.valid.sum(-1), base.method.language.length):
+    method: Any = base.method
+    batch, read = base.batch(of_split.texts(rows)), jax.jit(method.posterior)
+    mean, std = (np.zeros((len(rows), method.latent_dim), np.float32) for _ in range(2))
+    for places, real, width in turns(batch.valid.sum(-1), method.language.length):
         law = read(base.params, batch.tokens[places, :width], batch.valid[places, :width])
         mean[places[:real]], std[places[:real]] = law.mean[:real], law.std[:real]
     return Known(Normal(mean=jnp.asarray(mean), std=jnp.asarray(std)), np.asarray(of_split.labels[label][rows]))
@@ -151,7 +151,8 @@ def _fit_one(
         net, state = carry
         nats, gradient = value_and_grad(net, state=state)
         updates, state = solver.update(gradient, state, net, value=nats, grad=gradient, value_fn=loss)
-        return (optax.apply_updates(net, updates), state), None
+        moved: Any = optax.apply_updates(net, updates)
+        return (moved, state), None
 
     return jax.lax.scan(step, (net, solver.init(net)), None, length=method.rounds)[0][0]
 

@@ -144,10 +144,12 @@ def _keys(seed: int, ids: Sequence[int]) -> Keys:
 
 def _told(row: int, drawn: Any, names: Sequence[str], tokenizer: Tokenizer) -> Rewritten:
     """What became of a row. Its probabilities are those that its control's own classifier has."""
-    sure = [
-        {name: float(np.exp(-nats)) for name, nats in zip(names, each[row], strict=True)}
-        for each in (drawn.before, drawn.after)
-    ]
-    left = "" if drawn.solved[row] else NOWHERE
-    text = tokenizer.decode(drawn.tokens[row])
-    return Rewritten(text, *sure, float(drawn.moved[row]), int(drawn.steps[row]), left)
+    sure = lambda nats: {name: float(np.exp(-own)) for name, own in zip(names, nats[row], strict=True)}
+    return Rewritten(
+        tokenizer.decode(drawn.tokens[row]),
+        before=sure(drawn.before),
+        after=sure(drawn.after),
+        moved=float(drawn.moved[row]),
+        steps=int(drawn.steps[row]),
+        left="" if drawn.solved[row] else NOWHERE,
+    )
