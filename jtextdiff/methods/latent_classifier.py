@@ -29,8 +29,8 @@ class LatentClassifier:
     width: int = 64  # of the one hidden layer; 0: none, log p is linear before it is normalised
     members: int = 3  # each learns from all of the texts but its own share of them
     samples: int = 4  # latents of a text that it is learned from, drawn from q(z | text)
-    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)  # of weights squared; the best is taken
-    rounds: int = 200  # of the optimiser
+    penalties: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of weights squared, beside the summed log-loss
+    rounds: int = 100  # of the optimiser
     most: int = 20_000  # texts that it is learned from, evenly taken
     weight: float = 1.0  # what its energy counts beside others, times what a control itself says
 

@@ -30,6 +30,9 @@ from jtextdiff.run.workdir import agree, write_whole
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.judging import learn
 
+TRIED = 1_000
+"""Texts on which penalties are tried, at most."""
+
 TEMPERATURES = np.geomspace(0.1, 10.0, 201)
 
 VALID = 5_000
@@ -91,58 +94,75 @@ def known(base: Model, corpus: Corpus, split: str, label: str, most: int) -> Kno
 
 
 def fitted(method: LatentClassifier, key: Any, law: Params, texts: Known) -> tuple[Params, dict[str, float]]:
-    """Parameters, and how well each member tells the texts that it has not seen."""
+    """Parameters, and how well each member tells the texts that it has not seen.
+
+    Penalties are tried on TRIED of the texts, evenly taken; the best is then used with all.
+    """
     start, noise = jax.random.split(key)
-    epsilon = whitened_samples(law, texts.law, noise, method.samples)  # [s, n, z]
-    value, share = jnp.asarray(texts.value), jnp.asarray(shares(texts.value, method.members))
-    fresh = method.init(start)
-    tries = jnp.asarray(method.penalties)
-    one = functools.partial(_fit_one, method, epsilon, value, share)
-    nets = jax.jit(jax.vmap(jax.vmap(one, (0, 0, None)), (None, None, 0)))(
-        fresh["net"], jnp.arange(method.members), tries
-    )
-    unseen = share[None] == jnp.arange(method.members)[:, None]  # [m, n]
-
-    def told(net: Params, temperature: Array | float = 1.0) -> Float[Array, "s n c"]:
-        """log p of each text by the member that has not seen it."""
-        logits = jnp.stack([method.logits(net, one) for one in epsilon])  # [s, m, n, c]
-        own = jnp.sum(jnp.where(unseen[None, :, :, None], logits, 0.0), axis=1)
-        return jax.nn.log_softmax(own / temperature)
-
-    of_penalty = [jax.tree.map(lambda leaf, i=i: leaf[i], nets) for i in range(len(tries))]
-    losses = [float(jnp.mean(log_loss(told(net), value))) for net in of_penalty]
-    best = int(np.argmin(losses))
-    heats = [float(jnp.mean(log_loss(told(of_penalty[best], heat), value))) for heat in TEMPERATURES]
+    fresh = method.init(start)["net"]
+    whole = _seen(method, law, texts, noise)
+    few = np.arange(min(TRIED, len(texts.value))) * len(texts.value) // min(TRIED, len(texts.value))
+    tries = [_fit(method, whole.only(few), fresh, penalty) for penalty in method.penalties]
+    losses = [float(jnp.mean(log_loss(whole.only(few).told(method, net), whole.value[few]))) for net in tries]
+    penalty = method.penalties[int(np.argmin(losses))]
+    net = _fit(method, whole, fresh, penalty)
+    logits = whole.told(method, net)
+    heats = [float(jnp.mean(log_loss(jax.nn.log_softmax(logits / heat), whole.value))) for heat in TEMPERATURES]
     temperature = float(TEMPERATURES[int(np.argmin(heats))])
-    log_p = np.asarray(told(of_penalty[best], temperature))
-    params = {"net": of_penalty[best], "temperature": jnp.float32(temperature), "frozen": {"law": law}}
+    log_p = np.asarray(jax.nn.log_softmax(logits / temperature))
     right = log_p.argmax(-1) == texts.value
-    return params, {
+    return {"net": net, "temperature": jnp.float32(temperature), "frozen": {"law": law}}, {
         "log_loss": float(min(heats)),
         "accuracy": float(right.mean()),
         "calibration_error": calibration_error(np.exp(log_p.max(-1)).ravel(), right.ravel()),
-        "penalty": method.penalties[best],
+        "penalty": penalty,
         "temperature": temperature,
     }
 
 
+class Seen(NamedTuple):
+    """Latents of texts, the value that each text has, and the member that does not see it."""
+
+    epsilon: Float[Array, "s n z"]
+    value: Int[Array, "n"]
+    share: Int[Array, "n"]
+
+    def only(self, rows: Int[np.ndarray, "m"]) -> "Seen":
+        return Seen(self.epsilon[:, rows], self.value[rows], self.share[rows])
+
+    def told(self, method: LatentClassifier, net: Params) -> Float[Array, "s n c"]:
+        """log p of each text's values, up to a constant, by the member that has not seen it."""
+        logits = jnp.stack([method.logits(net, one) for one in self.epsilon])  # [s, m, n, c]
+        own = (self.share[None] == jnp.arange(method.members)[:, None])[None, :, :, None]
+        return jax.nn.log_softmax(jnp.sum(jnp.where(own, logits, 0.0), axis=1))
+
+
+def _seen(method: LatentClassifier, law: Params, texts: Known, key: Any) -> Seen:
+    epsilon = whitened_samples(law, texts.law, key, method.samples)
+    return Seen(epsilon, jnp.asarray(texts.value), jnp.asarray(shares(texts.value, method.members)))
+
+
+def _fit(method: LatentClassifier, texts: Seen, fresh: Params, penalty: float) -> Params:
+    """All members at a penalty."""
+    members = jnp.arange(method.members)
+    return _members(method)(texts, fresh, members, jnp.float32(penalty / len(texts.value)))
+
+
+@functools.lru_cache(maxsize=8)
+def _members(method: LatentClassifier) -> Any:
+    return jax.jit(jax.vmap(functools.partial(_fit_one, method), (None, 0, 0, None)))
+
+
 def _fit_one(
-    method: LatentClassifier,
-    epsilon: Float[Array, "s n z"],
-    value: Int[Array, "n"],
-    share: Int[Array, "n"],
-    net: Params,
-    member: Int[Array, ""],
-    penalty: Float[Array, ""],
+    method: LatentClassifier, texts: Seen, net: Params, member: Int[Array, ""], penalty: Float[Array, ""]
 ) -> Params:
     """A member at a penalty, by L-BFGS on all texts but those of its share."""
-    seen = (share != member).astype(jnp.float32)
-    bound = lambda net: method.net.bind(net)
+    seen = (texts.share != member).astype(jnp.float32)
 
     def loss(net: Params) -> Float[Array, ""]:
-        log_p = jax.nn.log_softmax(jax.vmap(bound(net))(epsilon))
+        log_p = jax.nn.log_softmax(jax.vmap(method.net.bind(net))(texts.epsilon))
         weights = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(net) if leaf.ndim > 1)
-        return jnp.mean(log_loss(log_p, value) @ seen) / jnp.sum(seen) + 0.5 * penalty * weights
+        return jnp.mean(log_loss(log_p, texts.value) @ seen) / jnp.sum(seen) + 0.5 * penalty * weights
 
     solver = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)

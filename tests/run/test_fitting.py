@@ -18,7 +18,7 @@ METHOD = LatentClassifier(
     label="mood",
     values=("bad", "good"),
     rounds=60,
-    penalties=(1e-4, 1e-2, 1.0),
+    penalties=(0.1, 3.0, 300.0),
 )
 
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_told_is_not_believed() -> None:
     """Labels that have nothing to do with latents: the strongest penalty, and probabilities near one half."""
     noise = world(200, 5)._replace(value=np.arange(200, dtype=np.int32) % 2)
     params, told = fitted(METHOD, jax.random.key(0), fresh_law(4), noise)
-    assert told["penalty"] == 1.0 and told["log_loss"] == pytest.approx(np.log(2), abs=0.03)
+    assert told["penalty"] == 300.0 and told["log_loss"] == pytest.approx(np.log(2), abs=0.03)
     log_p = np.asarray(METHOD.log_p(params, noise.law.mean))
     assert np.max(np.abs(np.exp(log_p) - 0.5)) < 0.15
 
@@ -73,7 +73,7 @@ def test_a_member_has_not_seen_its_share() -> None:
     texts = world(90, 7)
     share = shares(texts.value, METHOD.members)
     turned = np.where(share == 1, 1 - texts.value, texts.value).astype(np.int32)
-    single = LatentClassifier(base=METHOD.base, label="mood", values=METHOD.values, rounds=20, penalties=(1e-2,))
+    single = LatentClassifier(base=METHOD.base, label="mood", values=METHOD.values, rounds=20, penalties=(3.0,))
     nets = []
     for value in (texts.value, turned):
         # The shares are of the values: they are kept as they were by fitting with the same ones.
