@@ -42,9 +42,8 @@ def train_step(
 def without_dropout(method: Any) -> Any:
     """The method as validation text is to see it: the same parameters, nothing dropped."""
     trunks = {name: part for name, part in vars(method).items() if isinstance(part, Transformer)}
-    return dataclasses.replace(
-        method, **{name: dataclasses.replace(trunk, dropout=0.0) for name, trunk in trunks.items()}
-    )
+    still = {name: dataclasses.replace(trunk, dropout=0.0) for name, trunk in trunks.items()}
+    return dataclasses.replace(method, **still) if still else method
 
 
 def mean_loss(method: Trainable, params: Any, key: Key[Array, ""], batch: Batch) -> tuple[Array, dict[str, Array]]:
