@@ -33,22 +33,26 @@ class Interference(NamedTuple):
 
 
 def balanced(model: Model, control: Control, *, seed: int = 0) -> Control:
-    """The control with weights of its parts under which all of them end equally far from what they want.
+    """The control with those weights of its parts, of several tried, under which all are likeliest met at once.
 
     Weights start at one. In each round latents of the initial law flow under the whole, and a part's weight is
     multiplied by the root of its mean energy over the parts' geometric mean, so that what is met least pulls more; the
-    weights' geometric mean stays one. A weight that the control itself gives a part is multiplied in.
+    weights' geometric mean stays one. Of all rounds that counts in which the product of the parts' probabilities, by
+    the controls' own classifiers, is highest in the mean: so it is never below that of equal weights. A weight that the
+    control itself gives a part is multiplied in.
     """
     whole = control.as_sum()
     energy, flow = _flow(model, control)
     start = _latents(model, seed)
-    weights = np.ones(len(energy.energies))
+    weights, tried = np.ones(len(energy.energies)), []
     for _ in range(ROUNDS):
         ends = flow(start, tuple(jnp.float32(weight) for weight in weights))
-        short = np.maximum(np.asarray(parts(energy, ends, 0.0)).mean(0), 1e-4)
-        weights *= np.sqrt(short / np.exp(np.log(short).mean()))
-        weights /= np.exp(np.log(weights).mean())
-    ours = iter(weights)
+        nats = np.asarray(parts(energy, ends, 0.0), np.float64)
+        tried.append((float(np.exp(-nats.sum(1)).mean()), weights.tolist()))
+        short = np.maximum(nats.mean(0), 1e-4)
+        weights = weights * np.sqrt(short / np.exp(np.log(short).mean()))
+        weights = weights / np.exp(np.log(weights).mean())
+    ours = iter(max(tried)[1])
     given = zip(whole.parts, whole.weights, strict=True)
     mine = tuple(weight * (1.0 if part.name == "length" else float(next(ours))) for part, weight in given)
     return Control("all", parts=whole.parts, weights=mine)
