@@ -1,4 +1,4 @@
-"""python -m jtextdiff.benchmark: what training, sampling and guidance cost, as ratios within one run."""
+"""python -m jtextdiff.benchmark: what training, sampling, guidance and editing cost, as ratios within one run."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python -m jtextdiff.benchmark sample --checkpoint runs/masked --steps 16 --against runs/autoregressive
   python -m jtextdiff.benchmark guide  --checkpoint runs/diffusion_lm --control food=Japanese --against runs/ar
   python -m jtextdiff.benchmark guide  --checkpoint runs/diffusion_lm --control food=Japanese --num 512 --judge runs/ar
+  python -m jtextdiff.benchmark edit   --checkpoint runs/latent_ops --control sentiment=positive
 
 Everything is timed in turns, --repeats times; the least of each is taken, by the clock and in CPU seconds. Beside it
 stands the machine's own rate at float32 matrix products, and PyTorch, eager and compiled, where it is installed
@@ -29,7 +30,9 @@ both are drawn with one seed, and it is told how many are what was asked for.
 
 def parser() -> Parser:
     it = Parser(
-        prog="python -m jtextdiff.benchmark", description="Times training, sampling or guidance.", epilog=EXAMPLES
+        prog="python -m jtextdiff.benchmark",
+        description="Times training, sampling, guidance or editing.",
+        epilog=EXAMPLES,
     )
     what = it.add_subparsers(dest="what", required=True, metavar="train|sample|guide|edit", parser_class=Parser)
     train = what.add_parser("train", help="the training step of a config", epilog=EXAMPLES)
@@ -56,6 +59,7 @@ def parser() -> Parser:
     edit.add_argument("--num", type=int, default=256, help="texts of valid that are rewritten (default: 256)")
     for each in (train, sample, guide, edit):
         each.add_argument("--repeats", type=int, default=3, help="timings of each, taken in turns (default: 3)")
+    for each in (train, sample, guide):
         each.add_argument("--no_peer", action="store_true", help="leave PyTorch out")
     return it
 
@@ -139,6 +143,8 @@ def time_editing(flags: Any) -> dict[str, Any]:
     control = together(flags.control)
     if control is None:
         raise UserError("edit times what a rewrite costs: give what is wanted with --control NAME=VALUE.")
+    if bool(flags.against) != bool(flags.against_control):
+        raise UserError("--against and --against_control go together: a Diffusion-LM, and what it is asked for.")
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     texts = evenly(model, open_corpus(model.config, Path(flags.checkpoint)), "valid", flags.num)
     against = load(flags.against) if flags.against else None

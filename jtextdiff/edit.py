@@ -69,8 +69,10 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.run.balancing import weighed
     from jtextdiff.run.controls import together
     from jtextdiff.run.model import load
+    from jtextdiff.run.rewriting import Flow
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
+    Flow(**flow_of(flags)).check()
     asked = {name: getattr(flags, name) for name in ("strength", "hold", "seed")}
     asked |= {"control": weighed(model, together(flags.control), flags.balance), **flow_of(flags)}
     with ExitStack() as files:

@@ -75,15 +75,21 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from jtextdiff.run.balancing import interference, weighed
+    from jtextdiff.run.balancing import check, interference, weighed
     from jtextdiff.run.choosing import choice
     from jtextdiff.run.measures import load_judge
     from jtextdiff.run.model import load
     from jtextdiff.run.prepare import open_corpus
+    from jtextdiff.run.rewriting import Flow
     from jtextdiff.run.scores import report, score, table
     from jtextdiff.run.wishes import wishes
     from jtextdiff.run.workdir import hand_over
 
+    if flags.edits and (flags.control or flags.targets or flags.interference or flags.best_of > 1 or flags.mbr > 1):
+        raise UserError("--edits asks for another value of its label and nothing else: leave out what is of samples.")
+    if not flags.edits and (flow_of(flags) or flags.judge_text):
+        raise UserError("--until, --tau, --keep, --rerank and --judge_text are of rewrites: give --edits LABEL.")
+    Flow(**flow_of(flags)).check()
     if flags.targets and (flags.control or flags.best_of > 1):
         raise UserError("--targets say what is wanted of each sample: leave out --control and --best_of.")
     wish = choice(flags)
@@ -96,6 +102,8 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"The split {flags.split!r} has one text: scores compare texts. Give it two at least.")
     if flags.num < 512:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
+    if flags.interference:
+        check(model, wish.control)
     wish = wish._replace(control=weighed(model, wish.control, flags.balance))
     if flags.edits:
         edits(flags, model, corpus, judge)
@@ -124,11 +132,11 @@ def edits(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
     wanted, flow = asked(corpus, flags.split, flags.edits, flags.num), flow_of(flags)
     alike = {"judge": judge, "judge_text": flags.judge_text, "split": flags.split, "seed": flags.seed}
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("rewriting", total=flags.num)
+        task = bar.add_task("rewriting", total=len(wanted.texts))
         rows = scored(model, corpus, wanted, flow=flow, progress=lambda done: bar.advance(task, done), **alike)
     Console(stderr=True).print(told(rows))
     about = {"method": type(model.method).__name__, "step": model.step, "split": flags.split, "seed": flags.seed}
-    hand_over(about | {"label": flags.edits, "num": flags.num, "flow": flow, "rows": rows}, flags.out)
+    hand_over(about | {"label": flags.edits, "num": len(wanted.texts), "flow": flow, "rows": rows}, flags.out)
 
 
 if __name__ == "__main__":

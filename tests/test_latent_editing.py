@@ -26,6 +26,10 @@ def run(module: str, *arguments: str, cwd: Path, text: str | None = None) -> sub
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, input=text)
 
 
+def control(label: str) -> list[str]:
+    return [f"--config={ROOT}/configs/control.py", "--config.base=vae", f"--config.label={label}"]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text VAE in `vae`, trained for 40 steps, and its controls of mood and size."""
@@ -38,10 +42,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fitted = run("train", *control(label), "--config.latent.rounds=20", cwd=folder)
         assert fitted.returncode == 0 and "calibration error" in fitted.stderr, fitted.stderr
     return folder
-
-
-def control(label: str) -> list[str]:
-    return [f"--config={ROOT}/configs/control.py", "--config.base=vae", f"--config.label={label}"]
 
 
 def test_texts_are_rewritten_in_their_order_and_each_tells_its_way(place: Path) -> None:
@@ -92,8 +92,29 @@ def test_edits_are_scored_beside_copies_and_reconstructions(place: Path) -> None
         (("edit", "--checkpoint=vae", "--control=taste=good"), "no control 'taste'"),
         (("sample", "--checkpoint=vae", "--control=mood=good", "--balance"), "nothing to weigh"),
         (("evaluate", "--checkpoint=vae", "--edits=taste"), "no label 'taste'"),
+        (("evaluate", "--checkpoint=vae", "--edits=mood", "--control=mood=bad"), "nothing else"),
+        (("evaluate", "--checkpoint=vae", "--until=0.9"), "give --edits"),
+        (("evaluate", "--checkpoint=vae", "--interference", "--control=mood=bad"), "nothing to weigh"),
+        ((*("train", *control("mood")), "--config.method.weight=5"), "use --config.latent"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_line(arguments: tuple[str, ...], told: str, place: Path) -> None:
     done = run(*arguments, cwd=place, text="The Mill is awful .\n")
     assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_each_text_follows_its_own_control(place: Path) -> None:
+    """A batch of different wishes writes what each of them writes by itself; the best of some can be chosen."""
+    rows = [json.dumps({"control": f"mood={mood}"}) for mood in ("good", "bad")]
+    (place / "wishes.jsonl").write_text("\n".join(rows) + "\n")
+    import jtextdiff as jtd
+
+    model = jtd.load(place / "vae")
+    good, bad = (jtd.controls.classifier("mood", mood) for mood in ("good", "bad"))
+    mixed = [model.tokenizer.decode(row) for row in model.draw(4, control=[good, bad, good, bad]).tokens]
+    apart = [model.sample(4, control=wish) for wish in (good, bad)]
+    assert mixed == [apart[place % 2][place] for place in range(4)]
+    scored = run("evaluate", "--checkpoint=vae", "--targets=wishes.jsonl", "--num=4", cwd=place)
+    assert scored.returncode == 0, scored.stderr
+    best = run("sample", "--checkpoint=vae", "--control=mood=good", "--best_of=3", "--num=2", cwd=place)
+    assert best.returncode == 0 and len(best.stdout.splitlines()) == 2, best.stderr

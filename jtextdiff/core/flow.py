@@ -43,18 +43,20 @@ def descend(
     keep: Float[Array, ""] | float = 0.0,
     tolerance: float = TOLERANCE,
     frames: int = 0,
+    wanted: Energy | None = None,
 ) -> Descent:
     """Follows dz/dt = ½ β(t) ((1 − keep) ∇E(z, t) + keep (z − z(1))) from t = 1 to 0, with β = −d log ᾱ/dt.
 
-    A row stops where what is wanted of it, unweighted (see `energies.parts`), has come down to `enough` nats, which is
-    found to the `tolerance`; at 0 it never does.
+    The energy is the same for all rows. A row stops where what is `wanted` of it, the energy's own parts unless others
+    are given, unweighted (see `energies.parts`), has come down to `enough` nats, found to the `tolerance`; at 0 never.
     Its path is kept in so many `frames`, if any; of a flow that is not to stop. Each row is solved by itself, with
     steps of its own (Tsitouras 5(4)): its batch-mates do not change it.
     `schedules.constant(2 τ)` is a flow of time τ; `schedules.linear` is LatentOps' own, of τ = 5.025.
     """
     beta = jax.grad(lambda t: -schedule(t))
     nats = lambda t, y: energy(y[None], t)[0]
-    missing = lambda t, y: jnp.sum(parts(energy, y[None], t)) - enough
+    told = energy if wanted is None else wanted
+    missing = lambda t, y: jnp.where(enough > 0, jnp.sum(parts(told, y[None], t)) - enough, 1.0)
 
     def one(z_1: Float[Array, "z"]) -> Descent:
         def slope(t: Any, y: Any, args: Any) -> Array:

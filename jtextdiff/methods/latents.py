@@ -51,12 +51,13 @@ class LatentSampler:
         frames: int = 0,
     ) -> Descent:
         """Downhill for the time `tau`, or until what is wanted has the probability `until`; see `flow.descend`."""
-        schedule = schedules.constant(2 * tau)
+        schedule, followed = schedules.constant(2 * tau), energy
         if self.averaged:
             half = jax.random.normal(jax.random.key(0), ((self.averaged + 1) // 2, epsilon.shape[-1]))
             noises = jnp.concatenate([half, -half])
-            energy = NoiseAveraged(energy=energy, noises=noises, process=Gaussian(log_alpha_bar=schedule))
-        return descend(energy, epsilon, schedule, enough=-jnp.log(until), keep=keep, frames=frames)
+            followed = NoiseAveraged(energy=energy, noises=noises, process=Gaussian(log_alpha_bar=schedule))
+        how = {"enough": -jnp.log(until), "keep": keep, "frames": frames, "wanted": energy}
+        return descend(followed, epsilon, schedule, **how)
 
 
 class Rewrite(NamedTuple):

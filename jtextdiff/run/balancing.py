@@ -44,9 +44,9 @@ def balanced(model: Model, control: Control, *, seed: int = 0) -> Control:
     whole = control.as_sum()
     energy, flow = _flow(model, control)
     start = _latents(model, seed)
-    weights, tried = np.ones(len(energy.energies)), []
+    weights, tried, own = np.ones(len(energy.energies)), [], np.asarray(energy.weights, np.float64)
     for _ in range(ROUNDS):
-        ends = flow(start, tuple(jnp.float32(weight) for weight in weights))
+        ends = flow(start, tuple(jnp.float32(weight) for weight in weights * own))
         nats = np.asarray(parts(energy, ends, 0.0), np.float64)
         tried.append((float(np.exp(-nats.sum(1)).mean()), weights.tolist()))
         short = np.maximum(nats.mean(0), 1e-4)
@@ -54,7 +54,8 @@ def balanced(model: Model, control: Control, *, seed: int = 0) -> Control:
         weights = weights / np.exp(np.log(weights).mean())
     ours = iter(max(tried)[1])
     given = zip(whole.parts, whole.weights, strict=True)
-    mine = tuple(weight * (1.0 if part.name == "length" else float(next(ours))) for part, weight in given)
+    names = asked(control, model.steered).names
+    mine = tuple(weight * (float(next(ours)) if str(part) in names else 1.0) for part, weight in given)
     return Control("all", parts=whole.parts, weights=mine)
 
 
@@ -83,13 +84,20 @@ def interference(model: Model, control: Control, *, seed: int = 0) -> Interferen
     return Interference(names, sure(start).mean(0).tolist(), pushed, both.mean(0).tolist(), float(both.prod(1).mean()))
 
 
+def check(model: Model, control: Control | None) -> None:
+    """Raises UserError for a model without latents, or fewer controls than two."""
+    if control is None:
+        raise UserError("--interference is of controls: give two at least with --control.")
+    _flow(model, control)
+
+
 def _flow(model: Model, control: Control) -> tuple[Sum, Any]:
     """The energy of a control, and (latents, weights) ↦ where it takes them. Raises UserError for a model without."""
     if not isinstance(model.method, Latent):
         raise UserError(f"{type(model.method).__name__} has no latents to weigh controls in. TextVAE has.")
     energy = asked(control, model.steered).energy
     if not isinstance(energy, Sum) or len(energy.energies) < 2:
-        raise UserError(f"{control}: there is nothing to weigh. Give two controls at least.")
+        raise UserError(f"{control}: there is nothing to weigh against each other. Give two controls at least.")
     sampler: Any = model.method.sampler
 
     @jax.jit

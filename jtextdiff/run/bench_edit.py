@@ -26,8 +26,6 @@ def bench(
         raise UserError(f"{type(model.method).__name__} has no latents to move: give a run of TextVAE.")
     if asked(control, model.steered).energy is None:
         raise UserError(f"The control {control} has no energy, and costs nothing: give one that moves latents.")
-    if against is not None and wanted is None:
-        raise UserError("--against needs what its own controls are asked for: give --against_control NAME=VALUE.")
     where, rewrite = machine(), compiled_once(model.method, "rewrite")
     calls: dict[str, Callable[[], Any]] = {
         "edit": lambda: model.edit(texts, control=control),

@@ -101,7 +101,7 @@ def add_flow(parser: Parser) -> None:
     )
 
 
-def flow_of(flags: argparse.Namespace) -> dict[str, float]:
+def flow_of(flags: argparse.Namespace) -> dict[str, Any]:
     """Those of them that were given."""
     names = ("until", "tau", "keep", "rerank")
     return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}

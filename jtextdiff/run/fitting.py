@@ -102,8 +102,9 @@ def fitted(method: LatentClassifier, key: Any, law: Params, texts: Known) -> tup
     fresh = method.init(start)["net"]
     whole = _seen(method, law, texts, noise)
     few = np.arange(min(TRIED, len(texts.value))) * len(texts.value) // min(TRIED, len(texts.value))
-    tries = [_fit(method, whole.only(few), fresh, penalty) for penalty in method.penalties]
-    losses = [float(jnp.mean(log_loss(whole.only(few).told(method, net), whole.value[few]))) for net in tries]
+    part = Seen(whole.epsilon[:, few], whole.value[few], jnp.asarray(shares(texts.value[few], method.members)))
+    tries = [_fit(method, part, fresh, penalty) for penalty in method.penalties]
+    losses = [float(jnp.mean(log_loss(part.told(method, net), part.value))) for net in tries]
     penalty = method.penalties[int(np.argmin(losses))]
     net = _fit(method, whole, fresh, penalty)
     logits = whole.told(method, net)
@@ -127,9 +128,6 @@ class Seen(NamedTuple):
     value: Int[Array, "n"]
     share: Int[Array, "n"]
 
-    def only(self, rows: Int[np.ndarray, "m"]) -> "Seen":
-        return Seen(self.epsilon[:, rows], self.value[rows], self.share[rows])
-
     def told(self, method: LatentClassifier, net: Params) -> Float[Array, "s n c"]:
         """log p of each text's values, up to a constant, by the member that has not seen it."""
         logits = jnp.stack([method.logits(net, one) for one in self.epsilon])  # [s, m, n, c]
@@ -145,7 +143,7 @@ def _seen(method: LatentClassifier, law: Params, texts: Known, key: Any) -> Seen
 def _fit(method: LatentClassifier, texts: Seen, fresh: Params, penalty: float) -> Params:
     """All members at a penalty."""
     members = jnp.arange(method.members)
-    return _members(method)(texts, fresh, members, jnp.float32(penalty / len(texts.value)))
+    return _members(method)(texts, fresh, members, jnp.float32(penalty))
 
 
 @functools.lru_cache(maxsize=8)
@@ -162,7 +160,7 @@ def _fit_one(
     def loss(net: Params) -> Float[Array, ""]:
         log_p = jax.nn.log_softmax(jax.vmap(method.net.bind(net))(texts.epsilon))
         weights = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(net) if leaf.ndim > 1)
-        return jnp.mean(log_loss(log_p, texts.value) @ seen) / jnp.sum(seen) + 0.5 * penalty * weights
+        return (jnp.mean(log_loss(log_p, texts.value) @ seen) + 0.5 * penalty * weights) / jnp.sum(seen)
 
     solver = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)

@@ -15,7 +15,7 @@ LITTLE = 1.0
 
 def latent_scores(model: Model, texts: list[str], seed: int) -> dict[str, Score]:
     """Reconstruction by greedy writing from the middle of q(z | text), divergence, the loss of other texts' latents."""
-    back = model.edit(texts, seed=seed, name="greedy")
+    back = model.edit(texts, seed=seed, name="greedy", beams=1)
     found = {
         name: mean(values.tolist(), *_told(name))
         for name, values in watched(model, texts, seed).items()

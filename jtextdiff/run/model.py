@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from jtextdiff.core.energies import Energy
 from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.method import Featured, Given, Guidable, Latent, Method
+from jtextdiff.methods.method import Featured, Given, Latent, Method
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import restore, shapes_of
 from jtextdiff.run.command import UserError, mistakes, say
@@ -167,11 +167,16 @@ class Model:
 
     def energy(self, texts: Sequence[str], control: Control) -> list[float]:
         """What a control says of finished texts: its energy, nats, the weighted sum of −log p of what is wanted."""
-        wanted, found = _asked_once(self, control).energy, []
-        if wanted is None or not isinstance(self.method, Guidable):
+        wanted, method = _asked_once(self, control).energy, cast(Any, self.method)
+        found: list[float] = []
+        if wanted is None:
             raise UserError(f"The control {control} has no energy: a length is kept by construction.")
         for start in range(0, len(texts), ROWS[-1]):
-            x_0, valid = self.method.states.clean(self.params, self.batch(texts[start : start + ROWS[-1]]))
+            batch = self.batch(texts[start : start + ROWS[-1]])
+            if isinstance(method, Latent):
+                x_0, valid = method.encode(self.params, batch.tokens, batch.valid), None
+            else:
+                x_0, valid = method.states.clean(self.params, batch)  # asked() has refused all others
             found += np.asarray(wanted(x_0, 0.0, valid)).tolist()
         return found
 

@@ -9,7 +9,7 @@ import numpy as np
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints
 from jtextdiff.run.command import UserError, mistakes, say
-from jtextdiff.run.config import Config
+from jtextdiff.run.config import Config, build, spec, to_json
 from jtextdiff.run.controls import RULES
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.annotations import KIND_OF, annotated
@@ -45,9 +45,12 @@ def on_base(config: Config) -> Config:
         config.text.path, config.text.column = own.path, own.column
     config.text.labels = own.labels or config.text.labels
     with config.unlocked():
-        if of_latents(base):
-            config.method = config.latent
-        del config["latent"]
+        if "latent" in config:
+            used, other = ("latent", "method") if of_latents(base) else ("method", "latent")
+            if to_json(config[other]) != to_json(spec(type(build(config[other])))):
+                raise UserError(f"--config.{other}.* has no part in a control of {config.base}: use --config.{used}.*.")
+            config.method = config[used]
+            del config["latent"]
         config.method.base, config.method.label = copy.deepcopy(base.method), config.label
     return config
 

@@ -113,7 +113,7 @@ def moved(
         "keep": jnp.float32(flow.keep),
         "length": jnp.int32(max(work.asked.length, 0)),
     }
-    sources = [work.tokenizer.decode(row) for row in work.batch.tokens] if flow.rerank else []
+    sources = [work.tokenizer.decode(row) for row in work.batch.tokens]
     found: list[Any] = [None] * len(lengths)
     for rows, real, _ in turns(np.full(len(lengths), longest), longest):
         label = np.full(len(rows), work.asked.label, np.int32)
@@ -126,13 +126,17 @@ def moved(
             each.append(jax.device_get(drawn._replace(after=after)))
         for place, row in enumerate(rows[:real]):
             rivals = [_told(place, drawn, work.asked.names, work.tokenizer) for drawn in each]
-            found[row] = _chosen(rivals, sources[row], flow.until) if flow.rerank else rivals[0]
+            found[row] = _chosen(rivals, sources[row], flow.until)
         progress(real)
     return found
 
 
 def _chosen(rivals: list[Rewritten], source: str, until: float) -> Rewritten:
-    """The rewrite nearest to its source among those that have what is wanted; else the one that has most of it."""
+    """The rewrite nearest to its source among those that have what is wanted; else the one that has most of it. The
+    source itself, if to none of them a way was found."""
+    rivals = [rival for rival in rivals if not rival.left] or [rivals[0]._replace(text=source)]
+    if len(rivals) == 1:
+        return rivals[0]
     sure = [math.prod(rival.after.values()) for rival in rivals]
     good = [rival for rival, p in zip(rivals, sure, strict=True) if p >= until]
     return max(good, key=lambda one: sentence_bleu(one.text, source)) if good else rivals[int(np.argmax(sure))]

@@ -102,7 +102,7 @@ def load_control(run: Path | None, name: str, params: Params) -> tuple[Classifie
     alike = lambda mine, theirs: mine.shape == theirs.shape and np.allclose(mine, theirs, atol=1e-3)
     theirs = {name: params[name] for name in own["frozen"]}
     if not all(jax.tree.leaves(jax.tree.map(alike, own["frozen"], theirs))):
-        raise UserError(f"{home} was trained on another state of {run}: its word vectors have changed. Train it anew.")
+        raise UserError(f"{home} was trained on another state of {run}, which has changed since. Train it anew.")
     return method, own
 
 

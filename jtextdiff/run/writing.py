@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from jtextdiff.core.energies import Energy, stacked
 from jtextdiff.core.randomness import Keys
-from jtextdiff.methods.method import Given, Measured, Method, Sample
+from jtextdiff.methods.method import Given, Latent, Measured, Method, Sample
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.film import Curve, Film
 from jtextdiff.run.turns import FEW, turns
@@ -51,12 +51,14 @@ def written(
     if isinstance(method, Measured) and num > FEW:
         lengths = np.asarray(compiled_once(method, "lengths")(params, keys, given))
         given = given._replace(length=jnp.asarray(lengths))
-    for alike in _built_alike(energies, num):
+    own = isinstance(method, Latent)
+    for alike in _the_same(energies, num) if own else _built_alike(energies, num):
         for places, real, width in turns(lengths[alike], longest):
             rows = alike[places]
             label = None if given.label is None else given.label[rows]
             cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows], label)
-            energy = energies[0] if len(energies) == 1 else stacked([energies[row] for row in alike], places)
+            one = len(energies) == 1 or own
+            energy = energies[alike[0] % len(energies)] if one else stacked([energies[row] for row in alike], places)
             wanted = more if energy is None else {"energy": energy, **more}
             drawn = compiled_once(method, name)(params, keys[rows], cut, **wanted)
             tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
@@ -71,6 +73,14 @@ def _built_alike(energies: Sequence[Energy | None], num: int) -> list[Int[np.nda
     built = [jax.tree.flatten(energy) for energy in energies]
     kinds = [(tree, tuple(np.shape(leaf) for leaf in leaves)) for leaves, tree in built]
     return [np.asarray([row for row in range(num) if kinds[row] == kind]) for kind in dict.fromkeys(kinds)]
+
+
+def _the_same(energies: Sequence[Energy | None], num: int) -> list[Int[np.ndarray, "m"]]:
+    """The rows of each energy: latents are moved by one at a time."""
+    if len(energies) == 1:
+        return [np.arange(num)]
+    which = [id(energy) for energy in energies]
+    return [np.asarray([row for row in range(num) if which[row] == one]) for one in dict.fromkeys(which)]
 
 
 def filmed(title: str, sample: Sample, num: int, tokenizer: Tokenizer, *, rewritten: bool = False) -> Film:
