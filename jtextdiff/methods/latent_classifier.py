@@ -11,8 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core.energies import Learned
 from jtextdiff.core.schedules import Time
-from jtextdiff.methods.method import Language, check_settings
-from jtextdiff.methods.text_vae import TextVAE
+from jtextdiff.methods.method import Language, Latent, check_settings
 from jtextdiff.nets.classifiers import LatentHead
 from jtextdiff.nets.functional import Net, Params
 
@@ -42,7 +41,7 @@ class LatentClassifier:
             raise ValueError(f"penalties must be numbers of at least 0, got {self.penalties}.")
         if not self.weight >= 0:
             raise ValueError(f"weight must be at least 0, got {self.weight}.")
-        if self.base is not None and not isinstance(self.base, TextVAE):
+        if self.base is not None and not isinstance(self.base, Latent):
             raise ValueError(f"{type(self.base).__name__} has no latent to classify: control TextVAE.")
 
     @functools.cached_property

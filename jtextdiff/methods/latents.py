@@ -40,6 +40,12 @@ class LatentSampler:
     def writer(self) -> Writer:
         return Writer(name=self.name, temperature=self.temperature, top_p=self.top_p, beams=self.beams)
 
+    def tellings(self, label: Int[Array, "b"] | None) -> list[tuple[Int[Array, "b"] | None, float]]:
+        """What the decoder is told, and what each of its answers weighs: the label, and no label if it is sharpened."""
+        if label is None or self.sharpen == 1:
+            return [(label, 1.0)]
+        return [(label, self.sharpen), (None, 1 - self.sharpen)]
+
     def moved(
         self,
         energy: Energy,

@@ -7,7 +7,6 @@ With a condition both are told the value of a label: a CVAE (Sohn et al. 2015) w
 """
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,9 @@ from jtextdiff.core.distributions import Normal
 from jtextdiff.core.energies import Energy, Learned, parts
 from jtextdiff.core.randomness import Keys, fold
 from jtextdiff.core.schedules import Time
+from jtextdiff.methods.labels import label_of, one_of, read_as_told
 from jtextdiff.methods.latents import LatentSampler, Rewrite, coloured, fresh_law, law_nll, whitened
+from jtextdiff.methods.mentions import mentioned
 from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, nothing_given
 from jtextdiff.methods.writing import before as token_before
 from jtextdiff.methods.writing import write
@@ -68,29 +69,14 @@ class TextVAE:
 
     @functools.cached_property
     def reader(self) -> Net:
-        return Net(
-            lambda rngs: TextEncoder(
-                self.encoder,
-                num_inputs=self._num_inputs,
-                num_beside=len(self.values),
-                queries=self.queries,
-                latent_dim=self.latent_dim,
-                rngs=rngs,
-            )
-        )
+        shape = {"num_inputs": self._num_inputs, "num_beside": len(self.values), "queries": self.queries}
+        return Net(lambda rngs: TextEncoder(self.encoder, latent_dim=self.latent_dim, rngs=rngs, **shape))
 
     @functools.cached_property
     def writer(self) -> Net:
-        return Net(
-            lambda rngs: LatentDecoder(
-                self.decoder,
-                num_inputs=self._num_inputs,
-                vocab_size=self.language.vocab_size,
-                num_latent=self.latent_dim + len(self.values),
-                slots=self.slots,
-                rngs=rngs,
-            )
-        )
+        shape = {"num_inputs": self._num_inputs, "vocab_size": self.language.vocab_size, "slots": self.slots}
+        num_latent = self.latent_dim + len(self.values)
+        return Net(lambda rngs: LatentDecoder(self.decoder, num_latent=num_latent, rngs=rngs, **shape))
 
     @property
     def bound(self) -> str:
@@ -150,7 +136,7 @@ class TextVAE:
         key: Key[Array, ""] | None = None,
     ) -> Normal:
         """q(z | text, label); a label as `Given` has it."""
-        beside = self._one_of(label, len(tokens)) if self.values else None
+        beside = one_of(label, len(tokens), len(self.values)) if self.values else None
         mean, log_var = self.reader.bind(params["reader"])(tokens, beside, valid=valid, key=key)
         return Normal(mean=mean, std=jnp.exp(0.5 * log_var))
 
@@ -244,51 +230,28 @@ class TextVAE:
         The label's logits are l(no label) + sharpen · (l(label) − l(no label)) (Ho & Salimans 2022).
         """
         z, writer = coloured(params["law"], epsilon), self.writer.bind(params["writer"])
-        much = self.sampler.sharpen
-        told = [(given.label, 1.0)] if not self.values or much == 1 else [(given.label, much), (None, 1 - much)]
-        ways = [(jnp.repeat(self._with_label(z, label), self.sampler.beams, axis=0), much) for label, much in told]
-
-        def read(last: Array, position: Array, kept: list[Any]) -> tuple[Array, list[Any]]:
-            each = [writer.step(last, full, position, own) for (full, _), own in zip(ways, kept, strict=True)]
-            weighed = jnp.stack([much * logits for (_, much), (logits, _) in zip(ways, each, strict=True)])
-            return jnp.sum(weighed, axis=0), [own for _, own in each]
-
-        kept = [writer.empty(full, given.tokens.shape[1]) for full, _ in ways]
+        told = self.sampler.tellings(given.label if self.values else None)
+        full = [jnp.repeat(self._with_label(z, label), self.sampler.beams, axis=0) for label, _ in told]
+        read = read_as_told(writer, full, [much for _, much in told])
+        kept = [writer.empty(each, given.tokens.shape[1]) for each in full]
         return write(self.sampler.writer, self.language, given, fold(keys, 1), read, kept, keep_path=keep_path)
 
     def mentioning(self, params: Params, allowed: Bool[Array, "k v"]) -> Learned:
         """The energy −log p(words stand somewhere, in any order | ε), each one of those that its place allows."""
         own = {name: params[name] for name in ("writer", "law")}
-        return Learned(params=own, target=allowed, log_prob=self.mentioned)
+        return Learned(params=own, target=allowed, log_prob=self._mentioned)
 
-    def mentioned(
-        self, params: Params, allowed: Bool[Array, "*b k v"], epsilon: Float[Array, "b z"], t: Time, valid: Any
-    ) -> Float[Array, "b"]:
-        """Σ log(1 − (1 − q)^n) over the places, q what the latent gives the allowed words of a text's, n its mean
-        length: as if the words of a text were drawn one by one."""
-        label = jnp.zeros(len(epsilon), jnp.int32)
-        words = self.writer.bind(params["writer"]).words(self._with_label(coloured(params["law"], epsilon), label))
-        log_p = jax.nn.log_softmax(words)[:, None]
-        log_q = jax.nn.logsumexp(jnp.where(allowed if allowed.ndim == 3 else allowed[None], log_p, -jnp.inf), axis=-1)
-        never = self.language.mean_length * jnp.log1p(-jnp.minimum(jnp.exp(log_q), 1 - 1e-6))
-        # Where q is small, 1 − (1 − q)^n is n q: its logarithm keeps its slope where the sum has lost its digits.
-        seldom = log_q + math.log(self.language.mean_length)
-        return jnp.sum(jnp.where(log_q < -12, seldom, jnp.log(-jnp.expm1(jnp.minimum(never, -1e-7)))), axis=-1)
+    def _mentioned(self, params: Params, allowed: Any, epsilon: Any, t: Time, valid: Any) -> Float[Array, "b"]:
+        z = self._with_label(coloured(params["law"], epsilon), None)
+        return mentioned(self.writer.bind(params["writer"]).words(z), allowed, self.language.mean_length)
 
     def _told(self, batch: Batch) -> Int[Array, "b"]:
         """The label of each text of a batch, as `Given` has it."""
-        if self.condition not in batch.labels:
-            return jnp.zeros(len(batch.tokens), jnp.int32)
-        value = jnp.asarray(batch.labels[self.condition], jnp.int32)
-        return jnp.where(value == (self.values.index("none") if "none" in self.values else -1), 0, value + 1)
-
-    def _one_of(self, label: Int[Array, "b"] | None, num: int) -> Float[Array, "b s"]:
-        """1 at the label's place, and 0 elsewhere and for no label."""
-        return jax.nn.one_hot(jnp.zeros(num, jnp.int32) - 1 if label is None else label - 1, len(self.values))
+        return label_of(batch, self.condition, self.values)
 
     def _with_label(self, z: Float[Array, "b z"], label: Int[Array, "b"] | None) -> Float[Array, "b y"]:
         """What the decoder sees: the latent, and the label if there is a condition."""
-        return jnp.concatenate([z, self._one_of(label, len(z))], axis=-1) if self.values else z
+        return jnp.concatenate([z, one_of(label, len(z), len(self.values))], axis=-1) if self.values else z
 
     @property
     def _num_inputs(self) -> int:

@@ -20,7 +20,7 @@ from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, override
 from jtextdiff.run.controls import Control
 from jtextdiff.run.film import Film
-from jtextdiff.run.rewriting import Flow, Rewritten, Work, moved, noised
+from jtextdiff.run.rewriting import SETTINGS, Rewritten, Work, rewritten
 from jtextdiff.run.steering import Asked, Steered, asked
 from jtextdiff.run.template import read_template, read_texts, with_lengths
 from jtextdiff.run.turns import FEW, ROWS, turns
@@ -89,44 +89,13 @@ class Model:
         """Each text rewritten; see `rewritten`, of which these are the texts."""
         return [row.text for row in self.rewritten(texts, **how)]
 
-    def rewritten(
-        self,
-        texts: Sequence[str],
-        *,
-        control: Control | None = None,
-        strength: float | None = None,
-        hold: Sequence[str] = (),
-        seed: int = 0,
-        ids: Sequence[int] | None = None,
-        progress: Callable[[int], None] = lambda done: None,
-        tau: float | None = None,
-        until: float | None = None,
-        keep: float | None = None,
-        rerank: bool | None = None,
-        **sampler: Any,
-    ) -> list[Rewritten]:
-        """Each text rewritten, depending on the text, the seed and its number of `ids`, 0, 1, … without them.
-
-        By diffusion: noised to the time `strength` in (0, 1], .5 unless given, and written anew with its length; words
-        that are to `hold` stay. By latents: moved as far as `tau`, `until`, `keep` and `rerank` say, see
-        `rewriting.Flow`. Raises UserError for a method that cannot edit, or not in this way, and for a text longer
-        than it was made for.
-        """
-        method, own = self._with_sampler(sampler), self.method.language
+    def rewritten(self, texts: Sequence[str], *, control: Control | None = None, **how: Any) -> list[Rewritten]:
+        """Each text rewritten, and what became of it: see `rewriting.rewritten`, whose settings are `how`, and the
+        sampler's. Raises UserError for a text longer than the model was made for."""
+        own = {name: how.pop(name) for name in SETTINGS if name in how}
         wanted = Asked(None, 0) if control is None else _asked_once(self, control)
-        given = {"tau": tau, "until": until, "keep": keep, "rerank": rerank}
-        flow = {name: value for name, value in given.items() if value is not None}
-        place = {"seed": seed, "ids": range(len(texts)) if ids is None else ids, "progress": progress}
-        work = Work(method, self.params, self.tokenizer, read_texts(texts, self.tokenizer, own), wanted)
-        if isinstance(method, Latent):
-            if strength is not None or hold:
-                raise UserError(
-                    f"{type(method).__name__} edits by tau, until and keep: it has no strength and no hold."
-                )
-            return moved(work, Flow(**flow), **place)
-        if flow:
-            raise UserError(f"{type(method).__name__} edits by strength and hold, not by {', '.join(flow)}.")
-        return noised(work, 0.5 if strength is None else strength, hold, **place)
+        batch = read_texts(texts, self.tokenizer, self.method.language)
+        return rewritten(Work(self._with_sampler(how), self.params, self.tokenizer, batch, wanted), **own)
 
     def film(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from jtextdiff.core.energies import Sum
 from jtextdiff.core.randomness import Keys, keys_for
-from jtextdiff.methods.method import Editable, Given, Method
+from jtextdiff.methods.method import Editable, Given, Latent, Method
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.command import UserError
 from jtextdiff.run.steering import Asked
@@ -65,6 +65,37 @@ class Rewritten(NamedTuple):
     moved: float | None = None  # in standard deviations of the initial law
     steps: int | None = None  # of the solver
     left: str = ""  # why the text was left as it is
+
+
+SETTINGS = ("strength", "hold", "seed", "ids", "progress", "tau", "until", "keep", "rerank")
+"""What `rewritten` takes."""
+
+
+def rewritten(
+    work: Work,
+    *,
+    strength: float | None = None,
+    hold: Sequence[str] = (),
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    **flow: Any,
+) -> list[Rewritten]:
+    """Each text rewritten, depending on the text, the seed and its number of `ids`, 0, 1, … without them.
+
+    By diffusion: noised to the time `strength` in (0, 1], .5 unless given, and written anew with its length; words
+    that are to `hold` stay. By latents: moved as far as the fields of `flow` say, see `Flow`. Raises UserError for a
+    method that cannot edit, or not in this way.
+    """
+    name, place = type(work.method).__name__, range(len(work.batch.tokens)) if ids is None else ids
+    alike = {"seed": seed, "ids": place, "progress": progress}
+    if isinstance(work.method, Latent):
+        if strength is not None or hold:
+            raise UserError(f"{name} edits by tau, until, keep and rerank, not by strength and hold.")
+        return moved(work, Flow(**flow), **alike)
+    if flow:
+        raise UserError(f"{name} edits by strength and hold, not by {', '.join(flow)}.")
+    return noised(work, 0.5 if strength is None else strength, hold, **alike)
 
 
 def noised(
