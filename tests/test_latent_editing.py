@@ -86,7 +86,7 @@ def test_edits_are_scored_beside_copies_and_reconstructions(place: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("edit", "--checkpoint=vae", "--control=mood=good", "--strength=0.3"), "tau, until and keep"),
+        (("edit", "--checkpoint=vae", "--control=mood=good", "--strength=0.3"), "tau, until, keep and rerank"),
         (("edit", "--checkpoint=vae", "--control=mood=good", "--until=1.5"), "until must be from 0 to 1"),
         (("edit", "--checkpoint=vae", "--control=mood=odd"), "never seen 'odd'"),
         (("edit", "--checkpoint=vae", "--control=taste=good"), "no control 'taste'"),

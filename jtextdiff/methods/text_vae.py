@@ -20,7 +20,7 @@ from jtextdiff.core.energies import Energy, Learned, parts
 from jtextdiff.core.randomness import Keys, fold
 from jtextdiff.core.schedules import Time
 from jtextdiff.methods.labels import label_of, one_of, read_as_told
-from jtextdiff.methods.latents import LatentSampler, Rewrite, coloured, fresh_law, law_nll, whitened
+from jtextdiff.methods.latents import LatentSampler, Rewrite, check_numbers, coloured, fresh_law, law_nll, whitened
 from jtextdiff.methods.mentions import mentioned
 from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, nothing_given
 from jtextdiff.methods.writing import before as token_before
@@ -58,12 +58,9 @@ class TextVAE:
 
     def __post_init__(self) -> None:
         check_settings(self, positive=("latent_dim", "queries", "slots", "importance"), choices={})
-        for field in ("beta", "beta_first", "free_bits", "bag"):
-            if not getattr(self, field) >= 0:
-                raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}.")
-        for field in ("hidden_read", "hidden_written", "untold"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 0 and below 1, got {getattr(self, field)}.")
+        check_numbers(
+            self, ("beta", "beta_first", "free_bits", "bag"), shares=("hidden_read", "hidden_written", "untold")
+        )
         if self.encoder.causal or not self.decoder.causal:
             raise ValueError("TextVAE reads with encoder.causal=False and writes with decoder.causal=True.")
 
@@ -105,7 +102,7 @@ class TextVAE:
         """
         hide_read, hide_written, drop_read, drop_written, noise, tell = jax.random.split(key, 6)
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        label = self._told(batch) * ~jax.random.bernoulli(tell, self.untold, (len(tokens),))
+        label = label_of(batch, self.condition, self.values) * ~jax.random.bernoulli(tell, self.untold, (len(tokens),))
         law = self.posterior(params, self._hide(tokens, hide_read, self.hidden_read), valid, label, drop_read)
         z = law.sample(noise)
         earlier = token_before(self.language, self._hide(tokens, hide_written, self.hidden_written))
@@ -145,7 +142,7 @@ class TextVAE:
         upper bound that falls with K (Burda et al. 2016, eq. 8); p(z) is the initial law, from which samples come. Of a
         text with a label it is −log p(text | label)."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        label, writer = self._told(batch), self.writer.bind(params["writer"])
+        label, writer = label_of(batch, self.condition, self.values), self.writer.bind(params["writer"])
         law = self.posterior(params, tokens, valid, label)
 
         def weight(key: Key[Array, ""]) -> Float[Array, "b"]:
@@ -160,7 +157,7 @@ class TextVAE:
     def watched(self, params: Params, key: Key[Array, ""], batch: Batch) -> dict[str, Float[Array, "b"]]:
         """Nats a text: the divergence of q(z | text), and −log p(text | z) of its own z and of the next text's."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        label, writer = self._told(batch), self.writer.bind(params["writer"])
+        label, writer = label_of(batch, self.condition, self.values), self.writer.bind(params["writer"])
         law = self.posterior(params, tokens, valid, label)
         z, earlier = law.sample(key), token_before(self.language, tokens)
         told = lambda z: writer.per_word(objectives.cross_entropy, (tokens,), earlier, self._with_label(z, label))
@@ -173,10 +170,7 @@ class TextVAE:
     def sample(
         self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
     ) -> Sample:
-        """Texts from latents of the initial law, moved downhill in the energy if there is one.
-
-        The path is then that of the latent, with the text that would be written from each of its FRAMES.
-        """
+        """Texts from latents of the initial law, moved by an energy if there is one; the path is then the latent's."""
         epsilon = _standard(jnp.zeros((len(given.tokens), self.latent_dim))).sample(fold(keys, 0))
         if self.sampler.law == "standard":
             epsilon = whitened(params["law"], epsilon)
@@ -191,21 +185,13 @@ class TextVAE:
         return drawn._replace(path=texts, calls=jnp.full_like(drawn.calls, FRAMES - 1), energies=nats)
 
     def rewrite(
-        self,
-        params: Params,
-        keys: Keys,
-        given: Given,
-        *,
-        energy: Energy,
-        tau: Float[Array, ""] | float,
-        until: Float[Array, ""] | float,
-        keep: Float[Array, ""] | float,
-        length: Int[Array, ""] | int = 0,
+        self, params: Params, keys: Keys, given: Given, *, energy: Energy, length: Any = 0, **flow: Any
     ) -> Rewrite:
-        """The texts `given`, written anew from where the energy has taken their latents, at any length or at this."""
+        """The texts `given`, written anew from where the energy has taken their latents, at any length or at this;
+        `flow` are the tau, until and keep of `LatentSampler.moved`."""
         valid = jnp.arange(given.tokens.shape[1]) < given.length[:, None]
         start = self.encode(params, given.tokens, valid)
-        found = self.sampler.moved(energy, start, tau=tau, until=until, keep=keep)
+        found = self.sampler.moved(energy, start, **flow)
         free = nothing_given(*given.tokens.shape)._replace(label=given.label)
         drawn = self.decode(params, keys, free._replace(length=free.length + length), found.z)
         before, after = (parts(energy, epsilon, 0.0) for epsilon in (start, found.z))
@@ -244,10 +230,6 @@ class TextVAE:
     def _mentioned(self, params: Params, allowed: Any, epsilon: Any, t: Time, valid: Any) -> Float[Array, "b"]:
         z = self._with_label(coloured(params["law"], epsilon), None)
         return mentioned(self.writer.bind(params["writer"]).words(z), allowed, self.language.mean_length)
-
-    def _told(self, batch: Batch) -> Int[Array, "b"]:
-        """The label of each text of a batch, as `Given` has it."""
-        return label_of(batch, self.condition, self.values)
 
     def _with_label(self, z: Float[Array, "b z"], label: Int[Array, "b"] | None) -> Float[Array, "b y"]:
         """What the decoder sees: the latent, and the label if there is a condition."""
