@@ -76,7 +76,7 @@ def add_control(parser: Parser) -> None:
 def add_balance(parser: Parser) -> None:
     """The argument that leaves the weights of controls to the library."""
     parser.add_argument(
-        "--balance", action="store_true", help="by latents: weigh the controls so that none is met less than the others"
+        "--balance", action="store_true", help="by latents: weigh the controls so that all are likeliest met at once"
     )
 
 
