@@ -80,18 +80,11 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.run.measures import load_judge
     from jtextdiff.run.model import load
     from jtextdiff.run.prepare import open_corpus
-    from jtextdiff.run.rewriting import Flow
     from jtextdiff.run.scores import report, score, table
     from jtextdiff.run.wishes import wishes
     from jtextdiff.run.workdir import hand_over
 
-    if flags.edits and (flags.control or flags.targets or flags.interference or flags.best_of > 1 or flags.mbr > 1):
-        raise UserError("--edits asks for another value of its label and nothing else: leave out what is of samples.")
-    if not flags.edits and (flow_of(flags) or flags.judge_text):
-        raise UserError("--until, --tau, --keep, --rerank and --judge_text are of rewrites: give --edits LABEL.")
-    Flow(**flow_of(flags)).check()
-    if flags.targets and (flags.control or flags.best_of > 1):
-        raise UserError("--targets say what is wanted of each sample: leave out --control and --best_of.")
+    agree(flags)
     wish = choice(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     judge = load_judge(flags.judge, model, flags.checkpoint) if flags.judge else None
@@ -119,6 +112,19 @@ def command(arguments: Sequence[str]) -> None:
     if flags.interference and wish.control is not None:
         result["interference"] = interference(model, wish.control, seed=flags.seed)._asdict()
     hand_over(result, flags.out)
+
+
+def agree(flags: Any) -> None:
+    """Raises UserError for arguments that do not go together."""
+    from jtextdiff.run.rewriting import Flow
+
+    if flags.edits and (flags.control or flags.targets or flags.interference or flags.best_of > 1 or flags.mbr > 1):
+        raise UserError("--edits asks for another value of its label and nothing else: leave out what is of samples.")
+    if not flags.edits and (flow_of(flags) or flags.judge_text):
+        raise UserError("--until, --tau, --keep, --rerank and --judge_text are of rewrites: give --edits LABEL.")
+    Flow(**flow_of(flags)).check()
+    if flags.targets and (flags.control or flags.best_of > 1):
+        raise UserError("--targets say what is wanted of each sample: leave out --control and --best_of.")
 
 
 def edits(flags: Any, model: Any, corpus: Any, judge: Any) -> None:

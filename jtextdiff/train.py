@@ -46,10 +46,11 @@ def command(arguments: Sequence[str]) -> None:
         home = home_of(config.base, config.label)
     workdir = Path(flags.workdir) if flags.workdir else home
     check(config, workdir)
-    with locked(workdir), stop_signals() as stopped:
+    with locked(workdir):
         if config.method["class"].endswith(":LatentClassifier"):
-            fit(config, workdir)
-        else:
+            fit(config, workdir)  # seconds, of which nothing is kept if it is stopped
+            return
+        with stop_signals() as stopped:
             train(config, workdir, stopped)
 
 

@@ -7,6 +7,7 @@ followed in its plain descent, past the posterior; one that is averaged over noi
 the posterior of N(0, I). z must therefore be in coordinates in which its law is N(0, I).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -49,43 +50,49 @@ def descend(
 
     The energy is the same for all rows. A row stops where what is `wanted` of it, the energy's own parts unless others
     are given, unweighted (see `energies.parts`), has come down to `enough` nats, found to the `tolerance`; at 0 never.
+
     Its path is kept in so many `frames`, if any; of a flow that is not to stop. Each row is solved by itself, with
     steps of its own (Tsitouras 5(4)): its batch-mates do not change it.
     `schedules.constant(2 τ)` is a flow of time τ; `schedules.linear` is LatentOps' own, of τ = 5.025.
     """
-    beta = jax.grad(lambda t: -schedule(t))
-    nats = lambda t, y: energy(y[None], t)[0]
     told = energy if wanted is None else wanted
     missing = lambda t, y: jnp.where(enough > 0, jnp.sum(parts(told, y[None], t)) - enough, 1.0)
-
-    def one(z_1: Float[Array, "z"]) -> Descent:
-        def slope(t: Any, y: Any, args: Any) -> Array:
-            return 0.5 * beta(t) * ((1 - keep) * jax.grad(nats, argnums=1)(t, y) + keep * (y - z_1))
-
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(slope),
-            diffrax.Tsit5(),
-            t0=1.0,
-            t1=0.0,
-            dt0=None,
-            y0=z_1,
-            stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
-            event=diffrax.Event(
-                lambda t, y, args, **kwargs: missing(t, y),
-                optimistix.Newton(rtol=tolerance, atol=tolerance),
-                direction=False,
-            ),
-            saveat=diffrax.SaveAt(ts=jnp.linspace(1.0, 0.0, frames)) if frames else diffrax.SaveAt(t1=True),
-            max_steps=MOST_STEPS,
-            throw=False,
-        )
-        states: Any = solution.ys
-        found = states[-1]
-        solved = diffrax.is_okay(solution.result) & jnp.all(jnp.isfinite(found))
-        way = jnp.where(solved, states, z_1[None]) if frames else None
-        return Descent(jnp.where(solved, found, z_1), solution.stats["num_steps"], solved, way)
-
     there = jax.vmap(lambda z: missing(jnp.ones(()), z))(z) <= 0
-    after = jax.vmap(one)(z)
+    after = jax.vmap(lambda z: _solved(energy, z, schedule, missing, keep, tolerance, frames))(z)
     way = None if after.path is None else jnp.where(there[:, None], z[None], jnp.moveaxis(after.path, 1, 0))
     return Descent(jnp.where(there[:, None], z, after.z), jnp.where(there, 0, after.steps), after.solved | there, way)
+
+
+def _solved(
+    energy: Energy,
+    z_1: Array,
+    schedule: Schedule,
+    missing: Callable[..., Array],
+    keep: Any,
+    tolerance: float,
+    frames: int,
+) -> Descent:
+    """One row, until nothing is `missing`."""
+    beta = jax.grad(lambda t: -schedule(t))
+    down = jax.grad(lambda y, t: energy(y[None], t)[0])
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: 0.5 * beta(t) * ((1 - keep) * down(y, t) + keep * (y - z_1))),
+        diffrax.Tsit5(),
+        t0=1.0,
+        t1=0.0,
+        dt0=None,
+        y0=z_1,
+        stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
+        event=diffrax.Event(
+            lambda t, y, args, **kwargs: missing(t, y),
+            optimistix.Newton(rtol=tolerance, atol=tolerance),
+            direction=False,
+        ),
+        saveat=diffrax.SaveAt(ts=jnp.linspace(1.0, 0.0, frames)) if frames else diffrax.SaveAt(t1=True),
+        max_steps=MOST_STEPS,
+        throw=False,
+    )
+    states: Any = solution.ys
+    solved = diffrax.is_okay(solution.result) & jnp.all(jnp.isfinite(states[-1]))
+    way = jnp.where(solved, states, z_1[None])
+    return Descent(way[-1], solution.stats["num_steps"], solved, way if frames else None)

@@ -12,7 +12,7 @@ from jtextdiff.core import objectives
 from jtextdiff.core.distributions import Categorical, narrowed
 from jtextdiff.core.randomness import Keys
 from jtextdiff.methods.method import Given, Language, Metrics, Sample
-from jtextdiff.methods.writing import Writer, before, possible_next, write
+from jtextdiff.methods.writing import Writer, possible_next, token_before, write
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -72,7 +72,7 @@ class Autoregressive:
         tokens, net = jnp.asarray(batch.tokens), self.net.bind(params)
 
         def read(kept: Any, position: Array) -> tuple[Any, Array]:
-            logits, kept = net.step(before(self.language, tokens)[:, position], position, kept)
+            logits, kept = net.step(token_before(self.language, tokens)[:, position], position, kept)
             return kept, Categorical(logits=logits).log_prob(tokens[:, position])
 
         _, log_p = jax.lax.scan(read, net.empty(*tokens.shape), jnp.arange(tokens.shape[1]))
@@ -83,7 +83,7 @@ class Autoregressive:
         if self.sampler.name != "sample":
             return None
         position = jnp.argmin(given.fixed, axis=-1)[:, None, None]
-        logits = self.net.bind(params)(before(self.language, given.tokens))
+        logits = self.net.bind(params)(token_before(self.language, given.tokens))
         possible = jnp.where(possible_next(self.language, given), logits, -jnp.inf)
         law = jnp.take_along_axis(possible, position, axis=1)[:, 0]
         return narrowed(law, self.sampler.temperature, self.sampler.top_p)
@@ -98,13 +98,13 @@ class Autoregressive:
     def features(self, params: Params, batch: Batch) -> Float[Array, "b w"]:
         """The last hidden states, in the mean over the text."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        hidden = self.net.bind(params).hidden(before(self.language, tokens))
+        hidden = self.net.bind(params).hidden(token_before(self.language, tokens))
         return jnp.sum(jnp.where(valid[..., None], hidden, 0.0), axis=1) / jnp.sum(valid, axis=-1, keepdims=True)
 
     def _losses(self, params: Params, tokens: Int[Array, "b l"], key: Any) -> Float[Array, "b l"]:
         """−log p of each token given those before it, nats; the first is given EOS."""
         return self.net.bind(params).per_word(
-            objectives.cross_entropy, (tokens,), before(self.language, tokens), key=key
+            objectives.cross_entropy, (tokens,), token_before(self.language, tokens), key=key
         )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jtextdiff.core.energies import Learned
 from jtextdiff.core.schedules import Time
-from jtextdiff.methods.method import Guidable, Language, Metrics, check_settings
+from jtextdiff.methods.method import Guidable, Language, Metrics, check_numbers, check_settings
 from jtextdiff.nets.classifiers import SequenceClassifier
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -35,8 +35,7 @@ class Classifier:
 
     def __post_init__(self) -> None:
         check_settings(self, positive=(), choices={"kind": KINDS})
-        if not self.weight >= 0:
-            raise ValueError(f"weight must be at least 0, got {self.weight}.")
+        check_numbers(self, ("weight",), shares=())
         if self.base is not None and not isinstance(self.base, Guidable):
             raise ValueError(f"{type(self.base).__name__} has no noisy vectors to classify: control DiffusionLM.")
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core.energies import Learned
 from jtextdiff.core.schedules import Time
-from jtextdiff.methods.method import Language, Latent, check_settings
+from jtextdiff.methods.method import Language, Latent, check_numbers, check_settings
 from jtextdiff.nets.classifiers import LatentHead
 from jtextdiff.nets.functional import Net, Params
 
@@ -24,7 +24,6 @@ class LatentClassifier:
     base: Any = None  # the method that is controlled; filled in from its run
     label: str = ""
     values: tuple[str, ...] = ()  # filled in from the text
-    kind: str = "text"  # what has a value: see methods/classifier
     width: int = 64  # of the one hidden layer; 0: none, log p is linear before it is normalised
     members: int = 3  # each learns from all of the texts but its own share of them
     samples: int = 4  # latents of a text that it is learned from, drawn from q(z | text)
@@ -34,15 +33,19 @@ class LatentClassifier:
     weight: float = 1.0  # what its energy counts beside others, times what a control itself says
 
     def __post_init__(self) -> None:
-        check_settings(self, positive=("samples", "rounds", "most"), choices={"kind": ("text",)})
+        check_settings(self, positive=("samples", "rounds", "most"), choices={})
         if self.members < 2:
             raise ValueError(f"members must be at least 2: each is tried on what it has not seen. Got {self.members}.")
         if not self.penalties or min(self.penalties) < 0:
             raise ValueError(f"penalties must be numbers of at least 0, got {self.penalties}.")
-        if not self.weight >= 0:
-            raise ValueError(f"weight must be at least 0, got {self.weight}.")
+        check_numbers(self, ("weight",), shares=())
         if self.base is not None and not isinstance(self.base, Latent):
             raise ValueError(f"{type(self.base).__name__} has no latent to classify: control TextVAE.")
+
+    @property
+    def kind(self) -> str:
+        """What has a value: see methods/classifier."""
+        return "text"
 
     @functools.cached_property
     def net(self) -> Net:

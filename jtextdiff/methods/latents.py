@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,14 +64,6 @@ class LatentSampler:
             followed = NoiseAveraged(energy=energy, noises=noises, process=Gaussian(log_alpha_bar=schedule))
         how = {"enough": -jnp.log(until), "keep": keep, "frames": frames, "wanted": energy}
         return descend(followed, epsilon, schedule, **how)
-
-
-def check_numbers(method: Any, weights: tuple[str, ...], shares: tuple[str, ...]) -> None:
-    """Raises ValueError naming a field that is no weight, of at least 0, or no share, also below 1."""
-    for field in (*weights, *shares):
-        value, most = getattr(method, field), 1.0 if field in shares else float("inf")
-        if not 0 <= value < most:
-            raise ValueError(f"{field} must be at least 0{' and below 1' if field in shares else ''}, got {value}.")
 
 
 class Rewrite(NamedTuple):

@@ -90,6 +90,14 @@ def check_settings(method: Any, *, positive: tuple[str, ...], choices: dict[str,
             raise ValueError(f"{field} must be one of {names}, got {getattr(method, field)!r}.")
 
 
+def check_numbers(method: Any, weights: tuple[str, ...], shares: tuple[str, ...]) -> None:
+    """Raises ValueError naming a field that is no weight, of at least 0, or no share, also below 1."""
+    for field in (*weights, *shares):
+        value, most = getattr(method, field), 1.0 if field in shares else float("inf")
+        if not 0 <= value < most:
+            raise ValueError(f"{field} must be at least 0{' and below 1' if field in shares else ''}, got {value}.")
+
+
 @runtime_checkable
 class Trainable(Protocol):
     """A frozen dataclass that joins the mathematics to a network. Its field `language` is a Language."""
@@ -170,17 +178,7 @@ class Latent(Protocol):
         """The energy of words that a text is to have, each one of those that its place allows."""
         ...
 
-    def rewrite(
-        self,
-        params: Params,
-        keys: Keys,
-        given: Given,
-        *,
-        energy: Any,
-        tau: Float[Array, ""] | float,
-        until: Float[Array, ""] | float,
-        keep: Float[Array, ""] | float,
-    ) -> Any:
+    def rewrite(self, params: Params, keys: Keys, given: Given, *, energy: Any, length: Any, **flow: Any) -> Any:
         """The texts `given`, written anew from where the energy has taken them: a `latents.Rewrite`."""
         ...
 

@@ -20,11 +20,10 @@ from jtextdiff.core.energies import Energy, Learned, parts
 from jtextdiff.core.randomness import Keys, fold
 from jtextdiff.core.schedules import Time
 from jtextdiff.methods.labels import label_of, one_of, read_as_told
-from jtextdiff.methods.latents import LatentSampler, Rewrite, check_numbers, coloured, fresh_law, law_nll, whitened
+from jtextdiff.methods.latents import LatentSampler, Rewrite, coloured, fresh_law, law_nll, whitened
 from jtextdiff.methods.mentions import mentioned
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, nothing_given
-from jtextdiff.methods.writing import before as token_before
-from jtextdiff.methods.writing import write
+from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_numbers, check_settings, nothing_given
+from jtextdiff.methods.writing import token_before, write
 from jtextdiff.nets.autoencoders import LatentDecoder, TextEncoder
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -110,12 +109,13 @@ class TextVAE:
         full = self._with_label(z, label)
         told = writer.per_word(objectives.cross_entropy, (tokens,), earlier, full, key=drop_written)
         words = jax.nn.log_softmax(writer.words(full))
+        kl = law.kl(_standard(z))
         terms = {
             "reconstruction": objectives.sum_over(told, valid),
-            "kl": jnp.sum(law.kl(_standard(z)), axis=-1),
+            "kl": jnp.sum(kl, axis=-1),
             "bag": objectives.sum_over(-jnp.take_along_axis(words, tokens, axis=-1), valid),
         }
-        paid = jnp.sum(jnp.maximum(law.kl(_standard(z)), self.free_bits), axis=-1)
+        paid = jnp.sum(jnp.maximum(kl, self.free_bits), axis=-1)
         done = jnp.ones(len(z)) if batch.progress is None else batch.progress
         beta = jnp.interp(
             done, jnp.asarray([0, 0.25, 0.75, 0.875]), jnp.asarray([0, *[self.beta_first] * 2, self.beta])

@@ -74,7 +74,7 @@ def possible_next(language: Language, given: Given) -> Bool[Array, "b l v"]:
     return free & jnp.where((known | ends)[..., None] & ~given.fixed[..., None], may_end, True)
 
 
-def before(language: Language, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
+def token_before(language: Language, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
     """The token before each position; before the first, EOS."""
     return jnp.concatenate([jnp.full_like(tokens[:, :1], language.eos), tokens[:, :-1]], axis=1)
 

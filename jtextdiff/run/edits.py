@@ -13,7 +13,7 @@ import numpy as np
 
 from jtextdiff.run.command import UserError, say
 from jtextdiff.run.controls import classifier
-from jtextdiff.run.measures import Score, judged, mean
+from jtextdiff.run.measures import Score, figure, judged, mean
 from jtextdiff.run.model import Model
 from jtextdiff.text.corpora import Corpus, Text, prepare
 from jtextdiff.text.judging import learn
@@ -29,11 +29,10 @@ Values = Callable[[Sequence[str]], list[str]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Texts, and of each the value of the label that it has and the one that it is to have."""
+    """Texts, and of each the value of the label that it is to have."""
 
     label: str
     texts: list[str]
-    had: list[str]
     wanted: list[str]
 
 
@@ -49,8 +48,7 @@ def asked(corpus: Corpus, split: str, label: str, num: int) -> Asked:
     rows = of_split.evenly(num)
     ids = np.asarray(of_split.labels[label][rows])
     texts = [corpus.tokenizer.normalize(text) for text in of_split.texts(rows)]
-    had, wanted = ([values[(value + more) % len(values)] for value in ids] for more in (0, 1))
-    return Asked(label=label, texts=texts, had=had, wanted=wanted)
+    return Asked(label=label, texts=texts, wanted=[values[(value + 1) % len(values)] for value in ids])
 
 
 def scored(
@@ -58,7 +56,7 @@ def scored(
     corpus: Corpus,
     asked: Asked,
     *,
-    flow: dict[str, float],
+    flow: dict[str, Any],
     judge: Model | None,
     judge_text: str | None,
     split: str,
@@ -70,10 +68,11 @@ def scored(
     say(f"{asked.label} is told by {how}.")
     written = {"copy": asked.texts, "reconstruction": model.edit(asked.texts, seed=seed)}
     written["edit"] = edited(model, asked, flow, seed, progress)
-    return {name: _row(texts, asked, tell, how, judge) for name, texts in written.items()}
+    by_grammar = _derived(corpus, asked.label)
+    return {name: _row(texts, asked, tell, how, judge, by_grammar) for name, texts in written.items()}
 
 
-def edited(model: Model, asked: Asked, flow: dict[str, float], seed: int, progress: Callable[[int], None]) -> list[str]:
+def edited(model: Model, asked: Asked, flow: dict[str, Any], seed: int, progress: Callable[[int], None]) -> list[str]:
     """The texts rewritten, those with one wish at a time."""
     found = [""] * len(asked.texts)
     for value in dict.fromkeys(asked.wanted):
@@ -86,7 +85,7 @@ def edited(model: Model, asked: Asked, flow: dict[str, float], seed: int, progre
 
 def verdict(corpus: Corpus, label: str, judge_text: str | None, model: Model, split: str) -> tuple[Values, str]:
     """Who tells the value of a label, and how well that agrees with the labels of the split."""
-    if corpus.is_grammar and label in grammar().attributes:
+    if _derived(corpus, label):
         return lambda texts: [_field(text, label) for text in texts], "the grammar's derivations"
     other = corpus if judge_text is None else _labelled(judge_text, model)
     if label not in other.label_values:
@@ -99,6 +98,11 @@ def verdict(corpus: Corpus, label: str, judge_text: str | None, model: Model, sp
     right = float(np.mean([one == other for one, other in zip(tell(of_split.texts()), truth, strict=True)]))
     source = "the model's own training text" if judge_text is None else judge_text
     return tell, f"n-grams of {len(train):,} texts of {source}, right for {right:.1%} of {split}"
+
+
+def _derived(corpus: Corpus, label: str) -> bool:
+    """Whether the grammar's derivations tell a label."""
+    return corpus.is_grammar and label in grammar().attributes
 
 
 def _labelled(path: str, model: Model) -> Corpus:
@@ -114,21 +118,23 @@ def _field(text: str, label: str) -> str:
     return "" if member is None else member.fields[label]
 
 
-def _row(texts: list[str], asked: Asked, tell: Values, how: str, judge: Model | None) -> dict[str, Score]:
+def _row(
+    texts: list[str], asked: Asked, tell: Values, how: str, judge: Model | None, by_grammar: bool
+) -> dict[str, Score]:
     met = [float(value == wanted) for value, wanted in zip(tell(texts), asked.wanted, strict=True)]
     copied = [float(text == source) for text, source in zip(texts, asked.texts, strict=True)]
     bleu = 100 * corpus_bleu(texts, asked.texts)
     score = {
         "success": mean(met, "share", how),
-        "source_bleu": {"value": bleu, "unit": "0 to 100", "se": None, "n": len(texts), "kind": "corpus BLEU-4"},
+        "source_bleu": figure(bleu, "0 to 100", None, len(texts), "corpus BLEU-4"),
         "copies": mean(copied, "share", "word for word"),
     }
-    if "derivations" in how:
+    if by_grammar:
         score |= _of_grammar(texts, asked)
     if judge is not None:
         rate, se = judged(judge, texts)
         value = float(np.exp(rate))
-        score["perplexity"] = {"value": value, "unit": "per token", "se": value * se, "n": len(texts), "kind": "judge"}
+        score["perplexity"] = figure(value, "per token", value * se, len(texts), "judge")
     return score
 
 

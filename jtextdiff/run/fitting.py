@@ -22,7 +22,7 @@ from jtextdiff.nets.functional import Params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.command import say
 from jtextdiff.run.config import Config, build
-from jtextdiff.run.latent_scores import collapsed
+from jtextdiff.run.latent_scores import warn_of_little
 from jtextdiff.run.model import Model, load
 from jtextdiff.run.prepare import completed, open_corpus
 from jtextdiff.run.turns import turns
@@ -47,7 +47,7 @@ class Known(NamedTuple):
 
 
 def fit(config: Config, workdir: Path) -> None:
-    """Fits a control of a latent base and keeps it in `workdir`, as a run of one step; anew if there was one."""
+    """Fits a control of a latent base and keeps it in `workdir`, as a run of one step; if there is one, says so."""
     if checkpoints.has_checkpoints(workdir):
         say(f"{workdir} is there already. Fit it anew after removing it, or give this one its own --workdir.")
         return
@@ -61,8 +61,7 @@ def fit(config: Config, workdir: Path) -> None:
     )
     say(f"{method.label}: {len(train.value):,} labelled texts, {', '.join(method.values)} -> {workdir}")
     divergence = train.law.kl(Normal(mean=jnp.zeros(()), std=jnp.ones(())))
-    if told := collapsed(float(divergence.sum(-1).mean())):
-        say(told)
+    warn_of_little(float(divergence.sum(-1).mean()))
     params, found = fitted(method, jax.random.key(config.seed), base.params["law"], train)
     found |= {"valid_accuracy": accuracy(method, params, valid), "text_accuracy": of_text(corpus, method)}
     with checkpoints.open_checkpoints(workdir) as manager:

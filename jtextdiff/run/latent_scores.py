@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from jtextdiff.run.measures import Score, mean
+from jtextdiff.run.command import say
+from jtextdiff.run.measures import Score, beside, figure, mean
 from jtextdiff.run.model import Model
 from jtextdiff.run.turns import turns
 from jtextdiff.run.writing import compiled_once
@@ -16,30 +17,25 @@ LITTLE = 1.0
 def latent_scores(model: Model, texts: list[str], seed: int) -> dict[str, Score]:
     """Reconstruction by greedy writing from the middle of q(z | text), divergence, the loss of other texts' latents."""
     back = model.edit(texts, seed=seed, name="greedy", beams=1)
-    found = {
-        name: mean(values.tolist(), *_told(name))
-        for name, values in watched(model, texts, seed).items()
-        if values.ndim == 1
-    }
+    found = {name: mean(values.tolist(), *_told(name)) for name, values in watched(model, texts, seed).items()}
+    warn_of_little(found["kl"]["value"])
     bleu = 100 * corpus_bleu(back, texts)
     kind = "corpus BLEU-4 of texts written back greedily from their latents"
     same = [float(one == other) for one, other in zip(back, texts, strict=True)]
     return {
-        "reconstruction_bleu": {"value": bleu, "unit": "0 to 100", "se": None, "n": len(texts), "kind": kind}
-        | {"real_valid": 100.0, "real_train": None},
-        "reconstruction_exact": mean(same, "share", "word for word") | {"real_valid": 1.0, "real_train": None},
-        **{name: score | {"real_valid": None, "real_train": None} for name, score in found.items()},
+        "reconstruction_bleu": figure(bleu, "0 to 100", None, len(texts), kind) | beside(100.0, None),
+        "reconstruction_exact": mean(same, "share", "word for word") | beside(1.0, None),
+        **{name: score | beside(None, None) for name, score in found.items()},
     }
 
 
-def collapsed(divergence: float) -> str:
-    """What to say of latents that hold nothing; nothing of others."""
-    if divergence >= LITTLE:
-        return ""
-    return (
-        f"warning: the latent holds {divergence:.2g} nats of a text, next to nothing: controls will not reach words. "
-        "Train with a smaller method.beta and method.beta_first, or a larger method.free_bits."
-    )
+def warn_of_little(divergence: float) -> None:
+    """Says so where latents hold next to nothing."""
+    if divergence < LITTLE:
+        say(
+            f"warning: the latent holds {divergence:.2g} nats of a text, next to nothing: controls will not reach "
+            "words. Train with a smaller method.beta and method.beta_first, or a larger method.free_bits."
+        )
 
 
 def watched(model: Model, texts: list[str], seed: int) -> dict[str, np.ndarray]:

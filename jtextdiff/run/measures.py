@@ -37,7 +37,7 @@ def likelihoods(model: Model, real: dict[str, Any], nats: dict[str, list[float]]
         rate, se = rows[split]
         slope = convert(rate) if convert is _exp else convert(1.0)
         of_real = beside(convert(rate), convert(rows["train"][0]))
-        scores[name] = _score(convert(rate), unit, se * slope, len(real[split]), model.method.bound) | of_real
+        scores[name] = figure(convert(rate), unit, se * slope, len(real[split]), model.method.bound) | of_real
     return scores
 
 
@@ -48,7 +48,7 @@ def excess(model: Model, texts: list[str], nats: list[float]) -> dict[str, Score
     if len(more) < 2:
         return {}
     rate, se = _ratio([nat for nat, _ in more], model.num_tokens([text for _, text in more]))
-    return {"excess_nll": _score(rate, "nats/token", se, len(more), "over the grammar's own") | beside(0.0, None)}
+    return {"excess_nll": figure(rate, "nats/token", se, len(more), "over the grammar's own") | beside(0.0, None)}
 
 
 def load_judge(run: str, model: Model, checkpoint: str) -> Model:
@@ -80,11 +80,11 @@ def generative(
     kind = f"under {type(judge.method).__name__} at step {judge.step}, {judge.method.bound}"
     value, ratio = perplexity["samples"], perplexity["samples"] / perplexity[split]
     ratio_se = ratio * math.hypot(rates["samples"][1], rates[split][1])
-    own = _score(rates[split][0], "nats/token", rates[split][1], num[split], "the judge on real text")
+    own = figure(rates[split][0], "nats/token", rates[split][1], num[split], "the judge on real text")
     return {
-        "generative_perplexity": _score(value, "per token", value * rates["samples"][1], num["samples"], kind)
+        "generative_perplexity": figure(value, "per token", value * rates["samples"][1], num["samples"], kind)
         | of_real,
-        "perplexity_ratio": _score(ratio, "to real text", ratio_se, num["samples"], kind)
+        "perplexity_ratio": figure(ratio, "to real text", ratio_se, num["samples"], kind)
         | beside(1.0, perplexity["train"] / perplexity[split]),
         "judge_nll": own | beside(rates[split][0], rates["train"][0]),
     }
@@ -98,7 +98,7 @@ def apart(judge: Model, texts: dict[str, list[str]], others: list[str], split: s
     reference = judge.features(_even(others, n))
     area = {name: frontier_area(judge.features(_even(rows, n)), reference) for name, rows in texts.items()}
     kind = f"frontier area (MAUVE) against {n} other texts of {split}, on the judge's features"
-    return {"divergence_area": _score(area["samples"], "0 to 1", None, n, kind) | beside(area[split], area["train"])}
+    return {"divergence_area": figure(area["samples"], "0 to 1", None, n, kind) | beside(area[split], area["train"])}
 
 
 def variety(rows: dict[str, list[tuple[int, ...]]], split: str) -> dict[str, Score]:
@@ -118,22 +118,22 @@ def variety(rows: dict[str, list[tuple[int, ...]]], split: str) -> dict[str, Sco
     kind = f"entropy >= train - {ENTROPY_LOSS}, distinct bigrams >= {DISTINCT_SHARE} x train"
     tokens = "of tokens, ends counted"
     return {
-        "unigram_entropy": _score(entropy["samples"], "nats", None, n, tokens)
+        "unigram_entropy": figure(entropy["samples"], "nats", None, n, tokens)
         | beside(entropy[split], entropy["train"]),
-        "distinct_bigrams": _score(distinct["samples"], "share", None, n, tokens)
+        "distinct_bigrams": figure(distinct["samples"], "share", None, n, tokens)
         | beside(distinct[split], distinct["train"]),
         **(
             {}
             if trigrams is None
             else {
-                "distinct_trigrams": _score(trigrams["samples"], "share", None, n, tokens)
+                "distinct_trigrams": figure(trigrams["samples"], "share", None, n, tokens)
                 | beside(trigrams[split], trigrams["train"])
             }
         ),
-        "self_bleu": _score(bleu["samples"], "0 to 1", None, n, "of each text against the others, 4-grams")
+        "self_bleu": figure(bleu["samples"], "0 to 1", None, n, "of each text against the others, 4-grams")
         | beside(bleu[split], bleu["train"]),
-        "diversity_guard": _score(float(passes), "1 = passes", None, n, kind) | beside(None, None),
-        "mean_length": _score(length["samples"], "tokens", None, len(rows["samples"]), "mean, end counted")
+        "diversity_guard": figure(float(passes), "1 = passes", None, n, kind) | beside(None, None),
+        "mean_length": figure(length["samples"], "tokens", None, len(rows["samples"]), "mean, end counted")
         | beside(length[split], length["train"]),
     }
 
@@ -150,7 +150,7 @@ def copied(rows: dict[str, list[tuple[int, ...]]], split: str, corpus: Corpus) -
         name: copies([(np.asarray(text, np.int32).tobytes(),) for text in texts], known) for name, texts in rows.items()
     }
     value, n = share["samples"], len(rows["samples"])
-    score = _score(value, "share", math.sqrt(value * (1 - value) / n), n, kind)
+    score = figure(value, "share", math.sqrt(value * (1 - value) / n), n, kind)
     return {"training_copies": score | beside(share[split], share["train"])}
 
 
@@ -185,10 +185,11 @@ def _exp(rate: float) -> float:
 
 def mean(values: Sequence[float], unit: str, kind: str) -> Score:
     n = len(values)
-    return _score(float(np.mean(values)), unit, float(np.std(values, ddof=1) / math.sqrt(n)), n, kind)
+    return figure(float(np.mean(values)), unit, float(np.std(values, ddof=1) / math.sqrt(n)), n, kind)
 
 
-def _score(value: float, unit: str, se: float | None, n: int, kind: str) -> Score:
+def figure(value: float, unit: str, se: float | None, n: int, kind: str) -> Score:
+    """One score, of `n` texts."""
     return {"value": value, "unit": unit, "se": se, "n": n, "kind": kind}
 
 

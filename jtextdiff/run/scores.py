@@ -12,9 +12,8 @@ from rich.table import Table
 
 from jtextdiff.methods.method import Latent
 from jtextdiff.run.choosing import Choice, chosen
-from jtextdiff.run.command import say
 from jtextdiff.run.config import to_json
-from jtextdiff.run.latent_scores import collapsed, latent_scores
+from jtextdiff.run.latent_scores import latent_scores
 from jtextdiff.run.measures import (
     Score,
     apart,
@@ -79,8 +78,6 @@ def score(
         metrics["members"] = mean(members, "share", "exact membership of the grammar") | beside(1.0, 1.0)
     if isinstance(model.method, Latent):
         metrics |= latent_scores(model, real[split], seed)
-        if told := collapsed(metrics["kl"]["value"]):
-            say(told)
     if rules is not None:
         metrics = followed(rules, controls, samples, split) | metrics
     return metrics, calls

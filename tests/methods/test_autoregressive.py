@@ -11,7 +11,7 @@ import pytest
 from jtextdiff.core.randomness import keys_for
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.method import Given, Language, Method, nothing_given
-from jtextdiff.methods.writing import Writer, before
+from jtextdiff.methods.writing import Writer, token_before
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.text.batches import Batch
 
@@ -180,7 +180,7 @@ def test_what_is_kept_answers_as_the_whole_text_does(shape: dict) -> None:
     weights = jax.tree.map(lambda leaf: 2.0 * leaf, method.init(jax.random.key(11)))
     tokens = jnp.asarray([[2, 3, 3, 1], [3, 2, 1, 0]])
     net = method.net.bind(weights)
-    whole = net(before(method.language, tokens))
+    whole = net(token_before(method.language, tokens))
     earlier, kept = jnp.asarray([[EOS, 2, 3, 3], [EOS, 3, 2, 1]]), net.empty(2, LENGTH)
     for position in range(LENGTH):
         logits, kept = net.step(earlier[:, position], jnp.asarray(position), kept)
@@ -194,7 +194,7 @@ def likeliest(params: dict, width: int) -> list[int]:
 
 def test_a_wide_search_finds_the_likeliest_text(params: dict) -> None:
     """By counting all: EOS is forced at the last position, so that there its probability does not count."""
-    logits = METHOD.net.bind(params)(before(METHOD.language, jnp.asarray(batch(ENDED).tokens)))
+    logits = METHOD.net.bind(params)(token_before(METHOD.language, jnp.asarray(batch(ENDED).tokens)))
     log_p = np.asarray(jax.nn.log_softmax(logits.at[..., -1, :].set(0.0).at[:, -1].set(0.0)))
     rows = batch(ENDED)
     free = np.arange(LENGTH) < LENGTH - 1
