@@ -111,6 +111,15 @@ def test_a_row_that_cannot_be_solved_stays_and_says_so() -> None:
     assert np.all(np.isfinite(found.z)) and np.any(found.z[1] != z[1])
 
 
+def test_a_row_that_needs_too_many_steps_is_where_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jtextdiff.core.flow.MOST_STEPS", 3)
+    z = jnp.asarray([[1.5, 1.5], [9.0, 9.0]])  # at the bottom, where one step is enough; and far from it
+    found = descend(bowl(3.0, 1.5), z, schedules.constant(2 * TAU), tolerance=1e-6, frames=4)
+    assert found.solved.tolist() == [True, False]
+    np.testing.assert_array_equal(found.z, z)
+    np.testing.assert_array_equal(found.path, jnp.broadcast_to(z, (4, 2, 2)))
+
+
 def averaged_bowl(strength: float, middle: float, process: Gaussian):
     """−log E e^−E over N(√ᾱ z, 1 − ᾱ), up to a constant: a bowl again."""
 

@@ -142,14 +142,20 @@ def test_methods_without_vectors_follow_a_length_and_nothing_else(params: Any) -
 
 
 def test_other_targets_and_weights_need_no_other_program(params: Any) -> None:
-    sample: Any = jax.jit(dataclasses.replace(BASE, sampler=dataclasses.replace(BASE.sampler, steps=3)).sample)
     from jtextdiff.core.randomness import keys_for
     from jtextdiff.methods.method import nothing_given
 
+    traced = []
+
+    @jax.jit
+    def sample(keys: jax.Array, energy: Any) -> Any:
+        traced.append(1)
+        return few.sample(params, keys, nothing_given(4, 8), energy=energy)
+
+    few = dataclasses.replace(BASE, sampler=dataclasses.replace(BASE.sampler, steps=3))
     for text in ("food=Thai", "food=Greek*2", "food=none"):
-        energy = asked(spelled(text), BASE, params).energy
-        sample(params, keys_for(jax.random.key(0), jnp.arange(4)), nothing_given(4, 8), energy=energy)
-    assert sample._cache_size() == 1
+        sample(keys_for(jax.random.key(0), jnp.arange(4)), asked(spelled(text), BASE, params).energy)
+    assert len(traced) == 1
 
 
 def test_a_classifier_learns_from_noisy_words_and_its_base_stays(params: Any) -> None:
