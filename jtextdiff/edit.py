@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --strength 0.7 --control food!=Thai
   python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --out rewrites.jsonl --hold Mill
   python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --control sentiment=positive --until 0.999
+  python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --control length=8 --sampler sample --num 3
 
 By diffusion, a text is noised to --strength and written anew, with its length, in the direction of the controls. By
 latents, of a text VAE, it is written anew from where the controls have taken its latent: until they have the
@@ -51,6 +52,7 @@ def parser() -> Parser:
     )
     it.add_argument("--hold", action="append", default=[], metavar="WORD", help="by diffusion: a word that stays")
     add_flow(it)
+    it.add_argument("--num", type=int, default=1, metavar="N", help="rewrites of each text, one a line (default: 1)")
     it.add_argument("--out", metavar="FILE", help="JSON lines instead of texts on standard output")
     add_seed(it, "the same seed gives the same rewrites")
     return it
@@ -61,6 +63,8 @@ def command(arguments: Sequence[str]) -> None:
     check_out(flags.out)
     if flags.strength is not None and not 0 < flags.strength <= 1:
         raise UserError(f"--strength must be above 0 and at most 1, got {flags.strength}.")
+    if flags.num < 1:
+        raise UserError(f"--num must be at least 1, got {flags.num}.")
     if flags.input != "-" and not Path(flags.input).is_file():
         raise UserError(f"--input {flags.input}: there is no such file.")
     from rich.console import Console
@@ -73,6 +77,9 @@ def command(arguments: Sequence[str]) -> None:
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     Flow(**flow_of(flags)).check()
+    if flags.num > 1 and model.method.sampler.name in ("greedy", "beam"):
+        how = model.method.sampler.name
+        say(f"note: {how} writing leaves nothing to chance; --sampler sample makes rewrites differ.")
     asked = {name: getattr(flags, name) for name in ("strength", "hold", "seed")}
     asked |= {"control": weighed(model, together(flags.control), flags.balance), **flow_of(flags)}
     with ExitStack() as files:
@@ -86,7 +93,7 @@ def command(arguments: Sequence[str]) -> None:
         bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=out.isatty())
         task = files.enter_context(bar).add_task("", total=None, completed=done)
         try:
-            for first, texts in chunks(source, done):
+            for first, texts in chunks(source, done, flags.num):
                 hand_on(out, rewritten(model, texts, first, asked), as_json=bool(flags.out))
                 bar.advance(task, len(texts))
         except UnicodeDecodeError as error:
@@ -95,9 +102,11 @@ def command(arguments: Sequence[str]) -> None:
             ) from None
 
 
-def chunks(source: TextIO, skipped: int) -> Iterator[tuple[int, list[str]]]:
-    """The number of the first line, and some lines, without their ends; those that are `skipped` left out."""
-    lines, first = islice((line.rstrip("\r\n") for line in source), skipped, None), skipped
+def chunks(source: TextIO, skipped: int, many: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """Each line `many` times, without its end, but for the first that are `skipped`; some at once, with the number of
+    the first."""
+    each = (line.rstrip("\r\n") for line in source for _ in range(many))
+    lines, first = islice(each, skipped, None), skipped
     while texts := list(islice(lines, AT_ONCE)):
         yield first, texts
         first += len(texts)

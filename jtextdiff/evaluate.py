@@ -50,7 +50,10 @@ def parser() -> Parser:
     add_choice(it)
     it.add_argument("--edits", metavar="LABEL", help="rewrite --num texts of the split to another value of this label")
     it.add_argument(
-        "--judge_text", metavar="PATH", help="labelled text for the judge of edits (default: the model's own)"
+        "--judge_text",
+        metavar="PATH",
+        help="labelled text whose n-grams judge the label of edits (default: the model's own), or of steered samples "
+        "(default: telling phrases of the model's own)",
     )
     add_flow(it)
     it.add_argument(
@@ -106,7 +109,7 @@ def command(arguments: Sequence[str]) -> None:
         wish = wish._replace(targets=wishes(flags.targets, corpus, flags.split), spelling=spelled)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         alike = {"split": flags.split, "num": flags.num, "seed": flags.seed, "wish": wish}
-        metrics, calls = score(model, corpus, judge=judge, bar=bar, **alike)
+        metrics, calls = score(model, corpus, judge=judge, bar=bar, judge_text=flags.judge_text, **alike)
     result = report(model, metrics, calls, load=os.getloadavg()[0], judge=flags.judge, **alike)
     Console(stderr=True).print(table(result))
     if flags.interference and wish.control is not None:
@@ -120,8 +123,10 @@ def agree(flags: Any) -> None:
 
     if flags.edits and (flags.control or flags.targets or flags.interference or flags.best_of > 1 or flags.mbr > 1):
         raise UserError("--edits asks for another value of its label and nothing else: leave out what is of samples.")
-    if not flags.edits and (flow_of(flags) or flags.judge_text):
-        raise UserError("--until, --tau, --keep, --rerank and --judge_text are of rewrites: give --edits LABEL.")
+    if not flags.edits and flow_of(flags):
+        raise UserError("--until, --tau, --keep and --rerank are of rewrites: give --edits LABEL.")
+    if flags.judge_text and not (flags.edits or flags.control or flags.targets):
+        raise UserError("--judge_text judges what was asked for: give --edits, --control or --targets.")
     Flow(**flow_of(flags)).check()
     if flags.targets and (flags.control or flags.best_of > 1):
         raise UserError("--targets say what is wanted of each sample: leave out --control and --best_of.")

@@ -21,6 +21,7 @@ CONFIGS = [
     *sorted(path.name for path in (ROOT / "configs").glob("*.py") if path.name != "control.py"),
     "diffusion_lm.py:paper",
     "diffusion_lm.py:e2e",
+    "latent_ops.py:paper",
 ]
 TOY = [
     "--config.batch_size=16",

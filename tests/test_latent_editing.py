@@ -60,6 +60,26 @@ def test_texts_are_rewritten_in_their_order_and_each_tells_its_way(place: Path) 
     assert "Going on behind the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
 
 
+def test_a_text_is_rewritten_several_times(place: Path) -> None:
+    lines = "The Mill is awful .\nThe Swan is fine .\n"
+    often = [
+        "--checkpoint=vae",
+        "--control=mood=good",
+        "--num=3",
+        "--sampler=sample",
+        "--override=method.sampler.temperature=3",
+    ]
+    told = run("edit", *often, cwd=place, text=lines)
+    found = told.stdout.splitlines()
+    assert len(found) == 6 and len(set(found[:3])) > 1, (found, told.stderr)
+    out = ["--out=often.jsonl"]
+    run("edit", *often, *out, cwd=place, text=lines.splitlines()[0] + "\n")
+    rows = (place / "often.jsonl").read_text().splitlines(keepends=True)
+    (place / "often.jsonl").write_text("".join(rows[:2]))
+    run("edit", *often, *out, cwd=place, text=lines)
+    assert [json.loads(row)["rewrite"] for row in (place / "often.jsonl").read_text().splitlines()] == found
+
+
 def test_texts_are_written_steered_and_shown(place: Path) -> None:
     both = ["--checkpoint=vae", "--control=mood=bad", "--control=size=small"]
     texts = run("sample", *both, "--num=3", "--balance", cwd=place)
@@ -76,9 +96,11 @@ def test_edits_are_scored_beside_copies_and_reconstructions(place: Path) -> None
     rows = json.loads(scored.stdout)["rows"]
     assert list(rows) == ["copy", "reconstruction", "edit"]
     assert rows["copy"]["source_bleu"]["value"] == pytest.approx(100) and rows["copy"]["copies"]["value"] == 1
-    asked = ["--control=mood=good", "--control=size=big", "--interference", "--num=4"]
+    asked = ["--control=mood=good", "--control=size=big", "--interference", "--num=4", "--judge_text=rows.jsonl"]
     pushed = run("evaluate", "--checkpoint=vae", *asked, cwd=place)
     assert pushed.returncode == 0, pushed.stderr
+    kind = json.loads(pushed.stdout)["metrics"]["control_success[mood=good]"]["kind"]
+    assert "mood by n-grams of 120 texts of rows.jsonl, right for 100.0% of valid" in kind
     found = json.loads(pushed.stdout)["interference"]
     assert found["names"] == ["mood=good", "size=big"] and found["pushed"][0][0] > found["unmoved"][0]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core import schedules
 from jtextdiff.core.energies import Energy, NoiseAveraged
@@ -77,9 +77,39 @@ class Rewrite(NamedTuple):
     solved: Bool[Array, "b"]  # whether the way was found; else the latent is the text's own
 
 
-def fresh_law(dim: int) -> Params:
-    """N(0, I), as the parameters of an affine law."""
-    return {"scale": jnp.zeros((dim, dim)), "shift": jnp.zeros(dim)}
+FITS = ("likelihood", "adversarial")
+"""How an affine law comes to be that of latents: made likely under it, or told by a critic from its draws."""
+
+SELDOM = 1 / 8
+"""What a step of the adversarial law weighs beside one of its critic: the release takes one in eight."""
+
+
+def fresh_law(dim: int, fit: str = "likelihood") -> Params:
+    """The parameters of an affine law: N(0, I); to be fitted adversarially N(0, I/3), as the release's random matrix
+    is in the mean, with a critic that tells nothing."""
+    law = {"scale": jnp.zeros((dim, dim)), "shift": jnp.zeros(dim)}
+    if fit == "likelihood":
+        return law
+    critic = {"weights": jnp.zeros(dim), "bias": jnp.zeros(())}
+    return {**law, "scale": 0.5 * math.log(3) * jnp.eye(dim), "critic": critic}
+
+
+def fit_loss(law: Params, z: Float[Array, "b z"], key: Key[Array, ""]) -> Float[Array, "b"]:
+    """What fits the law to z of texts, and a critic if there is one; zero, with a gradient to those two alone.
+
+    −log p(z), nats; or as LatentOps fits its law, a GAN (Liu et al. 2022, §3.4) with an affine generator and a linear
+    critic, both by the binary cross-entropy of the critic's answer.
+    """
+    z = jax.lax.stop_gradient(z)
+    if "critic" in law:
+        made = coloured(law, jax.random.normal(key, z.shape))
+        tell = lambda critic, z: z @ critic["weights"] + critic["bias"]
+        own, other = tell(law["critic"], z), tell(law["critic"], jax.lax.stop_gradient(made))
+        taken_in = tell(jax.lax.stop_gradient(law["critic"]), made)
+        loss = jax.nn.softplus(-own) + jax.nn.softplus(other) + SELDOM * jax.nn.softplus(-taken_in)
+    else:
+        loss = law_nll(law, z)
+    return loss - jax.lax.stop_gradient(loss)
 
 
 def whitened(law: Params, z: Float[Array, "b z"]) -> Float[Array, "b z"]:

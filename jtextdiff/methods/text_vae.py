@@ -20,7 +20,7 @@ from jtextdiff.core.energies import Energy, Learned, parts
 from jtextdiff.core.randomness import Keys, fold
 from jtextdiff.core.schedules import Time
 from jtextdiff.methods.labels import label_of, one_of, read_as_told
-from jtextdiff.methods.latents import LatentSampler, Rewrite, coloured, fresh_law, law_nll, whitened
+from jtextdiff.methods.latents import FITS, LatentSampler, Rewrite, coloured, fit_loss, fresh_law, law_nll, whitened
 from jtextdiff.methods.mentions import mentioned
 from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_numbers, check_settings, nothing_given
 from jtextdiff.methods.writing import token_before, write
@@ -50,13 +50,14 @@ class TextVAE:
     hidden_read: float = 0.1  # share of words that the encoder does not see
     hidden_written: float = 0.3  # share of the words before it that the decoder does not see
     importance: int = 8  # latents a text that its likelihood is estimated with
+    fit: str = "likelihood"  # of the initial law to latents; "adversarial", as published
     condition: str = ""  # a label that both are told of each text; "": none
     values: tuple[str, ...] = ()  # of the label; filled in from the text, "none" tells nothing
     untold: float = 0.1  # share of texts in training whose label is not told
     sampler: LatentSampler = LatentSampler()
 
     def __post_init__(self) -> None:
-        check_settings(self, positive=("latent_dim", "queries", "slots", "importance"), choices={})
+        check_settings(self, positive=("latent_dim", "queries", "slots", "importance"), choices={"fit": FITS})
         check_numbers(
             self, ("beta", "beta_first", "free_bits", "bag"), shares=("hidden_read", "hidden_written", "untold")
         )
@@ -87,7 +88,7 @@ class TextVAE:
         return {
             "reader": self.reader.init(read),
             "writer": self.writer.init(written),
-            "law": fresh_law(self.latent_dim),
+            "law": fresh_law(self.latent_dim, self.fit),
         }
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
@@ -121,8 +122,7 @@ class TextVAE:
             done, jnp.asarray([0, 0.25, 0.75, 0.875]), jnp.asarray([0, *[self.beta_first] * 2, self.beta])
         )
         total = terms["reconstruction"] + beta * paid + self.bag * terms["bag"]
-        fit = law_nll(params["law"], jax.lax.stop_gradient(z))
-        return (total + (fit - jax.lax.stop_gradient(fit))) / self.language.mean_length, terms
+        return (total + fit_loss(params["law"], z, jax.random.fold_in(noise, 0))) / self.language.mean_length, terms
 
     def posterior(
         self,

@@ -5,8 +5,7 @@ labelled text which may be other than the model's. Nothing is selected by it.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,13 @@ from jtextdiff.run.command import UserError, say
 from jtextdiff.run.controls import classifier
 from jtextdiff.run.measures import Score, figure, judged, mean
 from jtextdiff.run.model import Model
-from jtextdiff.text.corpora import Corpus, Text, prepare
-from jtextdiff.text.judging import learn
+from jtextdiff.run.verdicts import Values, derived, verdict
+from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.metrics import corpus_bleu
 from jtextdiff.text.restaurants import grammar
 
 ROWS = ("copy", "reconstruction", "edit")
 """The texts themselves; read and written with nothing asked of them; and with another value asked for."""
-
-Values = Callable[[Sequence[str]], list[str]]
-"""texts ↦ the value of the label that each has, as far as can be told."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +64,7 @@ def scored(
     say(f"{asked.label} is told by {how}.")
     written = {"copy": asked.texts, "reconstruction": model.edit(asked.texts, seed=seed)}
     written["edit"] = edited(model, asked, flow, seed, progress)
-    by_grammar = _derived(corpus, asked.label)
+    by_grammar = derived(corpus, asked.label)
     return {name: _row(texts, asked, tell, how, judge, by_grammar) for name, texts in written.items()}
 
 
@@ -81,41 +77,6 @@ def edited(model: Model, asked: Asked, flow: dict[str, Any], seed: int, progress
         for row, text in zip(rows, model.edit([asked.texts[row] for row in rows], **own), strict=True):
             found[row] = text
     return found
-
-
-def verdict(corpus: Corpus, label: str, judge_text: str | None, model: Model, split: str) -> tuple[Values, str]:
-    """Who tells the value of a label, and how well that agrees with the labels of the split."""
-    if _derived(corpus, label):
-        return lambda texts: [_field(text, label) for text in texts], "the grammar's derivations"
-    other = corpus if judge_text is None else _labelled(judge_text, model)
-    if label not in other.label_values:
-        raise UserError(f"--judge_text {judge_text} has no label {label!r}; it has: {', '.join(other.label_values)}.")
-    names, train = other.label_values[label], other.splits["train"]
-    judge = learn(train.texts(), np.asarray(train.labels[label]), len(names))
-    tell = lambda texts: [names[value] for value in judge.values(texts)]
-    of_split = corpus.splits[split]
-    truth = [corpus.label_values[label][value] for value in of_split.labels[label]]
-    right = float(np.mean([one == other for one, other in zip(tell(of_split.texts()), truth, strict=True)]))
-    source = "the model's own training text" if judge_text is None else judge_text
-    return tell, f"n-grams of {len(train):,} texts of {source}, right for {right:.1%} of {split}"
-
-
-def _derived(corpus: Corpus, label: str) -> bool:
-    """Whether the grammar's derivations tell a label."""
-    return corpus.is_grammar and label in grammar().attributes
-
-
-def _labelled(path: str, model: Model) -> Corpus:
-    """A text whose labels have the model's names."""
-    own = {name: model.config.text[name] for name in ("labels", "column", "length")}
-    if not Path(path).exists():
-        raise UserError(f"--judge_text {path}: there is no such file or directory.")
-    return prepare(Text(path=path, **own), tokenizer=model.tokenizer, warn=lambda note: None)
-
-
-def _field(text: str, label: str) -> str:
-    member = grammar().parse(text.split())
-    return "" if member is None else member.fields[label]
 
 
 def _row(

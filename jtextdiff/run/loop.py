@@ -16,6 +16,7 @@ from jtextdiff.methods.method import Method, Monitored, Trainable
 from jtextdiff.run import checkpoints
 from jtextdiff.run.command import Interrupted, UserError, say
 from jtextdiff.run.config import Config, build
+from jtextdiff.run.guessing import guessed
 from jtextdiff.run.model import Model, remember_programs
 from jtextdiff.run.on_base import home_of
 from jtextdiff.run.prepare import completed, introduce, open_corpus, primed, restore_or_init
@@ -69,6 +70,7 @@ def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainSta
     """The run of a config, but for its report; the state to go on from, and the steps done to reach it."""
     corpus = open_corpus(config, workdir)
     config = completed(config, corpus, workdir)
+    corpus = guessed(corpus, config)
     method, optim, mesh = build(config.method), build(config.optim), make_mesh(**config.mesh)
     agree(workdir, config, resumed=checkpoints.has_checkpoints(workdir))
     corpus.tokenizer.save(workdir / "tokenizer")

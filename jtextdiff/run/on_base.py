@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints
@@ -89,12 +90,18 @@ def labelled(corpus: Corpus, config: Config) -> Corpus:
     ids = np.asarray(train.labels[name])
     rows = [np.flatnonzero(ids == value) for value in range(len(values))]
     if wanted:
-        rows = [of_value[np.arange(min(wanted, len(of_value))) * len(of_value) // wanted] for of_value in rows]
+        rows = [evenly_of(of_value, wanted) for of_value in rows]
     if few := [f"{value!r} ({len(r)})" for value, r in zip(values, rows, strict=True) if len(r) < FEW]:
         say(f"warning: fewer than {FEW} texts have the {name} {', '.join(few)}: expect little of their control.")
     if not wanted:
         return corpus
     return dataclasses.replace(corpus, splits={**corpus.splits, "train": train.only(np.sort(np.concatenate(rows)))})
+
+
+def evenly_of(rows: Int[np.ndarray, "n"], num: int) -> Int[np.ndarray, "m"]:
+    """At most `num` of the rows, evenly taken and none of them twice."""
+    num = min(num, len(rows))
+    return rows[np.arange(num) * len(rows) // max(num, 1)]
 
 
 def with_frozen(params: Params, base: Params) -> Params:

@@ -31,6 +31,7 @@ from jtextdiff.run.measures import (
 from jtextdiff.run.model import Model
 from jtextdiff.run.steering import asked
 from jtextdiff.run.success import Rules, followed
+from jtextdiff.run.verdicts import verdict
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
 
@@ -47,12 +48,17 @@ def score(
     seed: int,
     bar: Progress,
     wish: Choice = PLAIN,
+    judge_text: str | None = None,
 ) -> tuple[dict[str, Score], float]:
-    """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample."""
+    """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample.
+
+    Success is told by n-grams of a `judge_text` if there is one.
+    """
     controls = [each.control for each in wish.of(num)]
     for control in {control for control in controls if control is not None}:
         asked(control, model.steered)  # what cannot be asked for is told before anything is measured
-    rules = Rules(corpus, [control for control in controls if control is not None]) if any(controls) else None
+    by_text = (lambda label: verdict(corpus, label, judge_text, model, split)) if judge_text else None
+    rules = Rules(corpus, [control for control in controls if control], by_text) if any(controls) else None
     # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
     real = {name: evenly(model, corpus, name, num) for name in (split, "train")}
     bar.add_task("likelihood", total=None)

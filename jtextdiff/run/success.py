@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from jtextdiff.run.command import UserError
 from jtextdiff.run.controls import RULES, Control
 from jtextdiff.run.measures import Score, beside, mean
 from jtextdiff.run.syntax import HOW, met
+from jtextdiff.run.verdicts import Values
 from jtextdiff.text.annotations import SYNTAX
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.restaurants import grammar
@@ -109,13 +110,20 @@ def _with_texts(rules: "Rules", controls: Sequence[Control], texts: Sequence[str
 
 
 class Rules:
-    """What a label's value is in a text: of the grammar's members by their derivation, of others by telling phrases."""
+    """What a label's value is in a text: of the grammar's members by their derivation, of others by telling phrases, or
+    by the verdict that `judged` finds for a label, with how it is found."""
 
-    def __init__(self, corpus: Corpus, controls: Sequence[Control]):
+    def __init__(
+        self,
+        corpus: Corpus,
+        controls: Sequence[Control],
+        judged: Callable[[str], tuple[Values, str]] | None = None,
+    ):
         """Raises UserError for a control of a label that the text does not have."""
         self.syntax = SYNTAX if corpus.is_grammar else ()
-        names = set().union(*map(_labels, controls)) - {*self.syntax}
-        self.corpus, self.telling = corpus, {name: _telling(corpus, name) for name in sorted(names)}
+        names = sorted(set().union(*map(_labels, controls)) - {*self.syntax})
+        self.corpus, self.telling = corpus, {} if judged else {name: _telling(corpus, name) for name in names}
+        self.verdicts = {name: judged(name) for name in names} if judged else {}
 
     def met(self, control: Control, text: str) -> float:
         """How far a text is what a control asks for, 0 to 1: all of it as far as the part that is met least."""
@@ -130,6 +138,8 @@ class Rules:
 
     def value(self, label: str, text: str) -> str | None:
         """The value that a text has; None if it contradicts itself."""
+        if label in self.verdicts:
+            return self.verdicts[label][0]([text])[0]
         if self.corpus.is_grammar and label in grammar().attributes:
             member = grammar().parse(text.split())
             if member is not None:
@@ -142,6 +152,8 @@ class Rules:
         syntax = any(leaf.name in self.syntax for leaf in control.leaves())
         if not labels:
             return HOW if syntax else "words counted and compared"
+        if self.verdicts:
+            return "; ".join(f"{label} by {self.verdicts[label][1]}" for label in labels) + f"; {HOW}" * syntax
         rates = ", ".join(f"{label} {self._agreement(label, split):.1%}" for label in labels)
         return f"telling phrases of train; they agree with the labels of {split}: {rates}" + f"; {HOW}" * syntax
 

@@ -9,7 +9,7 @@ import pytest
 
 from jtextdiff.core.distributions import Normal
 from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.latents import LatentSampler, coloured, fresh_law, law_nll, whitened
+from jtextdiff.methods.latents import LatentSampler, coloured, fit_loss, fresh_law, law_nll, whitened
 from jtextdiff.methods.method import Given, Language, Latent, Method, nothing_given
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
@@ -68,6 +68,21 @@ def test_fitting_the_law_finds_mean_and_covariance() -> None:
     white = np.asarray(whitened(law, data))
     np.testing.assert_allclose(white.mean(0), 0, atol=0.01)
     np.testing.assert_allclose(np.cov(white.T), np.eye(2), atol=0.02)
+
+
+def test_an_adversarial_law_finds_the_mean_and_hardly_the_spread() -> None:
+    """A linear critic sees means; the two players go round them, so that it is their average which is there."""
+    data = jnp.asarray([1.5, -0.5]) + 2.0 * jax.random.normal(jax.random.key(2), (512, 2))
+
+    def step(law: dict, at: jax.Array) -> tuple[dict, jax.Array]:
+        down = jax.grad(lambda law: jnp.mean(fit_loss(law, data, jax.random.fold_in(jax.random.key(3), at))))(law)
+        law = jax.tree.map(lambda leaf, down: leaf - 0.1 * down, law, down)
+        return law, coloured(law, jnp.zeros((1, 2)))[0]
+
+    law, means = jax.jit(lambda law: jax.lax.scan(step, law, jnp.arange(6_000)))(fresh_law(2, "adversarial"))
+    np.testing.assert_allclose(jnp.mean(means[2_000:], axis=0), data.mean(0), atol=0.1)
+    spread = np.std(coloured(law, jax.random.normal(jax.random.key(4), (4_000, 2))), axis=0)
+    assert np.all(spread < 1.5) and np.all(data.std(0) > 1.9), spread
 
 
 def test_the_law_learns_and_moves_nothing_else(params: dict) -> None:
