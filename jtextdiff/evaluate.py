@@ -55,6 +55,11 @@ def parser() -> Parser:
         help="labelled text whose n-grams judge the label of edits (default: the model's own), or of steered samples "
         "(default: telling phrases of the model's own)",
     )
+    it.add_argument(
+        "--references",
+        metavar="FILE",
+        help='the texts to rewrite, JSON lines of "text", the value "wanted" and another\'s rewrite, "reference"',
+    )
     add_flow(it)
     it.add_argument(
         "--interference",
@@ -125,6 +130,8 @@ def agree(flags: Any) -> None:
         raise UserError("--edits asks for another value of its label and nothing else: leave out what is of samples.")
     if not flags.edits and flow_of(flags):
         raise UserError("--until, --tau, --keep and --rerank are of rewrites: give --edits LABEL.")
+    if flags.references and not flags.edits:
+        raise UserError("--references are of rewrites: give --edits LABEL.")
     if flags.judge_text and not (flags.edits or flags.control or flags.targets):
         raise UserError("--judge_text judges what was asked for: give --edits, --control or --targets.")
     Flow(**flow_of(flags)).check()
@@ -137,10 +144,12 @@ def edits(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from jtextdiff.run.edits import asked, scored, told
+    from jtextdiff.run.edits import asked, asked_of, scored, told
     from jtextdiff.run.workdir import hand_over
 
     wanted, flow = asked(corpus, flags.split, flags.edits, flags.num), flow_of(flags)
+    if flags.references:
+        wanted = asked_of(flags.references, corpus, flags.edits)
     alike = {"judge": judge, "judge_text": flags.judge_text, "split": flags.split, "seed": flags.seed}
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("rewriting", total=len(wanted.texts))

@@ -96,11 +96,21 @@ def test_edits_are_scored_beside_copies_and_reconstructions(place: Path) -> None
     rows = json.loads(scored.stdout)["rows"]
     assert list(rows) == ["copy", "reconstruction", "edit"]
     assert rows["copy"]["source_bleu"]["value"] == pytest.approx(100) and rows["copy"]["copies"]["value"] == 1
+    pair = {"text": "The Mill is awful .", "wanted": "good", "reference": "The Mill is awful ."}
+    (place / "pairs.jsonl").write_text(
+        json.dumps(pair) + "\n" + json.dumps(pair | {"reference": "A fine Swan !"}) + "\n"
+    )
+    paired = run("evaluate", "--checkpoint=vae", "--edits=mood", "--references=pairs.jsonl", cwd=place)
+    copy = json.loads(paired.stdout)["rows"]["copy"]
+    assert copy["success"]["n"] == 2 and 0 < copy["reference_bleu"]["value"] < copy["source_bleu"]["value"] == 100
+    (place / "pairs.jsonl").write_text(json.dumps(pair | {"wanted": "odd"}) + "\n")
+    paired = run("evaluate", "--checkpoint=vae", "--edits=mood", "--references=pairs.jsonl", cwd=place)
+    assert paired.returncode == 2 and "pairs.jsonl:1: mood has no value 'odd'" in paired.stderr
     asked = ["--control=mood=good", "--control=size=big", "--interference", "--num=4", "--judge_text=rows.jsonl"]
     pushed = run("evaluate", "--checkpoint=vae", *asked, cwd=place)
     assert pushed.returncode == 0, pushed.stderr
     kind = json.loads(pushed.stdout)["metrics"]["control_success[mood=good]"]["kind"]
-    assert "mood by n-grams of 120 texts of rows.jsonl, right for 100.0% of valid" in kind
+    assert "mood by n-grams of 112 texts of rows.jsonl, right for 100.0% of valid" in kind
     found = json.loads(pushed.stdout)["interference"]
     assert found["names"] == ["mood=good", "size=big"] and found["pushed"][0][0] > found["unmoved"][0]
 

@@ -5,7 +5,9 @@ labelled text which may be other than the model's. Nothing is selected by it.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from jtextdiff.run.controls import classifier
 from jtextdiff.run.measures import Score, figure, judged, mean
 from jtextdiff.run.model import Model
 from jtextdiff.run.verdicts import Values, derived, verdict
+from jtextdiff.run.wishes import lines_of
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.metrics import corpus_bleu
 from jtextdiff.text.restaurants import grammar
@@ -25,11 +28,12 @@ ROWS = ("copy", "reconstruction", "edit")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Texts, and of each the value of the label that it is to have."""
+    """Texts, of each the value of the label that it is to have, and a rewrite by somebody else if there is one."""
 
     label: str
     texts: list[str]
     wanted: list[str]
+    references: list[str] | None = None
 
 
 def asked(corpus: Corpus, split: str, label: str, num: int) -> Asked:
@@ -45,6 +49,28 @@ def asked(corpus: Corpus, split: str, label: str, num: int) -> Asked:
     ids = np.asarray(of_split.labels[label][rows])
     texts = [corpus.tokenizer.normalize(text) for text in of_split.texts(rows)]
     return Asked(label=label, texts=texts, wanted=[values[(value + 1) % len(values)] for value in ids])
+
+
+def asked_of(file: str, corpus: Corpus, label: str) -> Asked:
+    """What a file of JSON lines asks for: `text`, the value `wanted`, and the `reference` that others have written.
+
+    Raises UserError for a line that is none of these, naming it.
+    """
+    rows: list[dict[str, str]] = []
+    for number, line in lines_of(Path(file), "--references"):
+        try:
+            row = json.loads(line)
+            texts = {name: corpus.tokenizer.normalize(row[name]) for name in ("text", "reference")}
+            wanted = row["wanted"]
+        except (ValueError, TypeError, KeyError):
+            expected = '{"text": "...", "wanted": "a value of the label", "reference": "..."}'
+            raise UserError(f"{file}:{number}: expected {expected}.") from None
+        if wanted not in corpus.label_values.get(label, ()):
+            there = ", ".join(corpus.label_values.get(label, ())) or "none"
+            raise UserError(f"{file}:{number}: {label} has no value {wanted!r}; it has: {there}.")
+        rows.append({**texts, "wanted": wanted})
+    texts, wanted, references = ([row[name] for row in rows] for name in ("text", "wanted", "reference"))
+    return Asked(label=label, texts=texts, wanted=wanted, references=references)
 
 
 def scored(
@@ -90,6 +116,9 @@ def _row(
         "source_bleu": figure(bleu, "0 to 100", None, len(texts), "corpus BLEU-4"),
         "copies": mean(copied, "share", "word for word"),
     }
+    if asked.references is not None:
+        bleu = 100 * corpus_bleu(texts, asked.references)
+        score["reference_bleu"] = figure(bleu, "0 to 100", None, len(texts), "corpus BLEU-4 with others' rewrites")
     if by_grammar:
         score |= _of_grammar(texts, asked)
     if judge is not None:

@@ -31,7 +31,7 @@ def wishes(spelling: str, corpus: Corpus, split: str) -> tuple[Wish, ...]:
     """
     match = OF_TEXTS.fullmatch(spelling)
     if Path(spelling).is_file():
-        return tuple(_of_line(line, f"{spelling}:{number}") for number, line in _lines(Path(spelling)))
+        return tuple(_of_line(line, f"{spelling}:{number}") for number, line in lines_of(Path(spelling), "--targets"))
     if match is None:
         raise UserError(f"--targets {spelling} is neither a file, nor NAME:N such as food:200, of N texts' own values.")
     names = [name.partition("*") for name in match["names"].split("+")]
@@ -47,14 +47,18 @@ def wishes(spelling: str, corpus: Corpus, split: str) -> tuple[Wish, ...]:
     return tuple(found)
 
 
-def _lines(file: Path) -> list[tuple[int, str]]:
+def lines_of(file: Path, flag: str) -> list[tuple[int, str]]:
+    """The lines of a file that are not empty, with their numbers. Raises UserError, naming the `flag`, for one without
+    any, and for what is no text."""
     try:
         lines = [*enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)]
     except UnicodeDecodeError as error:
-        raise UserError(f"--targets {file} is no text in UTF-8: {error.reason} at byte {error.start}.") from None
+        raise UserError(f"{flag} {file} is no text in UTF-8: {error.reason} at byte {error.start}.") from None
+    except OSError as error:
+        raise UserError(f"{flag} {file}: {error.strerror}.") from None
     found = [(number, line) for number, line in lines if line.strip()]
     if not found:
-        raise UserError(f"--targets {file} is empty: it takes a JSON object a line.")
+        raise UserError(f"{flag} {file} is empty: it takes a JSON object a line.")
     return found
 
 
