@@ -115,6 +115,19 @@ def test_edits_are_scored_beside_copies_and_reconstructions(place: Path) -> None
     assert found["names"] == ["mood=good", "size=big"] and found["pushed"][0][0] > found["unmoved"][0]
 
 
+def test_a_model_that_is_told_its_label_needs_no_control(place: Path) -> None:
+    text = ["--config.text.path=rows.jsonl", "--config.text.tokenizer=words:1", "--workdir=told"]
+    few = ["--config.method.condition=mood", "--config.num_labelled=10", "--config.num_steps=3"]
+    trained = run("train", f"--config={ROOT}/configs/latent_ops.py:cvae", *text, *few, *SMALL, cwd=place)
+    assert trained.returncode == 0 and "known of 20 texts" in trained.stderr, trained.stderr
+    edited = run("edit", "--checkpoint=told", "--control=mood=good", cwd=place, text="The Mill is awful .\n")
+    assert edited.returncode == 0 and len(edited.stdout.splitlines()) == 1, edited.stderr
+    scored = run("evaluate", "--checkpoint=told", "--edits=mood", "--num=4", "--judge_text=rows.jsonl", cwd=place)
+    assert scored.returncode == 0, scored.stderr
+    weighed = run("sample", "--checkpoint=told", "--control=mood=good*2", cwd=place)
+    assert weighed.returncode == 2 and "sampler.sharpen=2" in weighed.stderr, weighed.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

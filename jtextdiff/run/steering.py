@@ -162,12 +162,16 @@ def _length(whole: Control, model: Steered) -> int:
 def _label(whole: Control, model: Steered) -> int:
     """The number of the value that a method with a condition is told; 0 if none is asked for."""
     name, values = getattr(model.method, "condition", ""), getattr(model.method, "values", ())
-    asked = [part for part in whole.parts if part.kind == "is" and part.name == name]
+    weighed = zip(whole.parts, whole.weights, strict=True)
+    asked = [(part, weight) for part, weight in weighed if part.kind == "is" and part.name == name]
     if not asked:
         return 0
-    if len(asked[0].values) != 1 or asked[0].values[0] not in values:
-        raise UserError(f"{asked[0]}: this model can be told one value of {name}; it knows: {', '.join(values)}.")
-    return values.index(asked[0].values[0]) + 1
+    part, weight = asked[0]
+    if len(part.values) != 1 or part.values[0] not in values:
+        raise UserError(f"{part}: this model can be told one value of {name}; it knows: {', '.join(values)}.")
+    if weight != 1:
+        raise UserError(f"{part}*{weight:g}: what is told has no weight. --override method.sampler.sharpen={weight:g}.")
+    return values.index(part.values[0]) + 1
 
 
 def _room(whole: Control, length: int, model: Steered) -> None:
