@@ -115,6 +115,13 @@ def test_edits_are_scored_beside_copies_and_reconstructions(place: Path) -> None
     assert found["names"] == ["mood=good", "size=big"] and found["pushed"][0][0] > found["unmoved"][0]
 
 
+def test_a_latent_that_holds_nothing_is_told_of(place: Path) -> None:
+    text = ["--config.text.path=rows.jsonl", "--config.text.tokenizer=words:1", "--workdir=empty"]
+    heavy = ["--config.method.beta=100", "--config.method.latent_dim=1", "--config.num_steps=10"]
+    trained = run("train", f"--config={ROOT}/configs/latent_ops.py", *text, *heavy, *SMALL, cwd=place)
+    assert trained.returncode == 0 and "nats of a text, next to nothing" in trained.stderr, trained.stderr
+
+
 def test_a_model_that_is_told_its_label_needs_no_control(place: Path) -> None:
     text = ["--config.text.path=rows.jsonl", "--config.text.tokenizer=words:1", "--workdir=told"]
     few = ["--config.method.condition=mood", "--config.num_labelled=10", "--config.num_steps=3"]

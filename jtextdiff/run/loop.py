@@ -12,11 +12,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from jtextdiff.methods.method import Method, Monitored, Trainable
+from jtextdiff.methods.method import Latent, Method, Monitored, Trainable
 from jtextdiff.run import checkpoints
 from jtextdiff.run.command import Interrupted, UserError, say
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.guessing import guessed
+from jtextdiff.run.latent_scores import warn_of_little
 from jtextdiff.run.model import Model, remember_programs
 from jtextdiff.run.on_base import home_of
 from jtextdiff.run.prepare import completed, introduce, open_corpus, primed, restore_or_init
@@ -173,6 +174,8 @@ def _evaluate(run: Run, done: int, state: TrainState) -> float:
     run.report.record(done, values)
     run.report.say(f"step {done}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
     run.report.curve()
+    if isinstance(run.method, Latent):
+        warn_of_little(values["valid_kl"])
     return values["valid_loss"]
 
 
