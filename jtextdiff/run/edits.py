@@ -25,6 +25,9 @@ from jtextdiff.text.restaurants import grammar
 ROWS = ("copy", "reconstruction", "edit")
 """The texts themselves; read and written with nothing asked of them; and with another value asked for."""
 
+SHOWN_BY = {"sentiment": "customer_rating"}
+"""A label of the grammar, and the attribute by which it may be told: it changes with it."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -134,14 +137,15 @@ def _of_grammar(texts: list[str], asked: Asked) -> dict[str, Score]:
     kept = [float(own == source) for own, source in fields if own is not None]
     score = {"members": mean([float(own is not None) for own, _ in fields], "share", "of the grammar")}
     if len(kept) > 1:
-        score["kept"] = mean(kept, "share", "of members: all other attributes as they were")
+        but = f", {SHOWN_BY[asked.label]} apart," if asked.label in SHOWN_BY else ""
+        score["kept"] = mean(kept, "share", f"of members: all other attributes{but} as they were")
     return score
 
 
 def _fields(text: str, label: str) -> dict[str, str] | None:
-    """The attributes of a sentence of the grammar but for one."""
-    member = grammar().parse(text.split())
-    return None if member is None else {name: value for name, value in member.fields.items() if name != label}
+    """The attributes of a sentence of the grammar but for one, and for what tells that one."""
+    member, left_out = grammar().parse(text.split()), (label, SHOWN_BY.get(label))
+    return None if member is None else {name: value for name, value in member.fields.items() if name not in left_out}
 
 
 def told(rows: dict[str, dict[str, Score]]) -> Any:
