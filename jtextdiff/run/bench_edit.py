@@ -1,7 +1,11 @@
 """The cost of editing by latents: rewrites over reading and writing alone, and over diffusion guided as released."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
+
+import jax
+import numpy as np
 
 from jtextdiff.methods.method import Latent
 from jtextdiff.run.bench_guide import as_released
@@ -17,14 +21,16 @@ from jtextdiff.run.writing import compiled_once
 def bench(
     model: Model, control: Control, texts: list[str], *, against: Model | None, wanted: Control | None, repeats: int
 ) -> dict[str, Any]:
-    """Times the rewriting of all `texts`, in turns with the same of nothing asked, and the model's parts.
+    """Times the rewriting of all `texts`, in turns with the same of nothing asked, and the flow of as many latents
+    drawn at random for all its time, which is LatentOps' own, beside torchdiffeq's if that is installed.
 
     `against`, if any, is a Diffusion-LM, whose default and released ways to follow `wanted` are timed for one text.
     Raises UserError for a model without latents, or a control without energy.
     """
     if not isinstance(model.method, Latent):
         raise UserError(f"{type(model.method).__name__} has no latents to move: give a run of TextVAE.")
-    if asked(control, model.steered).energy is None:
+    energy = asked(control, model.steered).energy
+    if energy is None:
         raise UserError(f"The control {control} has no energy, and costs nothing: give one that moves latents.")
     where, rewrite = machine(), compiled_once(model.method, "rewrite")
     calls: dict[str, Callable[[], Any]] = {
@@ -39,11 +45,16 @@ def bench(
         calls["released"] = lambda: released.draw(1, control=wanted)
     for call in calls.values():
         call()
+    start = np.random.default_rng(0).standard_normal((len(texts), model.method.latent_dim), np.float32)
+    descend = jax.jit(functools.partial(model.method.sampler.moved, tau=model.method.sampler.tau))
+    calls["flow"] = lambda: jax.block_until_ready(descend(energy, start).z)
+    makers = {"flow_by_torchdiffeq": lambda: followed_by_torch(energy, start, model.method.sampler.tau)}
     before = rewrite._cache_size()
     model.edit(texts, control=control * 2.0)
     added = rewrite._cache_size() - before
-    best, rate, over = race("edit", calls, {}, repeats)
-    rows = {name: _row(best[name], len(texts) if name in ("edit", "read_and_write") else 1) for name in calls}
+    best, rate, over = race("edit", calls, makers, repeats)
+    alone = ("edit_of_one", "guided", "released")
+    rows = {name: _row(best[name], 1 if name in alone else len(texts)) for name in [*calls, *makers] if name in best}
     cost = {name: row["seconds_per_text"] for name, row in rows.items()}
     slow = [name for name in ("guided", "released") if name in cost]
     ratios = {f"{name}_over_{mine}": cost[name] / cost[mine] for name in slow for mine in ("edit", "edit_of_one")}
@@ -59,6 +70,13 @@ def bench(
         "timings": over["timings"],
         **peak_memory(),
     }
+
+
+def followed_by_torch(energy: Any, start: Any, tau: float) -> Callable[[], Any]:
+    """The same flow by torchdiffeq, where it is installed."""
+    from jtextdiff.run.peer_ode import flow
+
+    return flow(energy, start, tau)
 
 
 def _row(best: Seconds, size: int) -> dict[str, float]:
