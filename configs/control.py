@@ -3,7 +3,8 @@
 python -m jtextdiff.train --config configs/control.py --config.base=runs/diffusion_lm --config.label=food
 python -m jtextdiff.sample --checkpoint runs/diffusion_lm --control food=Japanese
 
-It is kept in BASE/controls/LABEL. Its text is the base's, unless text.path names another, with labels of its own.
+It is kept in BASE/controls/LABEL. Its text is the base's, unless text.path names another, with labels of its own; texts
+without the label have the value "none", so where most have none because nobody looked, name a file of those that have.
 Of the grammar's texts two more labels are known: pos, the part of speech of every word, and tree, the constituent of
 every stretch of words.
 

@@ -40,6 +40,9 @@ the last of them.
 
 AT_ONCE = 64
 
+HEAD = b'{"source": '
+"""How each line of --out begins."""
+
 
 def parser() -> Parser:
     it = Parser(prog="python -m jtextdiff.edit", description="Rewrites texts.", epilog=EXAMPLES)
@@ -67,52 +70,65 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"--num must be at least 1, got {flags.num}.")
     if flags.input != "-" and not Path(flags.input).is_file():
         raise UserError(f"--input {flags.input}: there is no such file.")
-    from rich.console import Console
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
+    if flags.out and flags.input != "-" and Path(flags.out).resolve() == Path(flags.input).resolve():
+        raise UserError(f"--out {flags.out} is --input itself: name another file.")
     from jtextdiff.run.balancing import weighed
     from jtextdiff.run.controls import together
     from jtextdiff.run.model import load
-    from jtextdiff.run.rewriting import Flow
+    from jtextdiff.run.rewriting import check
+    from jtextdiff.run.steering import Asked, asked
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
-    Flow(**flow_of(flags)).check()
     if flags.num > 1 and model.method.sampler.name in ("greedy", "beam"):
         how = model.method.sampler.name
         say(f"note: {how} writing leaves nothing to chance; --sampler sample makes rewrites differ.")
-    asked = {name: getattr(flags, name) for name in ("strength", "hold", "seed")}
-    asked |= {"control": weighed(model, together(flags.control), flags.balance), **flow_of(flags)}
+    control = weighed(model, together(flags.control), flags.balance)
+    how = {name: getattr(flags, name) for name in ("strength", "hold")} | flow_of(flags)
+    wanted = Asked(None, 0) if control is None else asked(control, model.steered)
+    check(model.method, wanted, **how)  # before a file is touched
     with ExitStack() as files:
         source = sys.stdin if flags.input == "-" else files.enter_context(open(flags.input, encoding="utf-8"))
-        done = finished(Path(flags.out)) if flags.out else 0
-        if done:
-            say(f"Going on behind the {done} rewrites in {flags.out}.")
-        out = files.enter_context(open(flags.out, "a", encoding="utf-8")) if flags.out else sys.stdout
-        # Lines are not counted beforehand: the input may be a stream.
-        columns = TextColumn("{task.completed} texts rewritten"), TimeElapsedColumn()
-        bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=out.isatty())
-        task = files.enter_context(bar).add_task("", total=None, completed=done)
+        lines = (line.rstrip("\r\n") for line in source for _ in range(flags.num))
         try:
-            for first, texts in chunks(source, done, flags.num):
-                hand_on(out, rewritten(model, texts, first, asked), as_json=bool(flags.out))
-                bar.advance(task, len(texts))
+            done = behind(Path(flags.out), lines) if flags.out else 0
+            if done:
+                say(f"Going on behind the {done} rewrites in {flags.out}.")
+            out = files.enter_context(open(flags.out, "a", encoding="utf-8")) if flags.out else sys.stdout
+            stream(model, lines, done, out, {"control": control, "seed": flags.seed, **how}, as_json=bool(flags.out))
         except UnicodeDecodeError as error:
             raise UserError(
                 f"--input {flags.input} is no text in UTF-8: {error.reason} at byte {error.start}."
             ) from None
 
 
-def chunks(source: TextIO, skipped: int, many: int = 1) -> Iterator[tuple[int, list[str]]]:
-    """Each line `many` times, without its end, but for the first that are `skipped`; some at once, with the number of
-    the first."""
-    each = (line.rstrip("\r\n") for line in source for _ in range(many))
-    lines, first = islice(each, skipped, None), skipped
+def stream(model: Any, lines: Iterator[str], done: int, out: TextIO, asked: dict[str, Any], *, as_json: bool) -> None:
+    """Rewrites the lines, the first of which has the number `done`, and tells how many could not be moved."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    from jtextdiff.run.rewriting import NOWHERE
+
+    # Lines are not counted beforehand: the input may be a stream.
+    columns, unmoved = (TextColumn("{task.completed} texts rewritten"), TimeElapsedColumn()), 0
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=out.isatty()) as bar:
+        task = bar.add_task("", total=None, completed=done)
+        for first, texts in chunks(lines, done):
+            rows = rewritten(model, texts, first, asked)
+            unmoved += sum(row.get("left") == NOWHERE for row in rows)
+            hand_on(out, rows, as_json=as_json)
+            bar.advance(task, len(texts))
+    if unmoved:
+        say(f"warning: {unmoved} texts were left as they are: {NOWHERE}.")
+
+
+def chunks(lines: Iterator[str], first: int) -> Iterator[tuple[int, list[str]]]:
+    """Some lines at once, with the number of the first."""
     while texts := list(islice(lines, AT_ONCE)):
         yield first, texts
         first += len(texts)
 
 
-def rewritten(model: Any, texts: list[str], first: int, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def rewritten(model: Any, texts: list[str], first: int, asked: dict[str, Any]) -> list[dict[str, Any]]:
     """For each text its source, rewrite, what its way was like and, if it was left as it is, why."""
     most = model.method.language.length
     left = ["empty" if not text.strip() else "" for text in texts]
@@ -122,11 +138,13 @@ def rewritten(model: Any, texts: list[str], first: int, asked: dict[str, Any]) -
     ids = [first + row for row in rows]
     found = model.rewritten([texts[row] for row in rows], ids=ids, **asked) if rows else []
     rewrites = dict(zip(rows, found, strict=True))
+    told = []
     for row, (text, why) in enumerate(zip(texts, left, strict=True)):
         if why or rewrites[row].left:
-            yield {"source": text, "rewrite": text, "left": why or rewrites[row].left}
+            told.append({"source": text, "rewrite": text, "left": why or rewrites[row].left})
         else:
-            yield {"source": text, "rewrite": rewrites[row].text, **way(rewrites[row])}
+            told.append({"source": text, "rewrite": rewrites[row].text, **way(rewrites[row])})
+    return told
 
 
 def way(of: Any) -> dict[str, Any]:
@@ -136,7 +154,7 @@ def way(of: Any) -> dict[str, Any]:
     return {"p_before": of.before, "p_after": of.after, "moved": of.moved, "steps": of.steps}
 
 
-def hand_on(out: TextIO, rows: Iterator[dict[str, Any]], *, as_json: bool) -> None:
+def hand_on(out: TextIO, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     from jtextdiff.run.report import one_line
 
     for row in rows:
@@ -144,19 +162,31 @@ def hand_on(out: TextIO, rows: Iterator[dict[str, Any]], *, as_json: bool) -> No
     out.flush()
 
 
-def finished(out: Path) -> int:
-    """How many whole lines a file has; half a line at its end, of a run that was interrupted, is taken away."""
+def behind(out: Path, lines: Iterator[str]) -> int:
+    """How many of the lines `out` holds a rewrite of already; they are taken from `lines`.
+
+    Half a line at its end, of a run that was interrupted, is taken away. Raises UserError, and changes nothing, if it
+    holds anything else.
+    """
     if not out.exists():
         return 0
-    whole = 0
+    done = end = 0
     with open(out, "rb+") as file:
-        end = 0
         for line in file:
+            if line[: len(HEAD)] != HEAD[: len(line)]:
+                raise UserError(
+                    f"--out {out}: line {done + 1} is no rewrite of ours, which would be lost. Name another."
+                )
             if not line.endswith(b"\n"):
                 file.truncate(end)
                 break
-            end, whole = end + len(line), whole + 1
-    return whole
+            done, end = done + 1, end + len(line)
+            if json.loads(line)["source"] != next(lines, None):
+                raise UserError(
+                    f"--out {out}: line {done} is the rewrite of another text than --input and --num give. Go on with "
+                    "the same, or name another file."
+                )
+    return done
 
 
 if __name__ == "__main__":

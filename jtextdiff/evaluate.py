@@ -52,8 +52,8 @@ def parser() -> Parser:
     it.add_argument(
         "--judge_text",
         metavar="PATH",
-        help="labelled text whose n-grams judge the label of edits (default: the model's own), or of steered samples "
-        "(default: telling phrases of the model's own)",
+        help="labelled text whose n-grams judge the label of edits (default: the model's own text) or of steered "
+        "samples (default: telling phrases of the model's own); the grammar needs none",
     )
     it.add_argument(
         "--references",
@@ -101,7 +101,7 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"The text has no split {flags.split!r}; it has {sorted(corpus.splits)}.")
     if len(corpus.splits[flags.split]) < 2:
         raise UserError(f"The split {flags.split!r} has one text: scores compare texts. Give it two at least.")
-    if flags.num < 512:
+    if flags.num < 512 and not flags.references:
         say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
     if flags.interference:
         check(model, wish.control)
@@ -147,9 +147,11 @@ def edits(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
     from jtextdiff.run.edits import asked, asked_of, scored, told
     from jtextdiff.run.workdir import hand_over
 
-    wanted, flow = asked(corpus, flags.split, flags.edits, flags.num), flow_of(flags)
-    if flags.references:
-        wanted = asked_of(flags.references, corpus, flags.edits)
+    given, flow = flags.references, flow_of(flags)
+    if given:
+        wanted = asked_of(given, model, corpus, flags.edits)
+    else:
+        wanted = asked(corpus, flags.split, flags.edits, flags.num)
     alike = {"judge": judge, "judge_text": flags.judge_text, "split": flags.split, "seed": flags.seed}
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("rewriting", total=len(wanted.texts))

@@ -60,6 +60,22 @@ def test_texts_are_rewritten_in_their_order_and_each_tells_its_way(place: Path) 
     assert "Going on behind the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
 
 
+def test_a_file_of_other_things_and_rewrites_of_other_texts_stay_as_they_are(place: Path) -> None:
+    edit = ["--checkpoint=vae", "--control=mood=good", "--out=kept.txt"]
+    for there, told in (
+        (b"my own notes\nand more", "is no rewrite of ours"),
+        (b'{"source": "The Oak is fine .", "rewrite": "x"}\n', "of another text"),
+    ):
+        (place / "kept.txt").write_bytes(there)
+        refused = run("edit", *edit, cwd=place, text="The Mill is awful .\n")
+        assert refused.returncode == 2 and told in refused.stderr, refused.stderr
+        assert (place / "kept.txt").read_bytes() == there
+    refused = run("edit", *edit, "--input=kept.txt", cwd=place)
+    assert (
+        refused.returncode == 2 and "is --input itself" in refused.stderr and (place / "kept.txt").read_bytes() == there
+    )
+
+
 def test_a_text_is_rewritten_several_times(place: Path) -> None:
     lines = "The Mill is awful .\nThe Swan is fine .\n"
     often = [
@@ -131,8 +147,19 @@ def test_a_model_that_is_told_its_label_needs_no_control(place: Path) -> None:
     assert edited.returncode == 0 and len(edited.stdout.splitlines()) == 1, edited.stderr
     scored = run("evaluate", "--checkpoint=told", "--edits=mood", "--num=4", "--judge_text=rows.jsonl", cwd=place)
     assert scored.returncode == 0, scored.stderr
+    moved = run("edit", "--checkpoint=told", "--control=mood=good", "--until=0.9", cwd=place, text="The Mill .\n")
+    assert moved.returncode == 2 and "told or kept" in moved.stderr, moved.stderr
     weighed = run("sample", "--checkpoint=told", "--control=mood=good*2", cwd=place)
     assert weighed.returncode == 2 and "sampler.sharpen=2" in weighed.stderr, weighed.stderr
+
+
+def test_a_control_that_is_there_is_another_if_it_was_asked_for_otherwise(place: Path) -> None:
+    again = run("train", *control("mood"), "--config.latent.rounds=20", cwd=place)
+    assert again.returncode == 0 and "there already" in again.stderr, again.stderr
+    other = run("train", *control("mood"), "--config.latent.rounds=20", "--config.num_labelled=4", cwd=place)
+    assert other.returncode == 2 and "num_labelled" in other.stderr, other.stderr
+    few = run("train", *control("mood"), "--config.num_labelled=1", "--workdir=few", cwd=place)
+    assert few.returncode == 2 and "at least 2 texts of each value" in few.stderr, few.stderr
 
 
 @pytest.mark.parametrize(

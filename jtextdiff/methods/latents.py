@@ -31,8 +31,10 @@ class LatentSampler:
     averaged: int = 0  # noises that an energy is averaged over on the way, for the posterior; 0: frozen, as published
 
     def __post_init__(self) -> None:
-        if not self.tau >= 0 or self.averaged < 0:
-            raise ValueError(f"sampler.tau and averaged must be at least 0, got {self.tau} and {self.averaged}.")
+        if not 0 <= self.tau <= 1e6 or self.averaged < 0:
+            raise ValueError(
+                f"sampler.tau must be from 0 to a million, averaged at least 0: {self.tau}, {self.averaged}."
+            )
         check_settings(self, positive=("beams",), choices={"law": ("affine", "standard")})
         self.writer  # noqa: B018, its own checks
 

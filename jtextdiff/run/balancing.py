@@ -1,6 +1,6 @@
 """Balancing: how much each of several controls should weigh, and how far each moves what the others want."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,9 @@ LATENTS = 256
 """Drawn from the initial law to see where controls take them."""
 
 ROUNDS = 6
+
+Flow = Callable[[Float[Array, "b z"], Sequence[Any]], Float[Array, "b z"]]
+"""(latents, weights of the parts) ↦ where they come to."""
 
 
 class Interference(NamedTuple):
@@ -43,8 +46,17 @@ def balanced(model: Model, control: Control, *, seed: int = 0) -> Control:
     """
     whole = control.as_sum()
     energy, flow = _flow(model, control)
-    start = _latents(model, seed)
-    weights, tried, own = np.ones(len(energy.energies)), [], np.asarray(energy.weights, np.float64)
+    ours = iter(settled(energy, flow, _latents(model, seed)))
+    given = zip(whole.parts, whole.weights, strict=True)
+    names = asked(control, model.steered).names
+    mine = tuple(weight * (float(next(ours)) if str(part) in names else 1.0) for part, weight in given)
+    return Control("all", parts=whole.parts, weights=mine)
+
+
+def settled(energy: Sum, flow: Flow, start: Float[Array, "b z"]) -> list[float]:
+    """What each part's own weight is to be multiplied by: see `balanced`."""
+    own = np.asarray(energy.weights, np.float64)
+    weights, tried = np.ones(len(own)), []
     for _ in range(ROUNDS):
         ends = flow(start, tuple(jnp.float32(weight) for weight in weights * own))
         nats = np.asarray(parts(energy, ends, 0.0), np.float64)
@@ -52,11 +64,7 @@ def balanced(model: Model, control: Control, *, seed: int = 0) -> Control:
         short = np.maximum(nats.mean(0), 1e-4)
         weights = weights * np.sqrt(short / np.exp(np.log(short).mean()))
         weights = weights / np.exp(np.log(weights).mean())
-    ours = iter(max(tried)[1])
-    given = zip(whole.parts, whole.weights, strict=True)
-    names = asked(control, model.steered).names
-    mine = tuple(weight * (float(next(ours)) if str(part) in names else 1.0) for part, weight in given)
-    return Control("all", parts=whole.parts, weights=mine)
+    return max(tried)[1]
 
 
 def weighed(model: Model, control: Control | None, balance: bool) -> Control | None:
@@ -75,13 +83,17 @@ def weighed(model: Model, control: Control | None, balance: bool) -> Control | N
 def interference(model: Model, control: Control, *, seed: int = 0) -> Interference:
     """What pushing each part of a control does to the others."""
     energy, flow = _flow(model, control)
-    start, num = _latents(model, seed), len(energy.energies)
+    return pushed(energy, flow, _latents(model, seed), asked(control, model.steered).names)
+
+
+def pushed(energy: Sum, flow: Flow, start: Float[Array, "b z"], names: tuple[str, ...]) -> Interference:
+    """The same of an energy, whose parts have the `names`."""
+    num = len(energy.energies)
     sure = lambda z: np.exp(-np.asarray(parts(energy, z, 0.0), np.float64))
     alone = [tuple(jnp.float32(i == j) for j in range(num)) for i in range(num)]
-    pushed = [sure(flow(start, weights)).mean(0).tolist() for weights in alone]
+    each = [sure(flow(start, weights)).mean(0).tolist() for weights in alone]
     both = sure(flow(start, energy.weights))
-    names = asked(control, model.steered).names
-    return Interference(names, sure(start).mean(0).tolist(), pushed, both.mean(0).tolist(), float(both.prod(1).mean()))
+    return Interference(names, sure(start).mean(0).tolist(), each, both.mean(0).tolist(), float(both.prod(1).mean()))
 
 
 def check(model: Model, control: Control | None) -> None:
@@ -91,8 +103,8 @@ def check(model: Model, control: Control | None) -> None:
     _flow(model, control)
 
 
-def _flow(model: Model, control: Control) -> tuple[Sum, Any]:
-    """The energy of a control, and (latents, weights) ↦ where it takes them. Raises UserError for a model without."""
+def _flow(model: Model, control: Control) -> tuple[Sum, Flow]:
+    """The energy of a control, and where it takes latents. Raises UserError for a model without."""
     if not isinstance(model.method, Latent):
         raise UserError(f"{type(model.method).__name__} has no latents to weigh controls in. TextVAE has.")
     energy = asked(control, model.steered).energy

@@ -1,7 +1,6 @@
 """Edits measured: rewrites of real texts to another value of a label, beside copies of them and texts read and written.
 
-Success is by the grammar's derivations, or by a judge of n-grams that shares nothing with the model, learned from
-labelled text which may be other than the model's. Nothing is selected by it.
+Success is by the grammar's derivations, or by a judge of n-grams (see verdicts). Nothing is selected by it.
 """
 
 import dataclasses
@@ -16,6 +15,9 @@ from jtextdiff.run.command import UserError, say
 from jtextdiff.run.controls import classifier
 from jtextdiff.run.measures import Score, figure, judged, mean
 from jtextdiff.run.model import Model
+from jtextdiff.run.on_base import evenly_of
+from jtextdiff.run.rewriting import NOWHERE, Rewritten, check
+from jtextdiff.run.steering import asked as wish
 from jtextdiff.run.verdicts import Values, derived, verdict
 from jtextdiff.run.wishes import lines_of
 from jtextdiff.text.corpora import Corpus
@@ -40,21 +42,25 @@ class Asked:
 
 
 def asked(corpus: Corpus, split: str, label: str, num: int) -> Asked:
-    """`num` texts evenly taken, each to have the value after its own, the last one's being the first.
+    """`num` texts evenly taken, each to have the value after its own, the last one's being the first; of texts that
+    may have none, those that have one.
 
-    Raises UserError for a label that the text does not have.
+    Raises UserError for a label that the text does not have, or has one value of.
     """
     if label not in corpus.label_values:
         there = ", ".join(sorted(corpus.label_values)) or "none"
         raise UserError(f"--edits: the text has no label {label!r}; it has: {there}.")
-    values, of_split = corpus.label_values[label], corpus.splits[split]
-    rows = of_split.evenly(num)
+    values, of_split = [value for value in corpus.label_values[label] if value != "none"], corpus.splits[split]
+    if len(values) < 2:
+        raise UserError(f"--edits: all texts have the same {label}: there is no other value to ask for.")
+    told = np.flatnonzero(np.asarray(of_split.labels[label]) < len(values))
+    rows = evenly_of(told, num)
     ids = np.asarray(of_split.labels[label][rows])
-    texts = [corpus.tokenizer.normalize(text) for text in of_split.texts(rows)]
+    texts = [corpus.tokenizer.spelled(text) for text in of_split.texts(rows)]
     return Asked(label=label, texts=texts, wanted=[values[(value + 1) % len(values)] for value in ids])
 
 
-def asked_of(file: str, corpus: Corpus, label: str) -> Asked:
+def asked_of(file: str, model: Model, corpus: Corpus, label: str) -> Asked:
     """What a file of JSON lines asks for: `text`, the value `wanted`, and the `reference` that others have written.
 
     Raises UserError for a line that is none of these, naming it.
@@ -63,7 +69,7 @@ def asked_of(file: str, corpus: Corpus, label: str) -> Asked:
     for number, line in lines_of(Path(file), "--references"):
         try:
             row = json.loads(line)
-            texts = {name: corpus.tokenizer.normalize(row[name]) for name in ("text", "reference")}
+            texts = {name: corpus.tokenizer.spelled(row[name]) for name in ("text", "reference")}
             wanted = row["wanted"]
         except (ValueError, TypeError, KeyError):
             expected = '{"text": "...", "wanted": "a value of the label", "reference": "..."}'
@@ -71,7 +77,11 @@ def asked_of(file: str, corpus: Corpus, label: str) -> Asked:
         if wanted not in corpus.label_values.get(label, ()):
             there = ", ".join(corpus.label_values.get(label, ())) or "none"
             raise UserError(f"{file}:{number}: {label} has no value {wanted!r}; it has: {there}.")
+        if model.num_tokens([texts["text"]])[0] > model.method.language.length:
+            raise UserError(f"{file}:{number}: the text has more than {model.method.language.length - 1} tokens.")
         rows.append({**texts, "wanted": wanted})
+    if len(rows) < 2:
+        raise UserError(f"{file} has one text: scores compare texts. Give it two at least.")
     texts, wanted, references = ([row[name] for row in rows] for name in ("text", "wanted", "reference"))
     return Asked(label=label, texts=texts, wanted=wanted, references=references)
 
@@ -89,22 +99,32 @@ def scored(
     progress: Callable[[int], None],
 ) -> dict[str, dict[str, Score]]:
     """What each of ROWS is worth."""
+    for value in dict.fromkeys(asked.wanted):  # what cannot be asked for is told before anything is measured
+        check(model.method, wish(classifier(asked.label, value), model.steered), **flow)
     tell, how = verdict(corpus, asked.label, judge_text, model, split)
     say(f"{asked.label} is told by {how}.")
     written = {"copy": asked.texts, "reconstruction": model.edit(asked.texts, seed=seed)}
-    written["edit"] = edited(model, asked, flow, seed, progress)
+    rewrites = edited(model, asked, flow, seed, progress)
+    written["edit"] = [one.text for one in rewrites]
     by_grammar = derived(corpus, asked.label)
-    return {name: _row(texts, asked, tell, how, judge, by_grammar) for name, texts in written.items()}
+    rows = {name: _row(texts, asked, tell, how, judge, by_grammar) for name, texts in written.items()}
+    if any(one.left for one in rewrites):
+        rows["edit"]["left"] = mean(
+            [float(bool(one.left)) for one in rewrites], "share", f"left as they were: {NOWHERE}"
+        )
+    return rows
 
 
-def edited(model: Model, asked: Asked, flow: dict[str, Any], seed: int, progress: Callable[[int], None]) -> list[str]:
+def edited(
+    model: Model, asked: Asked, flow: dict[str, Any], seed: int, progress: Callable[[int], None]
+) -> list[Rewritten]:
     """The texts rewritten, those with one wish at a time."""
-    found = [""] * len(asked.texts)
+    found: list[Any] = [None] * len(asked.texts)
     for value in dict.fromkeys(asked.wanted):
         rows = [row for row, wanted in enumerate(asked.wanted) if wanted == value]
         own = {"control": classifier(asked.label, value), "seed": seed, "ids": rows, "progress": progress, **flow}
-        for row, text in zip(rows, model.edit([asked.texts[row] for row in rows], **own), strict=True):
-            found[row] = text
+        for row, one in zip(rows, model.rewritten([asked.texts[row] for row in rows], **own), strict=True):
+            found[row] = one
     return found
 
 

@@ -1,7 +1,8 @@
 """Fitting: a control of latents, learned in seconds from few labelled texts, and what is known of how good it is.
 
 Every member is fitted without its own share of the labelled texts; by its log-loss on that share the penalty of
-weights is chosen, and one temperature for all, so that a probability means what it says. No other label is looked at.
+weights is chosen, and one temperature for all, so that a probability means what it says. No other label is looked at;
+how often it is right, and how well that is known, is told of the valid split.
 """
 
 import functools
@@ -20,10 +21,11 @@ from jtextdiff.methods.latent_classifier import LatentClassifier, log_loss
 from jtextdiff.methods.latents import whitened
 from jtextdiff.nets.functional import Params
 from jtextdiff.run import checkpoints
-from jtextdiff.run.command import say
+from jtextdiff.run.command import UserError, say
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.latent_scores import warn_of_little
 from jtextdiff.run.model import Model, load
+from jtextdiff.run.on_base import home_of
 from jtextdiff.run.prepare import completed, open_corpus
 from jtextdiff.run.turns import turns
 from jtextdiff.run.workdir import agree, write_whole
@@ -47,36 +49,53 @@ class Known(NamedTuple):
 
 
 def fit(config: Config, workdir: Path) -> None:
-    """Fits a control of a latent base and keeps it in `workdir`, as a run of one step; if there is one, says so."""
-    if checkpoints.has_checkpoints(workdir):
-        say(f"{workdir} is there already. Fit it anew after removing it, or give this one its own --workdir.")
-        return
+    """Fits a control of a latent base and keeps it in `workdir`, as a run of one step; if there is one, says so.
+
+    Raises UserError if that is another one, and for labels too few to learn from.
+    """
+    there = checkpoints.has_checkpoints(workdir)
     corpus = open_corpus(config, workdir)
     config = completed(config, corpus, workdir)
+    agree(workdir, config, resumed=there)
+    if there:
+        say(f"{workdir} is there already. To fit it anew, remove it.")
+        return
     method, base = build(config.method), load(config.base)
-    agree(workdir, config, resumed=False)
     corpus.tokenizer.save(workdir / "tokenizer")
     train, valid = (
         known(base, corpus, split, method.label, most) for split, most in (("train", method.most), ("valid", VALID))
     )
+    check_number(train, method)
     say(f"{method.label}: {len(train.value):,} labelled texts, {', '.join(method.values)} -> {workdir}")
     divergence = train.law.kl(Normal(mean=jnp.zeros(()), std=jnp.ones(())))
     warn_of_little(float(divergence.sum(-1).mean()))
     params, found = fitted(method, jax.random.key(config.seed), base.params["law"], train)
-    found |= {"valid_accuracy": accuracy(method, params, valid), "text_accuracy": of_text(corpus, method)}
+    found |= told_of(method, params, valid) | {"text_accuracy": of_text(corpus, method)}
     with checkpoints.open_checkpoints(workdir) as manager:
         checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, found["log_loss"])
         manager.wait_until_finished()
     write_whole(workdir / "metrics.jsonl", json.dumps({"step": 1, "loss": found["log_loss"], **found}) + "\n")
     say(
-        f"Held-out log-loss {found['log_loss']:.3f} nats, accuracy {found['accuracy']:.3f}, calibration error "
-        f"{found['calibration_error']:.3f}, at penalty {found['penalty']:g} and temperature {found['temperature']:.2f}."
+        f"On shares left out, by which the penalty {found['penalty']:g} and the temperature {found['temperature']:.2f} "
+        f"were chosen: log-loss {found['log_loss']:.3f} nats, accuracy {found['accuracy']:.3f}."
     )
     say(
-        f"On {len(valid.value):,} texts of valid: accuracy {found['valid_accuracy']:.3f}; of n-grams of the same "
-        f"labelled texts, without latents: {found['text_accuracy']:.3f}."
+        f"On {len(valid.value):,} texts of valid: accuracy {found['valid_accuracy']:.3f}, calibration error "
+        f"{found['valid_calibration_error']:.3f}; accuracy of n-grams of the same labelled texts, without latents: "
+        f"{found['text_accuracy']:.3f}."
     )
-    say(f"Done. Rewrite with: python -m jtextdiff.edit --checkpoint {config.base} --control {workdir.name}=VALUE")
+    done = f"Done. Rewrite with: python -m jtextdiff.edit --checkpoint {config.base} --control {workdir.name}=VALUE"
+    found_there = workdir.resolve() == home_of(config.base, workdir.name).resolve()
+    say(done if found_there else f"Done. It will be found once it is {home_of(config.base, config.label)}.")
+
+
+def check_number(texts: Known, method: LatentClassifier) -> None:
+    """Raises UserError for a value of which a member would see no text: each leaves out a share of its own."""
+    counts = np.bincount(texts.value, minlength=len(method.values))
+    if few := [f"{value} ({num})" for value, num in zip(method.values, counts, strict=True) if num < 2]:
+        raise UserError(
+            f"{method.label}: at least 2 texts of each value are needed to learn from; got {', '.join(few)}."
+        )
 
 
 def known(base: Model, corpus: Corpus, split: str, label: str, most: int) -> Known:
@@ -114,7 +133,6 @@ def fitted(method: LatentClassifier, key: Any, law: Params, texts: Known) -> tup
     return {"net": net, "temperature": jnp.float32(temperature), "frozen": {"law": law}}, {
         "log_loss": float(min(heats)),
         "accuracy": float(right.mean()),
-        "calibration_error": calibration_error(np.exp(log_p.max(-1)).ravel(), right.ravel()),
         "penalty": penalty,
         "temperature": temperature,
     }
@@ -188,10 +206,12 @@ def shares(value: Int[np.ndarray, "n"], num: int) -> Int[np.ndarray, "n"]:
     return share
 
 
-def accuracy(method: LatentClassifier, params: Params, texts: Known) -> float:
-    """The share of texts whose value the middle of their latents tells."""
-    log_p = method.log_p(params, whitened(params["frozen"]["law"], texts.law.mean))
-    return float(np.mean(np.asarray(log_p).argmax(-1) == texts.value))
+def told_of(method: LatentClassifier, params: Params, texts: Known) -> dict[str, float]:
+    """How often the middle of a text's latents tells its value, and how far how sure it is lies from that."""
+    log_p = np.asarray(method.log_p(params, whitened(params["frozen"]["law"], texts.law.mean)))
+    right = log_p.argmax(-1) == texts.value
+    apart = calibration_error(np.exp(log_p.max(-1)), right)
+    return {"valid_accuracy": float(right.mean()), "valid_calibration_error": apart}
 
 
 def calibration_error(sure: Float[np.ndarray, "n"], right: Any, bins: int = 15) -> float:

@@ -18,7 +18,7 @@ def guessed(corpus: Corpus, config: Config) -> Corpus:
     Raises UserError for a number below one, and for one without a condition.
     """
     few, label = config.get("num_labelled"), config.method.get("condition")
-    if few is None:
+    if few is None or "base" in config:  # a control's num_labelled is another: see on_base
         return corpus
     if not label:
         raise UserError("--config.num_labelled is of a condition's labels: give --config.method.condition=LABEL.")

@@ -52,16 +52,20 @@ def excess(model: Model, texts: list[str], nats: list[float]) -> dict[str, Score
 
 
 def load_judge(run: str, model: Model, checkpoint: str) -> Model:
-    """The run that judges a model's texts. Raises UserError if its likelihood is a bound, or its words are others."""
+    """The run that judges a model's texts, by the same tokens, or by others of which none is unknown.
+
+    Raises UserError if its likelihood is a bound, or it does not know all words.
+    """
     judge = load(run)
     if judge.method.bound != "exact":
         name = type(judge.method).__name__
         raise UserError(f"--judge {run} is {name}, whose likelihood is: {judge.method.bound}. A judge must be exact.")
-    if judge.tokenizer.fingerprint() != model.tokenizer.fingerprint():
+    if not judge.tokenizer.knows_all and judge.tokenizer.fingerprint() != model.tokenizer.fingerprint():
         kinds = [f"{each.config.text.tokenizer} of {each.tokenizer.vocab_size:,}" for each in (judge, model)]
         raise UserError(
             f"--judge {run} has another tokenizer ({kinds[0]}) than {checkpoint} ({kinds[1]}): words "
-            "that it does not know would all be one. Train it on the same text with the same text.tokenizer."
+            "that it does not know would all be one. Train it with the same text.tokenizer, on the same text, or with "
+            "byte_pairs:N on any."
         )
     return judge
 
@@ -162,7 +166,7 @@ def rows_of(corpus: Corpus, texts: list[str]) -> list[tuple[int, ...]]:
 def evenly(model: Model, corpus: Corpus, split: str, num: int) -> list[str]:
     """At most `num` texts, taken evenly from a split without repeating one, spelled as the tokenizer writes them."""
     of_split = corpus.splits[split]
-    return [model.tokenizer.normalize(text) for text in of_split.texts(of_split.evenly(num))]
+    return [model.tokenizer.spelled(text) for text in of_split.texts(of_split.evenly(num))]
 
 
 def _even(rows: list[Any], n: int) -> list[Any]:

@@ -139,7 +139,7 @@ class Model:
         wanted, method = _asked_once(self, control).energy, cast(Any, self.method)
         found: list[float] = []
         if wanted is None:
-            raise UserError(f"The control {control} has no energy: a length is kept by construction.")
+            raise UserError(f"The control {control} has no energy to choose by: it is kept or told.")
         for start in range(0, len(texts), ROWS[-1]):
             batch = self.batch(texts[start : start + ROWS[-1]])
             if isinstance(method, Latent):

@@ -87,15 +87,32 @@ def rewritten(
     that are to `hold` stay. By latents: moved as far as the fields of `flow` say, see `Flow`. Raises UserError for a
     method that cannot edit, or not in this way.
     """
-    name, place = type(work.method).__name__, range(len(work.batch.tokens)) if ids is None else ids
-    alike = {"seed": seed, "ids": place, "progress": progress}
+    check(work.method, work.asked, strength, hold, **flow)
+    alike = {"seed": seed, "ids": range(len(work.batch.tokens)) if ids is None else ids, "progress": progress}
     if isinstance(work.method, Latent):
+        return moved(work, Flow(**flow), **alike)
+    return noised(work, 0.5 if strength is None else strength, hold, **alike)
+
+
+def check(method: Method, asked: Asked, strength: float | None = None, hold: Sequence[str] = (), **flow: Any) -> None:
+    """Raises UserError for a method that cannot edit, or not in this way."""
+    name = type(method).__name__
+    if not isinstance(method, Editable | Latent):
+        raise UserError(f"{name} cannot edit a text. DiffusionLM and TextVAE can.")
+    if isinstance(method, Latent):
         if strength is not None or hold:
             raise UserError(f"{name} edits by tau, until, keep and rerank, not by strength and hold.")
-        return moved(work, Flow(**flow), **alike)
+        if flow and asked.energy is None:
+            given = f"{', '.join(flow)} say" if len(flow) > 1 else f"{next(iter(flow))} says"
+            raise UserError(f"{given} how far a control moves a latent, and none of these does: it is told or kept.")
+        Flow(**flow).check()
+        return
     if flow:
         raise UserError(f"{name} edits by strength and hold, not by {', '.join(flow)}.")
-    return noised(work, 0.5 if strength is None else strength, hold, **alike)
+    if strength is not None and not 0 < strength <= 1:
+        raise UserError(f"strength must be above 0 and at most 1, got {strength}.")
+    if asked.length > 0:
+        raise UserError("A rewrite keeps the length of its text: leave out what asks for one (length, pos, tree).")
 
 
 def noised(
@@ -108,12 +125,6 @@ def noised(
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Rewritten]:
     """Each text noised to the time `strength` and written anew, with its length and the words that it is to `hold`."""
-    if not isinstance(work.method, Editable):
-        raise UserError(f"{type(work.method).__name__} cannot edit a text. DiffusionLM and TextVAE can.")
-    if not 0 < strength <= 1:
-        raise UserError(f"strength must be above 0 and at most 1, got {strength}.")
-    if work.asked.length > 0:
-        raise UserError("A rewrite keeps the length of its text: leave out what asks for one (length, pos, tree).")
     tokens, valid = work.batch.tokens, work.batch.valid
     held = np.isin(tokens, known_words(hold, work.tokenizer)) & valid
     given, keys = Given(*map(jnp.asarray, (tokens, held, valid.sum(-1)))), _keys(seed, ids)
@@ -135,7 +146,6 @@ def moved(
     Reranked, the choice is the model's own: by its controls, then by BLEU with the source. If no stop will do, it is
     the one that its controls like best.
     """
-    flow.check()
     energy = Sum(energies=(), weights=()) if work.asked.energy is None else work.asked.energy
     longest, keys, lengths = work.method.language.length, _keys(seed, ids), work.batch.valid.sum(-1)
     rewrite, reread = (compiled_once(work.method, name) for name in ("rewrite", "reread"))

@@ -1,7 +1,7 @@
 """Verdicts: which value of a label texts have, by the grammar's derivations or by a judge of n-grams.
 
-The judge shares nothing with the model, and learns from labelled text which may be other than the model's. Nothing is
-selected by it.
+The judge is of another kind than the models, and learns from labelled text: the model's own, or better another. Nothing
+is selected by it.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +20,13 @@ Values = Callable[[Sequence[str]], list[str]]
 
 
 def verdict(corpus: Corpus, label: str, judge_text: str | None, model: Model, split: str) -> tuple[Values, str]:
-    """Who tells the value of a label, and how well that agrees with the labels of the split."""
+    """Who tells the value of a label, and how well that agrees with the labels of the split.
+
+    Raises UserError for a text to judge by that is not there, has no such label, or is not needed.
+    """
     if derived(corpus, label):
+        if judge_text is not None:
+            raise UserError(f"--judge_text {judge_text}: {label} is told by the grammar itself. Leave it out.")
         return lambda texts: [_field(text, label) for text in texts], "the grammar's derivations"
     other = corpus if judge_text is None else _labelled(judge_text, model)
     if label not in other.label_values:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MASK = "[MASK]"
 UNK = "[UNK]"
+STRANGE = "qzxjk \u8a9e\u8a00 \U0001f642"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +76,11 @@ class Tokenizer:
                 text = text.replace(spelled, name)
         return text
 
+    @property
+    def knows_all(self) -> bool:
+        """Whether no word is unknown, whatever its letters."""
+        return self.unk is None or self.unk not in self.encode([STRANGE])[0]
+
     def encode_template(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """(ids [length], fixed [length]): each literal "[MASK]" is one free position, all else is fixed."""
         pieces = text.split(MASK)
@@ -87,9 +93,16 @@ class Tokenizer:
         fixed = [np.full(len(part), part is not free) for row in rows for part in (row, free)][:-1]
         return ids, np.concatenate(fixed)
 
-    def normalize(self, text: str) -> str:
-        """The text as this tokenizer writes it: unknown words as "[UNK]", its own spacing."""
-        return self.decode(self.encode([text])[0])
+    def spelled(self, text: str) -> str:
+        """The text with this tokenizer's spacing, and unknown words as they stand."""
+        (ids,), offsets = self.encode([text]), self.backend.encode(text, add_special_tokens=False).offsets
+        unknown = [
+            text[start:end].strip() for token, (start, end) in zip(ids, offsets, strict=True) if token == self.unk
+        ]
+        written = self.decode(ids).split(UNK)
+        if len(written) != len(unknown) + 1:  # a text that itself spells [UNK]
+            return self.decode(ids)
+        return "".join(part for pair in zip(written, [*unknown, ""], strict=True) for part in pair)
 
     def save(self, directory: Path) -> None:
         """Writes `tokenizer.json` and `specials.json` into `directory`, made where it is missing."""

@@ -1,6 +1,6 @@
 """Judging: which value of a label a text has, by logistic regression on its n-grams, weighted by naive Bayes.
 
-Wang & Manning (2012), NB-SVM with the logistic loss. It shares nothing with the models that it judges.
+Wang & Manning (2012), NB-SVM with the logistic loss. It is of another kind than the models that it judges.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -17,6 +17,11 @@ TEXTS = [
 CONFIGS = [Words(min_count=1), Characters(min_count=1), BytePairs(vocab_size=300)]
 
 
+def written(tokenizer: Tokenizer, text: str) -> str:
+    """The text as the tokenizer writes it."""
+    return tokenizer.decode(tokenizer.encode([text])[0])
+
+
 @pytest.fixture(params=CONFIGS, ids=lambda config: type(config).__name__)
 def tokenizer(request) -> Tokenizer:
     return request.param.train(TEXTS)
@@ -31,13 +36,13 @@ def test_trained_specials_come_first_and_mask_is_appended(tokenizer):
 def test_round_trip(tokenizer):
     for text in TEXTS:
         expected = " ".join(text.split()) if tokenizer.encode(["a b"])[0].size == 2 else text
-        assert tokenizer.normalize(text) == expected
+        assert written(tokenizer, text) == expected
 
 
 def test_normalize_is_a_projection(tokenizer):
     for text in [*TEXTS, "Hi! (yes). wait... a.b"]:
-        once = tokenizer.normalize(text)
-        assert "[UNK]" in once or tokenizer.normalize(once) == once
+        once = written(tokenizer, text)
+        assert "[UNK]" in once or written(tokenizer, once) == once
 
 
 def test_saved_and_loaded_it_encodes_alike(tokenizer, tmp_path):
@@ -60,7 +65,7 @@ def test_text_cannot_write_specials(tokenizer):
 
 def test_decode_stops_at_eos_and_drops_pad(tokenizer):
     ids = tokenizer.encode([TEXTS[1]])[0].tolist()
-    assert tokenizer.decode([0, *ids, 0, 1, 5, 6, 1]) == tokenizer.normalize(TEXTS[1])
+    assert tokenizer.decode([0, *ids, 0, 1, 5, 6, 1]) == written(tokenizer, TEXTS[1])
     assert tokenizer.decode([1]) == tokenizer.decode([]) == ""
 
 
@@ -102,19 +107,31 @@ def test_template_keeps_spaces_that_are_tokens():
     ],
 )
 def test_words_split_marks_off_their_ends_only(text, words):
-    assert Words(min_count=1).train([text]).normalize(text) == words
+    assert written(Words(min_count=1).train([text]), text) == words
 
 
 def test_rare_words_are_unknown_and_seen():
     tokenizer = Words(min_count=2).train(["a a b"])
     assert tokenizer.vocab_size == 4
-    assert tokenizer.normalize("a b a") == "a [UNK] a"
-    assert Characters(min_count=1).train(["ab"]).normalize("axb") == "a[UNK]b"
+    assert written(tokenizer, "a b a") == "a [UNK] a"
+    assert written(Characters(min_count=1).train(["ab"]), "axb") == "a[UNK]b"
+
+
+def test_unknown_words_can_be_spelled_as_they_stand():
+    tokenizer = Words(min_count=2).train(["a a b b . ."])
+    assert tokenizer.spelled("a  zorb b, y.") == "a zorb b , y ."
+    assert tokenizer.spelled("x [UNK] b") == "x [UNK] b" and tokenizer.spelled("") == ""
+    assert Characters(min_count=1).train(["ab"]).spelled("axb") == "axb"
+
+
+def test_byte_pairs_alone_know_all():
+    assert BytePairs(vocab_size=259).train(["plain"]).knows_all
+    assert not Words(min_count=1).train(["plain"]).knows_all and not Characters(min_count=1).train(["ab"]).knows_all
 
 
 def test_byte_pairs_know_every_character():
     tokenizer = BytePairs(vocab_size=259).train(["plain"])
-    assert tokenizer.normalize("语言 🙂 é\n[UNK]") == "语言 🙂 é\n[UNK]"
+    assert written(tokenizer, "语言 🙂 é\n[UNK]") == "语言 🙂 é\n[UNK]"
     assert tokenizer.unk not in tokenizer.encode(["语言 🙂 [UNK]"])[0]
 
 
