@@ -24,7 +24,7 @@ DOORS = {
     "tokenizers": ("text/",),
     "transformers": ("text/", "nets/pretrained.py", "run/peer_gpt2.py"),
     "datasets": ("text/",),
-    "torch": ("run/peer.py", "run/peer_gpt2.py"),
+    "torch": ("run/peer.py", "run/peer_gpt2.py", "run/peer_ode.py"),
 }
 """Third party ↦ the only places that import it; the entry points may also read ml_collections."""
 

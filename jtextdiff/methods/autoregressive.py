@@ -4,15 +4,14 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jtextdiff.core import objectives
-from jtextdiff.core.distributions import Categorical, narrowed
+from jtextdiff.core.distributions import narrowed
 from jtextdiff.core.randomness import Keys
 from jtextdiff.methods.method import Given, Language, Metrics, Sample
-from jtextdiff.methods.writing import Writer, possible_next, token_before, write
+from jtextdiff.methods.writing import Writer, losses_by_word, possible_next, token_before, write
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -70,13 +69,8 @@ class Autoregressive:
     def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """The same number as the sampler would have it; `key` is not used."""
         tokens, net = jnp.asarray(batch.tokens), self.net.bind(params)
-
-        def read(kept: Any, position: Array) -> tuple[Any, Array]:
-            logits, kept = net.step(token_before(self.language, tokens)[:, position], position, kept)
-            return kept, Categorical(logits=logits).log_prob(tokens[:, position])
-
-        _, log_p = jax.lax.scan(read, net.empty(*tokens.shape), jnp.arange(tokens.shape[1]))
-        return objectives.sum_over(-log_p.T, jnp.asarray(batch.valid))
+        losses = losses_by_word(self.language, tokens, net.step, net.empty(*tokens.shape))
+        return objectives.sum_over(losses, jnp.asarray(batch.valid))
 
     def law(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
         """log p of the word after the given ones, in one reading of them; None where words are not drawn."""

@@ -1,20 +1,25 @@
 """Latents: where the latents of texts lie, the coordinates in which that law is N(0, I), and the ways through them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import schedules
+from jtextdiff.core import objectives, schedules
+from jtextdiff.core.distributions import Normal
 from jtextdiff.core.energies import Energy, NoiseAveraged
 from jtextdiff.core.flow import Descent, descend
 from jtextdiff.core.gaussian import Gaussian
-from jtextdiff.methods.method import check_settings
-from jtextdiff.methods.writing import Writer
+from jtextdiff.methods.method import Language, check_settings
+from jtextdiff.methods.writing import Writer, losses_by_word, token_before
 from jtextdiff.nets.functional import Params
+
+Losses = Callable[[Language, Any, Int[Array, "b l"], Float[Array, "b y"]], Float[Array, "b l"]]
+"""(language, writer, tokens, what the writer sees of the latent) ↦ −log p of each token given those before it, nats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +133,45 @@ def law_nll(law: Params, z: Float[Array, "b z"]) -> Float[Array, "b"]:
     """−log p(z), nats."""
     squares = whitened(law, z) ** 2 + math.log(2 * math.pi)
     return 0.5 * jnp.sum(squares, axis=-1) - jnp.sum(jnp.diag(law["scale"]))
+
+
+def standard(z: Float[Array, "b z"]) -> Normal:
+    """N(0, I)."""
+    return Normal(mean=jnp.zeros_like(z), std=jnp.ones(()))
+
+
+def risen(progress: Float[Array, "*b"], first: float, last: float) -> Float[Array, "*b"]:
+    """What a nat of divergence counts: from 0 to `first` in the first quarter, to `last` in the first half of the
+    last."""
+    values = jnp.asarray([0, first, first, last])
+    return jnp.asarray(jnp.interp(progress, jnp.asarray([0, 0.25, 0.75, 0.875]), values))
+
+
+def importance_bound(
+    law: Normal, log_joint: Callable[[Float[Array, "b z"]], Float[Array, "b"]], key: Key[Array, ""], num: int
+) -> Float[Array, "b"]:
+    """−log (1/num) Σ p(text, z) / q(z | text) over z of the law q, nats (Burda et al. 2016, eq. 8)."""
+
+    def weight(key: Key[Array, ""]) -> Float[Array, "b"]:
+        z = law.sample(key)
+        return log_joint(z) - jnp.sum(law.log_prob(z), axis=-1)
+
+    return math.log(num) - jax.nn.logsumexp(jax.lax.map(weight, jax.random.split(key, num)), axis=0)
+
+
+def losses_at_once(
+    language: Language, writer: Any, tokens: Int[Array, "b l"], z: Float[Array, "b y"]
+) -> Float[Array, "b l"]:
+    """`Losses` in one reading, as in training."""
+    return writer.per_word(objectives.cross_entropy, (tokens,), token_before(language, tokens), z)
+
+
+def losses_one_by_one(
+    language: Language, writer: Any, tokens: Int[Array, "b l"], z: Float[Array, "b y"]
+) -> Float[Array, "b l"]:
+    """The same word by word, as the sampler has it."""
+    read = lambda last, position, kept: writer.step(last, z, position, kept)
+    return losses_by_word(language, tokens, read, writer.empty(z, tokens.shape[1]))
 
 
 def _matrix(law: Params) -> Float[Array, "z z"]:

@@ -7,6 +7,7 @@ With a condition both are told the value of a label: a CVAE (Sohn et al. 2015) w
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,12 @@ from jtextdiff.core.distributions import Normal
 from jtextdiff.core.energies import Energy, Learned, parts
 from jtextdiff.core.randomness import Keys, fold
 from jtextdiff.core.schedules import Time
+from jtextdiff.methods import latents
 from jtextdiff.methods.labels import label_of, one_of, read_as_told
-from jtextdiff.methods.latents import FITS, LatentSampler, Rewrite, coloured, fit_loss, fresh_law, law_nll, whitened
+from jtextdiff.methods.latents import FITS, LatentSampler, Rewrite
 from jtextdiff.methods.mentions import mentioned
 from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_numbers, check_settings, nothing_given
-from jtextdiff.methods.writing import token_before, write
+from jtextdiff.methods.writing import hidden, token_before, write
 from jtextdiff.nets.autoencoders import LatentDecoder, TextEncoder
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -88,7 +90,7 @@ class TextVAE:
         return {
             "reader": self.reader.init(read),
             "writer": self.writer.init(written),
-            "law": fresh_law(self.latent_dim, self.fit),
+            "law": latents.fresh_law(self.latent_dim, self.fit),
         }
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
@@ -103,26 +105,27 @@ class TextVAE:
         hide_read, hide_written, drop_read, drop_written, noise, tell = jax.random.split(key, 6)
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         label = label_of(batch, self.condition, self.values) * ~jax.random.bernoulli(tell, self.untold, (len(tokens),))
-        law = self.posterior(params, self._hide(tokens, hide_read, self.hidden_read), valid, label, drop_read)
+        law = self.posterior(
+            params, hidden(tokens, self.language.mask, self.hidden_read, hide_read), valid, label, drop_read
+        )
         z = law.sample(noise)
-        earlier = token_before(self.language, self._hide(tokens, hide_written, self.hidden_written))
+        earlier = token_before(self.language, hidden(tokens, self.language.mask, self.hidden_written, hide_written))
         writer = self.writer.bind(params["writer"])
         full = self._with_label(z, label)
         told = writer.per_word(objectives.cross_entropy, (tokens,), earlier, full, key=drop_written)
         words = jax.nn.log_softmax(writer.words(full))
-        kl = law.kl(_standard(z))
+        kl = law.kl(latents.standard(z))
         terms = {
             "reconstruction": objectives.sum_over(told, valid),
             "kl": jnp.sum(kl, axis=-1),
             "bag": objectives.sum_over(-jnp.take_along_axis(words, tokens, axis=-1), valid),
         }
         paid = jnp.sum(jnp.maximum(kl, self.free_bits), axis=-1)
-        done = jnp.ones(len(z)) if batch.progress is None else batch.progress
-        beta = jnp.interp(
-            done, jnp.asarray([0, 0.25, 0.75, 0.875]), jnp.asarray([0, *[self.beta_first] * 2, self.beta])
-        )
+        beta = latents.risen(jnp.asarray(1.0 if batch.progress is None else batch.progress), self.beta_first, self.beta)
         total = terms["reconstruction"] + beta * paid + self.bag * terms["bag"]
-        return (total + fit_loss(params["law"], z, jax.random.fold_in(noise, 0))) / self.language.mean_length, terms
+        return (
+            total + latents.fit_loss(params["law"], z, jax.random.fold_in(noise, 0))
+        ) / self.language.mean_length, terms
 
     def posterior(
         self,
@@ -141,39 +144,42 @@ class TextVAE:
         """−log (1/K) Σ p(text | z) p(z) / q(z | text) over K = `importance` z of q, nats a sequence, in the mean an
         upper bound that falls with K (Burda et al. 2016, eq. 8); p(z) is the initial law, from which samples come. Of a
         text with a label it is −log p(text | label)."""
-        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        label, writer = label_of(batch, self.condition, self.values), self.writer.bind(params["writer"])
-        law = self.posterior(params, tokens, valid, label)
+        return self._bounded(params, key, batch, latents.losses_at_once)
 
-        def weight(key: Key[Array, ""]) -> Float[Array, "b"]:
-            z = law.sample(key)
-            full = self._with_label(z, label)
-            told = writer.per_word(objectives.cross_entropy, (tokens,), token_before(self.language, tokens), full)
-            return -objectives.sum_over(told, valid) - law_nll(params["law"], z) - jnp.sum(law.log_prob(z), axis=-1)
+    @property
+    def bound_again(self) -> str:
+        return "the same, written word by word from what is kept of those before"
 
-        weights = jax.lax.map(weight, jax.random.split(key, self.importance))
-        return jnp.log(self.importance) - jax.nn.logsumexp(weights, axis=0)
+    def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """The same bound, each text read as the sampler would write it."""
+        return self._bounded(params, key, batch, latents.losses_one_by_one)
+
+    def _bounded(self, params: Params, key: Key[Array, ""], batch: Batch, losses: latents.Losses) -> Float[Array, "b"]:
+        law, told = self._heard(params, batch, losses)
+        log_joint = lambda z: -told(z) - latents.law_nll(params["law"], z)
+        return latents.importance_bound(law, log_joint, key, self.importance)
 
     def watched(self, params: Params, key: Key[Array, ""], batch: Batch) -> dict[str, Float[Array, "b"]]:
         """Nats a text: the divergence of q(z | text), and −log p(text | z) of its own z and of the next text's."""
+        law, told = self._heard(params, batch, latents.losses_at_once)
+        z = law.sample(key)
+        kl = jnp.sum(law.kl(latents.standard(z)), axis=-1)
+        return {"kl": kl, "reconstruction": told(z), "shuffled": told(jnp.roll(z, 1, axis=0))}
+
+    def _heard(self, params: Params, batch: Batch, losses: latents.Losses) -> tuple[Normal, Callable[..., Any]]:
+        """q(z | text), and z ↦ −log p(text | z), nats, both told the label if there is a condition."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         label, writer = label_of(batch, self.condition, self.values), self.writer.bind(params["writer"])
-        law = self.posterior(params, tokens, valid, label)
-        z, earlier = law.sample(key), token_before(self.language, tokens)
-        told = lambda z: writer.per_word(objectives.cross_entropy, (tokens,), earlier, self._with_label(z, label))
-        return {
-            "kl": jnp.sum(law.kl(_standard(z)), axis=-1),
-            "reconstruction": objectives.sum_over(told(z), valid),
-            "shuffled": objectives.sum_over(told(jnp.roll(z, 1, axis=0)), valid),
-        }
+        of_words = lambda z: losses(self.language, writer, tokens, self._with_label(z, label))
+        return self.posterior(params, tokens, valid, label), lambda z: objectives.sum_over(of_words(z), valid)
 
     def sample(
         self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
     ) -> Sample:
         """Texts from latents of the initial law, moved by an energy if there is one; the path is then the latent's."""
-        epsilon = _standard(jnp.zeros((len(given.tokens), self.latent_dim))).sample(fold(keys, 0))
+        epsilon = latents.standard(jnp.zeros((len(given.tokens), self.latent_dim))).sample(fold(keys, 0))
         if self.sampler.law == "standard":
-            epsilon = whitened(params["law"], epsilon)
+            epsilon = latents.whitened(params["law"], epsilon)
         if energy is None:
             return self.decode(params, keys, given, epsilon, keep_path=keep_path)
         moved = self.sampler.moved(energy, epsilon, tau=self.sampler.tau, frames=FRAMES if keep_path else 0)
@@ -206,7 +212,7 @@ class TextVAE:
 
     def encode(self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Float[Array, "b z"]:
         """The middle of q(z | text), in the coordinates where the initial law is N(0, I)."""
-        return whitened(params["law"], self.posterior(params, tokens, valid).mean)
+        return latents.whitened(params["law"], self.posterior(params, tokens, valid).mean)
 
     def decode(
         self, params: Params, keys: Keys, given: Given, epsilon: Float[Array, "b z"], *, keep_path: bool = False
@@ -215,7 +221,7 @@ class TextVAE:
 
         The label's logits are l(no label) + sharpen · (l(label) − l(no label)) (Ho & Salimans 2022).
         """
-        z, writer = coloured(params["law"], epsilon), self.writer.bind(params["writer"])
+        z, writer = latents.coloured(params["law"], epsilon), self.writer.bind(params["writer"])
         told = self.sampler.tellings(given.label if self.values else None)
         full = [jnp.repeat(self._with_label(z, label), self.sampler.beams, axis=0) for label, _ in told]
         read = read_as_told(writer, full, [much for _, much in told])
@@ -228,7 +234,7 @@ class TextVAE:
         return Learned(params=own, target=allowed, log_prob=self._mentioned)
 
     def _mentioned(self, params: Params, allowed: Any, epsilon: Any, t: Time, valid: Any) -> Float[Array, "b"]:
-        z = self._with_label(coloured(params["law"], epsilon), None)
+        z = self._with_label(latents.coloured(params["law"], epsilon), None)
         return mentioned(self.writer.bind(params["writer"]).words(z), allowed, self.language.mean_length)
 
     def _with_label(self, z: Float[Array, "b z"], label: Int[Array, "b"] | None) -> Float[Array, "b y"]:
@@ -238,13 +244,3 @@ class TextVAE:
     @property
     def _num_inputs(self) -> int:
         return max(self.language.vocab_size, self.language.mask) + 1
-
-    def _hide(self, tokens: Int[Array, "b l"], key: Key[Array, ""], share: float) -> Int[Array, "b l"]:
-        """The tokens with a share of them, EOS among them, under MASK."""
-        return (
-            jnp.where(jax.random.bernoulli(key, share, tokens.shape), self.language.mask, tokens) if share else tokens
-        )
-
-
-def _standard(z: Float[Array, "b z"]) -> Normal:
-    return Normal(mean=jnp.zeros_like(z), std=jnp.ones(()))

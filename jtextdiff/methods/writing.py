@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.core.beams import beam_search, start_beams
 from jtextdiff.core.distributions import Categorical, check_narrowing, narrowed
@@ -77,6 +78,21 @@ def possible_next(language: Language, given: Given) -> Bool[Array, "b l v"]:
 def token_before(language: Language, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
     """The token before each position; before the first, EOS."""
     return jnp.concatenate([jnp.full_like(tokens[:, :1], language.eos), tokens[:, :-1]], axis=1)
+
+
+def hidden(tokens: Int[Array, "b l"], mask: int, share: float, key: Key[Array, ""]) -> Int[Array, "b l"]:
+    """The tokens with a share of them, EOS among them, under MASK."""
+    return jnp.where(jax.random.bernoulli(key, share, tokens.shape), mask, tokens) if share else tokens
+
+
+def losses_by_word(language: Language, tokens: Int[Array, "b l"], read: Read, kept: Any) -> Float[Array, "b l"]:
+    """−log p of each token, nats, one after another from what is kept of those before, as `write` finds it."""
+
+    def step(kept: Any, position: Array) -> tuple[Any, Array]:
+        logits, kept = read(token_before(language, tokens)[:, position], position, kept)
+        return kept, -Categorical(logits=logits).log_prob(tokens[:, position])
+
+    return jax.lax.scan(step, kept, jnp.arange(tokens.shape[1]))[1].T
 
 
 def _until_end(tokens: Int[Array, "b l"], language: Language) -> Int[Array, "b l"]:
