@@ -63,15 +63,7 @@ def parser() -> Parser:
 
 def command(arguments: Sequence[str]) -> None:
     flags = parser().parse_args(arguments)
-    check_out(flags.out)
-    if flags.strength is not None and not 0 < flags.strength <= 1:
-        raise UserError(f"--strength must be above 0 and at most 1, got {flags.strength}.")
-    if flags.num < 1:
-        raise UserError(f"--num must be at least 1, got {flags.num}.")
-    if flags.input != "-" and not Path(flags.input).is_file():
-        raise UserError(f"--input {flags.input}: there is no such file.")
-    if flags.out and flags.input != "-" and Path(flags.out).resolve() == Path(flags.input).resolve():
-        raise UserError(f"--out {flags.out} is --input itself: name another file.")
+    agree(flags)
     from jtextdiff.run.balancing import weighed
     from jtextdiff.run.controls import together
     from jtextdiff.run.model import load
@@ -80,8 +72,7 @@ def command(arguments: Sequence[str]) -> None:
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     if flags.num > 1 and model.method.sampler.name in ("greedy", "beam"):
-        how = model.method.sampler.name
-        say(f"note: {how} writing leaves nothing to chance; --sampler sample makes rewrites differ.")
+        say(f"note: {model.method.sampler.name} writing has no chance in it; --sampler sample makes rewrites differ.")
     control = weighed(model, together(flags.control), flags.balance)
     how = {name: getattr(flags, name) for name in ("strength", "hold")} | flow_of(flags)
     wanted = Asked(None, 0) if control is None else asked(control, model.steered)
@@ -99,6 +90,19 @@ def command(arguments: Sequence[str]) -> None:
             raise UserError(
                 f"--input {flags.input} is no text in UTF-8: {error.reason} at byte {error.start}."
             ) from None
+
+
+def agree(flags: Any) -> None:
+    """Raises UserError for arguments that cannot be, before anything is loaded."""
+    check_out(flags.out)
+    if flags.strength is not None and not 0 < flags.strength <= 1:
+        raise UserError(f"--strength must be above 0 and at most 1, got {flags.strength}.")
+    if flags.num < 1:
+        raise UserError(f"--num must be at least 1, got {flags.num}.")
+    if flags.input != "-" and not Path(flags.input).is_file():
+        raise UserError(f"--input {flags.input}: there is no such file.")
+    if flags.out and flags.input != "-" and Path(flags.out).resolve() == Path(flags.input).resolve():
+        raise UserError(f"--out {flags.out} is --input itself: name another file.")
 
 
 def stream(model: Any, lines: Iterator[str], done: int, out: TextIO, asked: dict[str, Any], *, as_json: bool) -> None:
