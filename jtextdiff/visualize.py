@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   python -m jtextdiff.visualize --checkpoint runs/diffusion_lm --num 1 --steps 50 --out denoising
   python -m jtextdiff.visualize --checkpoint runs/diffusion_lm --control food=Japanese --control keyword=pub
   python -m jtextdiff.visualize --checkpoint runs/diffusion_lm --template "The [MASK] [MASK] is near [MASK] ."
+  python -m jtextdiff.visualize --checkpoint runs/latent_ops --control sentiment=positive --text "the soup was cold ."
 
 Plays the denoising in the terminal and writes OUT.png and OUT.html, one page with a slider that needs no network.
 With --control the energy of each, −log p(control | x_t) in nats, is shown as it falls. A length has none.
@@ -32,6 +33,9 @@ def parser() -> Parser:
     add_control(it)
     add_seed(it, "the same seed shows the same sentences as `sample`")
     it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
+    it.add_argument(
+        "--text", help="by latents: the way of this sentence to where the controls take it, instead of new ones"
+    )
     it.add_argument("--frames", type=int, default=100, help="most frames to keep (default: 100)")
     it.add_argument("--out", metavar="PATH", help="where the pictures go (default: DIR/denoising)")
     return it
@@ -41,6 +45,8 @@ def command(arguments: Sequence[str]) -> None:
     flags = parser().parse_args(arguments)
     if flags.num < 1 or flags.frames < 2:
         raise UserError(f"--num must be at least 1 and --frames at least 2, got {flags.num} and {flags.frames}.")
+    if flags.text is not None and (flags.template is not None or not flags.text.strip()):
+        raise UserError("--text is a sentence, and goes without --template.")
     from rich.console import Console
 
     from jtextdiff.run.controls import together
@@ -53,7 +59,8 @@ def command(arguments: Sequence[str]) -> None:
 
     control = together(flags.control)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
-    film = model.film(flags.num, seed=flags.seed, template=flags.template, control=control)
+    num = flags.num if flags.text is None else 1
+    film = model.film(num, seed=flags.seed, template=flags.template, control=control, text=flags.text)
     film = thin(film, min(flags.frames, len(film.times)))
     play(film, Console(stderr=True))
     out = Path(flags.out) if flags.out else Path(flags.checkpoint) / "denoising"

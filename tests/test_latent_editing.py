@@ -102,6 +102,14 @@ def test_texts_are_written_steered_and_shown(place: Path) -> None:
     assert texts.returncode == 0 and len(texts.stdout.splitlines()) == 3 and "Weights: mood=bad" in texts.stderr
     shown = run("visualize", *both, "--num=1", "--out=way", cwd=place)
     assert shown.returncode == 0 and (place / "way.png").stat().st_size and (place / "way.html").stat().st_size
+    own = ["--checkpoint=vae", "--text=The Mill is awful ."]
+    shown = run("visualize", *own, "--control=mood=good", "--out=own", cwd=place)
+    assert shown.returncode == 0 and (place / "own.png").stat().st_size, shown.stderr
+    back = run("edit", "--checkpoint=vae", cwd=place, text="The Mill is awful .\n").stdout.split()
+    first = next(line for line in shown.stderr.splitlines() if line.startswith("t=1.00"))
+    assert first.split("⏎")[0].split()[1:] == back
+    refused = run("visualize", *own, cwd=place)
+    assert refused.returncode == 2 and "give a control to one" in refused.stderr, refused.stderr
     word = run("sample", "--checkpoint=vae", "--control=keyword=lovely", "--num=2", cwd=place)
     assert word.returncode == 0, word.stderr
 

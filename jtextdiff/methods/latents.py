@@ -14,6 +14,7 @@ from jtextdiff.core.distributions import Normal
 from jtextdiff.core.energies import Energy, NoiseAveraged
 from jtextdiff.core.flow import Descent, descend
 from jtextdiff.core.gaussian import Gaussian
+from jtextdiff.core.randomness import Keys
 from jtextdiff.methods.method import Language, check_settings
 from jtextdiff.methods.writing import Writer, losses_by_word, token_before
 from jtextdiff.nets.functional import Params
@@ -52,6 +53,11 @@ class LatentSampler:
         if label is None or self.sharpen == 1:
             return [(label, 1.0)]
         return [(label, self.sharpen), (None, 1 - self.sharpen)]
+
+    def first(self, law: Params, keys: Keys, dim: int) -> Float[Array, "b z"]:
+        """Latents to begin with, in the coordinates in which the law is N(0, I)."""
+        drawn = standard(jnp.zeros((len(keys), dim))).sample(keys)
+        return whitened(law, drawn) if self.law == "standard" else drawn
 
     def moved(
         self,

@@ -174,12 +174,11 @@ class TextVAE:
         return self.posterior(params, tokens, valid, label), lambda z: objectives.sum_over(of_words(z), valid)
 
     def sample(
-        self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
+        self, params: Params, keys: Keys, given: Given, *, start: Any = None, energy: Any = None, keep_path: Any = False
     ) -> Sample:
-        """Texts from latents of the initial law, moved by an energy if there is one; the path is then the latent's."""
-        epsilon = latents.standard(jnp.zeros((len(given.tokens), self.latent_dim))).sample(fold(keys, 0))
-        if self.sampler.law == "standard":
-            epsilon = latents.whitened(params["law"], epsilon)
+        """Texts from latents of the initial law, or from `start`, moved by an energy if there is one; the path is then
+        the latent's."""
+        epsilon = self.sampler.first(params["law"], fold(keys, 0), self.latent_dim) if start is None else start
         if energy is None:
             return self.decode(params, keys, given, epsilon, keep_path=keep_path)
         moved = self.sampler.moved(energy, epsilon, tau=self.sampler.tau, frames=FRAMES if keep_path else 0)

@@ -104,21 +104,32 @@ class Model:
         seed: int = 0,
         template: str | None = None,
         control: Control | None = None,
+        text: str | None = None,
         **sampler: Any,
     ) -> Film:
-        """The same samples as `sample` draws, with every state on the way, and what a control's energies are there."""
+        """The same samples as `sample` draws, or the way of a `text` by its latent, with every state on it, and what a
+        control's energies are there."""
         method = self._with_sampler(sampler)
         size = next(rows for rows in ROWS if rows >= num) if num <= ROWS[-1] else num
         keys = keys_for(jax.random.key(seed), jnp.arange(size))
         given, (energy,) = self._asked(template, control, size)
         wanted = {} if energy is None else {"energy": energy}
-        result = compiled_once(method, "sample", keep_path=True)(self.params, keys, given, **wanted)
+        more = {} if text is None else {"start": self._latent_of(text, size, energy)}
+        result = compiled_once(method, "sample", keep_path=True)(self.params, keys, given, **wanted, **more)
         film = filmed(type(self.method).__name__, result, num, self.tokenizer, rewritten=isinstance(method, Latent))
         if control is None or not wanted:
             return film
         how = getattr(method.sampler, "guidance", None)
         guided = (1.0, 0.0) if how is None else (how.first, how.last) if how.updates else None
         return watched(film, result, _asked_once(self, control).names, guided)
+
+    def _latent_of(self, text: str, num: int, energy: Energy | None) -> Any:
+        """The latent of a text, `num` times. Raises UserError for a model that has none, or nothing to move it."""
+        if not isinstance(self.method, Latent) or energy is None:
+            raise UserError(
+                "The way of a text is its latent's, which TextVAE has and a control moves: give a control to one."
+            )
+        return jnp.repeat(self.method.encode(self.params, *self.batch([text])[:2]), num, axis=0)
 
     def nll(self, texts: Sequence[str], *, seed: int = 0) -> list[float]:
         """−log p of each text in nats, its end included: exact, or the bound that `method.bound` names.
