@@ -45,6 +45,13 @@ def test_it_comes_near_what_is_true_of_latents_never_seen(found: tuple[dict, dic
     assert calibration_error(np.exp(log_p.max(-1)), log_p.argmax(-1) == new.value) < 0.05
 
 
+def test_the_hotter_the_less_sure(found: tuple[dict, dict]) -> None:
+    params, z = found[0], jax.random.normal(jax.random.key(4), (5, 4))
+    sure = [np.abs(np.exp(METHOD.log_p({**params, "temperature": jnp.float32(t)}, z)) - 0.5) for t in (1.0, 2.0, 1e6)]
+    assert np.all(sure[1] < sure[0])
+    np.testing.assert_allclose(sure[2], 0.0, atol=1e-4)
+
+
 def test_its_energy_is_its_log_probability_and_values_sum_to_one(found: tuple[dict, dict]) -> None:
     params, z = found[0], jax.random.normal(jax.random.key(3), (5, 4))
     energy = lambda *target: np.exp(-np.asarray(METHOD.wanting(params, np.asarray(target))(z, 0.0)))
