@@ -95,8 +95,6 @@ def command(arguments: Sequence[str]) -> None:
 def agree(flags: Any) -> None:
     """Raises UserError for arguments that cannot be, before anything is loaded."""
     check_out(flags.out)
-    if flags.strength is not None and not 0 < flags.strength <= 1:
-        raise UserError(f"--strength must be above 0 and at most 1, got {flags.strength}.")
     if flags.num < 1:
         raise UserError(f"--num must be at least 1, got {flags.num}.")
     if flags.input != "-" and not Path(flags.input).is_file():
@@ -177,20 +175,29 @@ def behind(out: Path, lines: Iterator[str]) -> int:
     done = end = 0
     with open(out, "rb+") as file:
         for line in file:
-            if line[: len(HEAD)] != HEAD[: len(line)]:
+            whole, source = line.endswith(b"\n"), _source(line)
+            if line[: len(HEAD)] != HEAD[: len(line)] or (whole and source is None):
                 raise UserError(
                     f"--out {out}: line {done + 1} is no rewrite of ours, which would be lost. Name another."
                 )
-            if not line.endswith(b"\n"):
+            if not whole:
                 file.truncate(end)
                 break
             done, end = done + 1, end + len(line)
-            if json.loads(line)["source"] != next(lines, None):
+            if source != next(lines, None):
                 raise UserError(
                     f"--out {out}: line {done} is the rewrite of another text than --input and --num give. Go on with "
                     "the same, or name another file."
                 )
     return done
+
+
+def _source(line: bytes) -> str | None:
+    """The source of a line of --out; None for what is none."""
+    try:
+        return json.loads(line)["source"]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 if __name__ == "__main__":

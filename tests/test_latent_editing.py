@@ -64,6 +64,7 @@ def test_a_file_of_other_things_and_rewrites_of_other_texts_stay_as_they_are(pla
     edit = ["--checkpoint=vae", "--control=mood=good", "--out=kept.txt"]
     for there, told in (
         (b"my own notes\nand more", "is no rewrite of ours"),
+        (b'{"source": "The Mill is\n', "is no rewrite of ours"),
         (b'{"source": "The Oak is fine .", "rewrite": "x"}\n', "of another text"),
     ):
         (place / "kept.txt").write_bytes(there)

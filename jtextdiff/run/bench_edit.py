@@ -33,16 +33,7 @@ def bench(
     if energy is None:
         raise UserError(f"The control {control} has no energy, and costs nothing: give one that moves latents.")
     where, rewrite = machine(), compiled_once(model.method, "rewrite")
-    calls: dict[str, Callable[[], Any]] = {
-        "edit": lambda: model.edit(texts, control=control),
-        "read_and_write": lambda: model.edit(texts),
-        "edit_of_one": lambda: model.edit(texts[:1], control=control),
-    }
-    if against is not None and wanted is not None:
-        guided_by(against, wanted)
-        released = as_released(against)
-        calls["guided"] = lambda: against.draw(1, control=wanted)
-        calls["released"] = lambda: released.draw(1, control=wanted)
+    calls = rewriting(model, control, texts) | ({} if against is None or wanted is None else guided(against, wanted))
     for call in calls.values():
         call()
     start = np.random.default_rng(0).standard_normal((len(texts), model.method.latent_dim), np.float32)
@@ -70,6 +61,22 @@ def bench(
         "timings": over["timings"],
         **peak_memory(),
     }
+
+
+def rewriting(model: Model, control: Control, texts: list[str]) -> dict[str, Callable[[], Any]]:
+    """Rewrites of all texts, the same of nothing asked, and a rewrite of one."""
+    return {
+        "edit": lambda: model.edit(texts, control=control),
+        "read_and_write": lambda: model.edit(texts),
+        "edit_of_one": lambda: model.edit(texts[:1], control=control),
+    }
+
+
+def guided(against: Model, wanted: Control) -> dict[str, Callable[[], Any]]:
+    """One text guided by diffusion, as it is by default and as it was released."""
+    guided_by(against, wanted)
+    released = as_released(against)
+    return {"guided": lambda: against.draw(1, control=wanted), "released": lambda: released.draw(1, control=wanted)}
 
 
 def followed_by_torch(energy: Any, start: Any, tau: float) -> Callable[[], Any]:

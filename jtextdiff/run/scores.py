@@ -71,11 +71,8 @@ def score(
     samples, calls = chosen(model, num, wish, seed=seed, progress=lambda done: bar.advance(task, done))
     if judge is not None:
         bar.add_task("judging", total=None)
-        sizes = {"samples": num} | {name: len(texts) for name, texts in real.items()}
-        metrics |= generative(judge, {"samples": judged(judge, samples), **verdicts}, split, sizes)
-        known = set(real[split])
-        others = [text for text in evenly(model, corpus, split, 2 * num) if text not in known]
-        metrics |= apart(judge, {"samples": samples, **real}, others, split)
+        others = evenly(model, corpus, split, 2 * num)
+        metrics |= by_judge(judge, samples, real, verdicts, others, split)
     rows = {name: rows_of(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
     metrics |= variety(rows, split)
     metrics |= copied(rows, split, corpus)
@@ -87,6 +84,22 @@ def score(
     if rules is not None:
         metrics = followed(rules, controls, samples, split) | metrics
     return metrics, calls
+
+
+def by_judge(
+    judge: Model,
+    samples: list[str],
+    real: dict[str, list[str]],
+    rates: dict[str, tuple[float, float]],
+    others: list[str],
+    split: str,
+) -> dict[str, Score]:
+    """What a judge, whose `rates` of real texts are known, makes of samples: how likely they are, and how near to those
+    of the `others` that are none of the real ones beside them."""
+    sizes = {"samples": len(samples)} | {name: len(texts) for name, texts in real.items()}
+    known = set(real[split])
+    found = generative(judge, {"samples": judged(judge, samples), **rates}, split, sizes)
+    return found | apart(judge, {"samples": samples, **real}, [text for text in others if text not in known], split)
 
 
 def report(

@@ -162,9 +162,8 @@ def _length(whole: Control, model: Steered) -> int:
 def _label(whole: Control, model: Steered) -> int:
     """The number of the value that a method with a condition is told; 0 if none is asked for."""
     name = getattr(model.method, "condition", "")
-    values = [
-        value for value in getattr(model.method, "values", ()) if value != "none"
-    ]  # which tells nothing, and is last
+    # "none", the last, tells nothing.
+    values = [value for value in getattr(model.method, "values", ()) if value != "none"]
     weighed = zip(whole.parts, whole.weights, strict=True)
     asked = [(part, weight) for part, weight in weighed if part.kind == "is" and part.name == name]
     if not asked:
