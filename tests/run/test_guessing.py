@@ -54,6 +54,15 @@ def test_a_wrong_guess_does_not_touch_what_is_known(corpus: Corpus) -> None:
     assert [int(found[row]) for row in first] == [0, 1] and np.any(found[ids < 2] != ids[ids < 2])
 
 
+def test_what_is_known_stays_though_its_words_say_otherwise(tmp_path: Path) -> None:
+    """The same texts have both moods: no judge can tell both, and all are known."""
+    file, texts = tmp_path / "rows.jsonl", [f"It is odd for {at} ." for at in range(20)]
+    file.write_text("\n".join(json.dumps({"text": text, "mood": mood}) for mood in WORDS for text in texts))
+    same = prepare(Text(path=str(file), tokenizer="words:1"), warn=lambda note: None)
+    found = guessed(same, config("--config.num_labelled=100")).splits["train"].labels["mood"]
+    np.testing.assert_array_equal(found, same.splits["train"].labels["mood"])
+
+
 def test_without_a_number_nothing_changes_and_a_wrong_one_is_refused(corpus: Corpus) -> None:
     assert guessed(corpus, config()) is corpus
     with pytest.raises(UserError, match="at least 1, got 0"):
