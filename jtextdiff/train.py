@@ -1,12 +1,14 @@
 """python -m jtextdiff.train: trains any method from its config, and goes on where an earlier run stopped."""
 
+import shlex
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from jtextdiff.run.command import Parser, UserError, main, say
+from jtextdiff.run.command import Interrupted, Parser, UserError, main, say
+from jtextdiff.run.processes import add_processes, join
 
 EXAMPLES = """examples:
   python -m jtextdiff.train --config configs/diffusion_lm.py
@@ -24,6 +26,7 @@ def parser() -> Parser:
         "--config", required=True, metavar="FILE[:PRESET]", help="a config, such as configs/diffusion_lm.py"
     )
     it.add_argument("--workdir", metavar="DIR", help="where the run lives (default: runs/NAME[-PRESET])")
+    add_processes(it)
     return it
 
 
@@ -37,6 +40,7 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.run.loop import train
     from jtextdiff.run.on_base import home_of, on_base
     from jtextdiff.run.prepare import check
+    from jtextdiff.run.together import is_first
     from jtextdiff.run.workdir import default_workdir, locked
 
     config = load_config(flags.config, rest)
@@ -46,12 +50,23 @@ def command(arguments: Sequence[str]) -> None:
         home = home_of(config.base, config.label)
     workdir = Path(flags.workdir) if flags.workdir else home
     check(config, workdir)
-    with locked(workdir):
+    join(flags)
+    with locked(workdir) if is_first() else nullcontext():
         if config.method["class"].endswith(":LatentClassifier"):
             fit(config, workdir)  # seconds, of which nothing is kept if it is stopped
             return
-        with stop_signals() as stopped:
+        with stop_signals() as stopped, how_to_go_on(arguments):
             train(config, workdir, stopped)
+
+
+@contextmanager
+def how_to_go_on(arguments: Sequence[str]) -> Iterator[None]:
+    """Adds the command to what is said of a run that was asked to stop."""
+    try:
+        yield
+    except Interrupted as stop:
+        command = shlex.join(["python", "-m", "jtextdiff.train", *arguments])
+        raise Interrupted(f"{stop}\n  {command}", stop.status) from None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -134,9 +135,20 @@ def check_out(out: str | None) -> None:
         raise UserError(f"--out {out}: there is no directory {Path(out).parent}.")
 
 
+_muted: list[int] = []
+"""The number of this process, if it is one of many and another one speaks for all."""
+
+
 def say(text: str) -> None:
     """A line for the person; stdout is kept for texts."""
-    print(text, file=sys.stderr, flush=True)
+    if not _muted:
+        print(text, file=sys.stderr, flush=True)
+
+
+def mute(process: int) -> None:
+    """From here on process number `process` says nothing but its errors: another one speaks for all."""
+    _muted.append(process)
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  for as long as the process lasts
 
 
 def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
@@ -147,26 +159,40 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
         if sys.stdout is not None:  # it may have been closed by the caller
             sys.stdout.flush()
     except UserError as error:
-        say(f"error: {error}")
-        sys.exit(2)
+        _end(2, f"error: {error}")
     except Interrupted as stop:
         say(str(stop))
-        sys.exit(stop.status)
+        sys.exit(stop.status)  # all stop at the same step, and take leave of each other
     except KeyboardInterrupt:
-        say("interrupted")
-        sys.exit(130)
+        _end(130, "interrupted")
     except BrokenPipeError:
         # The reader of stdout has left, as `head` does: what Python still holds for it goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+        _end(1)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            say(f"error: the disk is full: {error.strerror} ({error.filename or 'no file named'}).")
-            say("What was saved before is kept. Free some space and run the same command again.")
-        else:
-            say(f"error: {error}")
-        sys.exit(1)
+        _end(1, *_of_machine(error))
+    except Exception:
+        _end(1, traceback.format_exc().rstrip())
     sys.exit(0)
+
+
+def _of_machine(error: OSError) -> list[str]:
+    """What to say of a failure of the machine."""
+    if error.errno != errno.ENOSPC:
+        return [f"error: {error}"]
+    return [
+        f"error: the disk is full: {error.strerror} ({error.filename or 'no file named'}).",
+        "What was saved before is kept. Free some space and run the same command again.",
+    ]
+
+
+def _end(status: int, *lines: str) -> NoReturn:
+    """Ends the process. One of many that has failed ends at once, without waiting for the others, who wait for it."""
+    for line in lines:
+        print(f"process {_muted[0]}: {line}" if _muted else line, file=sys.stderr, flush=True)
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        os._exit(status)
+    sys.exit(status)
 
 
 @contextlib.contextmanager

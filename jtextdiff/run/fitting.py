@@ -27,8 +27,10 @@ from jtextdiff.run.latent_scores import warn_of_little
 from jtextdiff.run.model import Model, load
 from jtextdiff.run.on_base import home_of
 from jtextdiff.run.prepare import completed, open_corpus
+from jtextdiff.run.sharding import mesh_of, num_shards
 from jtextdiff.run.turns import turns
 from jtextdiff.run.workdir import agree, write_whole
+from jtextdiff.run.writing import compiled_once
 from jtextdiff.text.corpora import Corpus
 from jtextdiff.text.judging import learn
 
@@ -103,9 +105,10 @@ def known(base: Model, corpus: Corpus, split: str, label: str, most: int) -> Kno
     of_split = corpus.splits[split]
     rows = of_split.evenly(most)
     method: Any = base.method
-    batch, read = base.batch(of_split.texts(rows)), jax.jit(method.posterior)
+    mesh = mesh_of(base.params)
+    batch, read = base.batch(of_split.texts(rows)), compiled_once(method, "posterior", mesh)
     mean, std = (np.zeros((len(rows), method.latent_dim), np.float32) for _ in range(2))
-    for places, real, width in turns(batch.valid.sum(-1), method.language.length):
+    for places, real, width in turns(batch.valid.sum(-1), method.language.length, num_shards(mesh)):
         law = read(base.params, batch.tokens[places, :width], batch.valid[places, :width])
         mean[places[:real]], std[places[:real]] = law.mean[:real], law.std[:real]
     return Known(Normal(mean=jnp.asarray(mean), std=jnp.asarray(std)), np.asarray(of_split.labels[label][rows]))

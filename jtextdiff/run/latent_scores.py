@@ -6,6 +6,7 @@ import numpy as np
 from jtextdiff.run.command import say
 from jtextdiff.run.measures import Score, beside, figure, mean
 from jtextdiff.run.model import Model
+from jtextdiff.run.sharding import mesh_of
 from jtextdiff.run.turns import turns
 from jtextdiff.run.writing import compiled_once
 from jtextdiff.text.metrics import corpus_bleu
@@ -42,11 +43,12 @@ def watched(model: Model, texts: list[str], seed: int) -> dict[str, np.ndarray]:
     """Nats a text: `kl`, `reconstruction` from its own z, `shuffled` from another text's."""
     batch, longest = model.batch(texts), model.method.language.length
     rows_of: dict[str, np.ndarray] = {}
+    told = compiled_once(model.method, "watched", mesh_of(model.params))
     for turn, (rows, real, _) in enumerate(turns(np.full(len(texts), longest), longest)):
         cut = jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch)
         key = jax.random.fold_in(jax.random.key(seed), turn)
-        for name, values in compiled_once(model.method, "watched")(model.params, key, cut).items():
-            rows_of.setdefault(name, np.zeros(len(texts)))[rows[:real]] = values[:real]
+        for name, values in told(model.params, key, cut).items():
+            rows_of.setdefault(name, np.zeros(len(texts)))[rows[:real]] = np.asarray(values)[:real]
     return rows_of
 
 

@@ -1,8 +1,10 @@
 """The training loop: prepare, resume, and then step, report, evaluate, show, save until the last step."""
 
+import contextlib
 import functools
 import math
 import signal
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, Key
 
 from jtextdiff.methods.method import Latent, Method, Monitored, Trainable
 from jtextdiff.run import checkpoints
@@ -22,8 +25,9 @@ from jtextdiff.run.model import Model, remember_programs
 from jtextdiff.run.on_base import home_of
 from jtextdiff.run.prepare import completed, introduce, open_corpus, primed, restore_or_init
 from jtextdiff.run.report import Report
-from jtextdiff.run.sharding import make_mesh, place, replicated, shardings
-from jtextdiff.run.step import TrainState, init_state, train_step, without_dropout
+from jtextdiff.run.sharding import check_batch, make_mesh, place, replicated, rows_here, shardings
+from jtextdiff.run.step import TrainState, compiled_step, init_state, without_dropout
+from jtextdiff.run.together import check_shared, first_alone, heard_by_all, is_first, wait_for_all
 from jtextdiff.run.workdir import agree
 from jtextdiff.text.batches import Batch, batch_at, batches
 from jtextdiff.text.corpora import Corpus
@@ -38,15 +42,22 @@ SHOWN_SAMPLES = 8
 def train(config: Config, workdir: Path, stopped: list[int]) -> None:
     """Trains in `workdir` up to `config.num_steps`, going on from its newest checkpoint if it has one.
 
-    `stopped` receives a signal's number when the run is asked to stop: it then saves and raises Interrupted.
+    `stopped` receives a signal's number when the run is asked to stop: it then saves and raises Interrupted. Of many
+    processes all call this alike, and all stop at the same step if one of them is asked to.
     """
     remember_programs()
     make, state, start = prepare(config, workdir)
     if start >= config.num_steps:
         say(f"{workdir} has already reached step {start}. To train on: --config.num_steps=N with N above {start}.")
         return
-    checkpoints.set_aside_after(workdir, start)
-    with checkpoints.open_checkpoints(workdir) as manager, Report(workdir, start, config.num_steps) as report:
+    if is_first():
+        checkpoints.set_aside_after(workdir, start)
+    wait_for_all("later checkpoints are set aside")
+    with contextlib.ExitStack() as opened:
+        manager = opened.enter_context(checkpoints.open_checkpoints(workdir))
+        # What the other processes have to report is the same, and goes nowhere.
+        told = workdir if is_first() else Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        report = opened.enter_context(Report(told, start, config.num_steps, quiet=not is_first()))
         _walk(make(report=report, kept=manager.latest_step), state, start, manager, stopped)
     say(f"Done. Look at {workdir}/loss.png; {_next(config, workdir)}")
 
@@ -63,18 +74,25 @@ class Run:
     step: Callable[..., Any]
     losses: Callable[..., Any]
     place: Callable[[Batch], Batch]
+    mesh: Mesh
+    mine: Int[np.ndarray, "m"]  # the rows of a batch that this process reads
     report: Report
     kept: Callable[[], int | None] = lambda: None  # the newest checkpoint's step
 
 
 def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainState, int]:
     """The run of a config, but for its report; the state to go on from, and the steps done to reach it."""
-    corpus = open_corpus(config, workdir)
+    mesh = make_mesh(**config.mesh)
+    check_batch(mesh, config.batch_size, config.optim.accumulate)
+    with first_alone("the text is prepared"):
+        corpus = open_corpus(config, workdir)
     config = completed(config, corpus, workdir)
     corpus = guessed(corpus, config)
-    method, optim, mesh = build(config.method), build(config.optim), make_mesh(**config.mesh)
-    agree(workdir, config, resumed=checkpoints.has_checkpoints(workdir))
-    corpus.tokenizer.save(workdir / "tokenizer")
+    method, optim = build(config.method), build(config.optim)
+    if is_first():
+        agree(workdir, config, resumed=checkpoints.has_checkpoints(workdir))
+        corpus.tokenizer.save(workdir / "tokenizer")
+    check_shared(workdir)
     init = functools.partial(init_state, method, optim)
     shapes = jax.eval_shape(init, jax.random.key(0))
     layout = shardings(mesh, shapes)
@@ -87,10 +105,12 @@ def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainSta
         workdir=workdir,
         method=method,
         corpus=corpus,
-        root=jax.device_put(jax.random.key(config.seed), replicated(mesh)),
-        step=jax.jit(functools.partial(train_step, method, optim), donate_argnums=0),
-        losses=jax.jit(without_dropout(method).loss),
-        place=functools.partial(place, mesh=mesh),
+        root=jax.jit(functools.partial(jax.random.key, config.seed), out_shardings=replicated(mesh))(),
+        step=compiled_step(method, optim, mesh, layout),
+        losses=jax.jit(without_dropout(method).loss, out_shardings=replicated(mesh)),
+        place=functools.partial(place, mesh=mesh, num=config.batch_size),
+        mesh=mesh,
+        mine=rows_here(mesh, config.batch_size),
     )
     return make, state, start
 
@@ -98,21 +118,24 @@ def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainSta
 def advance(run: Run, state: TrainState, index: int, late: Late) -> tuple[TrainState, Late]:
     """Step `index`, and the report of the one before: metrics are read late, so that the devices never wait."""
     batch = batch_of(run, index)
+    placed = run.place(batch)
     with jax.transfer_guard("disallow"):
-        state, metrics = run.step(state, run.root, run.place(batch))
+        state, metrics = run.step(state, run.root, placed)
     _read(run, late)
-    run.report.step(index + 1, int(batch.valid.sum()))
+    share = len(run.mine) / run.config.batch_size
+    run.report.step(index + 1, round(int(batch.valid.sum()) / share))
     return state, (index + 1, metrics)
 
 
 def _walk(run: Run, state: TrainState, start: int, manager: Any, stopped: list[int]) -> None:
     """Steps from `start` to the end."""
     every, num_steps = run.config.every, run.config.num_steps
+    asked_to_stop = heard_by_all(run.mesh, stopped)
     late: Late = None
     for done in range(start + 1, num_steps + 1):
         state, late = advance(run, state, done - 1, late)
         last, valid_loss = done == num_steps, math.inf  # the best checkpoint is one of those evaluated
-        stop = bool(stopped)  # looked at once: a signal that comes while a step is being saved stops the next one
+        stop = asked_to_stop()  # looked at once: a signal that comes while a step is being saved stops the next one
         if last or stop or any(done % often == 0 for often in (every.evaluate, every.sample, every.checkpoint)):
             late = _read(run, late)  # what is no number is told before it is shown or saved
         if last or done % every.evaluate == 0:
@@ -122,13 +145,13 @@ def _walk(run: Run, state: TrainState, start: int, manager: Any, stopped: list[i
         if last or stop or done % every.checkpoint == 0:
             _save(manager, done, state, valid_loss)
         if stop:
-            _stop(run, manager, done, stopped[0])
+            _stop(run, manager, done, *stopped[:1])
     _read(run, late)
     manager.wait_until_finished()
 
 
 def batch_of(run: Run, index: int) -> Batch:
-    """The batch of step `index`, on the host."""
+    """The batch of step `index`, on the host: the rows that this process reads."""
     tokenizer, config = run.corpus.tokenizer, run.config
     batch = batch_at(
         run.corpus.splits["train"],
@@ -137,6 +160,7 @@ def batch_of(run: Run, index: int) -> Batch:
         buckets=run.corpus.buckets,
         pad=tokenizer.pad,
         seed=config.seed,
+        mine=run.mine,
     )
     done = min(index / config.optim.decay_steps, 1.0)
     return batch._replace(progress=np.full(len(batch.tokens), done, np.float32))
@@ -163,14 +187,16 @@ def _evaluate(run: Run, done: int, state: TrainState) -> float:
     key, total, rows = jax.random.key(0), {}, 0
     split = run.corpus.splits["valid"]
     size, pad = run.config.batch_size, run.corpus.tokenizer.pad
-    for batch, real in batches(split, batch_size=size, buckets=run.corpus.buckets, pad=pad, limit=EVALUATED_ROWS):
+    some = functools.partial(batches, split, batch_size=size, buckets=run.corpus.buckets, pad=pad, mine=run.mine)
+    for batch, real in some(limit=EVALUATED_ROWS):
         loss, terms = run.losses(state["ema"], jax.random.fold_in(key, rows), run.place(batch))
         for name, value in {"loss": loss, **terms}.items():
-            total[name] = total.get(name, 0.0) + float(value[:real].sum())
+            total[name] = total.get(name, 0.0) + float(np.asarray(value)[:real].sum())
         rows += real
     values = {f"valid_{name}": value / rows for name, value in total.items()}
     if isinstance(run.method, Monitored):
-        values |= {name: float(value) for name, value in jax.jit(run.method.monitor)(state["ema"]).items()}
+        watch = jax.jit(run.method.monitor, out_shardings=replicated(run.mesh))
+        values |= {name: float(value) for name, value in watch(state["ema"]).items()}
     run.report.record(done, values)
     run.report.say(f"step {done}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
     run.report.curve()
@@ -194,8 +220,7 @@ def _show(run: Run, done: int, state: TrainState) -> None:
     """Writes a few samples of the mean parameters, the same seeds every time."""
     if not isinstance(run.method, Method):
         return
-    params = jax.device_put(state["ema"], jax.devices()[0])
-    model = Model(method=run.method, params=params, tokenizer=run.corpus.tokenizer, config=run.config, step=done)
+    model = Model(method=run.method, params=state["ema"], tokenizer=run.corpus.tokenizer, config=run.config, step=done)
     run.report.samples(done, model.sample(SHOWN_SAMPLES, seed=run.config.seed))
 
 
@@ -204,9 +229,10 @@ def _save(manager: Any, done: int, state: TrainState, valid_loss: float) -> None
     checkpoints.save(manager, done, state["ema"], training, valid_loss)
 
 
-def _stop(run: Run, manager: Any, done: int, number: int) -> None:
-    """Ends a run that was asked to stop, after its checkpoint is on disk."""
+def _stop(run: Run, manager: Any, done: int, number: int = signal.SIGTERM) -> None:
+    """Ends a run that was asked to stop, after its checkpoint is on disk; `number` is that of the signal, which another
+    process may have received."""
     manager.wait_until_finished()
     name = signal.Signals(number).name
-    message = f"Stopped by {name} at step {done}; saved in {run.workdir}. The same command goes on from there."
+    message = f"Stopped by {name} at step {done}; saved in {run.workdir}. To go on from there, the same command:"
     raise Interrupted(message, 128 + number)

@@ -21,6 +21,7 @@ from jtextdiff.run.config import Config, build, override
 from jtextdiff.run.controls import Control
 from jtextdiff.run.film import Film
 from jtextdiff.run.rewriting import SETTINGS, Rewritten, Work, rewritten
+from jtextdiff.run.sharding import make_mesh, mesh_of, num_shards, shardings
 from jtextdiff.run.steering import Asked, Steered, asked
 from jtextdiff.run.template import read_template, read_texts, with_lengths
 from jtextdiff.run.turns import FEW, ROWS, turns
@@ -115,7 +116,9 @@ class Model:
         given, (energy,) = self._asked(template, control, size)
         wanted = {} if energy is None else {"energy": energy}
         more = {} if text is None else {"start": self._latent_of(text, size, energy)}
-        result = compiled_once(method, "sample", keep_path=True)(self.params, keys, given, **wanted, **more)
+        result = compiled_once(method, "sample", mesh_of(self.params), keep_path=True)(
+            self.params, keys, given, **wanted, **more
+        )
         film = filmed(type(self.method).__name__, result, num, self.tokenizer, rewritten=isinstance(method, Latent))
         if control is None or not wanted:
             return film
@@ -138,11 +141,12 @@ class Model:
         """
         batch = self.batch(texts)
         lengths = batch.valid.sum(axis=1) if len(texts) > FEW else np.full(len(texts), self.method.language.length)
-        nats = np.zeros(len(texts))
+        nats, mesh = np.zeros(len(texts)), mesh_of(self.params)
+        # Noise is a turn's: turns are as large on many devices as on one.
         for turn, (rows, real, width) in enumerate(turns(lengths, self.method.language.length)):
             key = jax.random.fold_in(jax.random.key(seed), turn)
             cut = Batch(batch.tokens[rows, :width], batch.valid[rows, :width], batch.given[rows, :width], {})
-            nats[rows[:real]] = compiled_once(self.method, "nll")(self.params, key, cut)[:real]
+            nats[rows[:real]] = np.asarray(compiled_once(self.method, "nll", mesh)(self.params, key, cut))[:real]
         return nats.tolist()
 
     def energy(self, texts: Sequence[str], control: Control) -> list[float]:
@@ -167,11 +171,11 @@ class Model:
         """
         if not isinstance(self.method, Featured):
             raise TypeError(f"{type(self.method).__name__} has no features to show.")
-        batch, width = self.batch(texts), self.method.language.length
+        batch, width, mesh = self.batch(texts), self.method.language.length, mesh_of(self.params)
         found = []
-        for rows, real, _ in turns(np.full(len(texts), width), width):
+        for rows, real, _ in turns(np.full(len(texts), width), width, num_shards(mesh)):
             cut = jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch)
-            found.append(np.asarray(compiled_once(self.method, "features")(self.params, cut))[:real])
+            found.append(np.asarray(compiled_once(self.method, "features", mesh)(self.params, cut))[:real])
         return np.concatenate(found)
 
     def batch(self, texts: Sequence[str]) -> Batch:
@@ -215,12 +219,14 @@ def _asked_once(model: Model, control: Control) -> Asked:
 def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] = ()) -> Model:
     """A trained model from its run directory; `at` is "latest", "best" or a step.
 
-    `overrides` such as "method.sampler.steps=50" change the stored config. Raises UserError if there is no
+    `overrides` such as "method.sampler.steps=50" change the stored config. The parameters are whole on each device,
+    whatever mesh they were trained on; "mesh.fsdp=8" and "mesh.tensor=8" divide them. Raises UserError if there is no
     run, or none of its checkpoints can be read.
     """
     remember_programs()
     workdir = Path(run)
     config = read_config(workdir)
+    config.mesh.update(data=-1, fsdp=1, tensor=1)
     if "base" in config:
         raise UserError(f"{run} is a control, and writes no texts. Sample with --checkpoint {config.base} --control.")
     config = _overridden(config, overrides)
@@ -228,8 +234,7 @@ def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] 
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = Tokenizer.load(workdir / "tokenizer")
     shapes = shapes_of(jax.eval_shape(method.init, jax.random.key(0)))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = shapes_of(shapes, jax.tree.map(lambda _: device, shapes))
+    shapes = shapes_of(shapes, shardings(make_mesh(**config.mesh), shapes))
     found = restore(workdir, {"model": shapes}, at=at, tell=say)
     if found is None:
         raise UserError(f"There are no checkpoints in {workdir}/checkpoints yet. Let the training reach its first.")

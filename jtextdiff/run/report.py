@@ -22,11 +22,14 @@ from jtextdiff.run.workdir import truncate_metrics, write_whole
 
 
 class Report:
-    """A progress bar on stderr (plain lines where that is no terminal), metrics.jsonl, TensorBoard, loss.png."""
+    """A progress bar on stderr (plain lines where that is no terminal), metrics.jsonl, TensorBoard, loss.png.
 
-    def __init__(self, workdir: Path, start: int, num_steps: int):
+    `quiet`: nothing on stderr.
+    """
+
+    def __init__(self, workdir: Path, start: int, num_steps: int, *, quiet: bool = False):
         self.workdir, self.num_steps = workdir, num_steps
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
         columns = [
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),

@@ -13,6 +13,7 @@ from jtextdiff.core.randomness import Keys, keys_for
 from jtextdiff.methods.method import Editable, Given, Latent, Method
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.command import UserError
+from jtextdiff.run.sharding import mesh_of, num_shards
 from jtextdiff.run.steering import Asked
 from jtextdiff.run.template import known_words
 from jtextdiff.run.turns import turns
@@ -148,7 +149,8 @@ def moved(
     """
     energy = Sum(energies=(), weights=()) if work.asked.energy is None else work.asked.energy
     longest, keys, lengths = work.method.language.length, _keys(seed, ids), work.batch.valid.sum(-1)
-    rewrite, reread = (compiled_once(work.method, name) for name in ("rewrite", "reread"))
+    mesh = mesh_of(work.params)
+    rewrite, reread = (compiled_once(work.method, name, mesh) for name in ("rewrite", "reread"))
     settings = {
         "tau": jnp.float32(flow.tau),
         "keep": jnp.float32(flow.keep),
@@ -156,7 +158,7 @@ def moved(
     }
     sources = [work.tokenizer.decode(row) for row in work.batch.tokens]
     found: list[Any] = [None] * len(lengths)
-    for rows, real, _ in turns(np.full(len(lengths), longest), longest):
+    for rows, real, _ in turns(np.full(len(lengths), longest), longest, num_shards(mesh)):
         label = np.full(len(rows), work.asked.label, np.int32)
         held = np.zeros((len(rows), longest), bool)
         given = Given(*map(jnp.asarray, (work.batch.tokens[rows], held, lengths[rows], label)))

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Int
 
 from jtextdiff.run.command import UserError
 
@@ -62,10 +63,45 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def place(batch: Any, mesh: Mesh) -> Any:
-    """Puts a batch of this process's rows on its devices."""
+def mesh_of(params: Any) -> Mesh | None:
+    """The mesh on which parameters lie; None if they lie on one device, or on none."""
+    places = {getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)}
+    meshes = {place.mesh for place in places if isinstance(place, NamedSharding) and isinstance(place.mesh, Mesh)}
+    return next((mesh for mesh in meshes if mesh.size > 1), None)
+
+
+def num_shards(mesh: Mesh | None) -> int:
+    """Into how many parts the rows of a batch are divided."""
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def check_batch(mesh: Mesh, batch_size: int, accumulate: int) -> None:
+    """Raises UserError if a batch cannot be divided over the mesh."""
+    shards = num_shards(mesh)
+    if batch_size % (shards * accumulate):
+        parts = f" in optim.accumulate = {accumulate} parts each" if accumulate > 1 else ""
+        good = max(batch_size // (shards * accumulate), 1) * shards * accumulate
+        raise UserError(
+            f"batch_size = {batch_size} rows do not divide over {shards} devices (mesh data x fsdp){parts}. "
+            f"Try --config.batch_size={good}, or another mesh."
+        )
+
+
+def rows_here(mesh: Mesh, num: int) -> Int[np.ndarray, "m"]:
+    """Which of the `num` rows of a batch lie on devices of this process, in order."""
+    places = batch_sharding(mesh).addressable_devices_indices_map((num,)).values()
+    return np.unique(np.concatenate([np.arange(num)[place] for place in places if place is not None]))
+
+
+def place(batch: Any, mesh: Mesh, num: int) -> Any:
+    """Puts a batch of `num` rows on all devices; `batch` has those of them that `rows_here` names."""
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
+
+    def put(leaf: Any) -> Array:
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_process_local_data(sharding, leaf, (num, *leaf.shape[1:]))
+
+    return jax.tree.map(put, batch)
 
 
 def _sharding(mesh: Mesh, name: str, leaf: Any) -> NamedSharding:

@@ -22,6 +22,7 @@ from jtextdiff.run.command import UserError, say
 from jtextdiff.run.config import build
 from jtextdiff.run.controls import RULES, Control
 from jtextdiff.run.on_base import home_of
+from jtextdiff.run.sharding import make_mesh, mesh_of, shardings
 from jtextdiff.run.targets import Target, span_of, target
 from jtextdiff.run.template import known_words
 from jtextdiff.run.workdir import read_config
@@ -94,8 +95,8 @@ def load_control(run: Path | None, name: str, params: Params) -> tuple[Classifie
         )
     method = build(read_config(home).method)
     shapes = shapes_of(jax.eval_shape(method.init, jax.random.key(0)))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    found = restore(home, {"model": shapes_of(shapes, jax.tree.map(lambda _: device, shapes))}, tell=say)
+    beside = mesh_of(params) or make_mesh()
+    found = restore(home, {"model": shapes_of(shapes, shardings(beside, shapes))}, tell=say)
     if found is None:
         raise UserError(f"None of the checkpoints in {home} can be read. Train the control anew.")
     own = found[1]["model"]

@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from jtextdiff.methods.method import Trainable
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.optim import AdamW
+from jtextdiff.run.sharding import replicated
 from jtextdiff.text.batches import Batch
 
 TrainState = dict[str, Any]
@@ -39,6 +41,12 @@ def train_step(
     return {"step": state["step"] + 1, "params": params, "ema": ema, "opt": opt}, metrics
 
 
+def compiled_step(method: Trainable, optim: AdamW, mesh: Mesh, layout: TrainState) -> Any:
+    """`train_step` on a mesh: the state, which it is given to keep, lies as `layout` says before and after."""
+    step = functools.partial(train_step, method, optim)
+    return jax.jit(step, donate_argnums=0, out_shardings=(layout, replicated(mesh)))
+
+
 def without_dropout(method: Any) -> Any:
     """The method as validation text is to see it: the same parameters, nothing dropped."""
     trunks = {name: part for name, part in vars(method).items() if isinstance(part, Transformer)}
@@ -60,7 +68,8 @@ def _gradient(
     gradient = jax.grad(functools.partial(mean_loss, method), has_aux=True)
     if parts == 1:
         return gradient(params, key, batch)
-    micro = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+    # Every parts-th row: the rows of a device stay there, however many devices there are.
+    micro = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), batch)
 
     def add(total: Any, inputs: tuple[Array, Batch]) -> tuple[Any, None]:
         index, part = inputs

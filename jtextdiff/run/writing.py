@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int
 
 from jtextdiff.core.energies import Energy, stacked
@@ -14,6 +15,7 @@ from jtextdiff.core.randomness import Keys
 from jtextdiff.methods.method import Given, Latent, Measured, Method, Sample
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.film import Curve, Film
+from jtextdiff.run.sharding import batch_sharding, mesh_of, num_shards, replicated
 from jtextdiff.run.turns import FEW, turns
 from jtextdiff.text.tokenizers import Tokenizer
 
@@ -26,9 +28,20 @@ class Drawn(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def compiled_once(method: Method, name: str, **static: Any) -> Any:
-    """One of the method's functions, compiled once for all batches of a shape."""
-    return jax.jit(functools.partial(getattr(method, name), **static))
+def compiled_once(method: Any, name: str, mesh: Mesh | None = None, **static: Any) -> Any:
+    """One of the method's functions, compiled once for all batches of a shape.
+
+    On a mesh the rows of what follows the parameters are divided over its devices, as far as their number divides; the
+    answer is whole on each.
+    """
+    function = functools.partial(getattr(method, name), **static)
+    if mesh is None:
+        return jax.jit(function)
+    rows, shards = batch_sharding(mesh), num_shards(mesh)
+    fits = lambda leaf: jnp.ndim(leaf) and leaf.shape[0] % shards == 0
+    divided = lambda leaf: jax.lax.with_sharding_constraint(leaf, rows) if fits(leaf) else leaf
+    spread = lambda params, *of_rows, **more: function(params, *jax.tree.map(divided, of_rows), **more)
+    return jax.jit(spread, out_shardings=replicated(mesh))
 
 
 def written(
@@ -46,21 +59,21 @@ def written(
     `energies` are one for all rows, or each row's own; `more` the function's further arguments, the same for all rows.
     """
     num, longest = given.tokens.shape
-    lengths = np.full(num, longest)
+    lengths, mesh = np.full(num, longest), mesh_of(params)
     tokens, calls = np.full((num, longest), method.language.pad, np.int32), np.zeros(num, int)
     if isinstance(method, Measured) and num > FEW:
         lengths = np.asarray(compiled_once(method, "lengths")(params, keys, given))
         given = given._replace(length=jnp.asarray(lengths))
     own = isinstance(method, Latent)
     for alike in _the_same(energies, num) if own else _built_alike(energies, num):
-        for places, real, width in turns(lengths[alike], longest):
+        for places, real, width in turns(lengths[alike], longest, num_shards(mesh)):
             rows = alike[places]
             label = None if given.label is None else given.label[rows]
             cut = Given(given.tokens[rows, :width], given.fixed[rows, :width], given.length[rows], label)
             one = len(energies) == 1 or own
             energy = energies[alike[0] % len(energies)] if one else stacked([energies[row] for row in alike], places)
             wanted = more if energy is None else {"energy": energy, **more}
-            drawn = compiled_once(method, name)(params, keys[rows], cut, **wanted)
+            drawn = compiled_once(method, name, mesh)(params, keys[rows], cut, **wanted)
             tokens[rows[:real], :width], calls[rows[:real]] = drawn.tokens[:real], drawn.calls[:real]
             progress(real)
     return Drawn(tokens, calls)

@@ -31,8 +31,17 @@ class _Plan(NamedTuple):
     lengths: NDArray[np.int64]
 
 
-def batch_at(split: Split, step: int, *, batch_size: int, buckets: tuple[int, ...], pad: int, seed: int) -> Batch:
-    """The batch of a training step, [batch_size, one of buckets]: the same whenever and however often asked.
+Mine = NDArray[np.int64] | slice
+"""The rows of a batch that are read here; others are another host's."""
+
+ALL = slice(None)
+
+
+def batch_at(
+    split: Split, step: int, *, batch_size: int, buckets: tuple[int, ...], pad: int, seed: int, mine: Mine = ALL
+) -> Batch:
+    """The batch of a training step, [batch_size, one of buckets], or those rows of it that are `mine`: the same
+    whenever and however often asked.
 
     An epoch takes every row once, in batches of one bucket's rows, except the remainder that fills no batch.
     Buckets with fewer rows than a batch join the next larger one; a last one too small is filled from the
@@ -41,13 +50,14 @@ def batch_at(split: Split, step: int, *, batch_size: int, buckets: tuple[int, ..
     per_epoch = len(_plan(split, batch_size, buckets, seed, 0).lengths)
     epoch, place = divmod(step, per_epoch)
     plan = _plan(split, batch_size, buckets, seed, epoch)
-    return _gather(split, plan.rows[place], int(plan.lengths[place]), pad)
+    return _gather(split, plan.rows[place][mine], int(plan.lengths[place]), pad)
 
 
 def batches(
-    split: Split, *, batch_size: int, buckets: tuple[int, ...], pad: int, limit: int | None = None
+    split: Split, *, batch_size: int, buckets: tuple[int, ...], pad: int, limit: int | None = None, mine: Mine = ALL
 ) -> Iterator[tuple[Batch, int]]:
-    """(batch, number of real rows) over the split in its order, or over `limit` rows evenly taken from it.
+    """(batch, number of real rows) over the split in its order, or over `limit` rows evenly taken from it; of each
+    batch the rows that are `mine`.
 
     A batch is as long as the bucket of its longest row; the last is filled by repeating its last row.
     """
@@ -56,7 +66,7 @@ def batches(
     for start in range(0, len(chosen), batch_size):
         rows = chosen[start : start + batch_size]
         filled = np.pad(rows, (0, batch_size - len(rows)), mode="edge")
-        yield _gather(split, filled, buckets[int(places[rows].max())], pad), len(rows)
+        yield _gather(split, filled[mine], buckets[int(places[rows].max())], pad), len(rows)
 
 
 @lru_cache(maxsize=8)
