@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jtextdiff.nets.by_rows import by_rows
 from jtextdiff.nets.layers import MASKED, Kept, dense, table
 from jtextdiff.nets.pieces import by_pieces
 from jtextdiff.nets.transformer import Transformer, Trunk
@@ -75,7 +76,8 @@ class LatentDecoder(nnx.Module):
         """values(logits, *others), a tree of [b, l], of each word from those `before` it and z; see `by_pieces`."""
         x = self.embed(before) + self.add(z)[:, None]
         hidden = self.trunk(jnp.concatenate([self._memory(z), x], axis=1), key=key)[:, self.slots :]
-        return by_pieces(lambda x, *others: values(self.answer(x), *others), self.answer.out_features, hidden, *others)
+        of_piece = lambda x, *others: values(by_rows(self.answer(x)), *others)
+        return by_pieces(of_piece, self.answer.out_features, hidden, *others)
 
     def words(self, z: Float[Array, "b z"]) -> Float[Array, "b v"]:
         """Logits of the text's words in no order."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jtextdiff.nets.by_rows import by_rows
 from jtextdiff.nets.layers import Kept, dense, table, uniform
 from jtextdiff.nets.pieces import by_pieces
 from jtextdiff.nets.transformer import Transformer, Trunk
@@ -63,11 +64,11 @@ class EmbeddingDenoiser(nnx.Module):
         return of_norm(table, self.embed_norm)
 
     def embed(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-        return self.table()[tokens]
+        return by_rows(self.table()[tokens])
 
     def rounding_logits(self, x_0: Float[Array, "b l d"]) -> Float[Array, "b l v"]:
         """Tied dot product and bias: log p(w | x_0) up to normalisation."""
-        return x_0 @ self.table().T + self.rounding_bias[...]
+        return by_rows(x_0 @ self.table().T + self.rounding_bias[...])
 
     def __call__(
         self,
@@ -90,7 +91,7 @@ class EmbeddingDenoiser(nnx.Module):
         x = self.trunk(x, t, valid=valid, key=key)
         if self.lower is not None:
             x = jnp.tanh(self.lower(x))
-        return self.answer(x)
+        return by_rows(self.answer(x))
 
 
 class TokenDenoiser(nnx.Module):
@@ -125,7 +126,7 @@ class TokenDenoiser(nnx.Module):
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l v"]:
-        return self.answer(self.hidden(tokens, t, valid=valid, key=key))
+        return by_rows(self.answer(self.hidden(tokens, t, valid=valid, key=key)))
 
     def per_word(
         self,
@@ -139,7 +140,7 @@ class TokenDenoiser(nnx.Module):
     ) -> Any:
         """values(logits, *others), a tree of [b, l]; logits of a large vocabulary are never there all at once."""
         x = self.hidden(tokens, t, valid=valid, key=key)
-        of_piece = lambda x, *others: values(self.answer(x), *others)
+        of_piece = lambda x, *others: values(by_rows(self.answer(x)), *others)
         return by_pieces(of_piece, self.answer.out_features, x, *others)
 
     def hidden(

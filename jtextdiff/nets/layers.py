@@ -3,6 +3,7 @@
 A layer is random only if it is handed a key; there is no training flag.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -45,14 +46,19 @@ def rotate(x: Float[Array, "b h l e"], first: int | Array = 0, base: float = 100
     angles = (first + jnp.arange(length))[:, None] * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1).astype(x.dtype)
 
 
-def dense(fan_in: int, fan_out: int, *, init: str = "lecun", rngs: nnx.Rngs) -> nnx.Linear:
-    """A dense layer: variance 1/fan_in and no bias at first; "torch": both uniform within 1/√fan_in."""
+def dense(fan_in: int, fan_out: int, *, init: str = "lecun", bfloat16: bool = False, rngs: nnx.Rngs) -> nnx.Linear:
+    """A dense layer: variance 1/fan_in and no bias at first; "torch": both uniform within 1/√fan_in.
+
+    `bfloat16`: it multiplies and answers in bfloat16; its parameters are float32 all the same.
+    """
+    dtype = jnp.bfloat16 if bfloat16 else None
     if init == "lecun":
-        return nnx.Linear(fan_in, fan_out, rngs=rngs)
-    return nnx.Linear(fan_in, fan_out, kernel_init=uniform(fan_in), bias_init=uniform(fan_in), rngs=rngs)
+        return nnx.Linear(fan_in, fan_out, dtype=dtype, rngs=rngs)
+    law = {"kernel_init": uniform(fan_in), "bias_init": uniform(fan_in)}
+    return nnx.Linear(fan_in, fan_out, dtype=dtype, **law, rngs=rngs)
 
 
 def uniform(fan_in: int) -> Callable[..., Array]:
@@ -96,6 +102,7 @@ class Attention(nnx.Module):
         reach: int,
         dropout: float,
         init: str,
+        bfloat16: bool,
         rngs: nnx.Rngs,
     ):
         self.num_heads, self.dropout, self.rotary, self.reach = (
@@ -104,10 +111,8 @@ class Attention(nnx.Module):
             "rotary" in positions,
             reach,
         )
-        self.query = dense(width, width, init=init, rngs=rngs)
-        self.key = dense(width, width, init=init, rngs=rngs)
-        self.value = dense(width, width, init=init, rngs=rngs)
-        self.out = dense(width, width, init=init, rngs=rngs)
+        square = functools.partial(dense, width, width, init=init, bfloat16=bfloat16, rngs=rngs)
+        self.query, self.key, self.value, self.out = square(), square(), square(), square()
         bias = jnp.zeros((num_heads, 2 * reach + 1)) if positions == "relative" else None
         self.relative_bias = None if bias is None else nnx.Param(bias)
 
@@ -115,13 +120,15 @@ class Attention(nnx.Module):
         self, x: Float[Array, "b l w"], seen: Bool[Array, "#b 1 #l l"], key: Key[Array, ""] | None
     ) -> Float[Array, "b l w"]:
         query, keys, value = self._heads(x, 0)
+        if self.relative_bias is None and can_fuse(query, 0.0 if key is None else self.dropout):
+            return self._joined(fused(query, keys, value, seen))
         return self._mixed(query, keys, value, self._distance_bias(x.shape[1]) + jnp.where(seen, 0.0, MASKED), key)
 
     def step(self, x: Float[Array, "b 1 w"], position: Array, kept: Kept) -> tuple[Float[Array, "b 1 w"], Kept]:
         """One position, which sees itself and those `kept` before it; and what to keep for the next."""
         query, *new = self._heads(x, position)
         keys, value = (
-            jax.lax.dynamic_update_slice_in_dim(old, added, position, axis=2)
+            jax.lax.dynamic_update_slice_in_dim(old, added.astype(old.dtype), position, axis=2)
             for old, added in zip(kept, new, strict=True)
         )
         length = keys.shape[2]
@@ -140,9 +147,12 @@ class Attention(nnx.Module):
     def _mixed(
         self, query: Array, keys: Array, value: Array, bias: Array, key: Key[Array, ""] | None
     ) -> Float[Array, "b l w"]:
-        logits = jnp.einsum("bhqe,bhke->bhqk", query, keys) / math.sqrt(query.shape[-1]) + bias
-        weights = dropout(jax.nn.softmax(logits), self.dropout, key)
-        mixed = jnp.einsum("bhqk,bhke->bhqe", weights, value)
+        exact = jnp.promote_types(query.dtype, jnp.float32)
+        logits = jnp.einsum("bhqe,bhke->bhqk", query, keys, preferred_element_type=exact)
+        weights = dropout(jax.nn.softmax(logits / math.sqrt(query.shape[-1]) + bias), self.dropout, key)
+        return self._joined(jnp.einsum("bhqk,bhke->bhqe", weights.astype(value.dtype), value))
+
+    def _joined(self, mixed: Float[Array, "b h l e"]) -> Float[Array, "b l w"]:
         return self.out(rearrange(mixed, "b h l e -> b l (h e)"))
 
     def _distance_bias(self, length: int) -> Float[Array, "h l l"]:
@@ -150,6 +160,23 @@ class Attention(nnx.Module):
             return jnp.zeros((1, length, length))
         distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
         return self.relative_bias[...][:, jnp.clip(distance, -self.reach, self.reach) + self.reach]
+
+
+def can_fuse(query: Float[Array, "b h l e"], dropout: float) -> bool:
+    """Whether the attention of these heads can be one kernel: that of cuDNN, in bfloat16, without dropout."""
+    length, width = query.shape[-2:]
+    fits = query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128 and length % 2 == 0
+    return fits and dropout == 0.0 and jax.default_backend() == "gpu"
+
+
+def fused(
+    query: Float[Array, "b h l e"], keys: Float[Array, "b h l e"], value: Float[Array, "b h l e"], seen: Array
+) -> Float[Array, "b h l e"]:
+    """Attention in one kernel, which never has the weights of all pairs of positions in memory."""
+    heads = [rearrange(each, "b h l e -> b l h e") for each in (query, keys, value)]
+    seen = jnp.broadcast_to(seen, (seen.shape[0], 1, *query.shape[-2:-1] * 2))
+    mixed = jax.nn.dot_product_attention(*heads, mask=seen, implementation="cudnn")
+    return rearrange(mixed, "b l h e -> b h l e")
 
 
 def gelu(x: Array) -> Array:
@@ -160,10 +187,10 @@ def gelu(x: Array) -> Array:
 class FeedForward(nnx.Module):
     """Two dense layers with an exact GELU between them."""
 
-    def __init__(self, width: int, hidden: int, *, dropout: float, init: str, rngs: nnx.Rngs):
+    def __init__(self, width: int, hidden: int, *, dropout: float, init: str, bfloat16: bool, rngs: nnx.Rngs):
         self.dropout = dropout
-        self.up = dense(width, hidden, init=init, rngs=rngs)
-        self.down = dense(hidden, width, init=init, rngs=rngs)
+        self.up = dense(width, hidden, init=init, bfloat16=bfloat16, rngs=rngs)
+        self.down = dense(hidden, width, init=init, bfloat16=bfloat16, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b l w"], key: Key[Array, ""] | None) -> Float[Array, "b l w"]:
         return dropout(self.down(gelu(self.up(x))), self.dropout, key)

@@ -15,6 +15,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
+from jtextdiff.nets.by_rows import by_rows
 from jtextdiff.nets.layers import Attention, FeedForward, Kept, TimeEmbedding, dropout, split_key, table
 
 CHOICES = {
@@ -41,6 +42,8 @@ class Transformer:
     time_features: int = 32  # width of the sinusoid
     init: str = "lecun"  # initial law of the dense layers; "torch" also draws tables from N(0, 1), as released
     max_length: int = 512  # rows of the learned positions; reach of the relative ones
+    bfloat16: bool = False  # the products of the blocks in bfloat16; parameters and all else stay float32
+    remat: bool = False  # a gradient keeps a block's input alone and computes the rest again: less memory, more time
 
     def __post_init__(self) -> None:
         for field in ("num_layers", "width", "num_heads", "expansion", "max_length", "time_features"):
@@ -77,9 +80,11 @@ class Block(nnx.Module):
             reach=shape.max_length if shape.positions == "relative" else 0,
             dropout=shape.dropout,
             init=shape.init,
+            bfloat16=shape.bfloat16,
             rngs=rngs,
         )
-        self.mlp = FeedForward(width, shape.expansion * width, dropout=shape.dropout, init=shape.init, rngs=rngs)
+        hidden, like = shape.expansion * width, {"dropout": shape.dropout, "init": shape.init}
+        self.mlp = FeedForward(width, hidden, **like, bfloat16=shape.bfloat16, rngs=rngs)
         self.norm_attention = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
         self.norm_mlp = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
         adaptive, zeros = shape.time == "adaln", nnx.initializers.zeros_init()
@@ -156,14 +161,31 @@ class Trunk(nnx.Module):
             x = self.norm(x)
         x = dropout(x, self.shape.dropout, keys[-1])
         seen = self._seen(x.shape[1], valid)
-        for block, block_key in zip(self.blocks, keys[:-1], strict=True):
-            x = block(x, seen, time, block_key)
+        x = by_rows(x)
+        if self.shape.remat:
+            x = self._again(x, seen, time, keys[:-1])
+        else:
+            for block, block_key in zip(self.blocks, keys[:-1], strict=True):
+                x = by_rows(block(x, seen, time, block_key))
         return self.norm(x) if self.shape.norm == "pre" else x
+
+    def _again(self, x: Array, seen: Array, time: Array | None, keys: list[Any]) -> Array:
+        """All blocks, in a scan over layers: a compiler must not keep for the gradient what is computed again there."""
+        graphs, states = zip(*(nnx.split(block) for block in self.blocks), strict=True)
+        lean = lambda leaf: leaf.astype(jnp.bfloat16) if self.shape.bfloat16 and leaf.ndim > 1 else leaf
+        stacked = jax.tree.map(lambda *layers: jnp.stack([lean(layer) for layer in layers]), *states)
+
+        def layer(x: Array, inputs: tuple[Any, Any]) -> tuple[Array, None]:
+            return by_rows(nnx.merge(graphs[0], inputs[0])(x, seen, time, inputs[1])), None
+
+        every_key = None if keys[0] is None else jnp.stack(keys)
+        return jax.lax.scan(jax.checkpoint(layer), x, (stacked, every_key))[0]
 
     def empty(self, num: int, length: int) -> list[Kept]:
         """What `step` keeps of each layer, before the first position of `num` texts."""
         heads = self.shape.num_heads
-        blank = jnp.zeros((num, heads, length, self.shape.width // heads))
+        dtype = jnp.bfloat16 if self.shape.bfloat16 else None
+        blank = jnp.zeros((num, heads, length, self.shape.width // heads), dtype)
         return [(blank, blank) for _ in self.blocks]
 
     def step(

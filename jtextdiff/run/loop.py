@@ -18,16 +18,17 @@ from jaxtyping import Array, Int, Key
 from jtextdiff.methods.method import Latent, Method, Monitored, Trainable
 from jtextdiff.run import checkpoints
 from jtextdiff.run.command import Interrupted, UserError, say
-from jtextdiff.run.config import Config, build
-from jtextdiff.run.guessing import guessed
+from jtextdiff.run.config import Config
 from jtextdiff.run.latent_scores import warn_of_little
-from jtextdiff.run.model import Model, remember_programs
+from jtextdiff.run.model import Model
 from jtextdiff.run.on_base import home_of
-from jtextdiff.run.prepare import completed, introduce, open_corpus, primed, restore_or_init
+from jtextdiff.run.prepare import introduce, plan, restore_or_init
+from jtextdiff.run.profile import traced
+from jtextdiff.run.programs import remember_programs
 from jtextdiff.run.report import Report
-from jtextdiff.run.sharding import check_batch, make_mesh, place, replicated, rows_here, shardings
-from jtextdiff.run.step import TrainState, compiled_step, init_state, without_dropout
-from jtextdiff.run.together import check_shared, first_alone, heard_by_all, is_first, wait_for_all
+from jtextdiff.run.sharding import on_mesh, place, replicated, rows_here
+from jtextdiff.run.step import TrainState, compiled_step, without_dropout
+from jtextdiff.run.together import check_shared, heard_by_all, is_first, wait_for_all
 from jtextdiff.run.workdir import agree
 from jtextdiff.text.batches import Batch, batch_at, batches
 from jtextdiff.text.corpora import Corpus
@@ -39,11 +40,14 @@ EVALUATED_ROWS = 512
 SHOWN_SAMPLES = 8
 
 
-def train(config: Config, workdir: Path, stopped: list[int]) -> None:
+def train(
+    config: Config, workdir: Path, stopped: list[int], *, profile: bool = False, wandb: str | None = None
+) -> None:
     """Trains in `workdir` up to `config.num_steps`, going on from its newest checkpoint if it has one.
 
     `stopped` receives a signal's number when the run is asked to stop: it then saves and raises Interrupted. Of many
-    processes all call this alike, and all stop at the same step if one of them is asked to.
+    processes all call this alike, and all stop at the same step if one of them is asked to. `profile`: ten steps are
+    traced; `wandb`: the project to which metrics go as well.
     """
     remember_programs()
     make, state, start = prepare(config, workdir)
@@ -58,7 +62,10 @@ def train(config: Config, workdir: Path, stopped: list[int]) -> None:
         # What the other processes have to report is the same, and goes nowhere.
         told = workdir if is_first() else Path(opened.enter_context(tempfile.TemporaryDirectory()))
         report = opened.enter_context(Report(told, start, config.num_steps, quiet=not is_first()))
-        _walk(make(report=report, kept=manager.latest_step), state, start, manager, stopped)
+        if wandb and is_first():
+            report.also_to(wandb, config)
+        trace = opened.enter_context(traced(workdir / "profile", start)) if profile else lambda done: None
+        _walk(make(report=report, kept=manager.latest_step, trace=trace), state, start, manager, stopped)
     say(f"Done. Look at {workdir}/loss.png; {_next(config, workdir)}")
 
 
@@ -78,36 +85,28 @@ class Run:
     mine: Int[np.ndarray, "m"]  # the rows of a batch that this process reads
     report: Report
     kept: Callable[[], int | None] = lambda: None  # the newest checkpoint's step
+    trace: Callable[[int], None] = lambda done: None  # told of every step that is done
 
 
 def prepare(config: Config, workdir: Path) -> tuple[Callable[..., Run], TrainState, int]:
     """The run of a config, but for its report; the state to go on from, and the steps done to reach it."""
-    mesh = make_mesh(**config.mesh)
-    check_batch(mesh, config.batch_size, config.optim.accumulate)
-    with first_alone("the text is prepared"):
-        corpus = open_corpus(config, workdir)
-    config = completed(config, corpus, workdir)
-    corpus = guessed(corpus, config)
-    method, optim = build(config.method), build(config.optim)
+    ready = plan(config, workdir)
+    config, mesh = ready.config, ready.mesh
     if is_first():
         agree(workdir, config, resumed=checkpoints.has_checkpoints(workdir))
-        corpus.tokenizer.save(workdir / "tokenizer")
+        ready.corpus.tokenizer.save(workdir / "tokenizer")
     check_shared(workdir)
-    init = functools.partial(init_state, method, optim)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    layout = shardings(mesh, shapes)
-    introduce(config, corpus, shapes, workdir)
-    prime = functools.partial(primed, method, corpus, config)
-    state, start = restore_or_init(workdir, init, prime, shapes, layout, config)
+    introduce(ready, workdir)
+    state, start = restore_or_init(ready, workdir)
     make = functools.partial(
         Run,
         config=config,
         workdir=workdir,
-        method=method,
-        corpus=corpus,
+        method=ready.method,
+        corpus=ready.corpus,
         root=jax.jit(functools.partial(jax.random.key, config.seed), out_shardings=replicated(mesh))(),
-        step=compiled_step(method, optim, mesh, layout),
-        losses=jax.jit(without_dropout(method).loss, out_shardings=replicated(mesh)),
+        step=compiled_step(ready.method, ready.optim, mesh, ready.layout),
+        losses=jax.jit(on_mesh(without_dropout(ready.method).loss, mesh), out_shardings=replicated(mesh)),
         place=functools.partial(place, mesh=mesh, num=config.batch_size),
         mesh=mesh,
         mine=rows_here(mesh, config.batch_size),
@@ -134,6 +133,7 @@ def _walk(run: Run, state: TrainState, start: int, manager: Any, stopped: list[i
     late: Late = None
     for done in range(start + 1, num_steps + 1):
         state, late = advance(run, state, done - 1, late)
+        run.trace(done)
         last, valid_loss = done == num_steps, math.inf  # the best checkpoint is one of those evaluated
         stop = asked_to_stop()  # looked at once: a signal that comes while a step is being saved stops the next one
         if last or stop or any(done % often == 0 for often in (every.evaluate, every.sample, every.checkpoint)):

@@ -20,6 +20,7 @@ from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, override
 from jtextdiff.run.controls import Control
 from jtextdiff.run.film import Film
+from jtextdiff.run.programs import remember_programs
 from jtextdiff.run.rewriting import SETTINGS, Rewritten, Work, rewritten
 from jtextdiff.run.sharding import make_mesh, mesh_of, num_shards, shardings
 from jtextdiff.run.steering import Asked, Steered, asked
@@ -28,7 +29,6 @@ from jtextdiff.run.turns import FEW, ROWS, turns
 from jtextdiff.run.workdir import read_config
 from jtextdiff.run.writing import Drawn, compiled_once, filmed, watched, written
 from jtextdiff.text.batches import Batch
-from jtextdiff.text.cache import cache_root
 from jtextdiff.text.tokenizers import Tokenizer
 
 
@@ -240,11 +240,6 @@ def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] 
         raise UserError(f"There are no checkpoints in {workdir}/checkpoints yet. Let the training reach its first.")
     step, parts = found
     return Model(method=method, params=parts["model"], tokenizer=tokenizer, config=config, step=step, run=workdir)
-
-
-def remember_programs() -> None:
-    """Keeps compiled programs on disk, beside the prepared texts, so that the next process need not compile them."""
-    jax.config.update("jax_compilation_cache_dir", str(cache_root() / "compiled"))
 
 
 def _overridden(config: Config, overrides: Sequence[str]) -> Config:

@@ -1,20 +1,27 @@
 """Before the first step: the text, the completed config, and a state that is fresh, resumed or borrowed."""
 
 import copy
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jtextdiff.methods.method import Language, Primed, Trainable
 from jtextdiff.nets.functional import Params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.command import UserError, mistakes, say
 from jtextdiff.run.config import Config, build, spec
+from jtextdiff.run.guessing import guessed
 from jtextdiff.run.model import load
 from jtextdiff.run.on_base import kind_of, labelled, with_frozen
-from jtextdiff.run.step import TrainState
+from jtextdiff.run.optim import AdamW
+from jtextdiff.run.sharding import check_batch, make_mesh, shardings
+from jtextdiff.run.step import TrainState, init_state
+from jtextdiff.run.together import first_alone
 from jtextdiff.run.workdir import read_config
 from jtextdiff.text.corpora import Corpus, prepare
 from jtextdiff.text.tokenizers import Tokenizer
@@ -35,6 +42,33 @@ def open_corpus(config: Config, workdir: Path) -> Corpus:
             # As a rule the text has not changed, and it need not be tokenised again.
             corpus = prepare(text, tokenizer=tokenizer, warn=lambda note: None)
     return labelled(corpus, config) if "base" in config else corpus
+
+
+class Plan(NamedTuple):
+    """A run before its first state: the text, the completed config, its parts, and how a state will lie."""
+
+    config: Config
+    corpus: Corpus
+    method: Trainable
+    optim: AdamW
+    mesh: Mesh
+    init: Callable[..., TrainState]
+    shapes: TrainState
+    layout: TrainState
+
+
+def plan(config: Config, workdir: Path) -> Plan:
+    """What a config comes to on the devices there are. Raises UserError for what cannot be trained, or not on them."""
+    mesh = make_mesh(**config.mesh)
+    check_batch(mesh, config.batch_size, config.optim.accumulate)
+    with first_alone("the text is prepared"):
+        corpus = open_corpus(config, workdir)
+    config = completed(config, corpus, workdir)
+    corpus = guessed(corpus, config)
+    method, optim = build(config.method), build(config.optim)
+    init = functools.partial(init_state, method, optim)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return Plan(config, corpus, method, optim, mesh, init, shapes, shardings(mesh, shapes))
 
 
 def completed(config: Config, corpus: Corpus, workdir: Path) -> Config:
@@ -108,26 +142,20 @@ def check(config: Config, workdir: Path) -> None:
         raise UserError(f"--workdir {workdir} is a file; expected a directory, or a name that is free.")
 
 
-def restore_or_init(
-    workdir: Path,
-    init: Callable[..., TrainState],
-    prime: Callable[[Params], Params],
-    shapes: TrainState,
-    layout: TrainState,
-    config: Config,
-) -> tuple[TrainState, int]:
+def restore_or_init(plan: Plan, workdir: Path) -> tuple[TrainState, int]:
     """The newest state on disk and its step; or a fresh one, born on its devices, its parameters primed or those of
     the run that `config.warm_start` names."""
-    wanted = checkpoints.shapes_of(shapes, layout)
+    config, layout = plan.config, plan.layout
+    wanted = checkpoints.shapes_of(plan.shapes, layout)
     model, training = wanted["ema"], {name: part for name, part in wanted.items() if name != "ema"}
     found = checkpoints.restore(workdir, {"model": model, "training": training}, tell=say)
     if found is not None:
         step, parts = found
         say(f"Going on from step {step} of {workdir}.")
         return {**parts["training"], "ema": parts["model"]}, step
-    state = jax.jit(init, out_shardings=layout)(jax.random.key(config.seed))
+    state = jax.jit(plan.init, out_shardings=layout)(jax.random.key(config.seed))
     if not config.warm_start:
-        params = jax.device_put(prime(state["params"]), layout["params"])
+        params = jax.device_put(primed(plan, state["params"]), layout["params"])
         return {**state, "params": params, "ema": jax.tree.map(jnp.copy, params)}, 0
     found = checkpoints.restore(Path(config.warm_start), {"model": model}, tell=say)
     step, parts = found or (0, {"model": state["ema"]})
@@ -135,19 +163,20 @@ def restore_or_init(
     return {**state, "params": parts["model"], "ema": jax.tree.map(jnp.copy, parts["model"])}, 0
 
 
-def primed(method: Trainable, corpus: Corpus, config: Config, params: Params) -> Params:
+def primed(plan: Plan, params: Params) -> Params:
     """Fresh parameters, with what the method reads off the training text or takes from its base."""
-    if "base" in config:
-        return with_frozen(params, load(config.base).params)
-    if not isinstance(method, Primed):
+    if "base" in plan.config:
+        return with_frozen(params, load(plan.config.base).params)
+    if not isinstance(plan.method, Primed):
         return params
-    train = corpus.splits["train"]
-    return method.prime(params, train.tokens, train.offsets)
+    train = plan.corpus.splits["train"]
+    return plan.method.prime(params, train.tokens, train.offsets)
 
 
-def introduce(config: Config, corpus: Corpus, shapes: TrainState, workdir: Path) -> None:
+def introduce(plan: Plan, workdir: Path) -> None:
     """Says what is about to be trained, on what and where."""
-    count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    config, corpus = plan.config, plan.corpus
+    count = sum(leaf.size for leaf in jax.tree.leaves(plan.shapes["params"]))
     train, valid = corpus.splits["train"], corpus.splits["valid"]
     method = config.method["class"].partition(":")[2]
     say(f"{method}: {count:,} parameters, {config.num_steps} steps of {config.batch_size} sequences -> {workdir}")
@@ -155,4 +184,6 @@ def introduce(config: Config, corpus: Corpus, shapes: TrainState, workdir: Path)
         f"text: {len(train):,} training and {len(valid):,} validation sequences, {len(train.tokens):,} training "
         f"tokens, vocabulary {corpus.tokenizer.vocab_size:,}, lengths up to {corpus.buckets}"
     )
-    say(f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})")
+    lie = ", ".join(f"{name} {size}" for name, size in plan.mesh.shape.items() if size > 1)
+    told = f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})"
+    say(f"{told}, mesh: {lie}" if lie else told)

@@ -3,8 +3,9 @@
 import json
 import math
 import time
+import uuid
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +19,8 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from jtextdiff.run.command import UserError
+from jtextdiff.run.config import to_json
 from jtextdiff.run.workdir import truncate_metrics, write_whole
 
 
@@ -44,6 +47,7 @@ class Report:
         self.task = self.bar.add_task("train", total=num_steps, completed=start, terms="compiling …")
         truncate_metrics(workdir / "metrics.jsonl", start)
         self.board = SummaryWriter(str(workdir), purge_step=start + 1, write_to_disk=True)
+        self.more: list[Any] = []
         self.clock, self.tokens = time.perf_counter(), 0
         self.begun, self.start = self.clock, start
 
@@ -54,6 +58,12 @@ class Report:
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
         self.board.close()
+        for board in self.more:
+            board.finish()
+
+    def also_to(self, project: str, config: Any) -> None:
+        """Logs from here on to Weights & Biases too, to one page there however often the run is resumed."""
+        self.more.append(wandb_page(project, self.workdir, config))
 
     def step(self, step: int, tokens: int) -> None:
         """Counts one finished step and its tokens."""
@@ -77,9 +87,11 @@ class Report:
         """One flushed line of metrics.jsonl, `step` first, and the same to TensorBoard."""
         with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            if math.isfinite(value):
-                self.board.add_scalar(name, value, step)
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for name, value in finite.items():
+            self.board.add_scalar(name, value, step)
+        for board in self.more:
+            board.log(finite, step=step)
 
     def samples(self, step: int, texts: list[str]) -> None:
         """Keeps sample texts as samples/STEP.txt and shows a few."""
@@ -114,6 +126,25 @@ def draw_curve(workdir: Path) -> None:
     axes.set(xlabel="step", ylabel="loss", title=workdir.name)
     axes.legend()
     figure.savefig(workdir / "loss.png", dpi=120)
+
+
+def wandb_page(project: str, workdir: Path, config: Any) -> Any:
+    """The page of a run in a project of Weights & Biases. Raises UserError if its package is not installed."""
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("--wandb needs the package wandb: pip install -e '.[wandb]', then wandb login.") from None
+    known = workdir / "wandb_id"
+    if not known.is_file():
+        write_whole(known, uuid.uuid4().hex)
+    return wandb.init(
+        project=project,
+        name=workdir.name,
+        id=known.read_text(encoding="utf-8"),
+        resume="allow",
+        dir=str(workdir),
+        config=json.loads(to_json(config)),
+    )
 
 
 def one_line(text: str) -> str:

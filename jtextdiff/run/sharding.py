@@ -1,6 +1,8 @@
 """Devices: one mesh, and one table that says how every array of a run lies on it."""
 
+import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
+from jtextdiff.nets.by_rows import ROWS
 from jtextdiff.run.command import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -55,12 +58,23 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch over all data-parallel devices."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+    return NamedSharding(mesh, P(ROWS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole of an array on every device."""
     return NamedSharding(mesh, P())
+
+
+def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The function, traced so that its network sees the mesh; see `nets.by_rows`."""
+
+    @functools.wraps(function)
+    def seen(*arguments: Any, **more: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments, **more)
+
+    return seen
 
 
 def mesh_of(params: Any) -> Mesh | None:

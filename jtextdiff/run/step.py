@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from jtextdiff.methods.method import Trainable
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.optim import AdamW
-from jtextdiff.run.sharding import replicated
+from jtextdiff.run.sharding import on_mesh, replicated
 from jtextdiff.text.batches import Batch
 
 TrainState = dict[str, Any]
@@ -43,7 +43,7 @@ def train_step(
 
 def compiled_step(method: Trainable, optim: AdamW, mesh: Mesh, layout: TrainState) -> Any:
     """`train_step` on a mesh: the state, which it is given to keep, lies as `layout` says before and after."""
-    step = functools.partial(train_step, method, optim)
+    step = on_mesh(functools.partial(train_step, method, optim), mesh)
     return jax.jit(step, donate_argnums=0, out_shardings=(layout, replicated(mesh)))
 
 

@@ -15,7 +15,7 @@ from jtextdiff.core.randomness import Keys
 from jtextdiff.methods.method import Given, Latent, Measured, Method, Sample
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.film import Curve, Film
-from jtextdiff.run.sharding import batch_sharding, mesh_of, num_shards, replicated
+from jtextdiff.run.sharding import batch_sharding, mesh_of, num_shards, on_mesh, replicated
 from jtextdiff.run.turns import FEW, turns
 from jtextdiff.text.tokenizers import Tokenizer
 
@@ -41,7 +41,7 @@ def compiled_once(method: Any, name: str, mesh: Mesh | None = None, **static: An
     fits = lambda leaf: jnp.ndim(leaf) and leaf.shape[0] % shards == 0
     divided = lambda leaf: jax.lax.with_sharding_constraint(leaf, rows) if fits(leaf) else leaf
     spread = lambda params, *of_rows, **more: function(params, *jax.tree.map(divided, of_rows), **more)
-    return jax.jit(spread, out_shardings=replicated(mesh))
+    return jax.jit(on_mesh(spread, mesh), out_shardings=replicated(mesh))
 
 
 def written(
