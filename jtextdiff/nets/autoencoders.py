@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.nets.by_rows import by_rows
+from jtextdiff.nets.by_rows import by_rows, look_up
 from jtextdiff.nets.layers import MASKED, Kept, dense, table
 from jtextdiff.nets.pieces import by_pieces
 from jtextdiff.nets.transformer import Transformer, Trunk
@@ -41,13 +41,13 @@ class TextEncoder(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "b z"], Float[Array, "b z"]]:
         """The mean and log variance of q(z | text, what stands `beside` it)."""
-        x = self.embed(tokens)
+        x = look_up(self.embed.embedding[...], tokens)
         if self.beside is not None and beside is not None:
-            x = x + self.beside(beside)[:, None]
+            x = x + by_rows(self.beside(beside))[:, None]
         hidden = self.trunk(x, valid=valid, key=key)
         seen = jax.nn.softmax(self.look(hidden) + jnp.where(valid, 0.0, MASKED)[..., None], axis=1)
         pooled = jnp.einsum("blq,blw->bqw", seen, hidden).reshape(len(tokens), -1)
-        mean, log_var = jnp.split(self.answer(pooled), 2, axis=-1)
+        mean, log_var = jnp.split(by_rows(self.answer(by_rows(pooled))), 2, axis=-1)
         return mean, STIFF * jnp.tanh((log_var + SURE) / STIFF)
 
 
@@ -74,14 +74,14 @@ class LatentDecoder(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Any:
         """values(logits, *others), a tree of [b, l], of each word from those `before` it and z; see `by_pieces`."""
-        x = self.embed(before) + self.add(z)[:, None]
+        x = look_up(self.embed.embedding[...], before) + by_rows(self.add(z))[:, None]
         hidden = self.trunk(jnp.concatenate([self._memory(z), x], axis=1), key=key)[:, self.slots :]
         of_piece = lambda x, *others: values(by_rows(self.answer(x)), *others)
         return by_pieces(of_piece, self.answer.out_features, hidden, *others)
 
     def words(self, z: Float[Array, "b z"]) -> Float[Array, "b v"]:
         """Logits of the text's words in no order."""
-        return self.bag(z)
+        return by_rows(self.bag(z))
 
     def empty(self, z: Float[Array, "b z"], length: int) -> list[Kept]:
         """What `step` keeps before the first of `length` tokens: the memory of z, read."""
@@ -94,9 +94,9 @@ class LatentDecoder(nnx.Module):
         self, tokens: Int[Array, "b"], z: Float[Array, "b z"], position: Array, kept: list[Kept]
     ) -> tuple[Float[Array, "b v"], list[Kept]]:
         """The logits at one position, from the token before it, z, and what is kept."""
-        x = self.embed(tokens) + self.add(z)
+        x = self.embed(tokens) + by_rows(self.add(z))
         x, kept = self.trunk.step(x[:, None], self.slots + position, kept)
         return self.answer(x)[:, 0], kept
 
     def _memory(self, z: Float[Array, "b z"]) -> Float[Array, "b m w"]:
-        return self.remember(z).reshape(len(z), self.slots, -1)
+        return by_rows(self.remember(z)).reshape(len(z), self.slots, -1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.nets.by_rows import by_rows
+from jtextdiff.nets.by_rows import by_rows, look_up
 from jtextdiff.nets.layers import Kept, dense, table, uniform
 from jtextdiff.nets.pieces import by_pieces
 from jtextdiff.nets.transformer import Transformer, Trunk
@@ -64,7 +64,7 @@ class EmbeddingDenoiser(nnx.Module):
         return of_norm(table, self.embed_norm)
 
     def embed(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-        return by_rows(self.table()[tokens])
+        return look_up(self.table(), tokens)
 
     def rounding_logits(self, x_0: Float[Array, "b l d"]) -> Float[Array, "b l v"]:
         """Tied dot product and bias: log p(w | x_0) up to normalisation."""
@@ -87,7 +87,7 @@ class EmbeddingDenoiser(nnx.Module):
         if self.lift is not None:
             x = self.lift(jnp.tanh(x))
         if self.length is not None and valid is not None:
-            x = x + self.length(jnp.sum(valid, axis=-1))[:, None, :]
+            x = x + look_up(self.length.embedding[...], jnp.sum(valid, axis=-1))[:, None, :]
         x = self.trunk(x, t, valid=valid, key=key)
         if self.lower is not None:
             x = jnp.tanh(self.lower(x))
@@ -152,11 +152,11 @@ class TokenDenoiser(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l w"]:
         """What the answer is read off."""
-        x = self.embed(tokens)
+        x = look_up(self.embed.embedding[...], tokens)
         if self.time is not None and t is not None:
-            x = x + self.time(t)[:, None, :]
+            x = x + look_up(self.time.embedding[...], t)[:, None, :]
         if self.length is not None and valid is not None:
-            x = x + self.length(jnp.sum(valid, axis=-1))[:, None, :]
+            x = x + look_up(self.length.embedding[...], jnp.sum(valid, axis=-1))[:, None, :]
         return self.trunk(x, valid=valid, key=key)
 
     def empty(self, num: int, length: int) -> list[Kept]:

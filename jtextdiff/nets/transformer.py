@@ -117,10 +117,10 @@ class Block(nnx.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self._modulate(time)
         inner = self.norm_attention(x) * (1 + scale_a) + shift_a if self.pre else x
         attended, kept = attend(inner)
-        x = x + gate_a * dropout(attended, self.dropout, key_attention)
+        x = by_rows(x + gate_a * dropout(attended, self.dropout, key_attention))
         x = x if self.pre else self.norm_attention(x)
         inner = self.norm_mlp(x) * (1 + scale_m) + shift_m if self.pre else x
-        x = x + gate_m * self.mlp(inner, key_mlp)
+        x = by_rows(x + gate_m * self.mlp(inner, key_mlp))
         return (x if self.pre else self.norm_mlp(x)), kept
 
     def _modulate(self, time: Float[Array, "b #l w"] | None) -> tuple[Array | float, ...]:
@@ -153,7 +153,7 @@ class Trunk(nnx.Module):
         """Positions where `valid` is False are seen by nobody; t in [0, 1000], of each text or of each word."""
         if self.positions is not None:
             x = x + self.positions.embedding[...][: x.shape[1]]
-        time = None if self.time is None or t is None else self.time(t)
+        time = None if self.time is None or t is None else by_rows(self.time(t))
         if time is not None and self.shape.time == "add":
             x = x + time
         keys = split_key(key, len(self.blocks) + 1)
@@ -166,7 +166,7 @@ class Trunk(nnx.Module):
             x = self._again(x, seen, time, keys[:-1])
         else:
             for block, block_key in zip(self.blocks, keys[:-1], strict=True):
-                x = by_rows(block(x, seen, time, block_key))
+                x = block(x, seen, time, block_key)
         return self.norm(x) if self.shape.norm == "pre" else x
 
     def _again(self, x: Array, seen: Array, time: Array | None, keys: list[Any]) -> Array:
@@ -176,7 +176,7 @@ class Trunk(nnx.Module):
         stacked = jax.tree.map(lambda *layers: jnp.stack([lean(layer) for layer in layers]), *states)
 
         def layer(x: Array, inputs: tuple[Any, Any]) -> tuple[Array, None]:
-            return by_rows(nnx.merge(graphs[0], inputs[0])(x, seen, time, inputs[1])), None
+            return nnx.merge(graphs[0], inputs[0])(x, seen, time, inputs[1]), None
 
         every_key = None if keys[0] is None else jnp.stack(keys)
         return jax.lax.scan(jax.checkpoint(layer), x, (stacked, every_key))[0]

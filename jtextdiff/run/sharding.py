@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
@@ -20,7 +20,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"(embedding)$", P("tensor", "fsdp")),
     (r"(query|key|value|up|read|modulation|add|remember|beside)/kernel$", P("fsdp", "tensor")),
     (r"(out|down)/kernel$", P("tensor", "fsdp")),
-    (r"(lift|lower)/kernel$", P("fsdp", None)),
+    (r"(lift|lower|look)/kernel$", P("fsdp", None)),
     (r"(answer|bag)/kernel$", P("fsdp", "tensor")),
     (r"(bias|scale)$", P()),
 )
@@ -84,12 +84,12 @@ def mesh_of(params: Any) -> Mesh | None:
     return next((mesh for mesh in meshes if mesh.size > 1), None)
 
 
-def num_shards(mesh: Mesh | None) -> int:
+def num_shards(mesh: Mesh | AbstractMesh | None) -> int:
     """Into how many parts the rows of a batch are divided."""
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def check_batch(mesh: Mesh, batch_size: int, accumulate: int) -> None:
+def check_batch(mesh: Mesh | AbstractMesh, batch_size: int, accumulate: int) -> None:
     """Raises UserError if a batch cannot be divided over the mesh."""
     shards = num_shards(mesh)
     if batch_size % (shards * accumulate):

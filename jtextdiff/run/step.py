@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from jtextdiff.methods.method import Trainable
+from jtextdiff.nets.by_rows import by_rows
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.optim import AdamW
 from jtextdiff.run.sharding import on_mesh, replicated
@@ -69,10 +70,12 @@ def _gradient(
     if parts == 1:
         return gradient(params, key, batch)
     # Every parts-th row: the rows of a device stay there, however many devices there are.
-    micro = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), batch)
+    every = lambda leaf: by_rows(leaf.reshape(-1, parts, *leaf.shape[1:]))
+    micro = jax.tree.map(lambda leaf: every(leaf).swapaxes(0, 1), batch)
 
     def add(total: Any, inputs: tuple[Array, Batch]) -> tuple[Any, None]:
         index, part = inputs
+        part = jax.tree.map(by_rows, part)
         result = gradient(params, jax.random.fold_in(key, index), part)
         return jax.tree.map(lambda old, new: old + new / parts, total, result), None
 
