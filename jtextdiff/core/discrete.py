@@ -77,7 +77,7 @@ def absorbing(schedule: Schedule, num_words: int) -> Discrete:
     states = np.arange(num_words + 1)
     log_pi = np.where(states == num_words, 0.0, -np.inf)
     log_guess = np.where(states == num_words, -np.inf, -np.log(num_words))
-    log_pi, log_guess = (jnp.asarray(law, jnp.float32) for law in (log_pi, log_guess))
+    log_pi, log_guess = (jnp.asarray(law, float) for law in (log_pi, log_guess))
     return Discrete(log_alpha_bar=schedule, log_pi=log_pi, log_guess=log_guess)
 
 

@@ -64,7 +64,7 @@ class Categorical:
         return block * size + _pick(fold(keys, 1), within)
 
     def mode(self) -> Int[Array, "*b"]:
-        return jnp.argmax(self.logits, axis=-1)
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def log_prob(self, x: Int[Array, "*b"]) -> Float[Array, "*b"]:
         """Log-probability in nats."""
@@ -81,7 +81,7 @@ def _pick(keys: Keys, p: Float[Array, "*b k"]) -> Int[Array, "*b"]:
     below = jnp.cumsum(p, axis=-1)
     lot = draw(jax.random.uniform, keys, p.shape[:-1]) + 2.0**-24  # never 0, which any first entry would win
     target = lot[..., None] * below[..., -1:]
-    return jnp.argmax(jnp.where(p > 0, 1 + (below > target), 0), axis=-1)
+    return jnp.argmax(jnp.where(p > 0, 1 + (below > target), 0), axis=-1).astype(jnp.int32)
 
 
 def check_narrowing(temperature: float, top_p: float = 1.0) -> None:

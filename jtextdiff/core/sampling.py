@@ -30,7 +30,7 @@ class State(NamedTuple):
     @classmethod
     def start(cls, x_t: Array, t: Time = 1.0) -> "State":
         """Before the first step from t."""
-        return cls(x_t, jnp.zeros_like(x_t), jnp.asarray(t, jnp.float32))
+        return cls(x_t, jnp.zeros_like(x_t), jnp.asarray(t, float))
 
 
 Denoise = Callable[[Array, Time, Array], Array]

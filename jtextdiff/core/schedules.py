@@ -27,7 +27,7 @@ def sqrt(num_steps: int) -> Schedule:
     s = 1e-4
 
     def log_alpha_bar(t: Time) -> Array:
-        t = jnp.asarray(t, jnp.float32)
+        t = jnp.asarray(t, float)
         root = jnp.sqrt(t + s)
         near_data = jnp.log1p(-t / (root + math.sqrt(s)) / (1 - math.sqrt(s)))
         near_noise = jnp.log(jnp.maximum((1 - t) - s, 1e-9) / (1 + root) / (1 - math.sqrt(s)))
@@ -44,7 +44,7 @@ def cosine(num_steps: int) -> Schedule:
 
     def log_alpha_bar(t: Time) -> Array:
         # cos(x) = sin(π/2 − x), and π/2 − x = (1 − t) · quarter keeps its digits near t = 1.
-        t = jnp.asarray(t, jnp.float32)
+        t = jnp.asarray(t, float)
         angle = jnp.maximum((1 - t) * quarter, 1e-9)
         # cos²(x)/cos²(y) = 1 − (sin²x − sin²y)/cos²y, and sin²x − sin²y = sin(x + y) sin(x − y).
         lost = jnp.sin((t + 2 * s) * quarter) * jnp.sin(t * quarter) / math.cos(s * quarter) ** 2
@@ -58,24 +58,24 @@ def cosine(num_steps: int) -> Schedule:
 def linear(num_steps: int) -> Schedule:
     """log ᾱ(t) = −(β₀ t + (β₁ − β₀) t²/2), β from .1 to 20: the limit of DDPM's linear β (Song et al. 2021, eq. 32)."""
     del num_steps  # the limit does not depend on it
-    return lambda t: -(0.1 * jnp.asarray(t, jnp.float32) + 9.95 * jnp.asarray(t, jnp.float32) ** 2)
+    return lambda t: -(0.1 * jnp.asarray(t, float) + 9.95 * jnp.asarray(t, float) ** 2)
 
 
 def constant(total: Time) -> Schedule:
     """log ᾱ(t) = −`total` · t: β is the same at all times."""
-    return lambda t: -total * jnp.asarray(t, jnp.float32)
+    return lambda t: -total * jnp.asarray(t, float)
 
 
 def reciprocal(num_steps: int) -> Schedule:
     """ᾱ(t) = 1 − t: β = 1/(T − t + 1), of which word after word falls evenly (Austin et al. 2021, §3.1)."""
     del num_steps
-    return lambda t: jnp.log1p(-jnp.asarray(t, jnp.float32))
+    return lambda t: jnp.log1p(-jnp.asarray(t, float))
 
 
 def log_linear(num_steps: int) -> Schedule:
     """ᾱ(t) = 1 − (1 − ε) t, ε = .001: the noise −log ᾱ is log-linear (Sahoo et al. 2024, appendix; Lou et al. 2024)."""
     del num_steps
-    return lambda t: jnp.log1p(-0.999 * jnp.asarray(t, jnp.float32))
+    return lambda t: jnp.log1p(-0.999 * jnp.asarray(t, float))
 
 
 def cosine_d3pm(num_steps: int) -> Schedule:
@@ -85,7 +85,7 @@ def cosine_d3pm(num_steps: int) -> Schedule:
 
     def log_alpha_bar(t: Time) -> Array:
         # cos(x)/cos(y) = 1 − 2 sin((x + y)/2) sin((x − y)/2)/cos(y) keeps the digits of 1 − ᾱ near t = 0.
-        t = jnp.asarray(t, jnp.float32)
+        t = jnp.asarray(t, float)
         angle = jnp.maximum((1 - t) * quarter, 1e-9)
         lost = 2 * jnp.sin((t / 2 + s) * quarter) * jnp.sin(t / 2 * quarter) / math.cos(s * quarter)
         near_noise = jnp.log(jnp.sin(angle)) - math.log(math.cos(s * quarter))
@@ -101,7 +101,7 @@ def cosine_md4(num_steps: int) -> Schedule:
 
     def log_alpha_bar(t: Time) -> Array:
         # 1 − cos(x) = 2 sin²(x/2), and near t = 0, 1 − ᾱ = sin(π/2 t).
-        t = jnp.asarray(t, jnp.float32)
+        t = jnp.asarray(t, float)
         near_noise = math.log(2) + 2 * jnp.log(jnp.sin(math.pi / 4 * (1 - t)))
         return jnp.where(t < 0.5, jnp.log1p(-jnp.sin(math.pi / 2 * jnp.minimum(t, 0.5))), near_noise)
 
@@ -113,7 +113,7 @@ def _clip_last_step(log_alpha_bar: Schedule, num_steps: int, last: float) -> Sch
     fall = math.log(1 - MAX_BETA)
 
     def clipped(t: Time) -> Array:
-        t = jnp.asarray(t, jnp.float32)
+        t = jnp.asarray(t, float)
         steps_left = (1 - t) * num_steps
         return jnp.where(steps_left < 1, last + (1 - steps_left) * fall, log_alpha_bar(t))
 

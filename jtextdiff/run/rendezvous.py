@@ -6,6 +6,7 @@ different numbers. Here every process learns in a line what is wrong.
 
 import contextlib
 import json
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -42,8 +43,9 @@ def _receive(address: tuple[str, int], num: int, until: float, seconds: float) -
     try:
         server = socket.create_server((host if is_loopback(host) else "", port), backlog=num)
     except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise UserError(
-            f"Process 0 cannot listen at port {port} of {host}: {error.strerror}. Choose another for --coordinator."
+            f"Process 0 cannot listen at port {port} of {host}: {reason}. Choose another for --coordinator."
         ) from None
     there: dict[int, socket.socket] = {}
     with server, contextlib.ExitStack() as open_ones:

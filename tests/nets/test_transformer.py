@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jtextdiff.nets.functional import Net
 from jtextdiff.nets.layers import dropout, rotate, sinusoid
 from jtextdiff.nets.transformer import Transformer, Trunk
 
@@ -154,3 +155,44 @@ def test_shapes_pass_through(length: int) -> None:
 def test_impossible_shapes_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         dataclasses.replace(SMALL, **bad)
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm": "post", "time": "adaln", "positions": "relative"}, {"causal": True}])
+def test_computing_again_changes_nothing(changes: dict) -> None:
+    """The answer and its gradient, with dropout of the same key."""
+    shape = dataclasses.replace(SMALL, num_layers=3, dropout=0.2, **changes)
+    answers = []
+    for remat in (False, True):
+        net = Net(lambda rngs, remat=remat: Trunk(dataclasses.replace(shape, remat=remat), timed=True, rngs=rngs))
+        params = net.init(jax.random.key(0))
+        loss = lambda params, net=net: jnp.sum(net.bind(params)(hidden(0), TIMES, key=jax.random.key(3)) ** 2)
+        with jax.debug_key_reuse(False):  # what is computed again is drawn again, by the same key
+            answers.append(jax.jit(jax.value_and_grad(loss))(params))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), *answers)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_bfloat16_is_within_its_digits_and_stays_in_the_blocks(remat: bool) -> None:
+    """Parameters, their gradients and what leaves the trunk are float32; the answer is that of float32 to 8 bits."""
+    shape = dataclasses.replace(SMALL, num_layers=3, remat=remat)
+    answers = []
+    for bfloat16 in (False, True):
+        net = Net(lambda rngs, half=bfloat16: Trunk(dataclasses.replace(shape, bfloat16=half), timed=True, rngs=rngs))
+        params = net.init(jax.random.key(0))
+        answers.append(net.bind(params)(hidden(0), TIMES))
+        gradient = jax.grad(lambda params, net=net: jnp.sum(net.bind(params)(hidden(0), TIMES) ** 3))(params)
+        assert {leaf.dtype for leaf in jax.tree.leaves((params, gradient, answers[-1]))} == {jnp.dtype(jnp.float32)}
+    gap = np.abs(answers[0] - answers[1])
+    assert 0 < gap.max() < 0.05
+
+
+def test_bfloat16_steps_are_its_whole_pass() -> None:
+    """What is kept of a causal text is kept in bfloat16, and is what the whole pass sees."""
+    made = Trunk(
+        dataclasses.replace(SMALL, causal=True, bfloat16=True, positions="rotary"), timed=False, rngs=nnx.Rngs(0)
+    )
+    x, kept = hidden(0), made.empty(2, 6)
+    assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype(jnp.bfloat16)}
+    for position in range(6):
+        step, kept = made.step(x[:, position : position + 1], jnp.asarray(position), kept)
+        np.testing.assert_allclose(step[:, 0], made(x)[:, position], atol=0.05)

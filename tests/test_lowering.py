@@ -1,0 +1,129 @@
+"""Accelerators: what every config trains and samples lowers for them, whatever machine this is."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+
+from jtextdiff.core.energies import Learned
+from jtextdiff.core.randomness import keys_for
+from jtextdiff.methods.classifier import Classifier
+from jtextdiff.methods.method import Language, Latent, Method, nothing_given
+from jtextdiff.nets.functional import Net
+from jtextdiff.nets.transformer import Transformer, Trunk
+from jtextdiff.run.config import build, load_config, spec
+from jtextdiff.run.optim import AdamW
+from jtextdiff.run.step import init_state, train_step
+from jtextdiff.text.batches import Batch
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+PRESETS = [
+    "autoregressive.py",
+    "cmlm.py",
+    "d3pm.py",
+    "diffusion_lm.py",
+    "diffusion_lm.py:paper",
+    "diffusion_lm.py:e2e",
+    "latent_ops.py",
+    "latent_ops.py:cvae",
+    "latent_ops.py:paper",
+    "masked.py",
+]
+PLATFORMS = ("cuda", "tpu")
+KERNELS = ("__cudnn$fmhaScaleBiasSoftmax", "__cudnn$fmhaScaleBiasSoftmaxBackward")
+LENGTH, ROWS = 8, 4
+LANGUAGE = Language(vocab_size=11, mask=11, pad=0, eos=1, unk=2, length=LENGTH, length_counts=(0,) + (1,) * LENGTH)
+
+
+def toy(preset: str) -> Any:
+    """A config's method and optimiser, of its own kinds, with small trunks."""
+    config = load_config(f"{CONFIGS}/{preset}")
+    with config.unlocked():
+        config.method.language = spec(Language, **vars(LANGUAGE))
+        for trunk in {"trunk", "encoder", "decoder"} & set(config.method):
+            config.method[trunk].update(num_layers=1, width=32, num_heads=2, max_length=16)
+        if config.method.get("condition"):
+            config.method["values"] = ("none", "good", "bad")
+        if "steps" in config.method.sampler:
+            config.method.sampler.steps = 3
+    config.optim.decay_steps = 10
+    return build(config.method), build(config.optim)
+
+
+def batch(method: Any) -> Batch:
+    tokens, mask = jnp.ones((ROWS, LENGTH), jnp.int32), jnp.ones((ROWS, LENGTH), bool)
+    labels = {method.condition: jnp.ones(ROWS, jnp.int32)} if getattr(method, "condition", "") else {}
+    whole: Any = Batch(tokens, mask, mask, labels, jnp.ones(ROWS))
+    return whole
+
+
+def lowers(function: Any, *arguments: Any) -> str:
+    """The function's program, for every platform at once."""
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
+    return export.export(jax.jit(function), platforms=PLATFORMS)(*shapes).mlir_module()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_config_trains_and_samples_on_accelerators(preset: str) -> None:
+    method, optim = toy(preset)
+    init = functools.partial(init_state, method, optim)
+    state, key = jax.eval_shape(init, jax.random.key(0)), jax.random.key(0)
+    lowers(functools.partial(train_step, method, optim), state, key, batch(method))
+    assert isinstance(method, Method)
+    given, keys = nothing_given(ROWS, LENGTH), keys_for(key, jnp.arange(ROWS))
+    if getattr(method, "condition", ""):
+        given = given._replace(label=jnp.ones(ROWS, jnp.int32))
+    lowers(method.sample, state["params"], keys, given)
+    lowers(method.nll, state["params"], key, batch(method))
+
+
+def test_a_guided_text_and_a_rewritten_one_do_too() -> None:
+    key = jax.random.key(0)
+    keys, given = keys_for(key, jnp.arange(ROWS)), nothing_given(ROWS, LENGTH)
+    guided, _ = toy("diffusion_lm.py")
+    params = jax.eval_shape(guided.init, key)
+    quiet = Learned(
+        params=None, target=jnp.zeros(()), log_prob=lambda params, goal, x, t, valid: -jnp.sum(x**2, (1, 2))
+    )
+    lowers(lambda params, keys, given: guided.sample(params, keys, given, energy=quiet), params, keys, given)
+    moved, _ = toy("latent_ops.py")
+    assert isinstance(moved, Latent)
+
+    def rewrite(params: Any, keys: Any, given: Any) -> Any:
+        wanted = moved.mentioning(params, jnp.ones((1, LANGUAGE.vocab_size), bool))
+        return moved.rewrite(params, keys, given, energy=wanted, length=jnp.int32(0), until=0.9, tau=10.0, keep=0.0)
+
+    lowers(rewrite, jax.eval_shape(moved.init, key), keys, given)
+
+
+def test_a_control_is_trained_there_too() -> None:
+    base, _ = toy("diffusion_lm.py")
+    control = dataclasses.replace(
+        Classifier(), base=base, label="food", values=("none", "Thai"), trunk=Transformer(num_layers=1, width=32)
+    )
+    seen = batch(control)._replace(labels={"food": jnp.ones(ROWS, jnp.int32)})
+    state = jax.eval_shape(functools.partial(init_state, control, AdamW()), jax.random.key(0))
+    lowers(functools.partial(train_step, control, AdamW()), state, jax.random.key(0), seen)
+
+
+def test_attention_in_one_kernel_lowers_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU would run, with a stand-in for the library that is asked for its version there."""
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91_100)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    shape = Transformer(num_layers=2, width=32, num_heads=2, max_length=16, bfloat16=True)
+    for remat in (False, True):
+        net = Net(lambda rngs, remat=remat: Trunk(dataclasses.replace(shape, remat=remat), timed=False, rngs=rngs))
+        params = jax.eval_shape(net.init, jax.random.key(0))
+        x, valid = jax.ShapeDtypeStruct((ROWS, LENGTH, 32), jnp.float32), jax.ShapeDtypeStruct((ROWS, LENGTH), bool)
+        total = lambda params, x, valid, net=net: jnp.sum(net.bind(params)(x, valid=valid))
+        custom = [export.DisabledSafetyCheck.custom_call(name) for name in KERNELS]
+        exported = export.export(jax.jit(jax.grad(total)), platforms=["cuda"], disabled_checks=custom)
+        text = exported(params, x, valid).mlir_module()
+        assert text.count("fmha") >= 2, "forward and backward"
