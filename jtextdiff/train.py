@@ -1,8 +1,11 @@
 """python -m jtextdiff.train: trains any method from its config, and goes on where an earlier run stopped."""
 
 import json
+import math
+import os
 import shlex
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -92,6 +95,8 @@ def planned(path: str, overrides: Sequence[str], workdir: str | Path | None) -> 
 
 def begin(config: Any, workdir: Path, *, profile: bool = False, wandb: str | None = None) -> None:
     """Trains, or goes on; one process of a run holds it for all."""
+    import jax
+
     from jtextdiff.run.fitting import fit
     from jtextdiff.run.loop import train
     from jtextdiff.run.together import is_first
@@ -99,10 +104,16 @@ def begin(config: Any, workdir: Path, *, profile: bool = False, wandb: str | Non
 
     with locked(workdir) if is_first() else nullcontext():
         if config.method["class"].endswith(":LatentClassifier"):
+            if jax.process_count() > 1:
+                raise UserError("A control of latents is fitted in seconds by one process: leave the others out.")
             fit(config, workdir)  # seconds, of which nothing is kept if it is stopped
             return
         with stop_signals() as stopped:
             train(config, workdir, stopped, profile=profile, wandb=wandb)
+
+
+TWICE = 1.0
+"""Seconds within which a second signal is the same: a system may send one to a process and to its whole group."""
 
 
 @contextmanager
@@ -117,12 +128,19 @@ def how_to_go_on(arguments: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second one is not waited for."""
+    """Collects SIGINT and SIGTERM instead of dying of them; a second one, a second later, is not waited for."""
     received: list[int] = []
+    since = [math.inf]
 
     def note(number: int, frame: Any) -> None:
+        if received and time.monotonic() < since[0] + TWICE:
+            return
+        if received:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         received.append(number)
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        since[0] = time.monotonic()
         # The terminal may be gone, or in the middle of a line: what counts is that the run is saved.
         with suppress(OSError, RuntimeError):
             say(f"{signal.Signals(number).name}: saving after this step; once more to stop at once and lose it.")

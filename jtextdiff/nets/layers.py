@@ -54,11 +54,8 @@ def dense(fan_in: int, fan_out: int, *, init: str = "lecun", bfloat16: bool = Fa
 
     `bfloat16`: it multiplies and answers in bfloat16; its parameters are float32 all the same.
     """
-    dtype = jnp.bfloat16 if bfloat16 else None
-    if init == "lecun":
-        return nnx.Linear(fan_in, fan_out, dtype=dtype, rngs=rngs)
-    law = {"kernel_init": uniform(fan_in), "bias_init": uniform(fan_in)}
-    return nnx.Linear(fan_in, fan_out, dtype=dtype, **law, rngs=rngs)
+    linear = functools.partial(nnx.Linear, fan_in, fan_out, dtype=jnp.bfloat16 if bfloat16 else None, rngs=rngs)
+    return linear() if init == "lecun" else linear(kernel_init=uniform(fan_in), bias_init=uniform(fan_in))
 
 
 def uniform(fan_in: int) -> Callable[..., Array]:

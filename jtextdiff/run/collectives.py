@@ -19,7 +19,7 @@ class Sent(NamedTuple):
     """One kind of collective: how many are done in a call of the program, the bytes of their results on a device in
     all, and of the largest one."""
 
-    count: int
+    times: int
     bytes: int
     largest: int
 

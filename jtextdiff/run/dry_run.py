@@ -67,13 +67,13 @@ KEPT = {"params": "parameters", "ema": "running_mean", "opt": "optimiser"}
 """The parts of a state, and what they are called here."""
 
 
-def _arguments(ready: Plan) -> tuple[Any, Any, Batch]:
+def _arguments(ready: Plan) -> tuple[Any, Any, Any]:
     """The shapes of what a step is given, with their places."""
     rows, length, place = ready.config.batch_size, ready.corpus.buckets[-1], batch_sharding(ready.mesh)
-    shaped = lambda kind, *shape: jax.ShapeDtypeStruct((rows, *shape), kind, sharding=place)
+    shaped: Any = lambda kind, *shape: jax.ShapeDtypeStruct((rows, *shape), kind, sharding=place)
     labels = {name: shaped(np.int32) for name in ready.corpus.splits["train"].labels}
     mask = shaped(np.bool_, length)
-    batch: Any = Batch(shaped(np.int32, length), mask, mask, labels, shaped(np.float32))
+    batch = Batch(shaped(np.int32, length), mask, mask, labels, shaped(np.float32))
     key = jax.eval_shape(lambda: jax.random.key(0))
     root = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(ready.mesh))
     return shapes_of(ready.shapes, ready.layout), root, batch

@@ -46,6 +46,8 @@ def join(flags: argparse.Namespace) -> None:
         return
     import jax
 
+    # It would take SIGTERM for itself; `together.heard_by_all` does what it is for.
+    jax.config.update("jax_enable_preemption_service", False)
     if num is None and process is None and address is None:
         jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)  # the pod knows all of it
     elif num == "1" and address is None:

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from jtextdiff.run.command import UserError
 
@@ -23,8 +24,8 @@ PATIENCE = 5.0
 def meet(address: tuple[str, int], num: int, process: int, seconds: float) -> None:
     """Returns once all `num` processes are there; process 0 listens at `address`, the others come to it.
 
-    Raises UserError if the port is in use, if somebody does not come within `seconds`, if two have the same number, or
-    if they were told different numbers of processes.
+    Raises UserError if two have the same number or were told different numbers of processes; OSError, since another try
+    may succeed, if the port is in use or somebody does not come within `seconds`.
     """
     if process == 0:
         _receive(address, num, time.monotonic() + seconds, seconds)
@@ -44,26 +45,23 @@ def _receive(address: tuple[str, int], num: int, until: float, seconds: float) -
         server = socket.create_server((host if is_loopback(host) else "", port), backlog=num)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise UserError(
-            f"Process 0 cannot listen at port {port} of {host}: {reason}. Choose another for --coordinator."
-        ) from None
+        raise OSError(f"Process 0 cannot listen at port {port} of {host}: {reason}.") from None
     there: dict[int, socket.socket] = {}
     with server, contextlib.ExitStack() as open_ones:
-        wrong = ""
+        wrong, late = "", False
         while len(there) < num - 1 and not wrong:
             server.settimeout(max(until - time.monotonic(), 0.01))
             try:
                 guest = open_ones.enter_context(server.accept()[0])
             except TimeoutError:
                 missing = [str(each) for each in range(1, num) if each not in there]
-                wrong = f"After {seconds:.0f} s {_of(missing)} of {num} did not come to {host}:{port}."
+                wrong, late = f"After {seconds:.0f} s {_of(missing)} of {num} did not come to {host}:{port}.", True
                 break
             wrong = _heard(guest, num, there)
         for guest in there.values():
             with contextlib.suppress(OSError):
-                _send(guest, {"wrong": wrong})
-    if wrong:
-        raise UserError(wrong)
+                _send(guest, {"wrong": wrong, "late": late})
+    _refuse(wrong, late)
 
 
 def _heard(guest: socket.socket, num: int, there: dict[int, socket.socket]) -> str:
@@ -93,20 +91,25 @@ def _knock(address: tuple[str, int], num: int, process: int, until: float, secon
         except (OSError, ValueError) as error:
             if time.monotonic() > until:
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                raise UserError(
+                raise OSError(
                     f"Process {process} could not reach process 0 at {host}:{port} within {seconds:.0f} s ({reason}). "
                     "Is it running, and is the port open?"
                 ) from None
             time.sleep(0.2)
-    if answer.get("wrong"):
-        raise UserError(str(answer["wrong"]))
+    _refuse(str(answer.get("wrong", "")), bool(answer.get("late")))
 
 
-def _send(to: socket.socket, message: dict[str, object]) -> None:
+def _refuse(wrong: str, late: bool) -> None:
+    """Raises what is wrong, if anything: a lateness may pass, a mistake may not."""
+    if wrong:
+        raise OSError(wrong) if late else UserError(wrong)
+
+
+def _send(to: socket.socket, message: dict[str, Any]) -> None:
     to.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _read(source: socket.socket) -> dict[str, object]:
+def _read(source: socket.socket) -> dict[str, Any]:
     if source.gettimeout() is None:
         source.settimeout(PATIENCE)
     line = b""

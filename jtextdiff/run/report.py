@@ -1,5 +1,6 @@
 """Reports: what a training run tells while it lasts, on the terminal, in files and as a curve."""
 
+import importlib
 import json
 import math
 import time
@@ -131,7 +132,7 @@ def draw_curve(workdir: Path) -> None:
 def wandb_page(project: str, workdir: Path, config: Any) -> Any:
     """The page of a run in a project of Weights & Biases. Raises UserError if its package is not installed."""
     try:
-        import wandb
+        wandb = importlib.import_module("wandb")
     except ImportError:
         raise UserError("--wandb needs the package wandb: pip install -e '.[wandb]', then wandb login.") from None
     known = workdir / "wandb_id"

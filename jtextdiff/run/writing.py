@@ -62,7 +62,7 @@ def written(
     lengths, mesh = np.full(num, longest), mesh_of(params)
     tokens, calls = np.full((num, longest), method.language.pad, np.int32), np.zeros(num, int)
     if isinstance(method, Measured) and num > FEW:
-        lengths = np.asarray(compiled_once(method, "lengths")(params, keys, given))
+        lengths = np.asarray(compiled_once(method, "lengths", mesh)(params, keys, given))
         given = given._replace(length=jnp.asarray(lengths))
     own = isinstance(method, Latent)
     for alike in _the_same(energies, num) if own else _built_alike(energies, num):

@@ -38,8 +38,8 @@ print(json.dumps(collectives(jax.jit(lambda x: x.sum(0)).lower(rows).compile().a
 
 def test_loops_count_as_often_as_they_run_and_tuples_whole() -> None:
     assert collectives(PROGRAM) == {
-        "all-gather": Sent(count=13, bytes=12 * 128 + 400, largest=400),
-        "all-reduce": Sent(count=1, bytes=4 + 3, largest=7),
+        "all-gather": Sent(times=13, bytes=12 * 128 + 400, largest=400),
+        "all-reduce": Sent(times=1, bytes=4 + 3, largest=7),
     }
 
 

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# What a training step needs on 1, 8, 64 and 256 devices, and the largest model that fits into 80 GB of each: rows of a
+# table, from dry runs. Nothing is trained, and no device is needed; 256 simulated ones take minutes to compile for.
+#
+#   launch/scaling.sh presets      # the papers' sizes, on the embedded grammar
+#   launch/scaling.sh largest      # sizes of a ladder, on texts of 512 words that the script makes up
+set -euo pipefail
+which=${1:?presets or largest}
+configs=$(cd "$(dirname "$0")/../configs" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# row NAME DEVICES DATA FSDP TENSOR CONFIG [--config.FIELD=VALUE …]
+row() {
+  local name=$1 devices=$2 mesh="$3 x $4 x $5"
+  local flags=(--devices "$2" --config.mesh.data="$3" --config.mesh.fsdp="$4" --config.mesh.tensor="$5")
+  local config=$6
+  shift 6
+  python -m jtextdiff.train --dry_run --workdir "$work/run" --config "$configs/$config" "${flags[@]}" "$@" \
+    >"$work/told.json" 2>"$work/log" || { tail -n 1 "$work/log"; return; }
+  python - "$work/told.json" "$name" "$devices" "$mesh" <<'PYTHON'
+import json, sys
+
+told, name, devices, mesh = json.load(open(sys.argv[1])), *sys.argv[2:]
+kept, gb = told["bytes_a_device"], lambda size: f"{size / 1e9:.2f}"
+state = kept["parameters"] + kept["running_mean"] + kept["optimiser"]
+sent = sum(each["bytes"] for each in told["collectives"].values())
+largest = max((each["largest"] for each in told["collectives"].values()), default=0)
+count = sum(each["times"] for each in told["collectives"].values())
+cells = [name, f"{told['parameters'] / 1e6:,.0f} M", devices, mesh, told["batch"]["rows"], told["batch"]["length"]]
+cells += [gb(state), gb(kept["activations_and_gradients"]), gb(kept["total"])]
+cells += [f"{told['matmul_flops_a_device'] / 1e12:.2f}", f"{count} of {gb(sent)}, at most {gb(largest)}"]
+print("|", " | ".join(map(str, cells)), "|", flush=True)
+PYTHON
+}
+
+echo "| model | parameters | devices | data x fsdp x tensor | rows | length | state GB | rest GB | all GB | TFLOP a step | collectives, GB |"
+echo "|---|---|---|---|---|---|---|---|---|---|---|"
+case $which in
+presets)
+  for preset in diffusion_lm.py:paper latent_ops.py:paper; do
+    words=(--config.text.tokenizer=words:1)
+    row "$preset" 1 1 1 1 "$preset" "${words[@]}"
+    row "$preset" 8 1 8 1 "$preset" "${words[@]}"
+    row "$preset" 64 8 8 1 "$preset" "${words[@]}"
+    row "$preset" 256 8 8 4 "$preset" "${words[@]}"
+  done
+  ;;
+largest)
+  mkdir "$work/long"
+  for split in train valid; do
+    awk 'BEGIN { for (i = 0; i < 300; i++) { for (j = 0; j < 511; j++) printf "w%d ", (i * j) % 997; print "" } }' \
+      >"$work/long/$split.txt"
+  done
+  # ladder DEVICES DATA FSDP ROWS LAYERS WIDTH HEADS
+  ladder() {
+    local trunk=--config.method.trunk
+    row "masked, $5 x $6" "$1" "$2" "$3" 1 masked.py --config.text.path="$work/long" --config.batch_size="$4" \
+      $trunk.num_layers="$5" $trunk.width="$6" $trunk.num_heads="$7" $trunk.bfloat16=true $trunk.remat=true \
+      --config.optim.matrices=adam
+  }
+  ladder 1 1 1 8 24 2048 16
+  ladder 1 1 1 8 32 2560 20
+  ladder 8 1 8 64 44 6144 48
+  ladder 8 1 8 64 48 7168 56
+  ladder 64 1 64 512 80 10240 80
+  ladder 64 1 64 512 96 12288 96
+  ladder 256 4 64 2048 96 12288 96
+  ;;
+*)
+  echo "error: presets or largest, got '$which'." >&2
+  exit 2
+  ;;
+esac

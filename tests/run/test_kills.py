@@ -1,0 +1,140 @@
+"""Kills: whatever is killed, and when, the run goes on from its newest checkpoint to the very same end."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jtextdiff as jtd
+
+ROOT = Path(__file__).parents[2]
+STEPS = 200
+KILLS = int(os.environ.get("KILLS", "2"))
+"""Kills of each kind; KILLS=7 makes twenty-one."""
+
+TOY = [
+    "--config=configs/diffusion_lm.py",
+    f"--config.num_steps={STEPS}",
+    "--config.batch_size=16",
+    "--config.method.trunk.num_layers=1",
+    "--config.method.trunk.width=16",
+    "--config.method.trunk.num_heads=2",
+    "--config.method.embed_dim=8",
+    "--config.every.log=1",
+    "--config.every.evaluate=1000",
+    "--config.every.sample=1000",
+    "--config.every.checkpoint=5",
+    "--config.method.sampler.steps=2",
+]
+
+
+def start(workdir: Path, processes: int) -> list[subprocess.Popen[bytes]]:
+    """A training in one process, or in several on a port of their own."""
+    with socket.create_server(("localhost", 0)) as free:
+        address = f"localhost:{free.getsockname()[1]}"
+    several = lambda i: [f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={i}"]
+    command = [sys.executable, "-m", "jtextdiff.train", *TOY, f"--workdir={workdir}", "--join_timeout=60"]
+    quiet: Any = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return [subprocess.Popen([*command, *(several(i) if processes > 1 else [])], **quiet) for i in range(processes)]
+
+
+def kill_all(running: list[subprocess.Popen[bytes]]) -> None:
+    for process in running:
+        process.kill()
+    for process in running:
+        process.wait()
+
+
+def newest(workdir: Path) -> int:
+    """The step of the newest finished checkpoint."""
+    folder = workdir / "checkpoints"
+    return max((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=0)
+
+
+def finish(workdir: Path, processes: int) -> dict[str, Any]:
+    """Trains to the end; the parameters there."""
+    running = start(workdir, processes)
+    assert [process.wait(timeout=300) for process in running] == [0] * processes
+    assert newest(workdir) == STEPS
+    return dict(jtd.load(workdir).params)
+
+
+def leaves(tree: Any) -> list[np.ndarray]:
+    import jax
+
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "victims"), [(1, 1), (2, 1), (2, 2)])
+def test_a_run_that_is_killed_ends_as_one_that_was_not(processes: int, victims: int, tmp_path: Path) -> None:
+    """Killed at random moments of its time; of two processes one, which is the end of the other, or both."""
+    begun = time.monotonic()
+    whole = leaves(finish(tmp_path / "whole", processes))
+    lasts = time.monotonic() - begun
+    chance, workdir, reached = random.Random(0), tmp_path / "killed", []
+    for _ in range(KILLS):
+        running = start(workdir, processes)
+        time.sleep(chance.uniform(0.3, 0.9) * lasts)
+        if all(process.poll() is not None for process in running):
+            break  # it had reached its end before
+        for process in chance.sample(running, victims):
+            process.send_signal(signal.SIGKILL)
+        time.sleep(chance.uniform(0, 1))
+        kill_all(running)  # as a launcher does with those that are left
+        reached.append(newest(workdir))
+    assert reached == sorted(reached), "no checkpoint is lost"
+    killed = leaves(finish(workdir, processes))
+    for ours, theirs in zip(killed, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_a_survivor_ends_by_itself(tmp_path: Path) -> None:
+    """If nobody ends it: it hears within the heartbeat's time that the other is gone."""
+    running = start(tmp_path, 2)
+    try:
+        deadline = time.monotonic() + 120
+        while not newest(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        running[1].kill()
+        assert running[0].wait(timeout=90) not in (0, None)
+    finally:
+        kill_all(running)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_eight_devices_goes_on_on_two_and_on_one(tmp_path: Path) -> None:
+    """The next loss is the same on each, and the run goes on dividing its arrays anew."""
+    import json
+    import shutil
+
+    def train(workdir: Path, steps: int, devices: int, *mesh: str) -> list[float]:
+        env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        flags = [*TOY, f"--config.num_steps={steps}", f"--workdir={workdir}", *mesh]
+        flags = [flag for flag in flags if flag != f"--config.num_steps={STEPS}"]
+        done = subprocess.run([sys.executable, "-m", "jtextdiff.train", *flags], cwd=ROOT, env=env, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+        return [row["loss"] for row in rows if "loss" in row]
+
+    decay = "--config.optim.decay_steps=20"
+    train(tmp_path / "eight", 10, 8, "--config.mesh.data=2", "--config.mesh.fsdp=4", decay)
+    for name in ("two", "one"):
+        shutil.copytree(tmp_path / "eight", tmp_path / name)
+    eight = train(tmp_path / "eight", 12, 8, "--config.mesh.data=2", "--config.mesh.fsdp=4", decay)
+    two = train(tmp_path / "two", 12, 2, "--config.mesh.data=1", "--config.mesh.tensor=2", decay)
+    one = train(tmp_path / "one", 12, 1, decay)
+    assert len(eight) == 12
+    np.testing.assert_allclose(two[10], eight[10], rtol=1e-6)
+    np.testing.assert_allclose(one[10], eight[10], rtol=1e-6)
+    again = train(tmp_path / "two", 13, 1, decay)  # 8 → 2 → 1
+    np.testing.assert_allclose(again[12], train(tmp_path / "eight", 13, 8, decay)[12], rtol=1e-5)
