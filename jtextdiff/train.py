@@ -51,9 +51,7 @@ def command(arguments: Sequence[str]) -> None:
         if not text.startswith("--config."):
             raise UserError(f"Unknown argument {text!r}. See python -m jtextdiff.train --help.")
     if flags.devices is not None and (not flags.dry_run or flags.devices < 1):
-        raise UserError(
-            f"--devices {flags.devices} goes with --dry_run and is at least 1: it simulates so many devices."
-        )
+        raise UserError(f"--devices goes with --dry_run, to simulate at least one device; got {flags.devices}.")
     config, workdir = planned(flags.config, rest, flags.workdir)
     if flags.dry_run:
         from jtextdiff.run.dry_run import dry_run, simulate
