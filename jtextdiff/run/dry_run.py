@@ -36,6 +36,8 @@ def simulate(devices: int | None) -> None:
 
 def dry_run(config: Config, workdir: Path) -> dict[str, Any]:
     """What a training step of the longest texts needs; bytes are those of one device."""
+    if config.method["class"].endswith(":LatentClassifier"):
+        raise UserError("A control of latents is fitted at once: there is no training step to tell of.")
     ready = plan(config, workdir)
     step, arguments = compiled_step(ready.method, ready.optim, ready.mesh, ready.layout), _arguments(ready)
     say("compiling …")

@@ -59,6 +59,13 @@ def newest(workdir: Path) -> int:
     return max((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=0)
 
 
+def wait_for_a_checkpoint(workdir: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not newest(workdir):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def finish(workdir: Path, processes: int) -> dict[str, Any]:
     """Trains to the end; the parameters there."""
     running = start(workdir, processes)
@@ -98,13 +105,26 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(processes: int, victims: 
 
 
 @pytest.mark.slow
+def test_all_stop_at_the_step_at_which_one_is_asked_to(tmp_path: Path) -> None:
+    """The second of two processes alone is told; both save, end alike, and go on to the very same end."""
+    running = start(tmp_path / "asked", 2)
+    try:
+        wait_for_a_checkpoint(tmp_path / "asked")
+        running[1].terminate()
+        assert [process.wait(timeout=60) for process in running] == [143, 143]
+    finally:
+        kill_all(running)
+    assert 0 < newest(tmp_path / "asked") < STEPS
+    for ours, theirs in zip(leaves(finish(tmp_path / "asked", 2)), leaves(finish(tmp_path / "whole", 2)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
 def test_a_survivor_ends_by_itself(tmp_path: Path) -> None:
     """If nobody ends it: it hears within the heartbeat's time that the other is gone."""
     running = start(tmp_path, 2)
     try:
-        deadline = time.monotonic() + 120
-        while not newest(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_for_a_checkpoint(tmp_path)
         running[1].kill()
         assert running[0].wait(timeout=90) not in (0, None)
     finally:

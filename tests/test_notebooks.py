@@ -1,0 +1,91 @@
+"""The notebooks: stored clean and sound, and each runs from top to bottom, at toy size."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "launch" / "notebooks").glob("*.ipynb"))
+SIZES = ("num_layers=1", "width=32", "num_heads=2")
+SMALL = ["batch_size=32", *(f"method.trunk.{size}" for size in SIZES)]
+SMALL_VAE = ["batch_size=32", *(f"method.{part}.{size}" for part in ("encoder", "decoder") for size in SIZES)]
+TOYS = {
+    "diffusion_lm": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "SAMPLING_STEPS": (2, 3), "NUM_SCORED": 8, "SMALL": SMALL},
+    "control": {
+        "NUM_STEPS": 4,
+        "CONTROL_STEPS": 4,
+        "NUM_SAMPLES": 8,
+        "SAMPLING_STEPS": 3,
+        "RATES": (0.5, 1.0),
+        "SMALL": SMALL,
+    },
+    "latent_editing": {
+        "NUM_STEPS": 4,
+        "NUM_EDITED": 16,
+        "UNTIL": (0.5, 0.9),
+        "SMALL": SMALL_VAE,
+        "CONTROL": ["num_labelled=20", "latent.rounds=5"],
+    },
+    "masked_and_baselines": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "NUM_SCORED": 16, "CALLS": (2, 4), "SMALL": SMALL},
+}
+each = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+
+
+def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def parameters(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    return cell
+
+
+def test_there_are_four() -> None:
+    assert {file.stem for file in NOTEBOOKS} == TOYS.keys()
+
+
+@each
+def test_a_notebook_is_stored_clean(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    notebook = nbformat.reads(text, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5) and notebook.metadata.kernelspec.name == "python3"
+    assert text.endswith("}\n") and len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert notebook.cells[0].cell_type == "markdown"
+    assert all(not cell.outputs and cell.execution_count is None for cell in code(notebook))
+
+
+@each
+def test_its_code_begins_with_what_it_needs_and_compiles(file: Path) -> None:
+    notebook = nbformat.read(file, as_version=4)
+    first, second, *_ = code(notebook)
+    assert "%pip install" in first.source and "SOURCE" in first.source and "jax.devices()" in first.source
+    assert second is parameters(notebook)
+    set_there = [line.partition(" = ")[0] for line in second.source.splitlines()]
+    assert set_there == [*TOYS[file.stem], "RUNS"]
+    transform = TransformerManager().transform_cell
+    for cell in code(notebook):
+        compile(transform(cell.source), f"{file.name}:{cell.id}", "exec")
+
+
+@pytest.mark.slow
+@each
+def test_it_runs_from_top_to_bottom(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At toy size, where there is no more than the configs beside it."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # nothing is to be installed
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    notebook = nbformat.read(file, as_version=4)
+    toy = "\n".join(f"{name} = {value!r}" for name, value in TOYS[file.stem].items())
+    parameters(notebook).source = f'{toy}\nRUNS = Path("runs")'
+    own = KernelSpecManager(kernel_dirs=[])  # the kernel of the Python that runs this, whatever else is installed
+    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=own)
+    client = NotebookClient(notebook, km=manager, timeout=280, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(cleanup_kc=True)
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
