@@ -29,7 +29,7 @@ largest = max((each["largest"] for each in told["collectives"].values()), defaul
 count = sum(each["times"] for each in told["collectives"].values())
 cells = [name, f"{told['parameters'] / 1e6:,.0f} M", devices, mesh, told["batch"]["rows"], told["batch"]["length"]]
 cells += [gb(state), gb(kept["activations_and_gradients"]), gb(kept["total"])]
-cells += [f"{told['matmul_flops_a_device'] / 1e12:.2f}", f"{count} of {gb(sent)}, at most {gb(largest)}"]
+cells += [f"{told['matmul_flops_a_device'] / 1e12:.2f}", f"{count}: {gb(sent)}, largest {gb(largest)}" if count else "none"]
 print("|", " | ".join(map(str, cells)), "|", flush=True)
 PYTHON
 }
@@ -55,7 +55,7 @@ largest)
   # ladder DEVICES DATA FSDP ROWS LAYERS WIDTH HEADS
   ladder() {
     local trunk=--config.method.trunk
-    row "masked, $5 x $6" "$1" "$2" "$3" 1 masked.py --config.text.path="$work/long" --config.batch_size="$4" \
+    row "masked, $5 x $6" "$1" "$2" "$3" 1 masked.py --config.text.path="$work/long" --config.text.length=512 --config.batch_size="$4" \
       $trunk.num_layers="$5" $trunk.width="$6" $trunk.num_heads="$7" $trunk.bfloat16=true $trunk.remat=true \
       --config.optim.matrices=adam
   }

@@ -13,6 +13,7 @@ from jtextdiff.run.bench_guide import followed as guided_by
 from jtextdiff.run.command import UserError
 from jtextdiff.run.controls import Control
 from jtextdiff.run.model import Model
+from jtextdiff.run.sharding import mesh_of
 from jtextdiff.run.steering import asked
 from jtextdiff.run.timing import Seconds, machine, peak_memory, race
 from jtextdiff.run.writing import compiled_once
@@ -32,7 +33,7 @@ def bench(
     energy = asked(control, model.steered).energy
     if energy is None:
         raise UserError(f"The control {control} has no energy, and costs nothing: give one that moves latents.")
-    where, rewrite = machine(), compiled_once(model.method, "rewrite")
+    where, rewrite = machine(), compiled_once(model.method, "rewrite", mesh_of(model.params))
     calls = rewriting(model, control, texts) | ({} if against is None or wanted is None else guided(against, wanted))
     for call in calls.values():
         call()

@@ -21,6 +21,7 @@ from jtextdiff.run.controls import RULES, Control, length
 from jtextdiff.run.flops import matmul_flops
 from jtextdiff.run.measures import Score, evenly, generative, judged, mean
 from jtextdiff.run.model import Model
+from jtextdiff.run.sharding import mesh_of
 from jtextdiff.run.steering import asked, trained
 from jtextdiff.run.success import Rules
 from jtextdiff.run.timing import Seconds, machine, peak_memory, race, ratios
@@ -198,7 +199,7 @@ def _texts(model: Model, num: int, control: Control | None) -> list[str]:
 
 def _compiling(model: Model, call: Callable[[], Drawn]) -> tuple[int, Drawn]:
     """How many programs of the sampler a call has added, and what it has drawn."""
-    sample = compiled_once(model.method, "sample")
+    sample = compiled_once(model.method, "sample", mesh_of(model.params))
     before = sample._cache_size()
     drawn = call()
     return sample._cache_size() - before, drawn

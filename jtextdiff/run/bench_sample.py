@@ -13,6 +13,7 @@ from jtextdiff.methods.method import Method, Sample, nothing_given
 from jtextdiff.run.command import say
 from jtextdiff.run.flops import matmul_flops
 from jtextdiff.run.model import Model
+from jtextdiff.run.sharding import mesh_of
 from jtextdiff.run.timing import TORCH, machine, peak_memory, race, timed, torch_here, torch_peer
 from jtextdiff.run.writing import Drawn, compiled_once
 
@@ -26,7 +27,9 @@ def bench(model: Model, *, against: Model | None, num: int, repeats: int, peer: 
     """
     where, method = machine(), model.method
     whole = isinstance(method, DiffusionLM)
-    compiled, sample = program(model, num) if whole else (compiled_once(method, "sample"), _draws(model, num))
+    compiled, sample = (
+        program(model, num) if whole else (compiled_once(method, "sample", mesh_of(model.params)), _draws(model, num))
+    )
     calls: dict[str, Callable[[], Any]] = {"sample": sample}
     if against is not None:
         calls["against"] = _draws(against, num)
