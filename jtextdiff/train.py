@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def command(arguments: Sequence[str]) -> None:
             raise UserError(f"Unknown argument {text!r}. See python -m jtextdiff.train --help.")
     if flags.devices is not None and (not flags.dry_run or flags.devices < 1):
         raise UserError(f"--devices goes with --dry_run, to simulate at least one device; got {flags.devices}.")
+    from jtextdiff.run.config import to_json
+
     config, workdir = planned(flags.config, rest, flags.workdir)
     if flags.dry_run:
         from jtextdiff.run.dry_run import dry_run, simulate
@@ -59,7 +62,9 @@ def command(arguments: Sequence[str]) -> None:
         simulate(flags.devices)
         print(json.dumps(dry_run(config, workdir), indent=2))
         return
-    join(flags)
+    if flags.wandb and not find_spec("wandb"):
+        raise UserError("--wandb needs the package wandb: pip install -e '.[wandb]', then wandb login.")
+    join(flags, f"{to_json(config)} {workdir.absolute()}")
     with how_to_go_on(arguments):
         begin(config, workdir, profile=flags.profile, wandb=flags.wandb)
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import jtextdiff as jtd
-from jtextdiff.run.command import UserError
 from jtextdiff.run.config import load_config
 from jtextdiff.run.report import Report
 from jtextdiff.train import begin, planned
@@ -108,9 +107,3 @@ def test_a_page_elsewhere_gets_every_number_and_is_resumed(tmp_path: Path, monke
     assert logged == [(1, {"loss": 1.5}), "end", (6, {"loss": 1.5}), "end"]
     assert begun[0]["id"] == begun[1]["id"] and begun[0]["project"] == "mine" and begun[0]["resume"] == "allow"
     assert begun[0]["config"]["batch_size"] == config.batch_size
-
-
-def test_without_its_package_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with Report(tmp_path, 0, 10, quiet=True) as report, pytest.raises(UserError, match="pip install"):
-        report.also_to("mine", None)

@@ -42,7 +42,7 @@ class Transformer:
     time_features: int = 32  # width of the sinusoid
     init: str = "lecun"  # initial law of the dense layers; "torch" also draws tables from N(0, 1), as released
     max_length: int = 512  # rows of the learned positions; reach of the relative ones
-    bfloat16: bool = False  # the products of the blocks in bfloat16; parameters and all else stay float32
+    bfloat16: bool = False  # what dense layers of the blocks take and give is bfloat16; parameters and sums are float32
     remat: bool = False  # a gradient keeps a block's input alone and computes the rest again: less memory, more time
 
     def __post_init__(self) -> None:
@@ -172,14 +172,21 @@ class Trunk(nnx.Module):
     def _again(self, x: Array, seen: Array, time: Array | None, keys: list[Any]) -> Array:
         """All blocks, in a scan over layers: a compiler must not keep for the gradient what is computed again there."""
         graphs, states = zip(*(nnx.split(block) for block in self.blocks), strict=True)
-        lean = lambda leaf: leaf.astype(jnp.bfloat16) if self.shape.bfloat16 and leaf.ndim > 1 else leaf
-        stacked = jax.tree.map(lambda *layers: jnp.stack([lean(layer) for layer in layers]), *states)
+        stacked = jax.tree_util.tree_map_with_path(
+            lambda path, *layers: jnp.stack([self._lean(path, layer) for layer in layers]), *states
+        )
 
         def layer(x: Array, inputs: tuple[Any, Any]) -> tuple[Array, None]:
             return nnx.merge(graphs[0], inputs[0])(x, seen, time, inputs[1]), None
 
         every_key = None if keys[0] is None else jnp.stack(keys)
         return jax.lax.scan(jax.checkpoint(layer), x, (stacked, every_key))[0]
+
+    def _lean(self, path: Any, leaf: Array) -> Array:
+        """A block's parameter as its products take it."""
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        half = self.shape.bfloat16 and "kernel" in name and "modulation" not in name
+        return leaf.astype(jnp.bfloat16) if half else leaf
 
     def empty(self, num: int, length: int) -> list[Kept]:
         """What `step` keeps of each layer, before the first position of `num` texts."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
-SENT = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(?:-start)?\(")
+SENT = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(-start)?\(")
 SHAPE = re.compile(r"(pred|bf16|[a-z]+(\d+))(?:[a-z]\w*)?\[([\d,]*)\]")
 CALLED = re.compile(r"(?:body|to_apply|true_computation|false_computation|calls)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
@@ -35,7 +35,7 @@ def collectives(text: str) -> dict[str, Sent]:
     for name, times in _how_often(entry, lines).items():
         for line in lines[name]:
             if match := SENT.search(line):
-                found.setdefault(match[2], []).append((times, _bytes(match[1])))
+                found.setdefault(match[2], []).append((times, _bytes(match[1], begun=bool(match[3]))))
     return {
         kind: Sent(sum(n for n, _ in each), sum(n * size for n, size in each), max(size for _, size in each))
         for kind, each in sorted(found.items())
@@ -73,10 +73,12 @@ def _how_often(entry: str, lines: dict[str, list[str]]) -> Counter[str]:
     return often
 
 
-def _bytes(shapes: str) -> int:
-    """The size of a result, an array or a tuple of several."""
-    total = 0
-    for kind, bits, sizes in SHAPE.findall(shapes):
+def _bytes(shapes: str, *, begun: bool) -> int:
+    """The size of a result, an array or a tuple of several; what is only `begun` may have its operands before it."""
+    found, total = SHAPE.findall(shapes), 0
+    if begun and len(found) > 1:
+        found = found[len(found) // 2 :]
+    for kind, bits, sizes in found:
         width = 1 if kind == "pred" else 2 if kind == "bf16" else int(bits) / 8
         total += math.ceil(width * math.prod(int(size) for size in sizes.split(",") if size))
     return total

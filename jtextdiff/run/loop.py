@@ -64,7 +64,9 @@ def train(
         report = opened.enter_context(Report(told, start, config.num_steps, quiet=not is_first()))
         if wandb and is_first():
             report.also_to(wandb, config)
-        trace = opened.enter_context(traced(workdir / "profile", start)) if profile else lambda done: None
+        trace = (
+            opened.enter_context(traced(workdir / "profile", start)) if profile and is_first() else lambda done: None
+        )
         _walk(make(report=report, kept=manager.latest_step, trace=trace), state, start, manager, stopped)
     say(f"Done. Look at {workdir}/loss.png; {_next(config, workdir)}")
 

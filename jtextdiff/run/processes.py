@@ -1,8 +1,11 @@
 """Processes: many as one run. They meet, the first one speaks, and a failure of one ends all."""
 
 import argparse
+import hashlib
+import math
 import os
 
+import jtextdiff
 from jtextdiff.run.command import Parser, UserError, mute, say
 from jtextdiff.run.rendezvous import is_loopback, meet
 
@@ -36,10 +39,11 @@ def add_processes(parser: Parser) -> None:
     )
 
 
-def join(flags: argparse.Namespace) -> None:
+def join(flags: argparse.Namespace, what: str = "") -> None:
     """Makes this process one of many, if it was told so; all but the first then say nothing but their errors.
 
-    To be called before jax looks for devices. Raises UserError if the others cannot be met.
+    `what` they are all to do must be the same. To be called before jax looks for devices. Raises UserError or OSError
+    if the others cannot be met.
     """
     num, process, address = (_told(flags, name) for name in ("num_processes", "process_id", "coordinator"))
     if num is None and process is None and address is None and not _on_tpu_pod():
@@ -53,16 +57,19 @@ def join(flags: argparse.Namespace) -> None:
     elif num == "1" and address is None:
         return
     else:
-        _meet_at(*_checked(num, process, address), seconds=flags.join_timeout)
+        _meet_at(*_checked(num, process, address), seconds=flags.join_timeout, what=what)
     if jax.process_index() > 0:
         mute(jax.process_index())
     say(f"{jax.process_count()} processes, {jax.local_device_count()} of {jax.device_count()} devices in this one.")
 
 
-def _meet_at(host: str, port: int, num: int, process: int, *, seconds: float) -> None:
+def _meet_at(host: str, port: int, num: int, process: int, *, seconds: float, what: str) -> None:
     import jax
 
-    meet((host, port), num, process, seconds)
+    if not 0 < seconds < math.inf:
+        raise UserError(f"--join_timeout must be a number of seconds above 0, got {seconds}.")
+    run = hashlib.sha256(f"{jtextdiff.__version__} {jax.__version__} {what}".encode()).hexdigest()
+    meet((host, port), num, process, seconds, run)
     jax.distributed.initialize(
         f"{host}:{port}",
         num,
@@ -78,7 +85,9 @@ def _told(flags: argparse.Namespace, name: str) -> str | None:
     given = getattr(flags, name)
     if given is not None:
         return str(given)
-    return next((os.environ[source] for source in SOURCES[name] if os.environ.get(source)), None)
+    # Slurm numbers a process that it has not started as one of several, too.
+    known = [source for source in SOURCES[name] if source != "SLURM_PROCID" or "SLURM_STEP_NUM_TASKS" in os.environ]
+    return next((os.environ[source] for source in known if os.environ.get(source)), None)
 
 
 def _checked(num: str | None, process: str | None, address: str | None) -> tuple[str, int, int, int]:

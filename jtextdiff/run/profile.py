@@ -20,7 +20,8 @@ def traced(folder: Path, start: int) -> Iterator[Callable[[int], None]]:
     def end() -> None:
         if running:
             jax.profiler.stop_trace()
-            say(f"Steps {first + 1} to {running[-1]} are traced in {folder}; look at it with TensorBoard or Perfetto.")
+            if running[-1] > first:
+                say(f"Steps {first + 1} to {running[-1]} are traced in {folder}, for TensorBoard or Perfetto.")
             running.clear()
 
     def trace(done: int) -> None:

@@ -21,16 +21,17 @@ PATIENCE = 5.0
 """Seconds for one message, once somebody has knocked."""
 
 
-def meet(address: tuple[str, int], num: int, process: int, seconds: float) -> None:
+def meet(address: tuple[str, int], num: int, process: int, seconds: float, run: str = "") -> None:
     """Returns once all `num` processes are there; process 0 listens at `address`, the others come to it.
 
-    Raises UserError if two have the same number or were told different numbers of processes; OSError, since another try
-    may succeed, if the port is in use or somebody does not come within `seconds`.
+    `run` stands for what they are to do. Raises UserError if two have the same number, were told different numbers of
+    processes or are to do different things; OSError, since another try may succeed, if the port is in use or somebody
+    does not come within `seconds`.
     """
     if process == 0:
-        _receive(address, num, time.monotonic() + seconds, seconds)
+        _receive(address, num, run, time.monotonic() + seconds, seconds)
     else:
-        _knock(address, num, process, time.monotonic() + seconds, seconds)
+        _knock(address, {"process": process, "num": num, "run": run}, time.monotonic() + seconds, seconds)
 
 
 def is_loopback(host: str) -> bool:
@@ -38,7 +39,7 @@ def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _receive(address: tuple[str, int], num: int, until: float, seconds: float) -> None:
+def _receive(address: tuple[str, int], num: int, run: str, until: float, seconds: float) -> None:
     """Hears all others, then tells each of them that all is well, or what is not."""
     host, port = address
     try:
@@ -57,14 +58,14 @@ def _receive(address: tuple[str, int], num: int, until: float, seconds: float) -
                 missing = [str(each) for each in range(1, num) if each not in there]
                 wrong, late = f"After {seconds:.0f} s {_of(missing)} of {num} did not come to {host}:{port}.", True
                 break
-            wrong = _heard(guest, num, there)
+            wrong = _heard(guest, num, run, there)
         for guest in there.values():
             with contextlib.suppress(OSError):
                 _send(guest, {"wrong": wrong, "late": late})
     _refuse(wrong, late)
 
 
-def _heard(guest: socket.socket, num: int, there: dict[int, socket.socket]) -> str:
+def _heard(guest: socket.socket, num: int, run: str, there: dict[int, socket.socket]) -> str:
     """Notes one process in `there`; what is wrong with it, if anything. Strangers are left alone."""
     try:
         told = _read(guest)
@@ -75,16 +76,18 @@ def _heard(guest: socket.socket, num: int, there: dict[int, socket.socket]) -> s
     there[process if not twice else -1] = guest
     if of != num:
         return f"Process 0 was told of {num} processes, process {process} of {of}: --num_processes must be the same."
+    if told.get("run") != run:
+        return f"Process {process} was given another command, config or version of jtextdiff than process 0."
     return f"There are two processes of number {process}: --process_id must be another for each." if twice else ""
 
 
-def _knock(address: tuple[str, int], num: int, process: int, until: float, seconds: float) -> None:
+def _knock(address: tuple[str, int], told: dict[str, Any], until: float, seconds: float) -> None:
     """Comes to process 0, as soon as it listens, and waits until all are there."""
-    host, port = address
+    (host, port), process = address, told["process"]
     while True:
         try:
             with socket.create_connection(address, timeout=PATIENCE) as door:
-                _send(door, {"process": process, "num": num})
+                _send(door, told)
                 door.settimeout(max(until + PATIENCE - time.monotonic(), 0.01))
                 answer = _read(door)
             break

@@ -20,7 +20,6 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
-from jtextdiff.run.command import UserError
 from jtextdiff.run.config import to_json
 from jtextdiff.run.workdir import truncate_metrics, write_whole
 
@@ -130,11 +129,8 @@ def draw_curve(workdir: Path) -> None:
 
 
 def wandb_page(project: str, workdir: Path, config: Any) -> Any:
-    """The page of a run in a project of Weights & Biases. Raises UserError if its package is not installed."""
-    try:
-        wandb = importlib.import_module("wandb")
-    except ImportError:
-        raise UserError("--wandb needs the package wandb: pip install -e '.[wandb]', then wandb login.") from None
+    """The page of a run in a project of Weights & Biases. Raises ImportError if its package is not installed."""
+    wandb = importlib.import_module("wandb")
     known = workdir / "wandb_id"
     if not known.is_file():
         write_whole(known, uuid.uuid4().hex)

@@ -40,7 +40,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     known = int(np.prod([size for size in sizes if size != -1]))
     if sizes.count(-1) == 1 and known > 0 and num % known == 0:
         sizes[sizes.index(-1)] = num // known
-    if -1 in sizes or int(np.prod(sizes)) != num:
+    if min(sizes) < 1 or int(np.prod(sizes)) != num:
         raise UserError(
             f"mesh data={data}, fsdp={fsdp}, tensor={tensor} does not fit {num} devices: "
             "the sizes must multiply to that number, and one of them may be -1."

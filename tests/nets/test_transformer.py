@@ -186,6 +186,17 @@ def test_bfloat16_is_within_its_digits_and_stays_in_the_blocks(remat: bool) -> N
     assert 0 < gap.max() < 0.05
 
 
+def test_computing_again_rounds_what_bfloat16_rounds_and_no_more() -> None:
+    """The bias of distances and the modulation by time are float32 in both, and so are their gradients."""
+    shape = dataclasses.replace(SMALL, num_layers=2, positions="relative", time="adaln", bfloat16=True)
+    net = Net(lambda rngs: Trunk(dataclasses.replace(shape, remat=True), timed=True, rngs=rngs))
+    moved = lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
+    params = jax.tree.map(moved, net.init(jax.random.key(0)))
+    block = jax.grad(lambda params: jnp.sum(net.bind(params)(hidden(0), TIMES) ** 3))(params)["blocks"]["0"]
+    for leaf in (block["attention"]["relative_bias"], block["modulation"]["kernel"]):
+        assert np.any(leaf != leaf.astype(jnp.bfloat16).astype(jnp.float32))
+
+
 def test_bfloat16_steps_are_its_whole_pass() -> None:
     """What is kept of a causal text is kept in bfloat16, and is what the whole pass sees."""
     made = Trunk(

@@ -20,7 +20,7 @@ PROGRAM = """HloModule jit_step
 ENTRY %main (x: f32[1,4]) -> f32[8,4] {
   %w = (s32[], f32[8,4]{1,0}) while(%init), condition=%c, body=%body.1, backend_config={"known_trip_count":{"n":"12"}}
   %c = f32[2]{0} conditional(%p, %a, %b), branch_computations={%yes, %no}
-  %big = f32[100]{0} all-gather-start(f32[10]{0} %y), dimensions={0}
+  %big = (f32[10]{0}, f32[100]{0}) all-gather-start(f32[10]{0} %y), dimensions={0}
   ROOT %out = f32[8,4]{1,0} get-tuple-element(%w), index=1
 }
 """

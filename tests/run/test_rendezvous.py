@@ -72,6 +72,12 @@ def test_different_numbers_of_processes_are_told_to_both(address: tuple[str, int
     assert first == "Process 0 was told of 2 processes, process 1 of 3: --num_processes must be the same."
 
 
+def test_different_things_to_do_are_told_to_both(address: tuple[str, int]) -> None:
+    """Another config would hang or, worse, train on in silence with parameters that differ."""
+    told = all_of(lambda: meet(address, 2, 0, 10, "this"), lambda: meet(address, 2, 1, 10, "that"))
+    assert set(told) == {"Process 1 was given another command, config or version of jtextdiff than process 0."}
+
+
 def test_two_of_one_number_are_refused(address: tuple[str, int]) -> None:
     told = all_of(*[lambda process=process: meet(address, 3, process, 10) for process in (0, 1, 1)])
     assert set(told) == {"There are two processes of number 1: --process_id must be another for each."}
@@ -113,8 +119,9 @@ def test_one_process_alone_joins_nobody(monkeypatch: pytest.MonkeyPatch) -> None
     parser = Parser()
     add_processes(parser)
     join(parser.parse_args([]))
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # as srun says of a single task
-    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_PROCID", "0")  # as Slurm says to a batch script itself
+    join(parser.parse_args([]))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # and srun to a single task
     join(parser.parse_args([]))
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     with pytest.raises(UserError, match="missing: --coordinator"):

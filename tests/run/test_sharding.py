@@ -93,7 +93,14 @@ def test_divided_parameters_are_an_eighth_on_each_device_and_never_gathered_at_o
 
 
 def test_a_mesh_that_does_not_fit_is_refused() -> None:
-    for sizes in ((3, 1, 1), (-1, 3, 1), (-1, -1, 1), (jax.device_count() + 1, 1, 1), (-1, 0, 1)):
+    for sizes in (
+        (3, 1, 1),
+        (-1, 3, 1),
+        (-1, -1, 1),
+        (jax.device_count() + 1, 1, 1),
+        (-1, 0, 1),
+        (-1, -1, jax.device_count()),
+    ):
         with pytest.raises(UserError, match="does not fit"):
             make_mesh(*sizes)
 
