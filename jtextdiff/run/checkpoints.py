@@ -19,7 +19,6 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
 from jtextdiff.run.command import UserError
-from jtextdiff.run.together import agreed_by_all
 
 logging.set_verbosity(logging.FATAL)  # what goes wrong is told here, in one line
 
@@ -58,26 +57,27 @@ def restore(
 ) -> tuple[int, dict[str, Any]] | None:
     """Reads the named parts of a checkpoint, laid out as `shapes` says; None if there is none at all.
 
-    `at` is "latest", "best" or a step. A checkpoint that cannot be read, by one process or by all, is told of and the
-    one before it is used. Raises UserError if none can be read, there is none at the step asked for, or it is of
-    another network.
+    `at` is "latest", "best" or a step. A checkpoint that cannot be read is told of and the one before it is
+    used. Raises UserError if none can be read, there is none at the step asked for, or it is of another network; of
+    many processes OSError if this one cannot read its own part.
     """
     for step in (steps := _candidates(workdir, at)):
-        parts, reason = None, "its part of another process is damaged"
         try:
             with warnings.catch_warnings(), ocp.StandardCheckpointer() as reader:
                 warnings.simplefilter("ignore")  # orbax warns of layouts that the target already states
                 folder = _folder(workdir) / str(step)
                 for name, shape in shapes.items():
                     _fits(shape, reader.metadata(folder / name).item_metadata.tree, folder)
-                parts = {name: reader.restore(folder / name, shape) for name, shape in shapes.items()}
-        except (PermissionError, MemoryError, UserError):
+                return step, {name: reader.restore(folder / name, shape) for name, shape in shapes.items()}
+        except (PermissionError, MemoryError, UserError, jax.errors.JaxRuntimeError):
             raise  # the checkpoint may be whole: an older one in its place would lose steps
         except Exception as error:  # a damaged file can raise anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        if agreed_by_all(parts is not None) and parts is not None:
-            return step, parts
-        tell(f"warning: the checkpoint of step {step} in {workdir} cannot be read ({reason})")
+            told = f"the checkpoint of step {step} in {workdir} cannot be read ({reason})"
+            if jax.process_count() > 1:  # the others may be reading theirs, and would go on from another step
+                aside = f"mv {_folder(workdir)}/{step} {_folder(workdir)}/unreadable-{step}"
+                raise OSError(f"{told}. To go on from the one before it: {aside}") from None
+            tell(f"warning: {told}")
     if steps:
         raise UserError(f"No checkpoint in {workdir}/checkpoints can be read; tried those of steps {steps}.")
     return None

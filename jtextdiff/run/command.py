@@ -171,8 +171,10 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
         _end(1)
     except OSError as error:
         _end(1, *_of_machine(error))
-    except Exception:
-        _end(1, traceback.format_exc().rstrip())
+    except Exception as error:
+        broke = _one_of_many() and type(error).__name__ == "JaxRuntimeError"
+        told = f"error: the connection to another process broke ({_first_line(error)}); see what that one says."
+        _end(1, told if broke else traceback.format_exc().rstrip())
     sys.exit(0)
 
 
@@ -186,11 +188,19 @@ def _of_machine(error: OSError) -> list[str]:
     ]
 
 
+def _one_of_many() -> bool:
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
 def _end(status: int, *lines: str) -> NoReturn:
     """Ends the process. One of many that has failed ends at once, without waiting for the others, who wait for it."""
     for line in lines:
         print(f"process {_muted[0]}: {line}" if _muted else line, file=sys.stderr, flush=True)
-    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+    if _one_of_many():
         os._exit(status)
     sys.exit(status)
 

@@ -26,13 +26,6 @@ def wait_for_all(what: str) -> None:
         multihost_utils.sync_global_devices(what)
 
 
-def agreed_by_all(here: bool) -> bool:
-    """Whether it is so in every process."""
-    if jax.process_count() == 1:
-        return here
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(here))))
-
-
 def check_shared(workdir: Path) -> None:
     """Raises UserError where this process does not see what the first one has written to `workdir`."""
     wait_for_all("the first process has written")
