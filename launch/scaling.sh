@@ -65,7 +65,7 @@ largest)
   ladder 8 1 8 64 48 7168 56
   ladder 64 1 64 512 80 10240 80
   ladder 64 1 64 512 96 12288 96
-  ladder 256 4 64 2048 96 12288 96
+  ladder 256 1 256 2048 96 12288 96
   ;;
 *)
   echo "error: presets or largest, got '$which'." >&2
