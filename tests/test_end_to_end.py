@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def test_a_stopped_run_saves_and_says_how_to_go_on(number: signal.Signals, place
     finally:
         process.kill()
     assert process.returncode == 128 + number
-    assert "Stopped by" in stderr and "goes on from there" in stderr
+    assert "Stopped by" in stderr and f"python -m jtextdiff.train {shlex.join(command[3:])}" in stderr
     last = metrics(place / workdir)[-1]["step"]
     assert (place / workdir / "checkpoints" / str(last)).is_dir()
 

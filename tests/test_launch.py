@@ -56,6 +56,15 @@ exec(open(folder + "/" + name).read())
 """A program that notes how it was called, and then does what the test says."""
 
 
+HEARING = """
+import os, signal, sys
+for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(each, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Becomes a command that hears signals, though these tests may run where they are ignored, as under nohup."""
+
+
 class Stage:
     """A PATH where some programs are stubs, and a record of their calls."""
 
@@ -89,9 +98,10 @@ class Stage:
 
     def start(self, *command: str | Path, **env: str) -> subprocess.Popen[str]:
         pipe, env = subprocess.PIPE, {**self.env, **env}
+        heard = [sys.executable, "-c", HEARING, *command]
         self.started.append(
             subprocess.Popen(
-                command, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+                heard, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
             )
         )
         return self.started[-1]

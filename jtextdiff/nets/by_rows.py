@@ -2,13 +2,13 @@
 
 import jax
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 ROWS = ("data", "fsdp")
 """The axes of a mesh over which the rows of a batch are divided."""
 
 
-def by_rows(x: Float[Array, "b *w"]) -> Float[Array, "b *w"]:
+def by_rows(x: Shaped[Array, "b *w"]) -> Shaped[Array, "b *w"]:
     """`x`, its rows divided over the mesh that the program is traced for, if it is traced for one.
 
     Left to itself, the compiler may rather send activations than a divided kernel, and compute the same on each device.

@@ -70,7 +70,7 @@ def _gradient(
     if parts == 1:
         return gradient(params, key, batch)
     # Every parts-th row: the rows of a device stay there, however many devices there are.
-    every = lambda leaf: by_rows(leaf.reshape(-1, parts, *leaf.shape[1:]))
+    every = lambda leaf: by_rows(jnp.asarray(leaf).reshape(-1, parts, *leaf.shape[1:]))
     micro = jax.tree.map(lambda leaf: every(leaf).swapaxes(0, 1), batch)
 
     def add(total: Any, inputs: tuple[Array, Batch]) -> tuple[Any, None]:
