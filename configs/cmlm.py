@@ -6,10 +6,10 @@ python -m jtextdiff.train --config configs/cmlm.py
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from jtextdiff.data.corpus import Text
 from jtextdiff.methods.cmlm import CMLM
 from jtextdiff.run.config import choose_preset, spec
-from jtextdiff.run.optim import AdamW
-from jtextdiff.text.corpora import Text
+from jtextdiff.training.optimizer import AdamW
 
 
 def get_config(preset: str = "") -> ConfigDict:

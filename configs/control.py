@@ -17,12 +17,12 @@ python -m jtextdiff.train --config configs/control.py --config.base=runs/latent_
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from jtextdiff.data.corpus import Text
 from jtextdiff.methods.classifier import Classifier
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.config import choose_preset, spec
-from jtextdiff.run.optim import AdamW
-from jtextdiff.text.corpora import Text
+from jtextdiff.training.optimizer import AdamW
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -10,13 +10,13 @@ text.path); `:e2e` is the default recipe at a size for one GPU. Neither has been
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from jtextdiff.core.guidance import RELEASED
-from jtextdiff.core.samplers import Sampler
+from jtextdiff.data.corpus import Text
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.config import choose_preset, spec
-from jtextdiff.run.optim import AdamW
-from jtextdiff.text.corpora import Text
+from jtextdiff.sampling.gaussian_samplers import Sampler
+from jtextdiff.sampling.guidance import RELEASED
+from jtextdiff.training.optimizer import AdamW
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -12,11 +12,11 @@ constants; give it the text with `--config.text.path`.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from jtextdiff.data.corpus import Text
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.config import choose_preset, spec
-from jtextdiff.run.optim import AdamW
-from jtextdiff.text.corpora import Text
+from jtextdiff.training.optimizer import AdamW
 
 
 def get_config(preset: str = "") -> ConfigDict:

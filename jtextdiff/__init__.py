@@ -9,13 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jtextdiff.run import controls as controls
-    from jtextdiff.run.model import Model as Model
-    from jtextdiff.run.model import load as load
+    from jtextdiff.control import controls as controls
+    from jtextdiff.inference.model import Model as Model
+    from jtextdiff.inference.model import load as load
+    from jtextdiff.visualization.recording import record as record
+
 
 __version__ = "0.1.0"
 
-_HOMES = {"controls": "jtextdiff.run", "Model": "jtextdiff.run.model", "load": "jtextdiff.run.model"}
+_HOMES = {
+    "controls": "jtextdiff.control",
+    "Model": "jtextdiff.inference.model",
+    "load": "jtextdiff.inference.model",
+    "record": "jtextdiff.visualization.recording",
+}
 
 
 def __getattr__(name: str) -> Any:

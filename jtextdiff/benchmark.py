@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_control, main, sampler_overrides
+from jtextdiff.cli.arguments import Parser, add_checkpoint, add_control, sampler_overrides
+from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.main import main
 
 EXAMPLES = """examples:
   python -m jtextdiff.benchmark train  --config configs/diffusion_lm.py
@@ -88,7 +90,7 @@ def command(arguments: Sequence[str]) -> None:
 
 
 def time_training(flags: Any, overrides: list[str]) -> dict[str, Any]:
-    from jtextdiff.run.bench_train import bench
+    from jtextdiff.benchmarks.train_step import bench
     from jtextdiff.run.config import load_config
 
     config = load_config(flags.config, overrides)
@@ -96,8 +98,8 @@ def time_training(flags: Any, overrides: list[str]) -> dict[str, Any]:
 
 
 def time_sampling(flags: Any) -> dict[str, Any]:
-    from jtextdiff.run.bench_sample import bench
-    from jtextdiff.run.model import load
+    from jtextdiff.benchmarks.sampling import bench
+    from jtextdiff.inference.model import load
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     against = load(flags.against) if flags.against else None
@@ -105,7 +107,7 @@ def time_sampling(flags: Any) -> dict[str, Any]:
 
 
 def time_guidance(flags: Any) -> dict[str, Any]:
-    from jtextdiff.run.controls import together
+    from jtextdiff.control.controls import together
 
     control = together(flags.control)
     if control is None:
@@ -114,10 +116,10 @@ def time_guidance(flags: Any) -> dict[str, Any]:
         raise UserError("--num must be 0, or at least 2 for a standard error; got 1.")
     if flags.judge and not flags.num:
         raise UserError(f"--judge {flags.judge} has no texts to read: say with --num how many.")
-    from jtextdiff.run.bench_guide import bench
-    from jtextdiff.run.measures import load_judge
-    from jtextdiff.run.model import load
-    from jtextdiff.run.prepare import open_corpus
+    from jtextdiff.benchmarks.guidance import bench
+    from jtextdiff.evaluation.likelihood import load_judge
+    from jtextdiff.inference.model import load
+    from jtextdiff.run.corpus import open_corpus
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     return bench(
@@ -134,11 +136,11 @@ def time_guidance(flags: Any) -> dict[str, Any]:
 
 
 def time_editing(flags: Any) -> dict[str, Any]:
-    from jtextdiff.run.bench_edit import bench
-    from jtextdiff.run.controls import together
-    from jtextdiff.run.measures import evenly
-    from jtextdiff.run.model import load
-    from jtextdiff.run.prepare import open_corpus
+    from jtextdiff.benchmarks.editing import bench
+    from jtextdiff.control.controls import together
+    from jtextdiff.evaluation.score import evenly
+    from jtextdiff.inference.model import load
+    from jtextdiff.run.corpus import open_corpus
 
     control = together(flags.control)
     if control is None:

@@ -1,16 +1,13 @@
 """python -m jtextdiff.edit: rewrites texts towards what is wanted of them, one a line and in their order."""
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from jtextdiff.run.command import (
+from jtextdiff.cli.arguments import (
     Parser,
-    UserError,
     add_balance,
     add_checkpoint,
     add_control,
@@ -18,10 +15,12 @@ from jtextdiff.run.command import (
     add_seed,
     check_out,
     flow_of,
-    main,
     sampler_overrides,
-    say,
 )
+from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.main import main
+from jtextdiff.cli.output import say
+from jtextdiff.inference.edit_files import behind, stream
 
 EXAMPLES = """examples:
   echo "The Mill is a cheap pub ." | python -m jtextdiff.edit --checkpoint runs/diffusion_lm --control food=Japanese
@@ -37,11 +36,6 @@ is too long for the model stays as it is. With --out, each line is a JSON object
 way through latent space was like and, where a text was left as it is, why; a run that was interrupted goes on behind
 the last of them.
 """
-
-AT_ONCE = 64
-
-HEAD = b'{"source": '
-"""How each line of --out begins."""
 
 
 def parser() -> Parser:
@@ -64,11 +58,11 @@ def parser() -> Parser:
 def command(arguments: Sequence[str]) -> None:
     flags = parser().parse_args(arguments)
     agree(flags)
-    from jtextdiff.run.balancing import weighed
-    from jtextdiff.run.controls import together
-    from jtextdiff.run.model import load
-    from jtextdiff.run.rewriting import check
-    from jtextdiff.run.steering import Asked, asked
+    from jtextdiff.control.balancing import weighed
+    from jtextdiff.control.controls import together
+    from jtextdiff.control.resolve import Asked, asked
+    from jtextdiff.inference.editing import check
+    from jtextdiff.inference.model import load
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     if flags.num > 1 and model.method.sampler.name in ("greedy", "beam"):
@@ -101,103 +95,6 @@ def agree(flags: Any) -> None:
         raise UserError(f"--input {flags.input}: there is no such file.")
     if flags.out and flags.input != "-" and Path(flags.out).resolve() == Path(flags.input).resolve():
         raise UserError(f"--out {flags.out} is --input itself: name another file.")
-
-
-def stream(model: Any, lines: Iterator[str], done: int, out: TextIO, asked: dict[str, Any], *, as_json: bool) -> None:
-    """Rewrites the lines, the first of which has the number `done`, and tells how many could not be moved."""
-    from rich.console import Console
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
-    from jtextdiff.run.rewriting import NOWHERE
-
-    # Lines are not counted beforehand: the input may be a stream.
-    columns, unmoved = (TextColumn("{task.completed} texts rewritten"), TimeElapsedColumn()), 0
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=out.isatty()) as bar:
-        task = bar.add_task("", total=None, completed=done)
-        for first, texts in chunks(lines, done):
-            rows = rewritten(model, texts, first, asked)
-            unmoved += sum(row.get("left") == NOWHERE for row in rows)
-            hand_on(out, rows, as_json=as_json)
-            bar.advance(task, len(texts))
-    if unmoved:
-        say(f"warning: {unmoved} texts were left as they are: {NOWHERE}.")
-
-
-def chunks(lines: Iterator[str], first: int) -> Iterator[tuple[int, list[str]]]:
-    """Some lines at once, with the number of the first."""
-    while texts := list(islice(lines, AT_ONCE)):
-        yield first, texts
-        first += len(texts)
-
-
-def rewritten(model: Any, texts: list[str], first: int, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """For each text its source, rewrite, what its way was like and, if it was left as it is, why."""
-    most = model.method.language.length
-    left = ["empty" if not text.strip() else "" for text in texts]
-    sizes = model.num_tokens([text if not why else "" for text, why in zip(texts, left, strict=True)])
-    left = [why or (f"longer than {most - 1} tokens" if n > most else "") for why, n in zip(left, sizes, strict=True)]
-    rows = [row for row, why in enumerate(left) if not why]
-    ids = [first + row for row in rows]
-    found = model.rewritten([texts[row] for row in rows], ids=ids, **asked) if rows else []
-    rewrites = dict(zip(rows, found, strict=True))
-    told = []
-    for row, (text, why) in enumerate(zip(texts, left, strict=True)):
-        if why or rewrites[row].left:
-            told.append({"source": text, "rewrite": text, "left": why or rewrites[row].left})
-        else:
-            told.append({"source": text, "rewrite": rewrites[row].text, **way(rewrites[row])})
-    return told
-
-
-def way(of: Any) -> dict[str, Any]:
-    """What is told of a latent's way; nothing of texts that have none."""
-    if of.moved is None:
-        return {}
-    return {"p_before": of.before, "p_after": of.after, "moved": of.moved, "steps": of.steps}
-
-
-def hand_on(out: TextIO, rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    from jtextdiff.run.report import one_line
-
-    for row in rows:
-        print(json.dumps(row, ensure_ascii=False) if as_json else one_line(row["rewrite"]), file=out)
-    out.flush()
-
-
-def behind(out: Path, lines: Iterator[str]) -> int:
-    """How many of the lines `out` holds a rewrite of already; they are taken from `lines`.
-
-    Half a line at its end, of a run that was interrupted, is taken away. Raises UserError, and changes nothing, if it
-    holds anything else.
-    """
-    if not out.exists():
-        return 0
-    done = end = 0
-    with open(out, "rb+") as file:
-        for line in file:
-            whole, source = line.endswith(b"\n"), _source(line)
-            if line[: len(HEAD)] != HEAD[: len(line)] or (whole and source is None):
-                raise UserError(
-                    f"--out {out}: line {done + 1} is no rewrite of ours, which would be lost. Name another."
-                )
-            if not whole:
-                file.truncate(end)
-                break
-            done, end = done + 1, end + len(line)
-            if source != next(lines, None):
-                raise UserError(
-                    f"--out {out}: line {done} is the rewrite of another text than --input and --num give. Go on with "
-                    "the same, or name another file."
-                )
-    return done
-
-
-def _source(line: bytes) -> str | None:
-    """The source of a line of --out; None for what is none."""
-    try:
-        return json.loads(line)["source"]
-    except (ValueError, TypeError, KeyError):
-        return None
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jtextdiff.run.command import (
+from jtextdiff.cli.arguments import (
     Parser,
-    UserError,
     add_balance,
     add_checkpoint,
     add_choice,
@@ -16,10 +15,11 @@ from jtextdiff.run.command import (
     add_seed,
     check_out,
     flow_of,
-    main,
     sampler_overrides,
-    say,
 )
+from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.main import main
+from jtextdiff.cli.output import say
 
 EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm
@@ -83,14 +83,14 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from jtextdiff.run.balancing import check, interference, weighed
-    from jtextdiff.run.choosing import choice
-    from jtextdiff.run.measures import load_judge
-    from jtextdiff.run.model import load
-    from jtextdiff.run.prepare import open_corpus
-    from jtextdiff.run.scores import report, score, table
-    from jtextdiff.run.wishes import wishes
-    from jtextdiff.run.workdir import hand_over
+    from jtextdiff.cli.output import hand_over
+    from jtextdiff.control.balancing import check, interference, weighed
+    from jtextdiff.control.requests import wishes
+    from jtextdiff.evaluation.likelihood import load_judge
+    from jtextdiff.evaluation.samples import report, score, table
+    from jtextdiff.inference.model import load
+    from jtextdiff.inference.reranking import choice
+    from jtextdiff.run.corpus import open_corpus
 
     agree(flags)
     wish = choice(flags)
@@ -124,7 +124,7 @@ def command(arguments: Sequence[str]) -> None:
 
 def agree(flags: Any) -> None:
     """Raises UserError for arguments that do not go together."""
-    from jtextdiff.run.rewriting import Flow
+    from jtextdiff.inference.editing import Flow
 
     if flags.edits and (flags.control or flags.targets or flags.interference or flags.best_of > 1 or flags.mbr > 1):
         raise UserError("--edits asks for another value of its label and nothing else: leave out what is of samples.")
@@ -144,8 +144,8 @@ def edits(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from jtextdiff.run.edits import asked, asked_of, scored, told
-    from jtextdiff.run.workdir import hand_over
+    from jtextdiff.cli.output import hand_over
+    from jtextdiff.evaluation.edits import asked, asked_of, scored, told
 
     given, flow = flags.references, flow_of(flags)
     if given:

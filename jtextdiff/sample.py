@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 
-from jtextdiff.run.command import (
+from jtextdiff.cli.arguments import (
     Parser,
-    UserError,
     add_balance,
     add_checkpoint,
     add_choice,
     add_control,
     add_seed,
-    main,
     sampler_overrides,
-    say,
 )
+from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.main import main
+from jtextdiff.cli.output import say
 
 EXAMPLES = """examples:
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --num 8
@@ -45,10 +45,10 @@ def command(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from jtextdiff.run.balancing import weighed
-    from jtextdiff.run.choosing import choice, chosen
-    from jtextdiff.run.model import load
-    from jtextdiff.run.report import one_line
+    from jtextdiff.cli.output import one_line
+    from jtextdiff.control.balancing import weighed
+    from jtextdiff.inference.model import load
+    from jtextdiff.inference.reranking import choice, chosen
 
     wish = choice(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))

@@ -1,19 +1,18 @@
 """python -m jtextdiff.train: trains any method from its config, and goes on where an earlier run stopped."""
 
 import json
-import math
-import os
 import shlex
-import signal
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jtextdiff.run.command import Interrupted, Parser, UserError, main, say
-from jtextdiff.run.processes import add_processes, join
+from jtextdiff.cli.arguments import Parser
+from jtextdiff.cli.errors import Interrupted, UserError
+from jtextdiff.cli.main import main
+from jtextdiff.devices.distributed import add_processes, join
+from jtextdiff.training.signals import stop_signals
 
 EXAMPLES = """examples:
   python -m jtextdiff.train --config configs/diffusion_lm.py
@@ -57,7 +56,7 @@ def command(arguments: Sequence[str]) -> None:
 
     config, workdir = planned(flags.config, rest, flags.workdir)
     if flags.dry_run:
-        from jtextdiff.run.dry_run import dry_run, simulate
+        from jtextdiff.training.dry_run import dry_run, simulate
 
         simulate(flags.devices)
         print(json.dumps(dry_run(config, workdir), indent=2))
@@ -82,10 +81,11 @@ def run(config: str, overrides: Sequence[str] = (), *, workdir: str | Path | Non
 
 def planned(path: str, overrides: Sequence[str], workdir: str | Path | None) -> tuple[Any, Path]:
     """The config of a file with overrides, checked, and where its run lives."""
+    from jtextdiff.control.trained import home_of
     from jtextdiff.run.config import load_config
-    from jtextdiff.run.on_base import home_of, on_base
-    from jtextdiff.run.prepare import check
     from jtextdiff.run.workdir import default_workdir
+    from jtextdiff.training.control_setup import on_base
+    from jtextdiff.training.setup import check
 
     config, home = load_config(path, overrides), default_workdir(path)
     if "base" in config:
@@ -100,10 +100,10 @@ def begin(config: Any, workdir: Path, *, profile: bool = False, wandb: str | Non
     """Trains, or goes on; one process of a run holds it for all."""
     import jax
 
-    from jtextdiff.run.fitting import fit
-    from jtextdiff.run.loop import train
-    from jtextdiff.run.together import is_first
+    from jtextdiff.devices.multihost import is_first
     from jtextdiff.run.workdir import locked
+    from jtextdiff.training.latent_control import fit
+    from jtextdiff.training.loop import train
 
     with locked(workdir) if is_first() else nullcontext():
         if config.method["class"].endswith(":LatentClassifier"):
@@ -115,10 +115,6 @@ def begin(config: Any, workdir: Path, *, profile: bool = False, wandb: str | Non
             train(config, workdir, stopped, profile=profile, wandb=wandb)
 
 
-TWICE = 1.0
-"""Seconds within which a second signal is the same: a system may send one to a process and to its whole group."""
-
-
 @contextmanager
 def how_to_go_on(arguments: Sequence[str]) -> Iterator[None]:
     """Adds the command to what is said of a run that was asked to stop."""
@@ -127,33 +123,6 @@ def how_to_go_on(arguments: Sequence[str]) -> Iterator[None]:
     except Interrupted as stop:
         command = shlex.join(["python", "-m", "jtextdiff.train", *arguments])
         raise Interrupted(f"{stop}\n  {command}", stop.status) from None
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second one, a second later, is not waited for."""
-    received: list[int] = []
-    since = [math.inf]
-
-    def note(number: int, frame: Any) -> None:
-        if received and time.monotonic() < since[0] + TWICE:
-            return
-        if received:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        received.append(number)
-        since[0] = time.monotonic()
-        # The terminal may be gone, or in the middle of a line: what counts is that the run is saved.
-        with suppress(OSError, RuntimeError):
-            say(f"{signal.Signals(number).name}: saving after this step; once more to stop at once and lose it.")
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

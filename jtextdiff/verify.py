@@ -4,7 +4,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jtextdiff.run.command import Parser, UserError, add_checkpoint, add_seed, check_out, main, sampler_overrides, say
+from jtextdiff.cli.arguments import Parser, add_checkpoint, add_seed, check_out, sampler_overrides
+from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.main import main
+from jtextdiff.cli.output import say
 
 EXAMPLES = """examples:
   python -m jtextdiff.verify --checkpoint runs/masked
@@ -31,10 +34,10 @@ def command(arguments: Sequence[str]) -> None:
     if flags.repeats < 1:
         raise UserError(f"--repeats must be at least 1, got {flags.repeats}.")
     check_out(flags.out)
-    from jtextdiff.run.certificate import ROWS, certify
-    from jtextdiff.run.model import load
-    from jtextdiff.run.prepare import open_corpus
-    from jtextdiff.run.workdir import hand_over
+    from jtextdiff.cli.output import hand_over
+    from jtextdiff.evaluation.sampler_checks import ROWS, certify
+    from jtextdiff.inference.model import load
+    from jtextdiff.run.corpus import open_corpus
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     corpus = open_corpus(model.config, Path(flags.checkpoint))

@@ -3,16 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jtextdiff.run.command import (
-    Parser,
-    UserError,
-    add_checkpoint,
-    add_control,
-    add_seed,
-    main,
-    sampler_overrides,
-    say,
-)
+from jtextdiff.cli.arguments import Parser, add_checkpoint, add_control, add_seed, sampler_overrides
+from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.main import main
+from jtextdiff.cli.output import say
 
 EXAMPLES = """examples:
   python -m jtextdiff.visualize --checkpoint runs/diffusion_lm
@@ -49,18 +43,19 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError("--text is a sentence, and goes without --template.")
     from rich.console import Console
 
-    from jtextdiff.run.controls import together
-    from jtextdiff.run.film import thin
-    from jtextdiff.run.film_html import page
-    from jtextdiff.run.film_png import draw
-    from jtextdiff.run.film_terminal import play
-    from jtextdiff.run.model import load
-    from jtextdiff.run.workdir import write_whole
+    from jtextdiff.cli.output import write_whole
+    from jtextdiff.control.controls import together
+    from jtextdiff.inference.model import load
+    from jtextdiff.visualization.html_page import page
+    from jtextdiff.visualization.png_figure import draw
+    from jtextdiff.visualization.recording import record
+    from jtextdiff.visualization.terminal import play
+    from jtextdiff.visualization.trajectory import thin
 
     control = together(flags.control)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     num = flags.num if flags.text is None else 1
-    film = model.film(num, seed=flags.seed, template=flags.template, control=control, text=flags.text)
+    film = record(model, num, seed=flags.seed, template=flags.template, control=control, text=flags.text)
     film = thin(film, min(flags.frames, len(film.times)))
     play(film, Console(stderr=True))
     out = Path(flags.out) if flags.out else Path(flags.checkpoint) / "denoising"

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import jtextdiff as jtd
+from jtextdiff.data.corpus import prepare
+from jtextdiff.data.word_vectors import neighbour_vectors
 from jtextdiff.run.config import build
-from jtextdiff.text.corpora import prepare
-from jtextdiff.text.neighbours import neighbour_vectors
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = [
@@ -130,7 +130,7 @@ def test_a_run_starts_from_the_company_of_words_and_keeps_it(place: Path, monkey
 
 def test_many_samples_are_those_of_few_and_many_likelihoods_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are many, texts of like lengths are padded to a common width: it changes no word and no bound."""
-    monkeypatch.setattr("jtextdiff.run.turns.WIDTH", 2)
+    monkeypatch.setattr("jtextdiff.inference.batched.WIDTH", 2)
     (place / "lengths.txt").write_text(
         "\n".join(["The Mill .", "The Swan is cheap .", "The Oak is a small pub ."] * 70)
     )

@@ -10,16 +10,17 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 
-from jtextdiff.core.energies import Learned
-from jtextdiff.core.randomness import keys_for
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.classifier import Classifier
-from jtextdiff.methods.method import Language, Latent, Method, nothing_given
+from jtextdiff.methods.components.types import Language, nothing_given
+from jtextdiff.methods.method import Latent, Method
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer, Trunk
 from jtextdiff.run.config import build, load_config, spec
-from jtextdiff.run.optim import AdamW
-from jtextdiff.run.step import init_state, train_step
-from jtextdiff.text.batches import Batch
+from jtextdiff.sampling.energies import Learned
+from jtextdiff.training.optimizer import AdamW
+from jtextdiff.training.train_step import init_state, train_step
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PRESETS = [

@@ -12,9 +12,9 @@ import pytest
 
 import jtextdiff as jtd
 from jtextdiff.run.config import load_config
-from jtextdiff.run.report import Report
 from jtextdiff.train import begin, planned
 from jtextdiff.train import run as train
+from jtextdiff.training.logger import Report
 
 ROOT = Path(__file__).parents[1]
 TOY = [

@@ -7,15 +7,21 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jtextdiff.core import objectives
-from jtextdiff.core.distributions import narrowed
-from jtextdiff.core.randomness import Keys
-from jtextdiff.methods.method import Given, Language, Metrics, Sample
-from jtextdiff.methods.writing import Writer, losses_by_word, possible_next, token_before, write
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion import losses as objectives
+from jtextdiff.diffusion.distributions import narrowed
+from jtextdiff.diffusion.randomness import Keys
+from jtextdiff.methods.components.autoregressive_sampler import (
+    Writer,
+    losses_by_word,
+    possible_next,
+    token_before,
+    write,
+)
+from jtextdiff.methods.components.types import Given, Language, Metrics, Sample
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from jtextdiff.core.energies import Learned
-from jtextdiff.core.schedules import Time
-from jtextdiff.methods.method import Guidable, Language, Metrics, check_numbers, check_settings
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion.schedules import Time
+from jtextdiff.methods.components.types import Language, Metrics, check_numbers, check_settings
+from jtextdiff.methods.method import Guidable
 from jtextdiff.nets.classifiers import SequenceClassifier
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
+from jtextdiff.sampling.energies import Learned
 
 KINDS = ("text", "words", "stretches")
 """What a label is a label of: the text, each of its words, or each stretch from one word to another."""

@@ -12,15 +12,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import bounds, objectives, unmasking
-from jtextdiff.core.distributions import Categorical, check_narrowing
-from jtextdiff.core.randomness import Keys, fold, stratified
-from jtextdiff.core.sampling import unroll
-from jtextdiff.methods.filling import Canvas, bidirectional, canvas, hidden_nll, reader
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion import bounds
+from jtextdiff.diffusion import losses as objectives
+from jtextdiff.diffusion.distributions import Categorical, check_narrowing
+from jtextdiff.diffusion.randomness import Keys, fold, stratified
+from jtextdiff.methods.components.masked_denoiser import Canvas, bidirectional, canvas, hidden_nll, reader
+from jtextdiff.methods.components.types import Given, Language, Metrics, Sample, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
+from jtextdiff.sampling import masked_samplers as unmasking
+from jtextdiff.sampling.loop import unroll
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,18 +8,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import bounds, discrete, objectives, unmasking
-from jtextdiff.core.discrete import Discrete, LogProbs, delta
-from jtextdiff.core.distributions import Categorical, check_narrowing
-from jtextdiff.core.randomness import Keys, fold, stratified
-from jtextdiff.core.sampling import Step, ticks, unroll
-from jtextdiff.core.schedules import WORD_SCHEDULES, Time
-from jtextdiff.core.unmasking import Masking
-from jtextdiff.methods.filling import Canvas, bidirectional, canvas, reader
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion import bounds, discrete
+from jtextdiff.diffusion import losses as objectives
+from jtextdiff.diffusion.discrete import Discrete, LogProbs, delta
+from jtextdiff.diffusion.distributions import Categorical, check_narrowing
+from jtextdiff.diffusion.randomness import Keys, fold, stratified
+from jtextdiff.diffusion.schedules import WORD_SCHEDULES, Time
+from jtextdiff.methods.components.masked_denoiser import Canvas, bidirectional, canvas, reader
+from jtextdiff.methods.components.types import Given, Language, Metrics, Sample, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
+from jtextdiff.sampling import masked_samplers as unmasking
+from jtextdiff.sampling.loop import Step, ticks, unroll
+from jtextdiff.sampling.masked_samplers import Masking
 
 KERNELS = {"absorbing": discrete.absorbing, "uniform": discrete.uniform}
 

@@ -13,23 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import objectives, transforms
-from jtextdiff.core.distributions import Normal
-from jtextdiff.core.energies import Energy, along
-from jtextdiff.core.gaussian import Gaussian
-from jtextdiff.core.randomness import Keys, fold, on_grid
-from jtextdiff.core.readings import TO_X_0
-from jtextdiff.core.samplers import Sampler
-from jtextdiff.core.sampling import State, ticks, unroll
-from jtextdiff.core.schedules import SCHEDULES
-from jtextdiff.methods.belief import Belief
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings, possible_words, span
-from jtextdiff.methods.noisy_words import NoisyWords
+from jtextdiff.data.batches import Batch
+from jtextdiff.data.word_vectors import neighbour_vectors
+from jtextdiff.diffusion import losses as objectives
+from jtextdiff.diffusion.distributions import Normal
+from jtextdiff.diffusion.gaussian import Gaussian
+from jtextdiff.diffusion.parameterization import TO_X_0
+from jtextdiff.diffusion.randomness import Keys, fold, on_grid
+from jtextdiff.diffusion.schedules import SCHEDULES
+from jtextdiff.methods.components.embedding_denoiser import Belief
+from jtextdiff.methods.components.noisy_embeddings import NoisyWords
+from jtextdiff.methods.components.types import Given, Language, Metrics, Sample, check_settings, possible_words, span
 from jtextdiff.nets.denoisers import EmbeddingDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
-from jtextdiff.text.neighbours import neighbour_vectors
+from jtextdiff.sampling import denoiser_transforms as transforms
+from jtextdiff.sampling.energies import Energy, along
+from jtextdiff.sampling.gaussian_samplers import Sampler
+from jtextdiff.sampling.loop import State, ticks, unroll
 
 CHOICES = {
     "vectors": ("neighbours", "learned"),

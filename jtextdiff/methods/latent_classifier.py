@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core.energies import Learned
-from jtextdiff.core.schedules import Time
-from jtextdiff.methods.method import Language, Latent, check_numbers, check_settings
+from jtextdiff.diffusion.schedules import Time
+from jtextdiff.methods.components.types import Language, check_numbers, check_settings
+from jtextdiff.methods.method import Latent
 from jtextdiff.nets.classifiers import LatentHead
 from jtextdiff.nets.functional import Net, Params
+from jtextdiff.sampling.energies import Learned
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,17 +12,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import bounds, objectives
-from jtextdiff.core.discrete import reveal_rate
-from jtextdiff.core.randomness import Keys, fold, stratified
-from jtextdiff.core.sampling import unroll
-from jtextdiff.core.schedules import WORD_SCHEDULES, Schedule
-from jtextdiff.core.unmasking import Masking, Predict, Unmasking
-from jtextdiff.methods.filling import Canvas, bidirectional, canvas, hidden_nll, reader
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_settings
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion import bounds
+from jtextdiff.diffusion import losses as objectives
+from jtextdiff.diffusion.discrete import reveal_rate
+from jtextdiff.diffusion.randomness import Keys, fold, stratified
+from jtextdiff.diffusion.schedules import WORD_SCHEDULES, Schedule
+from jtextdiff.methods.components.masked_denoiser import Canvas, bidirectional, canvas, hidden_nll, reader
+from jtextdiff.methods.components.types import Given, Language, Metrics, Sample, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
+from jtextdiff.sampling.loop import unroll
+from jtextdiff.sampling.masked_samplers import Masking, Predict, Unmasking
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,21 +15,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.core import objectives
-from jtextdiff.core.distributions import Normal
-from jtextdiff.core.energies import Energy, Learned, parts
-from jtextdiff.core.randomness import Keys, fold
-from jtextdiff.core.schedules import Time
-from jtextdiff.methods import latents
-from jtextdiff.methods.labels import label_of, one_of, read_as_told
-from jtextdiff.methods.latents import FITS, LatentSampler, Rewrite
-from jtextdiff.methods.mentions import mentioned
-from jtextdiff.methods.method import Given, Language, Metrics, Sample, check_numbers, check_settings, nothing_given
-from jtextdiff.methods.writing import hidden, token_before, write
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion import losses as objectives
+from jtextdiff.diffusion.distributions import Normal
+from jtextdiff.diffusion.randomness import Keys, fold
+from jtextdiff.diffusion.schedules import Time
+from jtextdiff.methods.components import latents
+from jtextdiff.methods.components.autoregressive_sampler import hidden, token_before, write
+from jtextdiff.methods.components.label_conditioning import label_of, one_of, read_as_told
+from jtextdiff.methods.components.latents import FITS, LatentSampler, Rewrite
+from jtextdiff.methods.components.types import (
+    Given,
+    Language,
+    Metrics,
+    Sample,
+    check_numbers,
+    check_settings,
+    nothing_given,
+)
 from jtextdiff.nets.autoencoders import LatentDecoder, TextEncoder
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
+from jtextdiff.sampling.energies import Energy, Learned, mentioned, parts
 
 FRAMES = 25
 """States of a path through latent space that are shown."""

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.nets.by_rows import by_rows, look_up
+from jtextdiff.nets.batch_sharding import by_rows, look_up
+from jtextdiff.nets.chunking import by_pieces
 from jtextdiff.nets.layers import Kept, dense, table, uniform
-from jtextdiff.nets.pieces import by_pieces
 from jtextdiff.nets.transformer import Transformer, Trunk
 
 

@@ -15,7 +15,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from jtextdiff.nets.by_rows import by_rows
+from jtextdiff.nets.batch_sharding import by_rows
 from jtextdiff.nets.layers import Attention, FeedForward, Kept, TimeEmbedding, dropout, split_key, table
 
 CHOICES = {

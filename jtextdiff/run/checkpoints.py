@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
-from jtextdiff.run.command import UserError
+from jtextdiff.cli.errors import UserError
 
 logging.set_verbosity(logging.FATAL)  # what goes wrong is told here, in one line
 

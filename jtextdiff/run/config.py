@@ -22,7 +22,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 from ml_collections.config_flags import config_flags
 
-from jtextdiff.run.command import UserError
+from jtextdiff.cli.errors import UserError
+from jtextdiff.run.renames import CLASSES
 
 Config = Any
 """A ConfigDict. Its fields have the types of the dataclasses that they spell, which no checker can see."""
@@ -31,7 +32,6 @@ CLASS = "class"
 """The key that names a dataclass in a ConfigDict, as module:name."""
 
 QUOTES = "'\""
-
 ABSENT = "absent"
 """Key in a field's metadata: what a stored config means that does not have the field, if not the default."""
 
@@ -132,7 +132,8 @@ def differences(old: Config, new: Config, ignored: Sequence[str]) -> list[tuple[
 
 def _class(config: Config) -> type:
     """The dataclass that a spec names. Only jtextdiff's own are made: a stored config cannot run other code."""
-    module, _, name = str(config.get(CLASS)).partition(":")
+    stored = str(config.get(CLASS))
+    module, _, name = CLASSES.get(stored, stored).partition(":")
     found = getattr(importlib.import_module(module), name, None) if module.split(".")[0] == "jtextdiff" else None
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise UserError(f"The config names the class {config.get(CLASS)!r}, which is no dataclass of jtextdiff.")

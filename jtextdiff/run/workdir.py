@@ -6,12 +6,11 @@ config.json · tokenizer/ · checkpoints/ · metrics.jsonl · events (TensorBoar
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from jtextdiff.run.command import UserError
+from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.output import write_whole
 from jtextdiff.run.config import Config, differences, from_json, to_json
 
 MAY_CHANGE = ("num_steps", "every", "mesh", "method.sampler")
@@ -75,22 +74,6 @@ def agree(workdir: Path, config: Config, *, resumed: bool) -> None:
                 f"Only {', '.join(MAY_CHANGE)} may change on resuming; start anew with another --workdir."
             )
     write_whole(file, to_json(config))
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
-
-
-def hand_over(result: dict[str, Any], out: str | None) -> None:
-    """A command's result as JSON, in the file `out` or on stdout."""
-    text = json.dumps(result, indent=2, ensure_ascii=False)
-    if out:
-        write_whole(Path(out), text + "\n")
-    else:
-        print(text)
 
 
 def truncate_metrics(file: Path, step: int) -> None:

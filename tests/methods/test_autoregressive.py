@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.core.randomness import keys_for
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.autoregressive import Autoregressive
-from jtextdiff.methods.method import Given, Language, Method, nothing_given
-from jtextdiff.methods.writing import Writer, token_before
+from jtextdiff.methods.components.autoregressive_sampler import Writer, token_before
+from jtextdiff.methods.components.types import Given, Language, nothing_given
+from jtextdiff.methods.method import Method
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
 
 PAD, EOS, VOCAB, LENGTH = 0, 1, 5, 4
 METHOD = Autoregressive(

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.core import unmasking
-from jtextdiff.core.sampling import unroll
+from jtextdiff.data.batches import Batch
 from jtextdiff.methods.cmlm import CMLM, MaskPredict
-from jtextdiff.methods.method import Given, Language
+from jtextdiff.methods.components.types import Given, Language
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
+from jtextdiff.sampling import masked_samplers as unmasking
+from jtextdiff.sampling.loop import unroll
 
 LANGUAGE = Language(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3))
 MODEL = CMLM(

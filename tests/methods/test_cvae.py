@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.core.randomness import keys_for
-from jtextdiff.methods.latents import LatentSampler
-from jtextdiff.methods.method import Language, nothing_given
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion.randomness import keys_for
+from jtextdiff.methods.components.latents import LatentSampler
+from jtextdiff.methods.components.types import Language, nothing_given
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
 
 LANGUAGE = Language(vocab_size=9, mask=9, pad=0, eos=1, unk=2, length=6, length_counts=(0, 0, 1, 5, 5, 5, 5))
 SHAPE = Transformer(num_layers=1, width=16, num_heads=2)

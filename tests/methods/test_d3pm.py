@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jtextdiff.data.batches import Batch
+from jtextdiff.methods.components.types import Given, Language, nothing_given
 from jtextdiff.methods.d3pm import D3PM, Ancestral
-from jtextdiff.methods.method import Given, Language, nothing_given
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
 
 ONE_WORD = Language(vocab_size=4, mask=4, pad=0, eos=1, length=1, length_counts=(0, 1))
 TWO_WORDS = Language(vocab_size=2, mask=2, pad=0, eos=1, length=2, length_counts=(0, 0, 1))

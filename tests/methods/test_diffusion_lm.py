@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.core import bounds, objectives
-from jtextdiff.core.gaussian import Gaussian
-from jtextdiff.core.randomness import on_grid
-from jtextdiff.core.samplers import Sampler
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion import bounds
+from jtextdiff.diffusion import losses as objectives
+from jtextdiff.diffusion.gaussian import Gaussian
+from jtextdiff.diffusion.randomness import on_grid
+from jtextdiff.methods.components.types import Language
 from jtextdiff.methods.diffusion_lm import DiffusionLM
-from jtextdiff.methods.method import Language, Method, Monitored
+from jtextdiff.methods.method import Method, Monitored
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
+from jtextdiff.sampling.gaussian_samplers import Sampler
 
 PAD, EOS, VOCAB, LENGTH, DIM = 0, 1, 12, 8, 8
 LANGUAGE = Language(

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.core.randomness import on_grid
-from jtextdiff.core.schedules import SCHEDULES
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion.randomness import on_grid
+from jtextdiff.diffusion.schedules import SCHEDULES
+from jtextdiff.methods.components.types import Language
 from jtextdiff.methods.diffusion_lm import DiffusionLM
-from jtextdiff.methods.method import Language
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.config import build, load_config
-from jtextdiff.run.optim import AdamW
-from jtextdiff.text.batches import Batch
+from jtextdiff.training.optimizer import AdamW
 
 CONFIG = load_config(f"{Path(__file__).parents[2]}/configs/diffusion_lm.py:paper", [])
 LENGTH, T = 64, 4

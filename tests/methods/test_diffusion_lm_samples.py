@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.core.randomness import keys_for
-from jtextdiff.core.samplers import Sampler
+from jtextdiff.diffusion.randomness import keys_for
+from jtextdiff.methods.components.types import Given, Language, nothing_given
 from jtextdiff.methods.diffusion_lm import DiffusionLM
-from jtextdiff.methods.method import Given, Language, nothing_given
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.sampling.gaussian_samplers import Sampler
 
 PAD, EOS, VOCAB, LENGTH, DIM = 0, 1, 12, 8, 8
 LANGUAGE = Language(

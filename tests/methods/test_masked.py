@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.core import bounds
-from jtextdiff.core.schedules import WORD_SCHEDULES
-from jtextdiff.core.unmasking import NAMES, Unmasking
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion import bounds
+from jtextdiff.diffusion.schedules import WORD_SCHEDULES
+from jtextdiff.methods.components.types import Given, Language, nothing_given
 from jtextdiff.methods.masked import Masked
-from jtextdiff.methods.method import Given, Language, nothing_given
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.text.batches import Batch
+from jtextdiff.sampling.masked_samplers import NAMES, Unmasking
 
 JOINT = np.asarray([[0.3, 0.1], [0.2, 0.4]])
 ENTROPY = 1.279854

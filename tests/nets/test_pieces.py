@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.core import objectives
-from jtextdiff.nets import pieces
+from jtextdiff.diffusion import losses as objectives
+from jtextdiff.nets import chunking as pieces
 
 
 @pytest.mark.parametrize("length", [1, 6, 7])

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jtextdiff.cli.errors import UserError
 from jtextdiff.run.checkpoints import open_checkpoints, restore, save, shapes_of
-from jtextdiff.run.command import UserError
 
 MODEL = {"answer": {"kernel": jnp.arange(6.0).reshape(2, 3)}}
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from jtextdiff.core.samplers import Sampler
+from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.autoregressive import Autoregressive
+from jtextdiff.methods.components.types import Language
 from jtextdiff.methods.diffusion_lm import DiffusionLM
-from jtextdiff.methods.method import Language
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.run.command import UserError
 from jtextdiff.run.config import build, choose_preset, differences, from_json, load_config, override, spec, to_json
-from jtextdiff.run.optim import AdamW
+from jtextdiff.sampling.gaussian_samplers import Sampler
+from jtextdiff.training.optimizer import AdamW
 
 VALUES = [
     AdamW(),
@@ -32,7 +32,7 @@ VALUES = [
 CONFIG = '''"""A config of its own."""
 from ml_collections import ConfigDict
 from jtextdiff.run.config import choose_preset, spec
-from jtextdiff.run.optim import AdamW
+from jtextdiff.training.optimizer import AdamW
 
 def get_config(preset=""):
     return choose_preset(preset, {"": default, "paper": paper})()
@@ -202,12 +202,12 @@ def test_a_stored_config_means_what_it_meant() -> None:
 
 def test_no_field_is_hidden_by_what_a_config_can_do() -> None:
     """A field named like one of ConfigDict's own functions could not be overridden from the command line."""
+    from jtextdiff.data.corpus import Text
     from jtextdiff.methods.autoregressive import Autoregressive
     from jtextdiff.methods.classifier import Classifier
     from jtextdiff.methods.cmlm import CMLM
     from jtextdiff.methods.d3pm import D3PM
     from jtextdiff.methods.masked import Masked
-    from jtextdiff.text.corpora import Text
 
     def fields(config: ConfigDict) -> Iterator[str]:
         for name, value in config.items():

@@ -1,0 +1,37 @@
+"""The autoregressive peer: GPT-2 as transformers runs it in PyTorch, with weights that have learned nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jtextdiff.nets.transformer import Transformer
+
+
+def writer(trunk: Transformer, vocab_size: int, num: int, length: int) -> Callable[[], Tensor]:
+    """Draws `num` texts of `length` tokens with its cache of keys and values, in a network of the trunk's size."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=length + 1,
+        n_embd=trunk.width,
+        n_layer=trunk.num_layers,
+        n_head=trunk.num_heads,
+        n_inner=trunk.expansion * trunk.width,
+        bos_token_id=0,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    # Any: what `generate` is typed as depends on whether PyTorch is installed.
+    model: Any = GPT2LMHeadModel(config).eval()
+    start = torch.zeros(num, 1, dtype=torch.long)
+
+    @torch.no_grad()
+    def write() -> Tensor:
+        return model.generate(
+            start, attention_mask=torch.ones_like(start), do_sample=True, top_k=0, max_new_tokens=length
+        )
+
+    return write

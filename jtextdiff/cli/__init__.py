@@ -1,0 +1,1 @@
+"""The command line: parsing, errors, output and exit statuses. Imports no jax."""

@@ -1,0 +1,1 @@
+"""Controls: from what a user asks for to an energy that a sampler can follow."""

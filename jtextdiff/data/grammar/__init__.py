@@ -1,0 +1,1 @@
+"""Probabilistic grammars with features, and the built-in corpus of restaurant descriptions."""

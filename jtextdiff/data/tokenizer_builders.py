@@ -1,0 +1,154 @@
+"""Ways to a tokenizer: words, characters or byte pairs counted in the training texts, or a pretrained one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from jtextdiff.data.tokenizer import UNK, Tokenizer, wrap
+
+SPECIALS = ("[PAD]", "[EOS]", UNK)  # ids 0, 1, 2 of every trained tokenizer
+
+# One mark, or an ellipsis, which is one word in text that is already tokenised.
+_MARK = r'(?:\.{2,}|[.,!?;:()"])'
+
+# At the start of a word (\G: and after a mark that was), or with nothing but marks behind it.
+_GLUED = rf"(?:\A|\G){_MARK}|{_MARK}(?={_MARK}*\z)"
+
+# Scripts written without spaces: one pre-token a character, or training on their long runs takes minutes.
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """Words between white space, `. , ! ? ; : ( ) "` split off their ends; those seen `min_count` times."""
+
+    min_count: int = 10
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        """Raises ValueError if no word is seen often enough."""
+        import tokenizers as hf
+
+        marks = hf.pre_tokenizers.Split(hf.Regex(_GLUED), "isolated")
+        split = hf.pre_tokenizers.Sequence([hf.pre_tokenizers.WhitespaceSplit(), marks])
+        return _count(texts, split, None, min_count=self.min_count, spaced=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Characters:
+    """Every character, white space too, a token; those seen `min_count` times."""
+
+    min_count: int = 2
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        """Raises ValueError if no character is seen often enough."""
+        import tokenizers as hf
+
+        split = hf.pre_tokenizers.Split(hf.Regex(r".|\n"), "isolated")
+        return _count(texts, split, hf.decoders.Fuse(), min_count=self.min_count, spaced=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BytePairs:
+    """Byte-level pair encoding with at most `vocab_size` ids. Nothing is unknown to it."""
+
+    vocab_size: int = 8000
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        """Raises ValueError if `vocab_size` has no room for the 256 bytes and the specials."""
+        import tokenizers as hf
+
+        if self.vocab_size < 256 + len(SPECIALS):
+            raise ValueError(
+                f"text.tokenizer is byte_pairs:{self.vocab_size}; byte pairs need at least "
+                f"{256 + len(SPECIALS)}: one id a byte and the specials"
+            )
+        backend = hf.Tokenizer(hf.models.BPE())
+        unspaced = hf.pre_tokenizers.Split(hf.Regex(_UNSPACED), "isolated")
+        byte_level = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.pre_tokenizer = hf.pre_tokenizers.Sequence([unspaced, byte_level])  # pyright: ignore
+        backend.decoder = hf.decoders.ByteLevel()  # pyright: ignore
+        trainer = hf.trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=list(SPECIALS),
+            initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer=trainer)
+        return wrap(backend, pad=0, eos=1, unk=2, mask=None, spaced=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """The tokenizer of a Hugging Face model: `name` is its name or a directory. Its code is never run.
+
+    EOS is its end-of-text token, or its separator (BERT); PAD is EOS where it has none (GPT-2).
+    """
+
+    name: str
+
+    def train(self, texts: Iterable[str] = ()) -> Tokenizer:
+        """Reads the tokenizer; `texts` change nothing.
+
+        Raises FileNotFoundError if it cannot be found, ValueError without fast form or end-of-text token.
+        """
+        import transformers
+
+        try:
+            given = transformers.AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"text.tokenizer is pretrained:{self.name}: no such directory, and no Hugging Face model of that "
+                f"name could be read ({str(error).splitlines()[0]}); give a directory with tokenizer.json "
+                "and tokenizer_config.json, or a model's name while online"
+            ) from error
+        backend = getattr(given, "backend_tokenizer", None)
+        eos = given.sep_token_id if given.eos_token_id is None else given.eos_token_id
+        if backend is None or eos is None:
+            missing = "fast tokenizer (tokenizer.json)" if backend is None else "end-of-text or separator token"
+            raise ValueError(f"text.tokenizer is pretrained:{self.name}, which has no {missing}; choose another")
+        pad = eos if given.pad_token_id is None else given.pad_token_id
+        unk = None if given.unk_token_id in (pad, eos) else given.unk_token_id  # GPT-2 spells all three alike
+        return wrap(backend, pad=pad, eos=eos, unk=unk, mask=given.mask_token_id, spaced=False)
+
+
+def named(spec: str) -> Words | Characters | BytePairs | Pretrained:
+    """What a config's `text.tokenizer` names: "words:10", "characters:2", "byte_pairs:8000", where the number may
+    be left out, or "pretrained:NAME".
+
+    Raises ValueError for another name, or a number that is none.
+    """
+    kind, _, value = spec.partition(":")
+    if kind == "pretrained" and value:
+        return Pretrained(name=value)
+    counted = {
+        "words": (Words, "min_count"),
+        "characters": (Characters, "min_count"),
+        "byte_pairs": (BytePairs, "vocab_size"),
+    }
+    if kind not in counted or not (value.isdigit() or spec == kind):
+        raise ValueError(
+            f"text.tokenizer is {spec!r}; expected words:N or characters:N (seen at least N times), "
+            "byte_pairs:N (N ids), or pretrained:NAME"
+        )
+    make, field = counted[kind]
+    return make(**{field: int(value)} if value else {})
+
+
+def _count(texts: Iterable[str], split: Any, decoder: Any, *, min_count: int, spaced: bool) -> Tokenizer:
+    """The tokenizer of the pieces `split` makes that occur at least `min_count` times in `texts`."""
+    import tokenizers as hf
+
+    backend = hf.Tokenizer(hf.models.WordLevel({}, unk_token=UNK))
+    backend.pre_tokenizer = split
+    if decoder is not None:
+        backend.decoder = decoder
+    trainer = hf.trainers.WordLevelTrainer(
+        vocab_size=2**31, min_frequency=min_count, special_tokens=list(SPECIALS), show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer=trainer)
+    if backend.get_vocab_size() == len(SPECIALS):
+        raise ValueError(
+            f"no token of the training texts occurs {min_count} times; lower the number in text.tokenizer "
+            "or give more text"
+        )
+    return wrap(backend, pad=0, eos=1, unk=2, mask=None, spaced=spaced)

@@ -1,0 +1,142 @@
+"""Devices: one mesh, and one table that says how every array of a run lies on it."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Int
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.nets.batch_sharding import ROWS
+
+AXES = ("data", "fsdp", "tensor")
+
+RULES: tuple[tuple[str, P], ...] = (
+    (r"(embedding)$", P("tensor", "fsdp")),
+    (r"(query|key|value|up|read|modulation|add|remember|beside)/kernel$", P("fsdp", "tensor")),
+    (r"(out|down)/kernel$", P("tensor", "fsdp")),
+    (r"(lift|lower|look)/kernel$", P("fsdp", None)),
+    (r"(answer|bag)/kernel$", P("fsdp", "tensor")),
+    (r"(bias|scale)$", P()),
+)
+"""The first row whose pattern is found in an array's path wins. Optimiser moments and means end in the same
+paths as the parameters they belong to, so one table serves all. A dimension that does not divide is whole."""
+
+SMALL = 2**20
+"""Bytes up to which an array without a rule is simply copied to every device."""
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh of all devices; one of the sizes may be -1: whatever is left.
+
+    Raises UserError if the sizes do not multiply to the number of devices.
+    """
+    sizes, num = [data, fsdp, tensor], jax.device_count()
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) == 1 and known > 0 and num % known == 0:
+        sizes[sizes.index(-1)] = num // known
+    if min(sizes) < 1 or int(np.prod(sizes)) != num:
+        raise UserError(
+            f"mesh data={data}, fsdp={fsdp}, tensor={tensor} does not fit {num} devices: "
+            "the sizes must multiply to that number, and one of them may be -1."
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def shardings(mesh: Mesh, tree: Any) -> Any:
+    """How each array of `tree` (arrays or their shapes) lies on the mesh.
+
+    Raises UserError for a large array that no rule matches.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _sharding(mesh, _name(path), leaf), tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch over all data-parallel devices."""
+    return NamedSharding(mesh, P(ROWS))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole of an array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The function, traced so that its network sees the mesh; see `nets.by_rows`."""
+
+    @functools.wraps(function)
+    def seen(*arguments: Any, **more: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments, **more)
+
+    return seen
+
+
+def mesh_of(params: Any) -> Mesh | None:
+    """The mesh on which parameters lie; None if they lie on one device, or on none."""
+    places = {getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)}
+    meshes = {place.mesh for place in places if isinstance(place, NamedSharding) and isinstance(place.mesh, Mesh)}
+    return next((mesh for mesh in meshes if mesh.size > 1), None)
+
+
+def num_shards(mesh: Mesh | AbstractMesh | None) -> int:
+    """Into how many parts the rows of a batch are divided."""
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def check_batch(mesh: Mesh | AbstractMesh, batch_size: int, accumulate: int) -> None:
+    """Raises UserError if a batch cannot be divided over the mesh."""
+    shards = num_shards(mesh)
+    if batch_size % (shards * accumulate):
+        parts = f" in optim.accumulate = {accumulate} parts each" if accumulate > 1 else ""
+        good = max(batch_size // (shards * accumulate), 1) * shards * accumulate
+        raise UserError(
+            f"batch_size = {batch_size} rows do not divide over {shards} devices (mesh data x fsdp){parts}. "
+            f"Try --config.batch_size={good}, or another mesh."
+        )
+
+
+def rows_here(mesh: Mesh, num: int) -> Int[np.ndarray, "m"]:
+    """Which of the `num` rows of a batch lie on devices of this process, in order."""
+    places = batch_sharding(mesh).addressable_devices_indices_map((num,)).values()
+    return np.unique(np.concatenate([np.arange(num)[place] for place in places if place is not None]))
+
+
+def place(batch: Any, mesh: Mesh, num: int) -> Any:
+    """Puts a batch of `num` rows on all devices; `batch` has those of them that `rows_here` names."""
+    sharding = batch_sharding(mesh)
+
+    def put(leaf: Any) -> Array:
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_process_local_data(sharding, leaf, (num, *leaf.shape[1:]))
+
+    return jax.tree.map(put, batch)
+
+
+def _sharding(mesh: Mesh, name: str, leaf: Any) -> NamedSharding:
+    for pattern, partition in RULES:
+        if re.search(pattern, name):
+            return NamedSharding(mesh, _fitting(mesh, partition, leaf.shape))
+    if leaf.size * leaf.dtype.itemsize <= SMALL:
+        return NamedSharding(mesh, P())
+    raise UserError(
+        f"No sharding rule matches {name!r} {leaf.shape}. Add a row to RULES in jtextdiff/devices/sharding.py."
+    )
+
+
+def _fitting(mesh: Mesh, partition: P, shape: tuple[int, ...]) -> P:
+    """The partition without the axes that do not divide their dimension."""
+    axes = [
+        axis if axis is not None and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(partition, shape, strict=False)
+    ]
+    return P(*axes)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)

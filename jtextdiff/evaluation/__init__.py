@@ -1,0 +1,1 @@
+"""Scores of a trained model, each beside the same score of real text."""

@@ -1,0 +1,1 @@
+"""A trained model at work: sampling, infilling, editing and likelihood of texts."""

@@ -1,0 +1,1 @@
+"""Metrics of texts: lists of texts in, numbers out. Imports no jax."""

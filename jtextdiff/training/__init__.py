@@ -1,0 +1,1 @@
+"""Training: set-up, loop, optimizer, logging, and the fitting of controls."""

