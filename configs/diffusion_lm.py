@@ -3,56 +3,62 @@
 python -m jtextdiff.train --config configs/diffusion_lm.py
 python -m jtextdiff.train --config configs/diffusion_lm.py --config.text.path=my_texts.txt --workdir runs/mine
 
-Presets: `:paper` is the model, loss and optimiser that the paper's authors released, for their E2E data (give
-text.path); `:e2e` is the default recipe at a size for one GPU. Neither has been trained to its end by us.
-"""
+Presets: `:paper` is the model, loss and optimizer of the authors' release, for their E2E data (give text.path); `:e2e`
+is the default recipe at a size for one GPU. Neither has been trained to its end by us.
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+The fields of the method are explained in jtextdiff/methods/diffusion_lm.py, the common ones in
+jtextdiff/run/config_files.py.
+"""
 
 from jtextdiff.data.corpus import Text
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.run.config import choose_preset, spec
+from jtextdiff.run.config import Config, spec
+from jtextdiff.run.config_files import base_config, choose_preset
 from jtextdiff.sampling.gaussian_samplers import Sampler
 from jtextdiff.sampling.guidance import RELEASED
-from jtextdiff.training.optimizer import AdamW
+from jtextdiff.training.optimizer import Optimizer
 
 
-def get_config(preset: str = "") -> ConfigDict:
+def get_config(preset: str = "") -> Config:
     return choose_preset(preset, {"": default, "paper": paper, "e2e": e2e})()
 
 
-def default() -> ConfigDict:
-    c = ConfigDict()
-    c.seed, c.num_steps, c.batch_size = 0, 9_000, 32
-    c.text = spec(Text)
-    c.method = spec(DiffusionLM)
-    c.optim = spec(AdamW, peak=3e-3)
-    c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
-    c.every = ConfigDict(dict(log=50, evaluate=1_000, sample=2_000, checkpoint=500))
-    c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
-    return c
+def default() -> Config:
+    return base_config(
+        spec(DiffusionLM),
+        spec(Optimizer, peak=3e-3),
+        num_steps=9_000,
+        batch_size=32,
+        evaluate=1_000,
+        sample=2_000,
+    )
 
 
-def paper() -> ConfigDict:
+def paper() -> Config:
     """As released: 87,129,749 parameters at 821 words. PAD is modelled, so texts fill 64 tokens.
 
-    Two things of its data are not ours: its texts begin with START and end with a newline before END, and longer
+    The released data differ in two ways: their texts begin with START and end with a newline before END, and longer
     ones are cut where ours are dropped.
 
-    Its decoding in 200 steps rebuilt the schedule with T = 200 and told the network 5 i for step i, where training
-    had told it 5 i + 4.5: `--override method.num_steps=200` does the same; without it the times are those trained.
+    The released decoding in 200 steps rebuilt the schedule with T = 200 and gave the network time 5 i at step i, where
+    training had given it 5 i + 4.5: `--override method.num_steps=200` does the same. Without it the times are those of
+    training.
     """
-    c = default()
-    c.num_steps, c.batch_size = 200_000, 64
-    c.text = spec(Text, tokenizer="words:11", buckets=1)
-    c.method, c.optim = _released_method(), _released_optim()
-    c.every = ConfigDict(dict(log=200, evaluate=2_000, sample=10_000, checkpoint=5_000))
-    return c
+    return base_config(
+        _released_method(),
+        _released_optimizer(),
+        num_steps=200_000,
+        batch_size=64,
+        text=spec(Text, tokenizer="words:11", buckets=1),
+        log=200,
+        evaluate=2_000,
+        sample=10_000,
+        checkpoint=5_000,
+    )
 
 
-def _released_method() -> ConfigDict:
+def _released_method() -> Config:
     return spec(
         DiffusionLM,
         trunk=Transformer(
@@ -67,13 +73,13 @@ def _released_method() -> ConfigDict:
         ),
         embed_dim=16,
         embed_norm=None,
-        vectors="learned",
+        embeddings="learned",
         schedule="sqrt",
-        answers="vector",
-        doors="deep",
+        output="vector",
+        projections="deep",
         self_conditioning=0.0,
         known_length=False,
-        times="shared",
+        per_token_times=False,
         noisy_x_0=True,
         mse=1.0,
         rounding=1.0,
@@ -83,9 +89,9 @@ def _released_method() -> ConfigDict:
     )
 
 
-def _released_optim() -> ConfigDict:
+def _released_optimizer() -> Config:
     return spec(
-        AdamW,
+        Optimizer,
         peak=1e-4,
         warmup=0,
         decay="linear",
@@ -97,12 +103,16 @@ def _released_optim() -> ConfigDict:
     )
 
 
-def e2e() -> ConfigDict:
+def e2e() -> Config:
     """The default recipe, 40 times as large."""
-    c = default()
-    c.num_steps, c.batch_size = 40_000, 256
-    c.method.trunk = spec(Transformer, num_layers=12, width=512, num_heads=8, dropout=0.1, time_features=128)
-    c.method.embed_dim = 128
-    c.optim = spec(AdamW, peak=6e-4, warmup=1_000, ema=0.9995)
-    c.every = ConfigDict(dict(log=100, evaluate=1_000, sample=5_000, checkpoint=1_000))
-    return c
+    trunk = Transformer(num_layers=12, width=512, num_heads=8, dropout=0.1, time_features=128)
+    return base_config(
+        spec(DiffusionLM, trunk=trunk, embed_dim=128),
+        spec(Optimizer, peak=6e-4, warmup=1_000, ema=0.9995),
+        num_steps=40_000,
+        batch_size=256,
+        log=100,
+        evaluate=1_000,
+        sample=5_000,
+        checkpoint=1_000,
+    )

@@ -1,76 +1,83 @@
-"""A text VAE to be controlled in its latent space (LatentOps, Liu et al. 2022, arXiv:2208.00638), minutes on two cores.
+"""A text VAE for control in its latent space (LatentOps, Liu et al. 2022, arXiv:2208.00638), minutes on two cores.
 
 python -m jtextdiff.train --config configs/latent_ops.py
 python -m jtextdiff.train --config configs/latent_ops.py --config.text.path=my_texts.txt --workdir runs/mine
 
-`:cvae` is the baseline that is told a label of each text in training, and writes to one: `--config.method.condition`
-names it. It needs no control of its own, and can be told of no other label. With `--config.num_labelled=200` it is told
-the labels of 200 texts of each value, and of the others what n-grams of those say. `:paper` has the published sizes and
-constants; give it the text with `--config.text.path`.
+`:cvae` is the baseline that is conditioned on the label `--config.method.condition`. It needs no control for that
+label, and accepts no other. With `--config.num_labelled=200` it is trained on the labels of 200 texts of each value,
+and on the predictions of an n-gram classifier for the others. `:paper` has the published sizes and constants; give it
+the text with `--config.text.path`.
+
+The fields of the method are explained in jtextdiff/methods/text_vae.py, the common ones in
+jtextdiff/run/config_files.py.
 """
 
-from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from jtextdiff.data.corpus import Text
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.run.config import choose_preset, spec
-from jtextdiff.training.optimizer import AdamW
+from jtextdiff.run.config import Config, spec
+from jtextdiff.run.config_files import base_config, choose_preset
+from jtextdiff.training.optimizer import Optimizer
 
 
-def get_config(preset: str = "") -> ConfigDict:
+def get_config(preset: str = "") -> Config:
     return choose_preset(preset, {"": default, "cvae": cvae, "paper": paper})()
 
 
-def default() -> ConfigDict:
-    c = ConfigDict()
-    c.seed, c.num_steps, c.batch_size = 0, 9_000, 64
-    c.text = spec(Text)
-    c.method = spec(
-        TextVAE,
-        encoder=Transformer(num_layers=2, width=128, num_heads=4),
-        decoder=Transformer(num_layers=2, width=128, num_heads=4, causal=True),
+def default() -> Config:
+    return base_config(
+        spec(
+            TextVAE,
+            encoder=Transformer(num_layers=2, width=128, num_heads=4),
+            decoder=Transformer(num_layers=2, width=128, num_heads=4, causal=True),
+        ),
+        spec(Optimizer, peak=2e-3),
+        num_steps=9_000,
+        batch_size=64,
+        sample=2_000,
     )
-    c.optim = spec(AdamW, peak=2e-3)
-    c.warm_start = placeholder(str)
-    c.every = ConfigDict(dict(log=50, evaluate=500, sample=2_000, checkpoint=500))
-    c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
-    return c
 
 
-def cvae() -> ConfigDict:
-    """The same networks, told a label."""
+def cvae() -> Config:
+    """The same networks, conditioned on a label."""
     c = default()
-    c.num_labelled = placeholder(int)  # texts of each value whose label is known, the others' being guessed; unset: all
+    c.num_labelled = placeholder(int)  # texts of each value with their label, pseudo-labels for the others; unset: all
     c.method.condition = "sentiment"
     return c
 
 
-def paper() -> ConfigDict:
-    """The released sizes and constants for Yelp, from nothing: its encoder began as a small BERT, its decoder as GPT-2
-    with one layer before it, most of which stayed as they were.
+def paper() -> Config:
+    """The released sizes and constants for Yelp, trained from random parameters.
 
-    Its divergence weighed 0, rose and was held, in cycles, and counted of each number only above .9 nats; here it rises
-    once, and .9 nats are for nothing. It read the latent off the mean of all words, where a query can be uniform.
+    The released encoder started as a small BERT, the decoder as GPT-2 with one layer before it; most of these stayed
+    frozen. The weight of the released divergence was 0, rose and was held, in cycles, and of each latent dimension
+    only the divergence above .9 nats counted; here the weight rises once, and .9 nats are free. The release pooled
+    the latent from the mean of all tokens, which a query can represent by uniform weights.
     """
-    c = default()
-    c.num_steps, c.batch_size = 700_000, 64
-    c.text = spec(Text, tokenizer="pretrained:gpt2", length=32)
-    c.method = spec(
+    method = spec(
         TextVAE,
         encoder=Transformer(num_layers=4, width=512, num_heads=8, norm="post", positions="learned", dropout=0.1),
         decoder=Transformer(num_layers=13, width=768, num_heads=12, positions="learned", dropout=0.1, causal=True),
-        queries=1,
-        slots=1,
+        pooling_heads=1,
+        memory_slots=1,
         beta=0.9,
         beta_first=0.9,
         free_bits=0.9,
-        bag=0.0,
-        hidden_read=0.0,
-        hidden_written=0.0,
-        fit="adversarial",
+        bag_of_words_weight=0.0,
+        encoder_word_dropout=0.0,
+        decoder_word_dropout=0.0,
+        prior_fit="adversarial",
     )
-    c.optim = spec(AdamW, peak=5e-5, warmup=0, decay="linear", b2=0.999, weight_decay=0.0, ema=0.0)
-    c.every = ConfigDict(dict(log=200, evaluate=2_000, sample=10_000, checkpoint=5_000))
-    return c
+    return base_config(
+        method,
+        spec(Optimizer, peak=5e-5, warmup=0, decay="linear", b2=0.999, weight_decay=0.0, ema=0.0),
+        num_steps=700_000,
+        batch_size=64,
+        text=spec(Text, tokenizer="pretrained:gpt2", length=32),
+        log=200,
+        evaluate=2_000,
+        sample=10_000,
+        checkpoint=5_000,
+    )

@@ -1,28 +1,25 @@
 """Masked diffusion in continuous time (MDLM, MD4), sized for minutes on two cores.
 
 python -m jtextdiff.train --config configs/masked.py
+
+The fields of the method are explained in jtextdiff/methods/masked.py, the common ones in
+jtextdiff/run/config_files.py.
 """
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
-
-from jtextdiff.data.corpus import Text
 from jtextdiff.methods.masked import Masked
-from jtextdiff.run.config import choose_preset, spec
-from jtextdiff.training.optimizer import AdamW
+from jtextdiff.run.config import Config, spec
+from jtextdiff.run.config_files import base_config, choose_preset
+from jtextdiff.training.optimizer import Optimizer
 
 
-def get_config(preset: str = "") -> ConfigDict:
+def get_config(preset: str = "") -> Config:
     return choose_preset(preset, {"": default})()
 
 
-def default() -> ConfigDict:
-    c = ConfigDict()
-    c.seed, c.num_steps, c.batch_size = 0, 4_500, 64
-    c.text = spec(Text)
-    c.method = spec(Masked)
-    c.optim = spec(AdamW, matrices="muon", peak=3e-3)
-    c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
-    c.every = ConfigDict(dict(log=50, evaluate=500, sample=1_000, checkpoint=500))
-    c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
-    return c
+def default() -> Config:
+    return base_config(
+        spec(Masked),
+        spec(Optimizer, matrix_optimizer="muon", peak=3e-3),
+        num_steps=4_500,
+        batch_size=64,
+    )

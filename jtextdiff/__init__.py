@@ -6,31 +6,83 @@ model.sample(8, seed=0, steps=50)
 """
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jtextdiff.control import controls as controls
+    from jtextdiff.control.balancing import interference as interference
+    from jtextdiff.data.grammar import restaurants as restaurants
+    from jtextdiff.evaluation.control_success import control_checker as control_checker
+    from jtextdiff.evaluation.edits import EditSettings as EditSettings
+    from jtextdiff.evaluation.edits import EditTask as EditTask
+    from jtextdiff.evaluation.edits import edit_task as edit_task
+    from jtextdiff.evaluation.edits import run_edits as run_edits
+    from jtextdiff.evaluation.label_judges import phrase_judge as phrase_judge
+    from jtextdiff.inference.editing import Edit as Edit
+    from jtextdiff.inference.flow_settings import FlowSettings as FlowSettings
     from jtextdiff.inference.model import Model as Model
-    from jtextdiff.inference.model import load as load
+    from jtextdiff.metrics.bleu import corpus_bleu as corpus_bleu
+    from jtextdiff.metrics.ngrams import distinct_ngrams as distinct_ngrams
+    from jtextdiff.run.corpus import open_corpus as open_corpus
+    from jtextdiff.train import train_model as train_model
+    from jtextdiff.visualization.html_page import html_page as html_page
+    from jtextdiff.visualization.png_figure import draw_png as draw_png
     from jtextdiff.visualization.recording import record as record
 
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "controls": "jtextdiff.control",
-    "Model": "jtextdiff.inference.model",
-    "load": "jtextdiff.inference.model",
-    "record": "jtextdiff.visualization.recording",
+    "controls": ("jtextdiff.control.controls", None),
+    "restaurants": ("jtextdiff.data.grammar.restaurants", None),
+    "Model": ("jtextdiff.inference.model", "Model"),
+    "train_model": ("jtextdiff.train", "train_model"),
+    "open_corpus": ("jtextdiff.run.corpus", "open_corpus"),
+    # latent editing
+    "Edit": ("jtextdiff.inference.editing", "Edit"),
+    "FlowSettings": ("jtextdiff.inference.flow_settings", "FlowSettings"),
+    "interference": ("jtextdiff.control.balancing", "interference"),
+    # trajectories
+    "record": ("jtextdiff.visualization.recording", "record"),
+    "draw_png": ("jtextdiff.visualization.png_figure", "draw_png"),
+    "html_page": ("jtextdiff.visualization.html_page", "html_page"),
+    # evaluation
+    "control_checker": ("jtextdiff.evaluation.control_success", "control_checker"),
+    "phrase_judge": ("jtextdiff.evaluation.label_judges", "phrase_judge"),
+    "EditSettings": ("jtextdiff.evaluation.edits", "EditSettings"),
+    "EditTask": ("jtextdiff.evaluation.edits", "EditTask"),
+    "edit_task": ("jtextdiff.evaluation.edits", "edit_task"),
+    "run_edits": ("jtextdiff.evaluation.edits", "run_edits"),
+    "corpus_bleu": ("jtextdiff.metrics.bleu", "corpus_bleu"),
+    "distinct_ngrams": ("jtextdiff.metrics.ngrams", "distinct_ngrams"),
 }
+"""The module of each public name, and the name there; None stands for the module itself."""
+
+
+def load(run: "str | Path", *, at: int | str = "latest", overrides: Sequence[str] = ()) -> "Model":
+    """Loads a trained model from its run directory; `at` is "latest", "best" or a step.
+
+    `overrides` such as "method.sampler.steps=50" change the stored config; "mesh.fsdp=8" divides the parameters, which
+    are otherwise whole on each device. From here on jax caches compiled programs below $JTEXTDIFF_CACHE. Raises
+    UserError if there is no run, or none of its checkpoints can be read.
+    """
+    from jtextdiff.devices.compilation_cache import enable_compilation_cache
+    from jtextdiff.inference import model
+
+    enable_compilation_cache()
+    return model.load(run, at=at, overrides=overrides)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used, so that `--help` need not wait for jax."""
+    """Imports a public name on first use, so that `--help` does not wait for jax."""
     if name not in _HOMES:
         raise AttributeError(f"module 'jtextdiff' has no attribute {name!r}; it has {sorted(_HOMES)}")
-    home = importlib.import_module(_HOMES[name])
-    return getattr(home, name, None) or importlib.import_module(f"{_HOMES[name]}.{name}")
+    module, attribute = _HOMES[name]
+    home = importlib.import_module(module)
+    return home if attribute is None else getattr(home, attribute)
 
 
 def __dir__() -> list[str]:

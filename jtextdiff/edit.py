@@ -1,7 +1,7 @@
-"""python -m jtextdiff.edit: rewrites texts towards what is wanted of them, one a line and in their order."""
+"""python -m jtextdiff.edit: edits texts, one per line, towards controls."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,80 +14,90 @@ from jtextdiff.cli.arguments import (
     add_flow,
     add_seed,
     check_out,
-    flow_of,
     sampler_overrides,
 )
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.main import main
 from jtextdiff.cli.output import say
-from jtextdiff.inference.edit_files import behind, stream
 
 EXAMPLES = """examples:
   echo "The Mill is a cheap pub ." | python -m jtextdiff.edit --checkpoint runs/diffusion_lm --control food=Japanese
   python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --strength 0.7 --control food!=Thai
-  python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --out rewrites.jsonl --hold Mill
-  python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --control sentiment=positive --until 0.999
+  python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --out edits.jsonl --hold Mill
+  python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --control sentiment=positive \\
+    --target_probability 0.999
   python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --control length=8 --sampler sample --num 3
 
-By diffusion, a text is noised to --strength and written anew, with its length, in the direction of the controls. By
-latents, of a text VAE, it is written anew from where the controls have taken its latent: until they have the
-probability --until, by the model's own classifiers, and at most for the time --tau. Empty lines stay empty; a text that
-is too long for the model stays as it is. With --out, each line is a JSON object with the source, the rewrite, what its
-way through latent space was like and, where a text was left as it is, why; a run that was interrupted goes on behind
-the last of them.
+A diffusion model noises each text to --strength and denoises it, with its length, towards the controls. A text VAE
+edits in latent space: controls move the latent of a text until they have --target_probability by the model's own
+classifiers, for at most --max_time, and the text is decoded from there. Empty lines stay empty, and a text that is too
+long for the model stays as it is. With --out, each line is a JSON object with the source, the edit (rewrite), how the
+latent moved and, if the text was skipped, why (left). An interrupted run continues after the last complete line.
 """
 
 
-def parser() -> Parser:
-    it = Parser(prog="python -m jtextdiff.edit", description="Rewrites texts.", epilog=EXAMPLES)
-    add_checkpoint(it)
-    it.add_argument("--input", default="-", metavar="FILE", help="texts, one a line (default: -, standard input)")
-    add_control(it)
-    add_balance(it)
-    it.add_argument(
-        "--strength", type=float, metavar="T", help="by diffusion: from 0, no change, to 1, nothing left (default: 0.5)"
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m jtextdiff.edit", description="Edits texts.", epilog=EXAMPLES)
+    add_checkpoint(parser)
+    parser.add_argument("--input", default="-", metavar="FILE", help="texts, one per line (default: -, standard input)")
+    add_control(parser)
+    add_balance(parser)
+    parser.add_argument(
+        "--strength",
+        type=float,
+        metavar="T",
+        help="diffusion: 0 to 1, the time to which a text is noised (default: 0.5)",
     )
-    it.add_argument("--hold", action="append", default=[], metavar="WORD", help="by diffusion: a word that stays")
-    add_flow(it)
-    it.add_argument("--num", type=int, default=1, metavar="N", help="rewrites of each text, one a line (default: 1)")
-    it.add_argument("--out", metavar="FILE", help="JSON lines instead of texts on standard output")
-    add_seed(it, "the same seed gives the same rewrites")
-    return it
+    parser.add_argument("--hold", action="append", default=[], metavar="WORD", help="diffusion: a word that stays")
+    add_flow(parser)
+    parser.add_argument("--num", type=int, default=1, metavar="N", help="edits of each text, one per line (default: 1)")
+    parser.add_argument("--out", metavar="FILE", help="write JSON lines to FILE instead of texts to standard output")
+    add_seed(parser, "the same seed gives the same edits")
+    return parser
 
 
 def command(arguments: Sequence[str]) -> None:
-    flags = parser().parse_args(arguments)
-    agree(flags)
-    from jtextdiff.control.balancing import weighed
-    from jtextdiff.control.controls import together
-    from jtextdiff.control.resolve import Asked, asked
-    from jtextdiff.inference.editing import check
-    from jtextdiff.inference.model import load
+    flags = build_parser().parse_args(arguments)
+    check_flags(flags)
+    import functools
+
+    from jtextdiff import load
+    from jtextdiff.control.balancing import balance_if
+    from jtextdiff.control.controls import parse_controls
+    from jtextdiff.control.resolve import resolve
+    from jtextdiff.inference.editing import check_edit
+    from jtextdiff.inference.flow_settings import flow_settings
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     if flags.num > 1 and model.method.sampler.name in ("greedy", "beam"):
-        say(f"note: {model.method.sampler.name} writing has no chance in it; --sampler sample makes rewrites differ.")
-    control = weighed(model, together(flags.control), flags.balance)
-    how = {name: getattr(flags, name) for name in ("strength", "hold")} | flow_of(flags)
-    wanted = Asked(None, 0) if control is None else asked(control, model.steered)
-    check(model.method, wanted, **how)  # before a file is touched
+        say(f"note: {model.method.sampler.name} decoding is deterministic; --sampler sample makes edits differ.")
+    control, flow = balance_if(flags.balance, model, parse_controls(flags.control)), flow_settings(flags)
+    check_edit(model.method, resolve(control, model), flags.strength, flags.hold, flow)  # before a file is touched
+    settings = {"control": control, "strength": flags.strength, "hold": flags.hold, "flow": flow, "seed": flags.seed}
+    write_edits(flags, model, functools.partial(model.edit_texts, **settings))
+
+
+def write_edits(flags: Any, model: Any, edit_texts: Any) -> None:
+    """Edits the lines of --input that --out does not have yet."""
+    from jtextdiff.inference.edit_files import edit_stream, resume_output
+
     with ExitStack() as files:
         source = sys.stdin if flags.input == "-" else files.enter_context(open(flags.input, encoding="utf-8"))
-        lines = (line.rstrip("\r\n") for line in source for _ in range(flags.num))
+        lines: Iterator[str] = (line.rstrip("\r\n") for line in source for _ in range(flags.num))
         try:
-            done = behind(Path(flags.out), lines) if flags.out else 0
-            if done:
-                say(f"Going on behind the {done} rewrites in {flags.out}.")
+            num_done = resume_output(Path(flags.out), lines) if flags.out else 0
+            if num_done:
+                say(f"Continuing after the {num_done} edits in {flags.out}.")
             out = files.enter_context(open(flags.out, "a", encoding="utf-8")) if flags.out else sys.stdout
-            stream(model, lines, done, out, {"control": control, "seed": flags.seed, **how}, as_json=bool(flags.out))
+            edit_stream(edit_texts, model, lines, num_done, out, as_json=bool(flags.out))
         except UnicodeDecodeError as error:
             raise UserError(
                 f"--input {flags.input} is no text in UTF-8: {error.reason} at byte {error.start}."
             ) from None
 
 
-def agree(flags: Any) -> None:
-    """Raises UserError for arguments that cannot be, before anything is loaded."""
+def check_flags(flags: Any) -> None:
+    """Raises UserError for arguments that cannot be used, before anything is loaded."""
     check_out(flags.out)
     if flags.num < 1:
         raise UserError(f"--num must be at least 1, got {flags.num}.")

@@ -1,6 +1,5 @@
-"""python -m jtextdiff.evaluate: scores a trained model, each number beside the same number of real text."""
+"""python -m jtextdiff.evaluate: scores a trained model, each score next to that of real text."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from jtextdiff.cli.arguments import (
     add_flow,
     add_seed,
     check_out,
-    flow_of,
     sampler_overrides,
 )
 from jtextdiff.cli.errors import UserError
@@ -26,139 +24,145 @@ EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --num 512
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --steps 50 --out scores.json
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --targets food+length:200 --num 2000
-  python -m jtextdiff.evaluate --checkpoint runs/latent_ops --edits sentiment --judge_text other_reviews/ --until 0.999
+  python -m jtextdiff.evaluate --checkpoint runs/latent_ops --edits sentiment --judge_text other_reviews/ \\
+      --target_probability 0.999
 
-Samples, their likelihood under a judge, their variety, and what share of them stands in the training text or,
-for the embedded grammar, belongs to it; and the likelihood of real text. With --edits, rewrites of real texts to
-another value of a label instead, beside copies of them and texts read and written with nothing asked. The table
-goes to stderr, JSON to stdout or to --out.
+Scores samples by their likelihood under a judge, their diversity, the share of them that occurs in the training text
+and, for the embedded grammar, the share that belongs to it; and the likelihood of real text. With --edits, it scores
+edits of real texts to another value of a label instead, next to copies of the texts and their reconstructions without
+a control. The table goes to stderr, JSON to stdout or to --out.
 """
 
+FEW_SAMPLES = 512
 
-def parser() -> Parser:
-    it = Parser(prog="python -m jtextdiff.evaluate", description="Scores a trained model.", epilog=EXAMPLES)
-    add_checkpoint(it)
-    it.add_argument("--judge", metavar="DIR", help="a trained autoregressive run that judges the samples")
-    add_control(it)
-    add_balance(it)
-    it.add_argument(
+
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m jtextdiff.evaluate", description="Scores a trained model.", epilog=EXAMPLES)
+    add_checkpoint(parser)
+    parser.add_argument("--judge", metavar="DIR", help="a trained autoregressive run that judges the samples")
+    add_control(parser)
+    add_balance(parser)
+    parser.add_argument(
         "--targets",
         metavar="FILE|NAME:N",
         help="a control for each sample in turn, from JSON lines such as "
-        '{"control": "food=Thai"}, or the values that N texts of the split have, such as pos:200 or food+length:200',
+        '{"control": "food=Thai"}, or the attributes of N texts of the split, such as pos:200 or food+length:200',
     )
-    add_choice(it)
-    it.add_argument("--edits", metavar="LABEL", help="rewrite --num texts of the split to another value of this label")
-    it.add_argument(
+    add_choice(parser)
+    parser.add_argument("--edits", metavar="LABEL", help="edit --num texts of the split to another value of this label")
+    parser.add_argument(
         "--judge_text",
         metavar="PATH",
-        help="labelled text whose n-grams judge the label of edits (default: the model's own text) or of steered "
-        "samples (default: telling phrases of the model's own); the grammar needs none",
+        help="labelled text whose n-grams judge the label of edits (default: the model's own text) or of controlled "
+        "samples (default: phrases of the model's own text); the grammar needs none",
     )
-    it.add_argument(
+    parser.add_argument(
         "--references",
         metavar="FILE",
-        help='the texts to rewrite, JSON lines of "text", the value "wanted" and another\'s rewrite, "reference"',
+        help='the texts to edit, JSON lines of "text", the value "wanted" and another\'s edit, "reference"',
     )
-    add_flow(it)
-    it.add_argument(
+    add_flow(parser)
+    parser.add_argument(
         "--interference",
         action="store_true",
-        help="by latents: what pushing each control does to the others",
+        help="latent editing: the effect of each control on the others",
     )
-    it.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
-    it.add_argument(
-        "--num", type=int, default=512, help="samples, and sentences of real text beside them (default: 512)"
+    parser.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
+    parser.add_argument(
+        "--num", type=int, default=512, help="samples, and real texts to compare them with (default: 512)"
     )
-    add_seed(it, "of the samples and of the bound's noise")
-    it.add_argument("--out", metavar="FILE", help="where the JSON goes (default: stdout)")
-    return it
+    add_seed(parser, "of the samples and of the bound's noise")
+    parser.add_argument("--out", metavar="FILE", help="file for the JSON (default: stdout)")
+    return parser
 
 
 def command(arguments: Sequence[str]) -> None:
-    flags = parser().parse_args(arguments)
-    if flags.num < 2:
-        raise UserError(f"--num must be at least 2, got {flags.num}.")
-    check_out(flags.out)
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from jtextdiff.cli.output import hand_over
-    from jtextdiff.control.balancing import check, interference, weighed
-    from jtextdiff.control.requests import wishes
+    flags = build_parser().parse_args(arguments)
+    check_flags(flags)
+    from jtextdiff import load
+    from jtextdiff.cli.output import write_result
+    from jtextdiff.control.balancing import balance_if, check_interference
     from jtextdiff.evaluation.likelihood import load_judge
-    from jtextdiff.evaluation.samples import report, score, table
-    from jtextdiff.inference.model import load
-    from jtextdiff.inference.reranking import choice
+    from jtextdiff.inference.reranking import sampling_spec
     from jtextdiff.run.corpus import open_corpus
 
-    agree(flags)
-    wish = choice(flags)
+    spec = sampling_spec(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     judge = load_judge(flags.judge, model, flags.checkpoint) if flags.judge else None
     corpus = open_corpus(model.config, Path(flags.checkpoint))
-    if flags.split not in corpus.splits:
-        raise UserError(f"The text has no split {flags.split!r}; it has {sorted(corpus.splits)}.")
-    if len(corpus.splits[flags.split]) < 2:
-        raise UserError(f"The split {flags.split!r} has one text: scores compare texts. Give it two at least.")
-    if flags.num < 512 and not flags.references:
-        say(f"note: {flags.num} samples are few; scores to be quoted need at least 512.")
+    check_split(corpus, flags.split)
+    if flags.num < FEW_SAMPLES and not flags.references:
+        say(f"note: {flags.num} samples are few; scores to be quoted need at least {FEW_SAMPLES}.")
     if flags.interference:
-        check(model, wish.control)
-    wish = wish._replace(control=weighed(model, wish.control, flags.balance))
-    if flags.edits:
-        edits(flags, model, corpus, judge)
-        return
+        check_interference(model, spec.control)
+    spec = spec._replace(control=balance_if(flags.balance, model, spec.control))
+    evaluate = edit_scores if flags.edits else sample_scores
+    write_result(evaluate(flags, model, corpus, judge, spec), flags.out)
+
+
+def sample_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) -> dict[str, Any]:
+    """Returns the scores of samples, and the interference of their controls if it was requested."""
+    from jtextdiff.control.balancing import interference
+    from jtextdiff.control.requests import read_requests
+    from jtextdiff.evaluation.samples import SampleTask, evaluate_samples
+
     if flags.targets:
-        spelled = f"{flags.targets} of {flags.split}"
-        wish = wish._replace(targets=wishes(flags.targets, corpus, flags.split), spelling=spelled)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        alike = {"split": flags.split, "num": flags.num, "seed": flags.seed, "wish": wish}
-        metrics, calls = score(model, corpus, judge=judge, bar=bar, judge_text=flags.judge_text, **alike)
-    result = report(model, metrics, calls, load=os.getloadavg()[0], judge=flags.judge, **alike)
-    Console(stderr=True).print(table(result))
-    if flags.interference and wish.control is not None:
-        result["interference"] = interference(model, wish.control, seed=flags.seed)._asdict()
-    hand_over(result, flags.out)
+        targets = read_requests(flags.targets, corpus, flags.split)
+        spec = spec._replace(targets=targets, targets_source=f"{flags.targets} of {flags.split}")
+    judges = {"judge": judge, "judge_run": flags.judge, "judge_text": flags.judge_text}
+    sizes = {"num": flags.num, "split": flags.split, "seed": flags.seed}
+    result = evaluate_samples(SampleTask(model=model, corpus=corpus, spec=spec, **sizes, **judges))
+    if flags.interference:
+        result["interference"] = interference(model, spec.control, seed=flags.seed)._asdict()
+    return result
 
 
-def agree(flags: Any) -> None:
-    """Raises UserError for arguments that do not go together."""
-    from jtextdiff.inference.editing import Flow
+def edit_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) -> dict[str, Any]:
+    """Returns the scores of edits of the texts in --references, or else of texts of the split."""
+    from jtextdiff.evaluation.edits import EditSettings, edit_task, evaluate_edits, read_edit_task
+    from jtextdiff.inference.flow_settings import flow_settings
 
-    if flags.edits and (flags.control or flags.targets or flags.interference or flags.best_of > 1 or flags.mbr > 1):
-        raise UserError("--edits asks for another value of its label and nothing else: leave out what is of samples.")
-    if not flags.edits and flow_of(flags):
-        raise UserError("--until, --tau, --keep and --rerank are of rewrites: give --edits LABEL.")
-    if flags.references and not flags.edits:
-        raise UserError("--references are of rewrites: give --edits LABEL.")
-    if flags.judge_text and not (flags.edits or flags.control or flags.targets):
-        raise UserError("--judge_text judges what was asked for: give --edits, --control or --targets.")
-    Flow(**flow_of(flags)).check()
-    if flags.targets and (flags.control or flags.best_of > 1):
-        raise UserError("--targets say what is wanted of each sample: leave out --control and --best_of.")
-
-
-def edits(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
-    """Scores rewrites, and hands them over."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from jtextdiff.cli.output import hand_over
-    from jtextdiff.evaluation.edits import asked, asked_of, scored, told
-
-    given, flow = flags.references, flow_of(flags)
-    if given:
-        wanted = asked_of(given, model, corpus, flags.edits)
+    if flags.references:
+        task = read_edit_task(flags.references, model, corpus, flags.edits)
     else:
-        wanted = asked(corpus, flags.split, flags.edits, flags.num)
-    alike = {"judge": judge, "judge_text": flags.judge_text, "split": flags.split, "seed": flags.seed}
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("rewriting", total=len(wanted.texts))
-        rows = scored(model, corpus, wanted, flow=flow, progress=lambda done: bar.advance(task, done), **alike)
-    Console(stderr=True).print(told(rows))
-    about = {"method": type(model.method).__name__, "step": model.step, "split": flags.split, "seed": flags.seed}
-    hand_over(about | {"label": flags.edits, "num": len(wanted.texts), "flow": flow, "rows": rows}, flags.out)
+        task = edit_task(corpus, flags.split, flags.edits, flags.num)
+    settings = {"flow": flow_settings(flags), "split": flags.split, "seed": flags.seed}
+    return evaluate_edits(model, corpus, task, EditSettings(judge=judge, judge_text=flags.judge_text, **settings))
+
+
+def check_flags(flags: Any) -> None:
+    """Raises UserError for arguments that are out of range or do not go together, before anything is loaded."""
+    if flags.num < 2:
+        raise UserError(f"--num must be at least 2, got {flags.num}.")
+    check_out(flags.out)
+    from jtextdiff.inference.flow_settings import flow_settings
+
+    flow = flow_settings(flags)
+    for_samples = flags.control or flags.balance or flags.targets or flags.interference
+    if flags.edits and (for_samples or flags.best_of > 1 or flags.mbr > 1):
+        raise UserError(
+            "--edits cannot be combined with --control, --balance, --targets, --interference, --best_of or --mbr."
+        )
+    if not flags.edits and flow is not None:
+        raise UserError(
+            "--target_probability, --max_time, --source_pull and --rerank are for edits: give --edits LABEL."
+        )
+    if flags.references and not flags.edits:
+        raise UserError("--references are texts to edit: give --edits LABEL.")
+    if flags.judge_text and not (flags.edits or flags.control or flags.targets):
+        raise UserError("--judge_text needs --edits, --control or --targets.")
+    if flow is not None:
+        flow.check()
+    if flags.targets and (flags.control or flags.best_of > 1):
+        raise UserError("--targets are the controls of the samples: leave out --control and --best_of.")
+
+
+def check_split(corpus: Any, split: str) -> None:
+    """Raises UserError for a split that the text does not have, or that has a single text."""
+    if split not in corpus.splits:
+        raise UserError(f"The text has no split {split!r}; it has {sorted(corpus.splits)}.")
+    if len(corpus.splits[split]) < 2:
+        raise UserError(f"The split {split!r} has one text: scores compare texts. Give it two at least.")
 
 
 if __name__ == "__main__":

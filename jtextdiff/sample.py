@@ -1,4 +1,4 @@
-"""python -m jtextdiff.sample: writes texts with a trained model, one a line on stdout."""
+"""python -m jtextdiff.sample: samples texts from a trained model, one per line on stdout."""
 
 from collections.abc import Sequence
 
@@ -21,44 +21,51 @@ EXAMPLES = """examples:
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --template "The [MASK] [MASK] is near [MASK] ."
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --control food=Japanese --control length=12
 
-Sample i depends on the seed and on i alone. With a template, every [MASK] is one word to write; the other
-words stay as they are. An autoregressive model takes words at the start of a template alone.
+Sample i depends only on the seed and on i. With a template, every [MASK] is one word to write; the other words
+stay. An autoregressive model takes fixed words only at the start of a template.
 """
 
 
-def parser() -> Parser:
-    it = Parser(prog="python -m jtextdiff.sample", description="Writes texts with a trained model.", epilog=EXAMPLES)
-    add_checkpoint(it)
-    it.add_argument("--num", type=int, default=8, help="how many texts (default: 8)")
-    add_seed(it, "the same seed gives the same texts")
-    add_control(it)
-    add_balance(it)
-    add_choice(it)
-    it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
-    return it
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m jtextdiff.sample", description="Samples from a trained model.", epilog=EXAMPLES)
+    add_checkpoint(parser)
+    parser.add_argument("--num", type=int, default=8, help="number of texts (default: 8)")
+    add_seed(parser, "the same seed gives the same texts")
+    add_control(parser)
+    add_balance(parser)
+    add_choice(parser)
+    parser.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
+    return parser
 
 
 def command(arguments: Sequence[str]) -> None:
-    flags = parser().parse_args(arguments)
+    flags = build_parser().parse_args(arguments)
     if flags.num < 1:
         raise UserError(f"--num must be at least 1, got {flags.num}.")
     from rich.console import Console
     from rich.progress import Progress
 
+    from jtextdiff import load
     from jtextdiff.cli.output import one_line
-    from jtextdiff.control.balancing import weighed
-    from jtextdiff.inference.model import load
-    from jtextdiff.inference.reranking import choice, chosen
+    from jtextdiff.control.balancing import balance_if
+    from jtextdiff.inference.reranking import sample_and_rerank, sampling_spec
 
-    wish = choice(flags)
+    spec = sampling_spec(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
-    wish = wish._replace(control=weighed(model, wish.control, flags.balance))
+    spec = spec._replace(control=balance_if(flags.balance, model, spec.control))
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("sampling", total=flags.num * wish.many)
-        forward = lambda done: bar.advance(task, done)
-        texts, _ = chosen(model, flags.num, wish, seed=flags.seed, template=flags.template, progress=forward)
-    if wish.many > 1:
-        say(f"{str(wish)[0].upper()}{str(wish)[1:]}.")
+        task = bar.add_task("sampling", total=flags.num * spec.num_candidates)
+        texts, _ = sample_and_rerank(
+            model,
+            flags.num,
+            spec,
+            seed=flags.seed,
+            template=flags.template,
+            progress=lambda num_done: bar.advance(task, num_done),
+        )
+    if spec.num_candidates > 1:
+        description = str(spec)
+        say(f"{description[0].upper()}{description[1:]}.")
     for text in texts:
         print(one_line(text))
 

@@ -1,4 +1,4 @@
-"""python -m jtextdiff.train: trains any method from its config, and goes on where an earlier run stopped."""
+"""python -m jtextdiff.train: trains any method from its config, or resumes an earlier run."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from typing import Any
 from jtextdiff.cli.arguments import Parser
 from jtextdiff.cli.errors import Interrupted, UserError
 from jtextdiff.cli.main import main
-from jtextdiff.devices.distributed import add_processes, join
+from jtextdiff.devices.distributed import add_process_flags, distributed_run
 from jtextdiff.training.signals import stop_signals
 
 EXAMPLES = """examples:
@@ -20,41 +20,43 @@ EXAMPLES = """examples:
   python -m jtextdiff.train --config configs/autoregressive.py --config.num_steps=500 --config.method.trunk.width=64
   python -m jtextdiff.train --config configs/diffusion_lm.py:paper --dry_run --devices 8 --config.mesh.fsdp=8
 
-Every field of a config can be set with --config.FIELD=VALUE; the file itself says what they mean.
-Run the same command again to go on after a stop: only num_steps, every and mesh may differ.
+Every field of a config can be set with --config.FIELD=VALUE; the config file explains the fields.
+To resume a run, give the same command again: only num_steps, every, mesh and method.sampler may differ.
 """
 
 
-def parser() -> Parser:
-    it = Parser(prog="python -m jtextdiff.train", description="Trains a model.", epilog=EXAMPLES)
-    it.add_argument(
-        "--config", required=True, metavar="FILE[:PRESET]", help="a config, such as configs/diffusion_lm.py"
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m jtextdiff.train", description="Trains a model.", epilog=EXAMPLES)
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:PRESET]", help="a config file, such as configs/diffusion_lm.py"
     )
-    it.add_argument("--workdir", metavar="DIR", help="where the run lives (default: runs/NAME[-PRESET])")
-    it.add_argument(
-        "--dry_run", action="store_true", help="train nothing: tell what a step would need on each device, as JSON"
+    parser.add_argument("--workdir", metavar="DIR", help="directory of the run (default: runs/NAME[-PRESET])")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="do not train: print what a step needs on each device, as JSON"
     )
-    it.add_argument(
-        "--devices", type=int, metavar="N", help="with --dry_run: of N simulated devices instead of those there are"
+    parser.add_argument(
+        "--devices", type=int, metavar="N", help="with --dry_run: simulate N devices instead of using the real ones"
     )
-    it.add_argument(
+    parser.add_argument(
         "--profile", action="store_true", help="trace ten steps into DIR/profile, for TensorBoard or Perfetto"
     )
-    it.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases too: pip install -e '.[wandb]'")
-    add_processes(it)
-    return it
+    parser.add_argument(
+        "--wandb", metavar="PROJECT", help="also log to Weights & Biases; needs: pip install -e '.[wandb]'"
+    )
+    add_process_flags(parser)
+    return parser
 
 
 def command(arguments: Sequence[str]) -> None:
-    flags, rest = parser().parse_known_args(arguments)
-    for text in rest:
+    flags, overrides = build_parser().parse_known_args(arguments)
+    for text in overrides:
         if not text.startswith("--config."):
             raise UserError(f"Unknown argument {text!r}. See python -m jtextdiff.train --help.")
     if flags.devices is not None and (not flags.dry_run or flags.devices < 1):
         raise UserError(f"--devices goes with --dry_run, to simulate at least one device; got {flags.devices}.")
     from jtextdiff.run.config import to_json
 
-    config, workdir = planned(flags.config, rest, flags.workdir)
+    config, workdir = load_plan(flags.config, overrides, flags.workdir)
     if flags.dry_run:
         from jtextdiff.training.dry_run import dry_run, simulate
 
@@ -63,61 +65,65 @@ def command(arguments: Sequence[str]) -> None:
         return
     if flags.wandb and not find_spec("wandb"):
         raise UserError("--wandb needs the package wandb: pip install -e '.[wandb]', then wandb login.")
-    join(flags, f"{to_json(config)} {workdir.absolute()}")
-    with how_to_go_on(arguments):
-        begin(config, workdir, profile=flags.profile, wandb=flags.wandb)
+    with distributed_run(flags, f"{to_json(config)} {workdir.absolute()}"), how_to_resume(arguments):
+        start(config, workdir, profile=flags.profile, wandb=flags.wandb)
 
 
-def run(config: str, overrides: Sequence[str] = (), *, workdir: str | Path | None = None) -> Path:
-    """Trains from Python what the command line trains, and returns the run's directory, for `jtextdiff.load`.
+def train_model(config: str, overrides: Sequence[str] = (), *, workdir: str | Path | None = None) -> Path:
+    """Trains from Python as the command line does, and returns the run's directory, for `jtextdiff.load`.
 
-    `config` is a file such as "configs/masked.py:preset", `overrides` are texts such as "num_steps=2000". A run that is
-    there goes on. Raises UserError for whatever is wrong with these.
+    `config` is a file such as "configs/masked.py:preset", `overrides` are texts such as "num_steps=2000". An existing
+    run is resumed. Raises UserError for whatever is wrong with these.
     """
-    built, home = planned(config, [f"--config.{text}" for text in overrides], workdir)
-    begin(built, home)
-    return home
+    loaded, run_dir = load_plan(config, [f"--config.{text}" for text in overrides], workdir)
+    start(loaded, run_dir)
+    return run_dir
 
 
-def planned(path: str, overrides: Sequence[str], workdir: str | Path | None) -> tuple[Any, Path]:
-    """The config of a file with overrides, checked, and where its run lives."""
-    from jtextdiff.control.trained import home_of
-    from jtextdiff.run.config import load_config
+def load_plan(path: str, overrides: Sequence[str], workdir: str | Path | None) -> tuple[Any, Path]:
+    """Returns the validated config of a file with overrides, and the directory of its run."""
+    from jtextdiff.control.trained import control_dir
+    from jtextdiff.run.config import is_control
+    from jtextdiff.run.config_files import load_config
     from jtextdiff.run.workdir import default_workdir
-    from jtextdiff.training.control_setup import on_base
-    from jtextdiff.training.setup import check
+    from jtextdiff.training.control_setup import control_config
+    from jtextdiff.training.setup import validate_config
 
-    config, home = load_config(path, overrides), default_workdir(path)
-    if "base" in config:
-        config = on_base(config)
-        home = home_of(config.base, config.label)
-    home = Path(workdir) if workdir else home
-    check(config, home)
-    return config, home
+    config, default = load_config(path, overrides), default_workdir(path)
+    if is_control(config):
+        config = control_config(config)
+        default = control_dir(config.base, config.label)
+    run_dir = Path(workdir) if workdir else default
+    validate_config(config, run_dir)
+    return config, run_dir
 
 
-def begin(config: Any, workdir: Path, *, profile: bool = False, wandb: str | None = None) -> None:
-    """Trains, or goes on; one process of a run holds it for all."""
+def start(config: Any, workdir: Path, *, profile: bool = False, wandb: str | None = None) -> None:
+    """Trains or resumes a run, which process 0 locks for all of its processes."""
     import jax
 
-    from jtextdiff.devices.multihost import is_first
+    from jtextdiff.devices.compilation_cache import enable_compilation_cache
+    from jtextdiff.devices.multihost import is_process_zero
+    from jtextdiff.methods.method import Fitted
+    from jtextdiff.run.config import build
     from jtextdiff.run.workdir import locked
-    from jtextdiff.training.latent_control import fit
+    from jtextdiff.training.latent_control import fit_control
     from jtextdiff.training.loop import train
 
-    with locked(workdir) if is_first() else nullcontext():
-        if config.method["class"].endswith(":LatentClassifier"):
+    enable_compilation_cache()
+    with locked(workdir) if is_process_zero() else nullcontext():
+        if isinstance(build(config.method), Fitted):
             if jax.process_count() > 1:
-                raise UserError("A control of latents is fitted in seconds by one process: leave the others out.")
-            fit(config, workdir)  # seconds, of which nothing is kept if it is stopped
+                raise UserError("A control of a text VAE is fitted in seconds by one process: start only one.")
+            fit_control(config, workdir)  # takes seconds; if it is stopped, nothing is stored
             return
         with stop_signals() as stopped:
             train(config, workdir, stopped, profile=profile, wandb=wandb)
 
 
 @contextmanager
-def how_to_go_on(arguments: Sequence[str]) -> Iterator[None]:
-    """Adds the command to what is said of a run that was asked to stop."""
+def how_to_resume(arguments: Sequence[str]) -> Iterator[None]:
+    """Adds the command to the message of a run that was stopped."""
     try:
         yield
     except Interrupted as stop:

@@ -1,4 +1,4 @@
-"""python -m jtextdiff.visualize: shows how sentences come out of noise, in the terminal, as PNG and as HTML."""
+"""python -m jtextdiff.visualize: plays denoising trajectories in the terminal and writes them as PNG and HTML."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,55 +15,57 @@ EXAMPLES = """examples:
   python -m jtextdiff.visualize --checkpoint runs/diffusion_lm --template "The [MASK] [MASK] is near [MASK] ."
   python -m jtextdiff.visualize --checkpoint runs/latent_ops --control sentiment=positive --text "the soup was cold ."
 
-Plays the denoising in the terminal and writes OUT.png and OUT.html, one page with a slider that needs no network.
-With --control the energy of each, −log p(control | x_t) in nats, is shown as it falls. A length has none.
+Plays the denoising trajectory in the terminal and writes OUT.png and OUT.html, one page with a slider that needs no
+network. With --control, the energy of each control at each step, −log p(control | x_t) in nats, is shown as well. A
+length has no energy.
 """
 
 
-def parser() -> Parser:
-    it = Parser(prog="python -m jtextdiff.visualize", description="Shows the denoising of sentences.", epilog=EXAMPLES)
-    add_checkpoint(it)
-    it.add_argument("--num", type=int, default=3, help="how many sentences (default: 3)")
-    add_control(it)
-    add_seed(it, "the same seed shows the same sentences as `sample`")
-    it.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
-    it.add_argument(
-        "--text", help="by latents: the way of this sentence to where the controls take it, instead of new ones"
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m jtextdiff.visualize", description="Shows denoising trajectories.", epilog=EXAMPLES)
+    add_checkpoint(parser)
+    parser.add_argument("--num", type=int, default=3, help="number of sentences (default: 3)")
+    add_control(parser)
+    add_seed(parser, "random seed; the same seed gives the same sentences as `sample`")
+    parser.add_argument("--template", help="a text with [MASK] for each word to fill in; the other words stay")
+    parser.add_argument(
+        "--text",
+        help="latent editing: show how the latent flow edits this sentence to meet the controls, instead of sampling",
     )
-    it.add_argument("--frames", type=int, default=100, help="most frames to keep (default: 100)")
-    it.add_argument("--out", metavar="PATH", help="where the pictures go (default: DIR/denoising)")
-    return it
+    parser.add_argument("--frames", type=int, default=100, help="maximum number of frames (default: 100)")
+    parser.add_argument("--out", metavar="PATH", help="output path without suffix (default: DIR/denoising)")
+    return parser
 
 
 def command(arguments: Sequence[str]) -> None:
-    flags = parser().parse_args(arguments)
+    flags = build_parser().parse_args(arguments)
     if flags.num < 1 or flags.frames < 2:
         raise UserError(f"--num must be at least 1 and --frames at least 2, got {flags.num} and {flags.frames}.")
     if flags.text is not None and (flags.template is not None or not flags.text.strip()):
-        raise UserError("--text is a sentence, and goes without --template.")
+        raise UserError("--text must be a non-empty sentence and cannot be combined with --template.")
     from rich.console import Console
 
-    from jtextdiff.cli.output import write_whole
-    from jtextdiff.control.controls import together
-    from jtextdiff.inference.model import load
-    from jtextdiff.visualization.html_page import page
-    from jtextdiff.visualization.png_figure import draw
+    from jtextdiff import load
+    from jtextdiff.cli.output import write_atomically
+    from jtextdiff.control.controls import parse_controls
+    from jtextdiff.visualization.html_page import html_page
+    from jtextdiff.visualization.png_figure import draw_png
     from jtextdiff.visualization.recording import record
     from jtextdiff.visualization.terminal import play
-    from jtextdiff.visualization.trajectory import thin
+    from jtextdiff.visualization.trajectory import subsample
 
-    control = together(flags.control)
+    control = parse_controls(flags.control)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     num = flags.num if flags.text is None else 1
-    film = record(model, num, seed=flags.seed, template=flags.template, control=control, text=flags.text)
-    film = thin(film, min(flags.frames, len(film.times)))
-    play(film, Console(stderr=True))
+    trajectory = record(model, num, seed=flags.seed, template=flags.template, control=control, text=flags.text)
+    trajectory = subsample(trajectory, min(flags.frames, len(trajectory.times)))
+    play(trajectory, Console(stderr=True))
     out = Path(flags.out) if flags.out else Path(flags.checkpoint) / "denoising"
     out.parent.mkdir(parents=True, exist_ok=True)
-    picture, document = out.with_name(out.name + ".png"), out.with_name(out.name + ".html")
-    draw(film, picture)
-    write_whole(document, page(film))
-    say(f"{picture}\n{document}")
+    png, page = out.with_name(out.name + ".png"), out.with_name(out.name + ".html")
+    draw_png(trajectory, png)
+    write_atomically(page, html_page(trajectory))
+    say(f"{png}\n{page}")
 
 
 if __name__ == "__main__":

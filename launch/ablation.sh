@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Which parts of the Diffusion-LM recipe matter: each row is the default but for one thing, trained for the same
-# number of steps and scored alike. The square-root schedule comes with the norm that suits it; `loss-paper` and
-# `before`, the recipe before vectors were read off the text, change what belongs together. Rows that are done are
-# kept, so that the script can be stopped and run again.
+# Ablation of the Diffusion-LM configuration: each row is the default with one change, trained for the same number of
+# steps and scored in the same way. The square-root schedule comes with the norm that suits it. `loss-paper` and
+# `before`, the default before embeddings were computed from the text, change several settings that belong together.
+# Finished rows are skipped, so the script can be stopped and run again.
 #
 #   launch/ablation.sh TEXT JUDGE OUT [STEPS] [SEEDS]
 #
@@ -12,7 +12,7 @@ text=${1:?TEXT, a text.path} judge=${2:?JUDGE, a run directory} out=${3:?OUT, a 
 configs=$(cd "$(dirname "$0")/../configs" && pwd)
 mkdir -p "$out/scores"
 
-# row NAME [--config.FIELD=VALUE …]: trains and scores the default with these changes, once a seed.
+# row NAME [--config.FIELD=VALUE …]: trains and scores the default with these changes, once per seed.
 row() {
   local name=$1 seed run
   shift
@@ -25,8 +25,8 @@ row() {
   done
 }
 
-# again NAME ROW [--override FIELD=VALUE …]: scores a trained row with other settings of its sampler.
-again() {
+# resample NAME ROW [--override FIELD=VALUE …]: scores a trained row with other sampler settings.
+resample() {
   local name=$1 of=$2 seed
   shift 2
   for seed in $seeds; do
@@ -46,28 +46,28 @@ method=--config.method
 row default
 row positions-learned $method.trunk.positions=learned
 row positions-rotary $method.trunk.positions=rotary
-paper=("$method.answers=vector" "$method.mse=1.0" "$method.rounding=1.0" "$method.prior=1.0" "$method.cross_entropy=0.0")
-learned=("$method.vectors=learned")
+paper=("$method.output=vector" "$method.mse=1.0" "$method.rounding=1.0" "$method.prior=1.0" "$method.cross_entropy=0.0")
+learned=("$method.embeddings=learned")
 row loss-paper "${paper[@]}" "${learned[@]}" $method.embed_norm=None $method.embed_dim=16 $method.schedule=sqrt
 row vectors-learned "${learned[@]}"
 row schedule-sqrt $method.schedule=sqrt $method.embed_norm=5.6
 row before "${learned[@]}" $method.schedule=sqrt $method.embed_norm=5.6 $method.sampler.clamp=0.5
 row loss-both $method.mse=1.0 $method.rounding=1.0 $method.prior=1.0
 row self-conditioning-off $method.self_conditioning=0.0
-row times-shared $method.times=shared
+row times-shared $method.per_token_times=False
 row norm-2 $method.embed_norm=2.0
 row norm-4.5 $method.embed_norm=4.5
 row dims-16 $method.embed_dim=16
 row dims-128 $method.embed_dim=128
 row pad-modelled $method.known_length=False
-row doors-deep $method.doors=deep
+row doors-deep $method.projections=deep
 
-again clamp-off default --override method.sampler.clamp=0.0
-again clamp-always default --override method.sampler.clamp=1.0
-again temperature-1.2 default --override method.sampler.temperature=1.2
+resample clamp-off default --override method.sampler.clamp=0.0
+resample clamp-always default --override method.sampler.clamp=1.0
+resample temperature-1.2 default --override method.sampler.temperature=1.2
 for sampler in ancestral ddim dpm_solver; do
   for calls in 20 50 200; do
-    [ "$sampler-$calls" = ancestral-200 ] || again "$sampler-$calls" default --sampler $sampler --steps $calls
+    [ "$sampler-$calls" = ancestral-200 ] || resample "$sampler-$calls" default --sampler $sampler --steps $calls
   done
 done
 

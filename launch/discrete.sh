@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Masked diffusion, D3PM, CMLM and an autoregressive model on one text: the same trunk, optimiser, steps and batches,
-# scored alike; and what fewer calls and other samplers make of the masked one. Rows that are done are kept, so that
-# the script can be stopped and run again.
+# Masked diffusion, D3PM, CMLM and an autoregressive model on the same text, with the same trunk, optimiser, steps and
+# batches, scored in the same way. The trained models are also scored with fewer network calls and with other samplers.
+# Finished rows are skipped, so the script can be stopped and run again.
 #
 #   launch/discrete.sh TEXT JUDGE OUT [STEPS]
 #
-# TEXT is a text.path, "" for the embedded grammar; JUDGE a run of configs/autoregressive.py on the same text, with
-# another seed than 0, which is that of the model that it judges here, or "" for none; OUT a folder for runs and scores.
+# TEXT is a text.path, "" for the embedded grammar; JUDGE a run of configs/autoregressive.py on the same text, or "" for
+# none; OUT a folder for runs and scores. The judge must have a seed other than 0, that of the judged model.
 set -euo pipefail
 text=${1?TEXT, a text.path} judge=${2?JUDGE, a run directory} out=${3:?OUT, a folder} steps=${4:-4500}
 configs=$(cd "$(dirname "$0")/../configs" && pwd)
@@ -24,7 +24,7 @@ row() {
   score "$name" "$name"
 }
 
-# score NAME ROW [FLAG …]: scores a trained row, with other settings of its sampler.
+# score NAME ROW [FLAG …]: scores a trained row, with other sampler settings.
 score() {
   local name=$1 run=$2
   shift 2

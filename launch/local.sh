@@ -1,40 +1,40 @@
 #!/usr/bin/env bash
-# One run as many processes on this machine, each with one device where there are GPUs. If one fails, all are ended and
-# started again, and go on from the last checkpoint. Ctrl-C and SIGTERM are passed on: all save, and nothing is started
-# again; a second one is not waited for.
+# One run as several processes on this machine, with one GPU each if there are GPUs. If one process fails, all are
+# stopped and restarted from the last checkpoint. Ctrl-C and SIGTERM are forwarded: all processes save and none is
+# restarted. A second signal ends them without saving.
 #
 #   launch/local.sh N CONFIG [FLAG …]
 #
-# N processes of `python -m jtextdiff.train --config CONFIG FLAG …`, of which the first one speaks. In the environment:
-# RESTARTS, how often to start again (default: 3), and GRACE, for how many seconds the others may go on once one has
-# failed (default: 10).
+# Starts N processes of `python -m jtextdiff.train --config CONFIG FLAG …`; process 0 prints. Environment variables:
+# RESTARTS, the number of restarts (default: 3), and GRACE, the seconds that the other processes get to end after one
+# has failed (default: 10).
 set -euo pipefail
 
-wrong() {
+usage_error() {
   echo "error: $1" >&2
   exit 2
 }
-whole='^(0|[1-9][0-9]{0,5})$'
-[[ $# -ge 2 && $1 =~ $whole && $1 != 0 ]] || wrong "Usage: launch/local.sh N CONFIG [FLAG …], with N at least 1."
+number='^(0|[1-9][0-9]{0,5})$'
+[[ $# -ge 2 && $1 =~ $number && $1 != 0 ]] || usage_error "Usage: launch/local.sh N CONFIG [FLAG …], with N at least 1."
 num=$1 config=$2 restarts=${RESTARTS:-3} grace=${GRACE:-10}
 shift 2
-[[ $restarts =~ $whole ]] || wrong "RESTARTS must be a whole number, got '$restarts'."
-[[ $grace =~ $whole ]] || wrong "GRACE must be a whole number of seconds, got '$grace'."
+[[ $restarts =~ $number ]] || usage_error "RESTARTS must be a whole number, got '$restarts'."
+[[ $grace =~ $number ]] || usage_error "GRACE must be a whole number of seconds, got '$grace'."
 
-# The processes are told to end even if this script is killed, where the system can do so.
+# Where the system supports it, the processes end even if this script is killed.
 start=(env)
 if setpriv --pdeathsig TERM true 2>/dev/null; then start=(setpriv --pdeathsig TERM env); fi
 
-pids=() # of each process that runs; empty once it has ended
+pids=() # by process number; empty once the process has ended
 logs=$(mktemp -d)
-asked='' # by a signal, to end with this status
-pass_on=''
-trap 'asked=129 pass_on=1' HUP
-trap 'asked=130 pass_on=1' INT
-trap 'asked=143 pass_on=1' TERM
+stop_status='' # the exit status after a signal
+forward=''
+trap 'stop_status=129 forward=1' HUP
+trap 'stop_status=130 forward=1' INT
+trap 'stop_status=143 forward=1' TERM
 trap 'signal KILL; rm -rf "$logs"' EXIT
 
-# process I [FLAG …]: becomes process I of the run.
+# process I [FLAG …]: replaces this shell by process I of the run.
 process() {
   local i=$1
   shift
@@ -42,11 +42,11 @@ process() {
     JAX_LOCAL_DEVICE_IDS="$i" python -m jtextdiff.train --config "$config" "$@"
 }
 
-# start_all [FLAG …]: starts all processes, at a port where nobody listens.
+# start_all [FLAG …]: starts all processes, with a free port.
 start_all() {
   local i
   until port=$((10000 + RANDOM % 20000)) && ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
-  set -m # each in a group of its own, so that Ctrl-C reaches it once, through this script
+  set -m # a process group for each, so that Ctrl-C reaches it only once, through this script
   process 0 "$@" </dev/null &
   pids[0]=$!
   for ((i = 1; i < num; i++)); do
@@ -56,7 +56,7 @@ start_all() {
   set +m
 }
 
-# signal NAME: sends a signal to all that run.
+# signal NAME: sends a signal to all running processes.
 signal() {
   local pid
   for pid in ${pids[@]+"${pids[@]}"}; do
@@ -64,9 +64,9 @@ signal() {
   done
 }
 
-# gather: notes who has ended, and who of them failed before the others were told to end: there is no saying which was
-# the first. A user's mistake stands alone.
-gather() {
+# collect: records which processes have ended, and which of them failed before the others were stopped. Which of them
+# failed first is unknown. A user's mistake (status 2) replaces all other failures.
+collect() {
   local i code
   running=0
   for ((i = 0; i < num; i++)); do
@@ -77,37 +77,37 @@ gather() {
     fi
     code=0
     wait "${pids[i]}" || code=$?
-    kill -s KILL -- "-${pids[i]}" 2>/dev/null || true # what it may have left
+    kill -s KILL -- "-${pids[i]}" 2>/dev/null || true # its remaining children
     pids[i]=''
     if [ "$code" = 0 ] || [ "$status" = 2 ] || [ -n "$deadline" ]; then continue; fi
-    if [ "$code" = 2 ]; then failed='' said=(); fi
+    if [ "$code" = 2 ]; then failed='' failed_logs=(); fi
     failed="${failed:+$failed, }process $i with status $code"
-    if [ "$i" != 0 ]; then said+=("$logs/$i"); fi
+    if [ "$i" != 0 ]; then failed_logs+=("$logs/$i"); fi
     if [ "$code" = 2 ] || [ "$status" = 0 ]; then status=$code; fi
   done
 }
 
 for ((round = 1; ; round++)); do
-  failed='' said=() status=0 deadline=''
+  failed='' failed_logs=() status=0 deadline=''
   start_all "$@"
-  # Looked at in turn, since `wait` does not tell which of several has ended before bash 5.1.
-  while gather && [ "$running" != 0 ]; do
+  # Polls, since `wait` does not report which of several processes has ended before bash 5.1.
+  while collect && [ "$running" != 0 ]; do
     if [ -n "$failed" ] && [ -z "$deadline" ]; then
       deadline=$((SECONDS + grace))
-      if [ -z "$asked" ]; then pass_on=1; fi
+      if [ -z "$stop_status" ]; then forward=1; fi
     fi
-    if [ -n "$pass_on" ]; then
-      pass_on=''
+    if [ -n "$forward" ]; then
+      forward=''
       signal TERM
     fi
     if [ -n "$deadline" ] && ((SECONDS > deadline)); then signal KILL; fi
     sleep 0.2 || true
-  done 2>/dev/null # what bash itself says of a process that was killed
-  case $status in 0 | 130 | 143) exit "${asked:-$status}" ;; esac # finished, or stopped and saved
-  if [ "${#said[@]}" != 0 ]; then tail -q -n 10 "${said[@]}" >&2; fi
-  if [ "$status" = 2 ] || [ -n "$asked" ] || ((round > restarts)); then
-    echo "Ended: $failed." >&2
+  done 2>/dev/null # without the messages of bash about killed processes
+  case $status in 0 | 130 | 143) exit "${stop_status:-$status}" ;; esac # finished, or stopped and saved
+  if [ "${#failed_logs[@]}" != 0 ]; then tail -q -n 10 "${failed_logs[@]}" >&2; fi
+  if [ "$status" = 2 ] || [ -n "$stop_status" ] || ((round > restarts)); then
+    echo "Failed: $failed." >&2
     exit "$status"
   fi
-  echo "Ended: $failed; all start again ($round of $restarts)." >&2
+  echo "Failed: $failed. Restarting all processes ($round of $restarts)." >&2
 done

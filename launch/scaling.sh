@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# What a training step needs on 1, 8, 64 and 256 devices, and the largest model that fits into 80 GB of each: rows of a
-# table, from dry runs. Nothing is trained, and no device is needed; 256 simulated ones take minutes to compile for.
+# Memory, FLOPs and communication of a training step on 1, 8, 64 and 256 devices, and the largest model that fits into
+# 80 GB per device: rows of a table, from dry runs. Nothing is trained and no accelerator is needed. Compiling for 256
+# simulated devices takes minutes.
 #
-#   launch/scaling.sh presets      # the papers' sizes, on the embedded grammar
-#   launch/scaling.sh largest      # sizes of a ladder, on texts of 512 words that the script makes up
+#   launch/scaling.sh presets      # the papers' model sizes, on the embedded grammar
+#   launch/scaling.sh largest      # increasing sizes, on random texts of 512 words
 set -euo pipefail
 which=${1:?presets or largest}
 configs=$(cd "$(dirname "$0")/../configs" && pwd)
@@ -17,19 +18,21 @@ row() {
   local config=$6
   shift 6
   python -m jtextdiff.train --dry_run --workdir "$work/run" --config "$configs/$config" "${flags[@]}" "$@" \
-    >"$work/told.json" 2>"$work/log" || { tail -n 1 "$work/log"; return; }
-  python - "$work/told.json" "$name" "$devices" "$mesh" <<'PYTHON'
+    >"$work/report.json" 2>"$work/log" || { tail -n 1 "$work/log"; return; }
+  python - "$work/report.json" "$name" "$devices" "$mesh" <<'PYTHON'
 import json, sys
 
-told, name, devices, mesh = json.load(open(sys.argv[1])), *sys.argv[2:]
-kept, gb = told["bytes_a_device"], lambda size: f"{size / 1e9:.2f}"
-state = kept["parameters"] + kept["running_mean"] + kept["optimiser"]
-sent = sum(each["bytes"] for each in told["collectives"].values())
-largest = max((each["largest"] for each in told["collectives"].values()), default=0)
-count = sum(each["times"] for each in told["collectives"].values())
-cells = [name, f"{told['parameters'] / 1e6:,.0f} M", devices, mesh, told["batch"]["rows"], told["batch"]["length"]]
-cells += [gb(state), gb(kept["activations_and_gradients"]), gb(kept["total"])]
-cells += [f"{told['matmul_flops_a_device'] / 1e12:.2f}", f"{count}: {gb(sent)}, largest {gb(largest)}" if count else "none"]
+report, name, devices, mesh = json.load(open(sys.argv[1])), *sys.argv[2:]
+memory, gb = report["bytes_a_device"], lambda size: f"{size / 1e9:.2f}"
+state = memory["parameters"] + memory["running_mean"] + memory["optimiser"]
+sent = sum(kind["bytes"] for kind in report["collectives"].values())
+largest = max((kind["largest"] for kind in report["collectives"].values()), default=0)
+count = sum(kind["times"] for kind in report["collectives"].values())
+batch = report["batch"]
+cells = [name, f"{report['parameters'] / 1e6:,.0f} M", devices, mesh, batch["rows"], batch["length"]]
+cells += [gb(state), gb(memory["activations_and_gradients"]), gb(memory["total"])]
+cells += [f"{report['matmul_flops_a_device'] / 1e12:.2f}"]
+cells += [f"{count}: {gb(sent)}, largest {gb(largest)}" if count else "none"]
 print("|", " | ".join(map(str, cells)), "|", flush=True)
 PYTHON
 }
@@ -57,7 +60,7 @@ largest)
     local trunk=--config.method.trunk
     row "masked, $5 x $6" "$1" "$2" "$3" 1 masked.py --config.text.path="$work/long" --config.text.length=512 --config.batch_size="$4" \
       $trunk.num_layers="$5" $trunk.width="$6" $trunk.num_heads="$7" $trunk.bfloat16=true $trunk.remat=true \
-      --config.optim.matrices=adam
+      --config.optim.matrix_optimizer=adam
   }
   ladder 1 1 1 8 24 2048 16
   ladder 1 1 1 8 32 2560 20
@@ -68,7 +71,7 @@ largest)
   ladder 256 1 256 2048 96 12288 96
   ;;
 *)
-  echo "error: presets or largest, got '$which'." >&2
+  echo "error: expected presets or largest, got '$which'." >&2
   exit 2
   ;;
 esac

@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
-# One run on all hosts of a Cloud TPU slice: brings them this library, installs it and trains. The same command goes on
-# after a stop.
+# One run on all hosts of a Cloud TPU slice: copies this library to them, installs it and trains. The same command
+# resumes the run after a stop.
 #
 #   launch/tpu.sh NAME ZONE CONFIG [FLAG …]
 #
-# CONFIG is one of this library's, such as configs/diffusion_lm.py:e2e. Where there are several hosts, --workdir must be
-# on a file system that all of them mount. To stop it, so that all save:
+# CONFIG is one of this library's, such as configs/diffusion_lm.py:e2e. With several hosts, --workdir must be on a file
+# system that all of them mount. To stop the run so that all hosts save:
 #
 #   gcloud compute tpus tpu-vm ssh NAME --zone ZONE --worker all --command 'pkill -TERM -f [j]textdiff.train'
 set -euo pipefail
 
-wrong() {
+usage_error() {
   echo "error: $1" >&2
   exit 2
 }
-[ $# -ge 3 ] || wrong "Usage: launch/tpu.sh NAME ZONE CONFIG [FLAG …]."
+[ $# -ge 3 ] || usage_error "Usage: launch/tpu.sh NAME ZONE CONFIG [FLAG …]."
 name=$1 zone=$2 config=$3
 shift 3
 root=$(cd "$(dirname "$0")/.." && pwd)
-[[ $config == configs/* && -f $root/${config%%:*} ]] || wrong "CONFIG must be one of $root/configs, got '$config'."
+[[ $config == configs/* && -f $root/${config%%:*} ]] ||
+  usage_error "CONFIG must be one of $root/configs, got '$config'."
 tpu=(gcloud compute tpus tpu-vm)
 
 packed=$(mktemp)
@@ -26,13 +27,13 @@ trap 'rm -f "$packed"' EXIT
 tar -czf "$packed" -C "$root" pyproject.toml README.md LICENSE jtextdiff configs
 "${tpu[@]}" scp "$packed" "$name:jtextdiff.tar.gz" --zone "$zone" --worker all
 
-# The environment of a shell on a TPU host does not say that it is one of several: they are told by address.
+# A shell on a TPU host has no variables that name the other hosts: pass the address of the first one.
 hosts=$("${tpu[@]}" describe "$name" --zone "$zone" \
   --flatten 'networkEndpoints[]' --format 'value(networkEndpoints.ipAddress)')
 coordinator=${hosts%%$'\n'*}:8476 num=$(wc -l <<<"$hosts")
 number=http://metadata.google.internal/computeMetadata/v1/instance/attributes/agent-worker-number
 
-# uv brings a Python that is new enough; that of the hosts may not be.
+# uv installs a recent Python; that of the hosts may be too old.
 # shellcheck disable=SC2016  # each host expands it
 steps=(
   'mkdir -p "$HOME/jtextdiff-launch" && cd "$HOME/jtextdiff-launch" && tar -xzf ../jtextdiff.tar.gz'

@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parents[1] / "jtextdiff"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
@@ -32,7 +30,7 @@ DOORS = {
     "flax": ("nets/",),
     "diffrax": ("sampling/latent_flow.py",),
     "orbax": ("run/checkpoints.py",),
-    "ml_collections": ("run/config.py",),
+    "ml_collections": ("run/config",),
     "tokenizers": ("data/",),
     "transformers": ("data/", "benchmarks/torch_gpt2.py"),
     "datasets": ("data/",),
@@ -96,69 +94,71 @@ def at_import(tree: ast.Module) -> set[str]:
     return outer.found
 
 
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+IMPORTS = {path: modules(tree) for path, tree in TREES.items()}
 
 
 def imports(imported: set[str], module: str) -> bool:
     return any(other == module or other.startswith(module + ".") for other in imported)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_imports_only_go_down(path: Path) -> None:
-    room = room_of(path)
-    if room is None:
-        return
-    imported = {module for module in modules(tree(path)) if module.split(".")[0] == "jtextdiff"}
-    # `from jtextdiff import x` names the package itself beside jtextdiff.x, which is looked at.
-    others = {module.split(".")[1] for module in imported - {"jtextdiff"}} - {room}
-    below = {other for floor in FLOORS[: floor_of(room)] for other in floor}
-    allowed = {other for other in below if (room, other) not in CLOSED}
-    assert not [f"{name(path)} -> {other}" for other in others - allowed]
+def test_imports_only_go_down() -> None:
+    wrong = []
+    for path in FILES:
+        room = room_of(path)
+        if room is None:
+            continue
+        imported = {module for module in IMPORTS[path] if module.split(".")[0] == "jtextdiff"}
+        # `from jtextdiff import x` names the package itself beside jtextdiff.x, which is looked at.
+        others = {module.split(".")[1] for module in imported - {"jtextdiff"}} - {room}
+        below = {other for floor in FLOORS[: floor_of(room)] for other in floor}
+        allowed = {other for other in below if (room, other) not in CLOSED}
+        wrong += [f"{name(path)} -> {other}" for other in others - allowed]
+    assert not wrong
 
 
 def test_every_folder_is_a_room() -> None:
     assert {room_of(path) for path in FILES} - {None} == {room for floor in FLOORS for room in floor}
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "methods").rglob("*.py")), ids=name)
-def test_methods_do_not_know_each_other(path: Path) -> None:
-    methods = {other.stem for other in (PACKAGE / "methods").glob("*.py")} - {"method", "__init__", path.stem}
-    assert not [other for other in methods if imports(modules(tree(path)), f"jtextdiff.methods.{other}")]
+def test_methods_do_not_import_each_other() -> None:
+    methods = {other.stem for other in (PACKAGE / "methods").glob("*.py")} - {"method", "__init__"}
+    files = [path for path in FILES if room_of(path) == "methods"]
+    pairs = [(path, other) for path in files for other in methods - {path.stem}]
+    wrong = [(path, other) for path, other in pairs if imports(IMPORTS[path], f"jtextdiff.methods.{other}")]
+    assert not [f"{name(path)} -> {other}" for path, other in wrong]
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_third_parties_have_one_door(path: Path) -> None:
-    imported = modules(tree(path))
-    command = path.parent == PACKAGE
-    strays = [
-        party
-        for party, doors in DOORS.items()
-        if imports(imported, party) and not name(path).startswith(doors) and not (command and party == "ml_collections")
-    ]
-    assert not strays
+def test_third_parties_have_one_door() -> None:
+    wrong = []
+    for path in FILES:
+        command = path.parent == PACKAGE
+        wrong += [
+            f"{name(path)} -> {party}"
+            for party, doors in DOORS.items()
+            if imports(IMPORTS[path], party)
+            and not name(path).startswith(doors)
+            and not (command and party == "ml_collections")
+        ]
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
-    imported = at_import(tree(path))
-    assert not [party for party in LAZY if imports(imported, party)]
+def test_heavy_libraries_are_imported_where_they_are_used() -> None:
+    early = {path: at_import(tree) for path, tree in TREES.items()}
+    assert not [f"{name(path)} -> {party}" for path in FILES for party in LAZY if imports(early[path], party)]
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if room_of(path) in NO_JAX], ids=name)
-def test_text_and_the_command_line_do_not_import_jax(path: Path) -> None:
-    assert not imports(modules(tree(path)), "jax")
+def test_text_and_the_command_line_do_not_import_jax() -> None:
+    assert not [name(path) for path in FILES if room_of(path) in NO_JAX and imports(IMPORTS[path], "jax")]
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_a_file_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(tree(path))
-    assert path.stem not in VAGUE
+def test_a_file_has_a_docstring_and_no_vague_name() -> None:
+    assert not [name(path) for path, tree in TREES.items() if not ast.get_docstring(tree) or path.stem in VAGUE]
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_a_file_is_one_idea_long(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+def test_a_file_is_one_idea_long() -> None:
+    lengths = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert not {file: length for file, length in lengths.items() if length > MOST_LINES}
 
 
 def test_a_folder_is_seen_at_once() -> None:

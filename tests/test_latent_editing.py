@@ -1,29 +1,14 @@
 """Latent control from the command line, at toy size: train, learn a control, write, rewrite, look and score."""
 
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
+from support.command_line import run
+from support.runs import ROOT, toy, trained, write_texts
 
-ROOT = Path(__file__).parents[1]
-SMALL = [
-    f"--config.method.{part}.{name}={value}"
-    for part in ("encoder", "decoder")
-    for name, value in (("num_layers", 1), ("width", 32), ("num_heads", 2))
-]
-NAMES = ("Mill", "Swan", "Oak", "Crown", "Bell")
-ROWS = [
-    json.dumps({"text": f"The {name} is {word} .", "mood": mood, "size": size})
-    for name in NAMES
-    for word, mood, size in (("lovely", "good", "big"), ("awful", "bad", "small"), ("fine", "good", "small"))
-]
-
-
-def run(module: str, *arguments: str, cwd: Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"jtextdiff.{module}", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, input=text)
+import jtextdiff as jtd
 
 
 def control(label: str) -> list[str]:
@@ -32,14 +17,12 @@ def control(label: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a text VAE in `vae`, trained for 40 steps, and its controls of mood and size."""
+    """A folder with a trained text VAE in `vae`, and its controls of mood and size."""
     folder = tmp_path_factory.mktemp("latent")
-    (folder / "rows.jsonl").write_text("\n".join(ROWS * 8) + "\n")
-    text = ["--config.text.path=rows.jsonl", "--config.text.tokenizer=words:1", "--workdir=vae"]
-    trained = run("train", f"--config={ROOT}/configs/latent_ops.py", *text, *SMALL, "--config.num_steps=40", cwd=folder)
-    assert trained.returncode == 0, trained.stderr
+    write_texts(folder)
+    shutil.copytree(trained("latent_ops.py"), folder / "vae")
     for label in ("mood", "size"):
-        fitted = run("train", *control(label), "--config.latent.rounds=20", cwd=folder)
+        fitted = run("train", *control(label), "--config.latent.max_iterations=20", cwd=folder)
         assert fitted.returncode == 0 and "calibration error" in fitted.stderr, fitted.stderr
     return folder
 
@@ -57,14 +40,14 @@ def test_texts_are_rewritten_in_their_order_and_each_tells_its_way(place: Path) 
     plain = run("edit", "--checkpoint=vae", "--control=mood=good", cwd=place, text=lines)
     assert plain.stdout.splitlines() == [row["rewrite"] for row in rows]
     again = run("edit", "--checkpoint=vae", "--control=mood=good", "--out=out.jsonl", cwd=place, text=lines)
-    assert "Going on behind the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
+    assert "Continuing after the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
 
 
 def test_a_file_of_other_things_and_rewrites_of_other_texts_stay_as_they_are(place: Path) -> None:
     edit = ["--checkpoint=vae", "--control=mood=good", "--out=kept.txt"]
     for there, told in (
-        (b"my own notes\nand more", "is no rewrite of ours"),
-        (b'{"source": "The Mill is\n', "is no rewrite of ours"),
+        (b"my own notes\nand more", "is not an edit written by this command"),
+        (b'{"source": "The Mill is\n', "is not an edit written by this command"),
         (b'{"source": "The Oak is fine .", "rewrite": "x"}\n', "of another text"),
     ):
         (place / "kept.txt").write_bytes(there)
@@ -110,7 +93,7 @@ def test_texts_are_written_steered_and_shown(place: Path) -> None:
     first = next(line for line in shown.stderr.splitlines() if line.startswith("t=1.00"))
     assert first.split("⏎")[0].split()[1:] == back
     refused = run("visualize", *own, cwd=place)
-    assert refused.returncode == 2 and "give a control to one" in refused.stderr, refused.stderr
+    assert refused.returncode == 2 and "--control with an energy" in refused.stderr, refused.stderr
     word = run("sample", "--checkpoint=vae", "--control=keyword=lovely", "--num=2", cwd=place)
     assert word.returncode == 0, word.stderr
 
@@ -141,31 +124,29 @@ def test_edits_are_scored_beside_copies_and_reconstructions(place: Path) -> None
 
 
 def test_a_latent_that_holds_nothing_is_told_of(place: Path) -> None:
-    text = ["--config.text.path=rows.jsonl", "--config.text.tokenizer=words:1", "--workdir=empty"]
-    heavy = ["--config.method.beta=100", "--config.method.latent_dim=1", "--config.num_steps=10"]
-    trained = run("train", f"--config={ROOT}/configs/latent_ops.py", *text, *heavy, *SMALL, cwd=place)
-    assert trained.returncode == 0 and "nats of a text, next to nothing" in trained.stderr, trained.stderr
+    heavy = ["--config.method.beta=100", "--config.method.latent_dim=1"]
+    done = run("train", *toy("empty", 3, *heavy, config="latent_ops.py"), cwd=place)
+    assert done.returncode == 0 and "posterior collapse" in done.stderr, done.stderr
 
 
 def test_a_model_that_is_told_its_label_needs_no_control(place: Path) -> None:
-    text = ["--config.text.path=rows.jsonl", "--config.text.tokenizer=words:1", "--workdir=told"]
-    few = ["--config.method.condition=mood", "--config.num_labelled=10", "--config.num_steps=3"]
-    trained = run("train", f"--config={ROOT}/configs/latent_ops.py:cvae", *text, *few, *SMALL, cwd=place)
-    assert trained.returncode == 0 and "known of 20 texts" in trained.stderr, trained.stderr
+    few = ["--config.method.condition=mood", "--config.num_labelled=10"]
+    done = run("train", *toy("told", 3, *few, config="latent_ops.py:cvae"), cwd=place)
+    assert done.returncode == 0 and "20 texts keep their label" in done.stderr, done.stderr
     edited = run("edit", "--checkpoint=told", "--control=mood=good", cwd=place, text="The Mill is awful .\n")
     assert edited.returncode == 0 and len(edited.stdout.splitlines()) == 1, edited.stderr
     scored = run("evaluate", "--checkpoint=told", "--edits=mood", "--num=4", "--judge_text=rows.jsonl", cwd=place)
     assert scored.returncode == 0, scored.stderr
     moved = run("edit", "--checkpoint=told", "--control=mood=good", "--until=0.9", cwd=place, text="The Mill .\n")
-    assert moved.returncode == 2 and "told or kept" in moved.stderr, moved.stderr
+    assert moved.returncode == 2 and "enforced exactly" in moved.stderr, moved.stderr
     weighed = run("sample", "--checkpoint=told", "--control=mood=good*2", cwd=place)
-    assert weighed.returncode == 2 and "sampler.sharpen=2" in weighed.stderr, weighed.stderr
+    assert weighed.returncode == 2 and "sampler.guidance_scale=2" in weighed.stderr, weighed.stderr
 
 
 def test_a_control_that_is_there_is_another_if_it_was_asked_for_otherwise(place: Path) -> None:
-    again = run("train", *control("mood"), "--config.latent.rounds=20", cwd=place)
+    again = run("train", *control("mood"), "--config.latent.max_iterations=20", cwd=place)
     assert again.returncode == 0 and "there already" in again.stderr, again.stderr
-    other = run("train", *control("mood"), "--config.latent.rounds=20", "--config.num_labelled=4", cwd=place)
+    other = run("train", *control("mood"), "--config.latent.max_iterations=20", "--config.num_labelled=4", cwd=place)
     assert other.returncode == 2 and "num_labelled" in other.stderr, other.stderr
     few = run("train", *control("mood"), "--config.num_labelled=1", "--workdir=few", cwd=place)
     assert few.returncode == 2 and "at least 2 texts of each value" in few.stderr, few.stderr
@@ -174,13 +155,13 @@ def test_a_control_that_is_there_is_another_if_it_was_asked_for_otherwise(place:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("edit", "--checkpoint=vae", "--control=mood=good", "--strength=0.3"), "tau, until, keep and rerank"),
-        (("edit", "--checkpoint=vae", "--control=mood=good", "--until=1.5"), "until must be from 0 to 1"),
-        (("edit", "--checkpoint=vae", "--control=mood=odd"), "never seen 'odd'"),
+        (("edit", "--checkpoint=vae", "--control=mood=good", "--strength=0.3"), "in latent space"),
+        (("edit", "--checkpoint=vae", "--control=mood=good", "--until=1.5"), "target_probability must be from 0 to 1"),
+        (("edit", "--checkpoint=vae", "--control=mood=odd"), "no value 'odd'"),
         (("edit", "--checkpoint=vae", "--control=taste=good"), "no control 'taste'"),
         (("sample", "--checkpoint=vae", "--control=mood=good", "--balance"), "nothing to weigh"),
         (("evaluate", "--checkpoint=vae", "--edits=taste"), "no label 'taste'"),
-        (("evaluate", "--checkpoint=vae", "--edits=mood", "--control=mood=bad"), "nothing else"),
+        (("evaluate", "--checkpoint=vae", "--edits=mood", "--control=mood=bad"), "cannot be combined"),
         (("evaluate", "--checkpoint=vae", "--until=0.9"), "give --edits"),
         (("evaluate", "--checkpoint=vae", "--interference", "--control=mood=bad"), "nothing to weigh"),
         ((*("train", *control("mood")), "--config.method.weight=5"), "use --config.latent"),
@@ -195,8 +176,6 @@ def test_each_text_follows_its_own_control(place: Path) -> None:
     """A batch of different wishes writes what each of them writes by itself; the best of some can be chosen."""
     rows = [json.dumps({"control": f"mood={mood}"}) for mood in ("good", "bad")]
     (place / "wishes.jsonl").write_text("\n".join(rows) + "\n")
-    import jtextdiff as jtd
-
     model = jtd.load(place / "vae")
     good, bad = (jtd.controls.classifier("mood", mood) for mood in ("good", "bad"))
     mixed = [model.tokenizer.decode(row) for row in model.draw(4, control=[good, bad, good, bad]).tokens]

@@ -184,7 +184,7 @@ def test_if_one_fails_all_start_again(stage: Stage) -> None:
     )
     done = stage.run(LOCAL, "3", "c.py")
     assert done.returncode == 0
-    assert done.stderr == "no memory\nEnded: process 1 with status 1; all start again (1 of 3).\n"
+    assert done.stderr == "no memory\nFailed: process 1 with status 1. Restarting all processes (1 of 3).\n"
     assert len(stage.calls("saved")) == 2
     calls = stage.calls("python")
     assert sorted(call["env"]["JAX_PROCESS_ID"] for call in calls) == ["0", "0", "1", "1", "2", "2"]
@@ -197,9 +197,9 @@ def test_restarts_are_counted(stage: Stage) -> None:
     done = stage.run(LOCAL, "2", "c.py", RESTARTS="2")
     assert done.returncode == 7 and len(stage.calls("python")) == 6
     assert done.stderr.splitlines() == [
-        "Ended: process 0 with status 7; all start again (1 of 2).",
-        "Ended: process 0 with status 7; all start again (2 of 2).",
-        "Ended: process 0 with status 7.",
+        "Failed: process 0 with status 7. Restarting all processes (1 of 2).",
+        "Failed: process 0 with status 7. Restarting all processes (2 of 2).",
+        "Failed: process 0 with status 7.",
     ]
 
 
@@ -218,7 +218,7 @@ def test_a_mistake_of_the_user_is_told_alone_and_not_repeated(stage: Stage) -> N
     stage.stub("python", FAILS_OF_IT + "print('error: wrong'); sys.exit(2)")
     done = stage.run(LOCAL, "3", "c.py")
     assert done.returncode == 2 and len(stage.calls("python")) == 3
-    assert done.stderr == "error: wrong\nEnded: process 1 with status 2.\n"
+    assert done.stderr == "error: wrong\nFailed: process 1 with status 2.\n"
 
 
 def test_the_first_to_fail_is_named_whoever_fails_of_it(stage: Stage) -> None:
@@ -234,7 +234,7 @@ def test_a_process_that_does_not_end_is_killed_and_whatever_one_has_left(stage: 
         "python", both + "if me == 1: wait_for('child', 2); os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
     )
     done = stage.run(LOCAL, "2", "c.py", RESTARTS="0", GRACE="1")
-    assert (done.returncode, done.stderr) == (137, "Ended: process 1 with status 137.\n")
+    assert (done.returncode, done.stderr) == (137, "Failed: process 1 with status 137.\n")
     assert len(stage.calls("child")) == 2 and not stage.left()
 
 
@@ -274,7 +274,7 @@ def test_a_failure_to_save_is_told(stage: Stage) -> None:
     process = stage.start(LOCAL, "2", "c.py")
     stage.wait_for("ready", 2)
     process.terminate()
-    assert process.communicate(timeout=30)[1] == "Ended: process 1 with status 1.\n" and process.returncode == 1
+    assert process.communicate(timeout=30)[1] == "Failed: process 1 with status 1.\n" and process.returncode == 1
     assert len(stage.calls("python")) == 2
 
 

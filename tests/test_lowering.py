@@ -13,39 +13,35 @@ from jax import export
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.classifier import Classifier
-from jtextdiff.methods.components.types import Language, nothing_given
-from jtextdiff.methods.method import Latent, Method
+from jtextdiff.methods.components.types import TextSpec, nothing_given
+from jtextdiff.methods.method import Controllable, LatentVariableModel, Method
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer, Trunk
-from jtextdiff.run.config import build, load_config, spec
+from jtextdiff.run.config import build, spec
+from jtextdiff.run.config_files import load_config
 from jtextdiff.sampling.energies import Learned
-from jtextdiff.training.optimizer import AdamW
+from jtextdiff.training.optimizer import Optimizer
 from jtextdiff.training.train_step import init_state, train_step
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+VARIANTS = ("cmlm.py", "d3pm.py", "diffusion_lm.py:e2e", "latent_ops.py:cvae", "latent_ops.py:paper")
 PRESETS = [
-    "autoregressive.py",
-    "cmlm.py",
-    "d3pm.py",
-    "diffusion_lm.py",
-    "diffusion_lm.py:paper",
-    "diffusion_lm.py:e2e",
-    "latent_ops.py",
-    "latent_ops.py:cvae",
-    "latent_ops.py:paper",
-    "masked.py",
+    *("autoregressive.py", "diffusion_lm.py", "diffusion_lm.py:paper", "latent_ops.py", "masked.py"),
+    *(pytest.param(preset, marks=pytest.mark.slow) for preset in VARIANTS),
 ]
+"""One of each family and kind of network; the others are made of the same parts."""
+
 PLATFORMS = ("cuda", "tpu")
 KERNELS = ("__cudnn$fmhaScaleBiasSoftmax", "__cudnn$fmhaScaleBiasSoftmaxBackward")
 LENGTH, ROWS = 8, 4
-LANGUAGE = Language(vocab_size=11, mask=11, pad=0, eos=1, unk=2, length=LENGTH, length_counts=(0,) + (1,) * LENGTH)
+TEXT_SPEC = TextSpec(vocab_size=11, mask=11, pad=0, eos=1, unk=2, length=LENGTH, length_counts=(0,) + (1,) * LENGTH)
 
 
 def toy(preset: str) -> Any:
     """A config's method and optimiser, of its own kinds, with small trunks."""
     config = load_config(f"{CONFIGS}/{preset}")
     with config.unlocked():
-        config.method.language = spec(Language, **vars(LANGUAGE))
+        config.method.text_spec = spec(TextSpec, **vars(TEXT_SPEC))
         for trunk in {"trunk", "encoder", "decoder"} & set(config.method):
             config.method[trunk].update(num_layers=1, width=32, num_heads=2, max_length=16)
         if config.method.get("condition"):
@@ -92,14 +88,15 @@ def test_a_guided_text_and_a_rewritten_one_do_too() -> None:
         params=None, target=jnp.zeros(()), log_prob=lambda params, goal, x, t, valid: -jnp.sum(x**2, (1, 2))
     )
     lowers(lambda params, keys, given: guided.sample(params, keys, given, energy=quiet), params, keys, given)
-    moved, _ = toy("latent_ops.py")
-    assert isinstance(moved, Latent)
+    vae, _ = toy("latent_ops.py")
+    assert isinstance(vae, LatentVariableModel) and isinstance(vae, Controllable)
 
     def rewrite(params: Any, keys: Any, given: Any) -> Any:
-        wanted = moved.mentioning(params, jnp.ones((1, LANGUAGE.vocab_size), bool))
-        return moved.rewrite(params, keys, given, energy=wanted, length=jnp.int32(0), until=0.9, tau=10.0, keep=0.0)
+        energy = vae.keyword_energy(params, jnp.ones((1, TEXT_SPEC.vocab_size), bool))
+        flow = {"target_probability": 0.9, "max_time": 10.0, "source_pull": 0.0}
+        return vae.rewrite(params, keys, given, energy=energy, length=jnp.int32(0), **flow)
 
-    lowers(rewrite, jax.eval_shape(moved.init, key), keys, given)
+    lowers(rewrite, jax.eval_shape(vae.init, key), keys, given)
 
 
 def test_a_control_is_trained_there_too() -> None:
@@ -108,8 +105,8 @@ def test_a_control_is_trained_there_too() -> None:
         Classifier(), base=base, label="food", values=("none", "Thai"), trunk=Transformer(num_layers=1, width=32)
     )
     seen = batch(control)._replace(labels={"food": jnp.ones(ROWS, jnp.int32)})
-    state = jax.eval_shape(functools.partial(init_state, control, AdamW()), jax.random.key(0))
-    lowers(functools.partial(train_step, control, AdamW()), state, jax.random.key(0), seen)
+    state = jax.eval_shape(functools.partial(init_state, control, Optimizer()), jax.random.key(0))
+    lowers(functools.partial(train_step, control, Optimizer()), state, jax.random.key(0), seen)
 
 
 def test_attention_in_one_kernel_lowers_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,23 +15,23 @@ SIZES = ("num_layers=1", "width=32", "num_heads=2")
 SMALL = ["batch_size=32", *(f"method.trunk.{size}" for size in SIZES)]
 SMALL_VAE = ["batch_size=32", *(f"method.{part}.{size}" for part in ("encoder", "decoder") for size in SIZES)]
 TOYS = {
-    "diffusion_lm": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "SAMPLING_STEPS": (2, 3), "NUM_SCORED": 8, "SMALL": SMALL},
+    "diffusion_lm": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "SAMPLING_STEPS": (2, 3), "NUM_SCORED": 8, "OVERRIDES": SMALL},
     "control": {
         "NUM_STEPS": 4,
         "CONTROL_STEPS": 4,
         "NUM_SAMPLES": 8,
         "SAMPLING_STEPS": 3,
         "RATES": (0.5, 1.0),
-        "SMALL": SMALL,
+        "OVERRIDES": SMALL,
     },
     "latent_editing": {
         "NUM_STEPS": 4,
         "NUM_EDITED": 16,
-        "UNTIL": (0.5, 0.9),
-        "SMALL": SMALL_VAE,
-        "CONTROL": ["num_labelled=20", "latent.rounds=5"],
+        "TARGET_PROBABILITIES": (0.5, 0.9),
+        "OVERRIDES": SMALL_VAE,
+        "CONTROL_OVERRIDES": ["num_labelled=20", "latent.max_iterations=5"],
     },
-    "masked_and_baselines": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "NUM_SCORED": 16, "CALLS": (2, 4), "SMALL": SMALL},
+    "masked_and_baselines": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "NUM_SCORED": 16, "CALLS": (2, 4), "OVERRIDES": SMALL},
 }
 each = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 

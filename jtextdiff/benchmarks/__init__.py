@@ -1,1 +1,1 @@
-"""Time and memory, measured beside PyTorch peers."""
+"""Time and memory of the library, measured with PyTorch peers."""

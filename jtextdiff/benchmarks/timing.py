@@ -1,4 +1,7 @@
-"""Timing: seconds by the clock and of the CPU, taken in turns so that a busy machine is unfair to nobody."""
+"""Interleaved timings and figures of the machine.
+
+Every call is timed once per round, so that other load on the machine affects all calls alike.
+"""
 
 import importlib.util
 import math
@@ -12,118 +15,114 @@ import jax
 
 from jtextdiff.cli.output import say
 
+Call = Callable[[], Any]
+
+TORCH = ("torch_eager", "torch_compiled")
+MATMUL_SIZE = 2048
+
 
 class Seconds(NamedTuple):
-    """By the clock, and of all of the process's threads."""
+    """Wall-clock time, and CPU time over all threads of the process."""
 
     wall: float
     cpu: float
 
 
-def timed(call: Callable[[], Any]) -> Seconds:
-    """How long a call takes until its result is there."""
+def time_call(call: Call) -> Seconds:
+    """Returns how long a call takes until its result is computed."""
     wall, cpu = time.perf_counter(), time.process_time()
     jax.block_until_ready(call())
     return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def race(
-    name: str,
-    calls: Mapping[str, Callable[[], Any]],
-    makers: Mapping[str, Callable[[], Callable[[], Any]]],
-    repeats: int,
+def compare_timings(
+    name: str, calls: Mapping[str, Call], peers: Mapping[str, Callable[[], Call]], repeats: int
 ) -> tuple[dict[str, Seconds], float, dict[str, Any]]:
-    """Times the machine's matrix products, `calls`, and those of the peers' `makers` that run, in turns.
+    """Times matrix products of this machine, `calls`, and those `peers` that run here, interleaved.
 
-    Returns the least time of each, FLOP/s of the matrix products, and what a benchmark reports of it: `name` over
-    every other, by the clock and in CPU seconds, and all times.
+    `peers` maps a name to a function that builds the call. Returns the fastest time of each call, the FLOP/s of the
+    matrix products, and a report: `name` over every other call, in wall-clock and CPU seconds, and all timings.
     """
-    multiply, multiplied = matmul()
-    contest = {"matmul": multiply, **calls, **that_run(makers)}
-    rows = in_turns(contest, repeats)
-    best = {each: least(times) for each, times in rows.items()}
-    timings = {each: [*map(list, times)] for each, times in rows.items()}
-    return best, multiplied / best["matmul"].wall, ratios(name, best) | {"timings": timings}
+    multiply, flops = matmul_chain()
+    timings = time_interleaved({"matmul": multiply, **calls, **runnable(peers)}, repeats)
+    best = {call: fastest(times) for call, times in timings.items()}
+    report = ratios(name, best) | {"timings": {call: [*map(list, times)] for call, times in timings.items()}}
+    return best, flops / best["matmul"].wall, report
 
 
 def ratios(name: str, best: Mapping[str, Seconds]) -> dict[str, Any]:
-    """`name` over every other but the matrix products, by the clock and in CPU seconds."""
+    """Returns `name` over every other call except the matrix products, in wall-clock and CPU seconds."""
     figures = {}
-    for other in [each for each in best if each not in (name, "matmul")]:
+    for other in [call for call in best if call not in (name, "matmul")]:
         figures[f"{name}_over_{other}"] = best[name].wall / best[other].wall
         figures[f"{name}_over_{other}_cpu"] = best[name].cpu / best[other].cpu
     return figures
 
 
-def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[Seconds]]:
-    """Each call's times: all are called once, then all again, `repeats` times."""
-    rows: dict[str, list[Seconds]] = {name: [] for name in calls}
+def time_interleaved(calls: Mapping[str, Call], repeats: int) -> dict[str, list[Seconds]]:
+    """Returns the times of each call over `repeats` rounds; a round runs every call once."""
+    timings: dict[str, list[Seconds]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            rows[name].append(timed(call))
-    return rows
+            timings[name].append(time_call(call))
+    return timings
 
 
-def least(rows: list[Seconds]) -> Seconds:
-    """The least of each: what the machine can do when it is left alone."""
-    return Seconds(min(row.wall for row in rows), min(row.cpu for row in rows))
+def fastest(times: list[Seconds]) -> Seconds:
+    """Returns the least wall-clock and the least CPU time: what the machine achieves without other load."""
+    return Seconds(min(seconds.wall for seconds in times), min(seconds.cpu for seconds in times))
 
 
-def torch_here() -> bool:
-    """Whether there is a PyTorch to compare with on this device; if not, why is told."""
+def torch_available() -> bool:
+    """Returns whether PyTorch can be compared on this device; if not, prints why."""
     if importlib.util.find_spec("torch") is None:
-        say("PyTorch is not installed: no peer.")
+        say("PyTorch is not installed: no peer is timed.")
         return False
     if jax.default_backend() != "cpu":
-        say("The peers in PyTorch run on the CPU only: no peer on this device.")
+        say("The PyTorch peers run on the CPU only: no peer is timed on this device.")
         return False
     return True
 
 
 def torch_peer(method: Any) -> Any:
-    """The module that writes the method in PyTorch; None, and told why, if there is none to compare with here."""
-    if not torch_here():
+    """Returns the module that implements the method in PyTorch; None, with a printed reason, if there is none here."""
+    if not torch_available():
         return None
     from jtextdiff.benchmarks import torch_diffusion_lm as peer
 
     if peer.supports(method):
         return peer
-    say("The peer in PyTorch knows the default Diffusion-LM and its ancestral sampler only: no peer for this one.")
+    say("The PyTorch peer implements the default Diffusion-LM with its ancestral sampler only: no peer is timed.")
     return None
 
 
-def that_run(makers: Mapping[str, Callable[[], Callable[[], Any]]]) -> dict[str, Callable[[], Any]]:
-    """The calls that can be made and called once, which also warms them up; the others are told of."""
-    good = {}
-    for name, make in makers.items():
+def runnable(peers: Mapping[str, Callable[[], Call]]) -> dict[str, Call]:
+    """Returns the calls that can be built and run once, which also warms them up; the others are reported."""
+    calls = {}
+    for name, build in peers.items():
         try:
-            call = make()
+            call = build()
             call()
-            good[name] = call
-        except Exception as error:  # a compiler that is not there, for one
-            say(f"{name} does not run here and is left out: {(str(error) or repr(error)).splitlines()[0][:200]}")
-    return good
+            calls[name] = call
+        except Exception as error:  # for example, a missing compiler
+            say(f"{name} does not run here and is not timed: {(str(error) or repr(error)).splitlines()[0][:200]}")
+    return calls
 
 
-TORCH = ("torch_eager", "torch_compiled")
-SIZE = 2048
-
-
-def matmul() -> tuple[Callable[[], Any], float]:
-    """A chain of square products at the device's default precision, at least 50 ms long, compiled; and its FLOPs."""
-    one = jax.random.normal(jax.random.key(0), (SIZE, SIZE)) / SIZE**0.5
+def matmul_chain() -> tuple[Call, float]:
+    """Returns a compiled chain of square products at default precision, at least 50 ms long, and its FLOPs."""
+    matrix = jax.random.normal(jax.random.key(0), (MATMUL_SIZE, MATMUL_SIZE)) / MATMUL_SIZE**0.5
     chain = jax.jit(lambda count, x: jax.lax.fori_loop(0, count, lambda _, y: y @ x, x))
-    jax.block_until_ready(chain(1, one))
-    count = max(1, math.ceil(0.05 / (timed(lambda: chain(10, one)).wall / 10)))
-    return lambda: chain(count, one), 2.0 * count * SIZE**3
+    jax.block_until_ready(chain(1, matrix))
+    count = max(1, math.ceil(0.05 / (time_call(lambda: chain(10, matrix)).wall / 10)))
+    return lambda: chain(count, matrix), 2.0 * count * MATMUL_SIZE**3
 
 
-def machine() -> dict[str, Any]:
-    """What the figures are taken on, and its load, which is that of others if this is asked first.
+def machine_info() -> dict[str, Any]:
+    """Returns the device, the number of devices and CPUs, and the load average of the last minute.
 
-    Turns the cache of compiled programs off, so that compiling is timed as it is the first time.
+    The load is that of other programs if this is called before any work.
     """
-    jax.config.update("jax_enable_compilation_cache", False)
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -133,9 +132,9 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory() -> dict[str, float]:
-    """MiB: the most that the process has held, and the most on the first device where that is counted."""
+    """Returns the peak memory in MiB of the process, and of the first device if it is counted there."""
     peak = {"process_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    counted = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in counted:
-        peak["device_mib"] = counted["peak_bytes_in_use"] / 2**20
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        peak["device_mib"] = stats["peak_bytes_in_use"] / 2**20
     return peak

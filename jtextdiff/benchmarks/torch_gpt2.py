@@ -1,4 +1,4 @@
-"""The autoregressive peer: GPT-2 as transformers runs it in PyTorch, with weights that have learned nothing."""
+"""GPT-2 by transformers, with random weights, for speed ratios."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,8 @@ from torch import Tensor
 from jtextdiff.nets.transformer import Transformer
 
 
-def writer(trunk: Transformer, vocab_size: int, num: int, length: int) -> Callable[[], Tensor]:
-    """Draws `num` texts of `length` tokens with its cache of keys and values, in a network of the trunk's size."""
+def generator(trunk: Transformer, vocab_size: int, num: int, length: int) -> Callable[[], Tensor]:
+    """Returns a call that samples `num` texts of `length` tokens with a KV cache, in a network of the trunk's size."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -24,14 +24,14 @@ def writer(trunk: Transformer, vocab_size: int, num: int, length: int) -> Callab
         eos_token_id=None,
         pad_token_id=0,
     )
-    # Any: what `generate` is typed as depends on whether PyTorch is installed.
+    # Any: the type of `generate` depends on whether PyTorch is installed.
     model: Any = GPT2LMHeadModel(config).eval()
     start = torch.zeros(num, 1, dtype=torch.long)
 
     @torch.no_grad()
-    def write() -> Tensor:
+    def generate() -> Tensor:
         return model.generate(
             start, attention_mask=torch.ones_like(start), do_sample=True, top_k=0, max_new_tokens=length
         )
 
-    return write
+    return generate

@@ -1,6 +1,6 @@
-"""The peer's ODE: latents taken downhill in the same energy by torchdiffeq, as LatentOps has it, for an honest ratio.
+"""The latent ODE by torchdiffeq, as in LatentOps, for speed ratios.
 
-Imported only where it is timed.
+It follows the same energy from the same latents. Imported only where it is timed.
 """
 
 from collections.abc import Callable
@@ -16,37 +16,39 @@ from jtextdiff.sampling.energies import Learned, Sum
 from jtextdiff.sampling.latent_flow import TOLERANCE
 
 
-def flow(energy: Sum, z: Float[np.ndarray, "b z"], tau: float, tolerance: float = TOLERANCE) -> Callable[[], Tensor]:
-    """A call that follows dz/dτ = −∇E for the time `tau`, all rows with the same steps (Dormand–Prince 5(4)).
+def flow(
+    energy: Sum, z: Float[np.ndarray, "b z"], max_time: float, tolerance: float = TOLERANCE
+) -> Callable[[], Tensor]:
+    """Returns a call that integrates dz/dτ = −∇E up to τ = `max_time`, all rows with the same steps.
 
-    Raises ValueError for an energy that is not of latent classifiers alone.
+    The solver is Dormand–Prince 5(4). Raises ValueError unless all parts of the energy are latent classifiers.
     """
-    if not all(isinstance(one, Learned) and _of_classifier(one) for one in energy.energies):
-        raise ValueError("torchdiffeq's flow is written for controls that were learned from labels alone.")
-    energies = [_energy(one) for one in energy.energies]
+    if not all(isinstance(part, Learned) and _is_classifier(part) for part in energy.energies):
+        raise ValueError("The torchdiffeq flow supports only controls learned from labels.")
+    energies = [_energy(part) for part in energy.energies]
     weights, start = [float(weight) for weight in energy.weights], torch.tensor(np.asarray(z))
 
     def downhill(time: Tensor, z: Tensor) -> Tensor:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            each = [weight * one(z).sum() for weight, one in zip(weights, energies, strict=True)]
-            return -torch.autograd.grad(torch.stack(each).sum(), z)[0]
+            parts = [weight * part(z).sum() for weight, part in zip(weights, energies, strict=True)]
+            return -torch.autograd.grad(torch.stack(parts).sum(), z)[0]
 
-    times = torch.tensor([0.0, tau])
+    times = torch.tensor([0.0, max_time])
     return lambda: odeint(downhill, start, times, method="dopri5", rtol=tolerance, atol=tolerance)[-1]  # pyright: ignore
 
 
-def _of_classifier(one: Learned) -> bool:
-    return isinstance(one.params, dict) and set(one.params) == {"net", "temperature"}
+def _is_classifier(energy: Learned) -> bool:
+    return isinstance(energy.params, dict) and set(energy.params) == {"net", "temperature"}
 
 
-def _energy(one: Any) -> Callable[[Tensor], Tensor]:
-    """−log p of the target's values, by the mean of the members' probabilities."""
+def _energy(energy: Any) -> Callable[[Tensor], Tensor]:
+    """Returns −log p of the target's values, from the mean of the ensemble members' probabilities."""
     layers = {
         name: (torch.tensor(np.asarray(layer["kernel"])), torch.tensor(np.asarray(layer["bias"]))[:, None])
-        for name, layer in one.params["net"].items()
+        for name, layer in energy.params["net"].items()
     }
-    temperature, target = float(one.params["temperature"]), torch.tensor(np.asarray(one.target))
+    temperature, target = float(energy.params["temperature"]), torch.tensor(np.asarray(energy.target))
 
     def nats(z: Tensor) -> Tensor:
         hidden = z.expand(len(layers["answer"][0]), *z.shape)

@@ -1,4 +1,4 @@
-"""The cost of a training step: the library's loop, the bare compiled step in it, and the same in PyTorch."""
+"""Cost of a training step: the library's loop, the compiled step alone, and the same step in PyTorch."""
 
 import functools
 import tempfile
@@ -9,48 +9,59 @@ from typing import Any
 import jax
 import numpy as np
 
-from jtextdiff.benchmarks.timing import TORCH, machine, peak_memory, race, timed, torch_peer
+from jtextdiff.benchmarks.timing import (
+    TORCH,
+    Call,
+    compare_timings,
+    machine_info,
+    peak_memory,
+    time_call,
+    torch_peer,
+)
 from jtextdiff.cli.output import say
 from jtextdiff.data.batches import Batch
 from jtextdiff.devices.flops import matmul_flops
 from jtextdiff.methods.diffusion_lm import DiffusionLM
-from jtextdiff.run.config import Config, build
-from jtextdiff.training.logger import Report
-from jtextdiff.training.loop import Run, advance, batch_of, prepare
-from jtextdiff.training.setup import check
+from jtextdiff.run.config import Config
+from jtextdiff.training.logger import MetricsLogger
+from jtextdiff.training.loop import Run, build_run, dispatch_step, start_state, train_batch
+from jtextdiff.training.setup import build_setup, validate_config
 from jtextdiff.training.train_step import TrainState
 
 
-def bench(config: Config, *, num_steps: int, repeats: int, peer: bool) -> dict[str, Any]:
-    """Times `num_steps` training steps of a config on its own first batches, in turns.
+def benchmark_train_step(config: Config, *, num_steps: int, repeats: int, peer: bool) -> dict[str, Any]:
+    """Times `num_steps` training steps of a config on its own first batches, interleaved.
 
-    `loop` is `run.loop.advance`, all that training does between two evaluations; `bare` the compiled step alone,
-    on batches already on the device; `torch_eager` and `torch_compiled` the peer, where there is one.
+    `loop` is `training.loop.dispatch_step`, all that training does between two evaluations. `bare` is the compiled step
+    alone, on batches already on the device. `torch_eager` and `torch_compiled` are the PyTorch peer, if there is one.
     """
     with tempfile.TemporaryDirectory() as folder:
-        check(config, Path(folder))
-        make, state, _ = prepare(config, Path(folder))
-        with Report(Path(folder), 0, num_steps * repeats + num_steps) as report:
-            return _bench(make(report=report), state, num_steps, repeats, peer)
+        workdir = Path(folder)
+        validate_config(config, workdir)
+        setup = build_setup(config, workdir)
+        state, _ = start_state(setup, workdir)
+        with MetricsLogger(workdir, 0, num_steps * repeats + num_steps) as logger:
+            return _time_steps(build_run(setup, workdir, logger), state, num_steps, repeats, peer)
 
 
-def _bench(run: Run, state: TrainState, num_steps: int, repeats: int, peer: bool) -> dict[str, Any]:
-    where = machine()
-    batches = [batch_of(run, index) for index in range(num_steps)]
-    coins = [_two_passes(run, index) for index in range(num_steps)]
-    flops = sum(map(_flops(run, state, float(np.mean(coins))), batches))
+def _time_steps(run: Run, state: TrainState, num_steps: int, repeats: int, peer: bool) -> dict[str, Any]:
+    info = machine_info()
+    batches = [train_batch(run, index) for index in range(num_steps)]
+    two_passes = [_has_two_passes(run, index) for index in range(num_steps)]
+    flops = sum(map(_flops_counter(run, state, float(np.mean(two_passes))), batches))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    calls, holder = _turns(run, state, batches)
+    calls, holder = _calls(run, state, batches)
     say("compiling …")
-    compile_s, memory = timed(calls["bare"]).wall, peak_memory()
-    best, rate, over = race("loop", calls, _peers(run, holder["state"], batches, coins) if peer else {}, repeats)
+    compile_s, memory = time_call(calls["bare"]).wall, peak_memory()
+    peers = _peers(run, holder["state"], batches, two_passes) if peer else {}
+    best, rate, report = compare_timings("loop", calls, peers, repeats)
     tokens = sum(int(batch.valid.sum()) for batch in batches)
     bare = best["bare"]
-    ours = {
+    figures = {
         "parameters": parameters,
         "num_steps": num_steps,
-        "two_passes": float(np.mean(coins)),
-        "batch_size": run.config.batch_size,
+        "two_passes": float(np.mean(two_passes)),
+        "batch_size": run.setup.config.batch_size,
         "tokens_per_step": tokens / num_steps,
         "padding": 1 - tokens / sum(batch.valid.size for batch in batches),
         "compile_s": compile_s - bare.wall,
@@ -62,74 +73,74 @@ def _bench(run: Run, state: TrainState, num_steps: int, repeats: int, peer: bool
         "machine_gflop_per_second": rate / 1e9,
         "share_of_machine": flops / bare.wall / rate,
     }
-    return where | ours | memory | over
+    return info | figures | memory | report
 
 
-def _turns(
+def _calls(
     run: Run, state: TrainState, batches: list[Batch]
 ) -> tuple[dict[str, Callable[[], TrainState]], dict[str, TrainState]]:
-    """One turn of the bare step and one of the loop; and what holds the state, since a step gives its own away."""
+    """Returns calls of the bare steps and of the loop, and a holder of the state, since a step donates its own."""
     placed = [run.place(batch) for batch in batches]
     holder = {"state": state}
 
-    def first() -> TrainState:
-        """The state as at step 0 but for its values: each turn draws the same noise and the same coins."""
+    def restarted() -> TrainState:
+        """Returns the state at step 0, with its present values: every round uses the same randomness."""
         step = jax.device_put(np.zeros((), np.int32), holder["state"]["step"].sharding)
         return holder["state"] | {"step": step}
 
     def bare() -> TrainState:
-        now = first()
+        state = restarted()
         for batch in placed:
-            now, _ = run.step(now, run.root, batch)
-        holder["state"] = now
-        return now
+            state, _ = run.step(state, run.key, batch)
+        holder["state"] = state
+        return state
 
     def loop() -> TrainState:
-        now, late = first(), None
+        state, pending = restarted(), None
         for index in range(len(batches)):
-            now, late = advance(run, now, index, late)
-        holder["state"] = now
-        return now
+            state, pending = dispatch_step(run, state, index, pending)
+        holder["state"] = state
+        return state
 
     return {"bare": bare, "loop": loop}, holder
 
 
-def _two_passes(run: Run, index: int) -> bool:
-    """Whether step `index` shows the network its first estimate, which costs another pass."""
-    key = jax.random.fold_in(run.root, index)
-    return isinstance(run.method, DiffusionLM) and bool(run.method.two_passes(key))
+def _has_two_passes(run: Run, index: int) -> bool:
+    """Returns whether step `index` is self-conditioned on a first estimate, which costs another pass."""
+    key, method = jax.random.fold_in(run.key, index), run.setup.method
+    return isinstance(method, DiffusionLM) and bool(method.two_passes(key))
 
 
-def _flops(run: Run, state: TrainState, share: float) -> Callable[[Any], float]:
-    """FLOPs of the step on a batch, counted once for each length."""
-    known: dict[tuple[int, ...], float] = {}
+def _flops_counter(run: Run, state: TrainState, share: float) -> Callable[[Any], float]:
+    """Returns a function that counts the FLOPs of the step on a batch, once per batch shape."""
+    counts: dict[tuple[int, ...], float] = {}
 
-    def of(batch: Any) -> float:
+    def flops(batch: Any) -> float:
         shape = batch.tokens.shape
-        if shape not in known:
-            known[shape] = matmul_flops(run.step, state, run.root, batch, share=share)
-        return known[shape]
+        if shape not in counts:
+            counts[shape] = matmul_flops(run.step, state, run.key, batch, share=share)
+        return counts[shape]
 
-    return of
+    return flops
 
 
-def _peers(run: Run, state: TrainState, batches: list[Batch], coins: list[bool]) -> dict[str, Callable[..., Any]]:
-    """What makes the peer's turns: the same batches, as often in two passes, by the peer, if there is one."""
-    optim = build(run.config.optim)
-    if optim.accumulate > 1 or optim.matrices != "adam":
-        say("The peer in PyTorch has one microbatch a step, and Adam: no peer for this optimiser.")
+def _peers(run: Run, state: TrainState, batches: list[Batch], two_passes: list[bool]) -> dict[str, Callable[[], Call]]:
+    """Returns builders of the PyTorch calls, with the same batches and passes; {} without a peer."""
+    method, optimizer = run.setup.method, run.setup.optimizer
+    if optimizer.accumulate > 1 or optimizer.matrix_optimizer != "adam":
+        say("The PyTorch peer has one microbatch per step, and Adam: no peer is timed for this optimizer.")
         return {}
-    peer = torch_peer(run.method)
+    peer = torch_peer(method)
     if peer is None:
         return {}
 
-    def turn(compiled: bool) -> Callable[[], None]:
-        step = peer.trainer(state["params"], run.method, optim, compiled=compiled)
+    def build(compiled: bool) -> Call:
+        step = peer.trainer(state["params"], method, optimizer, compiled=compiled)
 
         def steps() -> None:
-            for batch, two in zip(batches, coins, strict=True):
+            for batch, two in zip(batches, two_passes, strict=True):
                 step(batch, two)
 
         return steps
 
-    return {name: functools.partial(turn, name == "torch_compiled") for name in TORCH}
+    return {name: functools.partial(build, name == "torch_compiled") for name in TORCH}

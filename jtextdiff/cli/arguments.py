@@ -8,7 +8,7 @@ from jtextdiff.cli.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line and examples that keep their line breaks."""
+    """argparse with one-line errors, and examples that keep their line breaks."""
 
     def __init__(self, **kwargs: Any):
         formatter = argparse.RawDescriptionHelpFormatter
@@ -19,14 +19,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_checkpoint(parser: Parser) -> None:
-    """The arguments by which a trained model, and how it samples, is named on every command line."""
+    """Adds the flags that select a trained model and its sampler."""
     parser.add_argument(
         "--checkpoint", required=True, metavar="DIR", help="a run's directory, such as runs/diffusion_lm"
     )
     parser.add_argument("--at", default="latest", metavar="STEP", help="latest (default), best, or a checkpoint's step")
     parser.add_argument("--steps", type=int, metavar="N", help="sampling steps: method.sampler.steps")
     parser.add_argument(
-        "--sampler", metavar="NAME", help="one of the method's own, such as ancestral: method.sampler.name"
+        "--sampler", metavar="NAME", help="a sampler of the method, such as ancestral: method.sampler.name"
     )
     parser.add_argument(
         "--override",
@@ -38,56 +38,76 @@ def add_checkpoint(parser: Parser) -> None:
 
 
 def add_control(parser: Parser) -> None:
-    """The argument that says what is wanted of a text."""
+    """Adds the controls that texts are conditioned on."""
     parser.add_argument(
         "--control",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="what is wanted, repeated for several at once: food=Japanese, food!=Japanese, food=A|B; "
-        "'sentiment=positive*2.0' weighs double beside others. The names are those of the run's controls, and three "
-        "that need no training: length=12 tokens, keyword=PHRASE, regex=PATTERN for a whole word. A control of pos "
-        "takes pos='DET NOUN AUX ADJ PUNCT', one of tree tree='(core (cost x) (noun x))' and span=4-6:landmark; both "
-        "take a sentence of the grammar as an example",
+        help="a requirement on the text, repeated for several at once: food=Japanese, food!=Japanese, food=A|B; "
+        "'sentiment=positive*2.0' has twice the weight of others. The names are those of the run's trained controls, "
+        "and three that need no training: length=12 words, keyword=PHRASE, regex=PATTERN for a whole word. A control "
+        "of pos takes pos='DET NOUN AUX ADJ PUNCT', one of tree takes tree='(core (cost x) (noun x))' and "
+        "span=4-6:landmark; pos and tree also take a sentence of the grammar as an example",
     )
 
 
 def add_balance(parser: Parser) -> None:
-    """The argument that leaves the weights of controls to the library."""
+    """Adds the choice of weights for several controls."""
     parser.add_argument(
-        "--balance", action="store_true", help="by latents: weigh the controls so that all are likeliest met at once"
+        "--balance",
+        action="store_true",
+        help="latent space: choose the weights under which all controls together are most probable",
     )
 
 
 def add_choice(parser: Parser) -> None:
-    """The arguments that draw several texts for each that is shown."""
+    """Adds the numbers of candidates per sample."""
     parser.add_argument(
-        "--best_of", type=int, default=1, metavar="N", help="of N texts for each the one of least energy is taken"
+        "--best_of", type=int, default=1, metavar="N", help="draw N texts per sample; take the lowest energy"
     )
-    parser.add_argument("--mbr", type=int, default=1, metavar="N", help="of N texts the one most like the others")
+    parser.add_argument(
+        "--mbr",
+        type=int,
+        default=1,
+        metavar="N",
+        help="draw N texts per sample; take the highest mean BLEU with others",
+    )
 
 
 def add_flow(parser: Parser) -> None:
-    """The arguments that say how far latents are moved."""
-    parser.add_argument("--until", type=float, metavar="P", help="by latents: stop at this probability (default: 0.99)")
-    parser.add_argument("--tau", type=float, metavar="T", help="by latents: the flow's longest time (default: 100)")
-    parser.add_argument("--keep", type=float, metavar="K", help="by latents: the pull back, 0 to 1 (default: 0)")
+    """Adds the settings of latent editing; `inference.flow_settings` reads them. None: not given."""
+    parser.add_argument(
+        "--target_probability",
+        type=float,
+        metavar="P",
+        help="latent editing: stop when the controls' probability reaches P (default: 0.99)",
+    )
+    parser.add_argument(
+        "--max_time",
+        type=float,
+        metavar="T",
+        help="latent editing: the longest time of the flow (default: 100)",
+    )
+    parser.add_argument(
+        "--source_pull",
+        type=float,
+        metavar="K",
+        help="latent editing: the pull back to the source, 0 to 1 (default: 0)",
+    )
+    for former, name in (("--until", "target_probability"), ("--tau", "max_time"), ("--keep", "source_pull")):
+        parser.add_argument(former, dest=name, type=float, help=argparse.SUPPRESS)
     parser.add_argument(
         "--rerank",
         action="store_true",
         default=None,
-        help="by latents: of several stops the rewrite nearest to its source that, read again, has the probability P",
+        help="latent editing: decode at several stops; take the edit closest to its source that, encoded again, has "
+        "the probability P",
     )
 
 
-def flow_of(flags: argparse.Namespace) -> dict[str, Any]:
-    """Those of them that were given."""
-    names = ("until", "tau", "keep", "rerank")
-    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
-
-
 def add_seed(parser: Parser, purpose: str) -> None:
-    """The argument that fixes all chance."""
+    """Adds the random seed."""
     parser.add_argument("--seed", type=_seed, default=0, help=f"{purpose} (default: 0)")
 
 
@@ -98,7 +118,7 @@ def _seed(text: str) -> int:
 
 
 def sampler_overrides(flags: argparse.Namespace) -> list[str]:
-    """The overrides that the flags of `add_checkpoint` ask for."""
+    """Returns the config overrides from the flags of `add_checkpoint`. Raises UserError for an invalid --at."""
     if flags.at not in ("latest", "best") and not (flags.at.isascii() and flags.at.isdecimal()):
         raise UserError(f"--at must be latest, best or a step, got {flags.at!r}.")
     shorthands = {"method.sampler.steps": flags.steps, "method.sampler.name": flags.sampler}
@@ -106,7 +126,7 @@ def sampler_overrides(flags: argparse.Namespace) -> list[str]:
 
 
 def check_out(out: str | None) -> None:
-    """Raises UserError, before any work, where --out cannot be written to."""
+    """Raises UserError if --out cannot be written, before any work is done."""
     if out and Path(out).is_dir():
         raise UserError(f"--out {out} is a directory; expected a file to write.")
     if out and not Path(out).parent.is_dir():

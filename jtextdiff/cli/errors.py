@@ -1,15 +1,15 @@
-"""UserError (exit 2), Interrupted, and turning other exceptions into UserErrors."""
+"""Exceptions that end a command: a user's mistake, and a run that was stopped."""
 
 import contextlib
 from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """A mistake that a person made and can mend: shown as its message alone, with exit status 2."""
+    """A mistake that the user can correct: only its message is printed, with exit status 2."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved what it had; `status` is the exit status."""
+    """A run was stopped by a signal after saving its state; `status` is the exit status."""
 
     def __init__(self, message: str, status: int):
         super().__init__(message)
@@ -18,7 +18,7 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def mistakes(*kinds: type[Exception]) -> Iterator[None]:
-    """Turns exceptions of the given kinds, raised where a user's input is read, into a UserError."""
+    """Re-raises exceptions of the given kinds, caused by a user's input, as UserError."""
     try:
         yield
     except kinds as error:

@@ -1,4 +1,4 @@
-"""Commands: how an entry point parses, fails and ends.
+"""Entry point of the commands: exit statuses, failures and memory settings.
 
 A user's mistake ends with status 2 and one clear line, a failure of the machine with status 1. Nothing here
 imports jax, so that `--help` answers at once.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from jtextdiff.cli.errors import Interrupted, UserError
-from jtextdiff.cli.output import muted, say
+from jtextdiff.cli.output import say
 
 
 def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
@@ -23,51 +23,37 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
         command(sys.argv[1:])
         if sys.stdout is not None:  # it may have been closed by the caller
             sys.stdout.flush()
-    except UserError as error:
-        _end(2, f"error: {error}")
     except Interrupted as stop:
-        say(str(stop))
-        sys.exit(stop.status)  # all stop at the same step, and take leave of each other
-    except KeyboardInterrupt:
-        _end(130, "interrupted")
+        if str(stop):
+            say(str(stop))
+        sys.exit(stop.status)
     except BrokenPipeError:
-        # The reader of stdout has left, as `head` does: what Python still holds for it goes nowhere.
+        # The reader of stdout has exited, as `head` does: what Python still buffers for it is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        _end(1)
-    except OSError as error:
-        _end(1, *_of_machine(error))
-    except Exception as error:
-        broke = _one_of_many() and type(error).__name__ == "JaxRuntimeError"
-        told = f"error: the connection to another process broke ({_first_line(error)}); see what that one says."
-        _end(1, told if broke else traceback.format_exc().rstrip())
+        sys.exit(1)
+    except (Exception, KeyboardInterrupt) as error:
+        status, lines = outcome(error)
+        for line in lines:
+            say(line)
+        sys.exit(status)
     sys.exit(0)
 
 
-def _of_machine(error: OSError) -> list[str]:
-    """What to say of a failure of the machine."""
-    if error.errno != errno.ENOSPC:
-        return [f"error: {error}"]
-    return [
-        f"error: the disk is full: {error.strerror} ({error.filename or 'no file named'}).",
-        "What was saved before is kept. Free some space and run the same command again.",
-    ]
-
-
-def _one_of_many() -> bool:
-    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
-
-
-def _end(status: int, *lines: str) -> NoReturn:
-    """Ends the process. One of many that has failed ends at once, without waiting for the others, who wait for it."""
-    for line in lines:
-        print(f"process {muted[0]}: {line}" if muted else line, file=sys.stderr, flush=True)
-    if _one_of_many():
-        os._exit(status)
-    sys.exit(status)
+def outcome(error: BaseException) -> tuple[int, list[str]]:
+    """Returns the exit status of a failure, and the lines to print about it."""
+    match error:
+        case UserError():
+            return 2, [f"error: {error}"]
+        case KeyboardInterrupt():
+            return 130, ["interrupted"]
+        case OSError(errno=errno.ENOSPC):
+            return 1, [
+                f"error: the disk is full: {error.strerror} ({error.filename or 'no file named'}).",
+                "What was saved before is intact. Free some space and run the same command again.",
+            ]
+        case OSError():
+            return 1, [f"error: {error}"]
+    return 1, ["".join(traceback.format_exception(error)).rstrip()]
 
 
 MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD = -3, -1, -2
@@ -75,12 +61,12 @@ MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD = -3, -1, -2
 
 
 def keep_freed_memory() -> bool:
-    """Tells the C library to hold on to freed memory of up to 2 GiB; whether it could be told.
+    """Sets the C library to keep freed memory of up to 2 GiB; returns whether that was possible.
 
-    A compiled program asks for its working memory at each call. Blocks above 32 MiB are otherwise returned to the
-    system and faulted in page by page: of a training step on two cores that was 29 of 116 CPU milliseconds. Linux
-    with glibc; elsewhere nothing is done. Older ones refuse a threshold above 32 MiB; where none is taken, the
-    others must not be set either, because they would end glibc's own adjusting of it.
+    A compiled program allocates its working memory at each call. Blocks above 32 MiB are otherwise returned to the
+    system and faulted in page by page: in a training step on two cores that was 29 of 116 CPU milliseconds. This
+    applies to Linux with glibc; elsewhere nothing is done. Older versions refuse a threshold above 32 MiB. Where no
+    threshold is accepted, the other settings must stay too, because they would end glibc's own adjusting of it.
     """
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return False

@@ -1,1 +1,1 @@
-"""Controls: from what a user asks for to an energy that a sampler can follow."""
+"""Controls of generated text, from the command line to the energies that samplers follow."""

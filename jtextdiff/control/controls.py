@@ -1,4 +1,4 @@
-"""Controls: what a user wants of a text, as a small value that composes.
+"""Control: what the user requires of a text, and its parser.
 
 food=Japanese · food!=Japanese · food=Japanese|Italian · 'sentiment=positive*2.0'
 length=12 · keyword=sushi · regex='[0-9]+'
@@ -12,20 +12,20 @@ from collections.abc import Sequence
 
 from jtextdiff.cli.errors import UserError
 
-SPELLED = re.compile(
+CONTROL = re.compile(
     r"(?P<name>[^=!*|]+?)\s*(?P<sign>!?=)\s*(?P<values>.+?)(?:\s*\*\s*(?P<weight>\d+(?:\.\d*)?|\.\d+))?"
 )
 
-QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'|([^|\"']+)")
-RULES = ("length", "keyword", "regex")
-"""Names that need no training: the number of words, words that stand there side by side, a word that matches."""
+VALUE = re.compile(r"\"([^\"]*)\"|'([^']*)'|([^|\"']+)")
+TRAINING_FREE = ("length", "keyword", "regex")
+"""Names that need no trained classifier: the number of words, adjacent words, a word that matches."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Control:
-    """What is wanted: `kind` "is", a name that has one of the values; or "all", "any" or "not" of its parts.
+    """A requirement: `kind` "is" for a name with one of the values, or "all", "any" or "not" of its parts.
 
-    `a + b` is both, `a * 2` twice as much of it, `a | b` either and `~a` its contrary.
+    `a + b` requires both, `a * 2` weighs twice as much, `a | b` requires either, and `~a` the opposite.
     """
 
     kind: str
@@ -35,12 +35,12 @@ class Control:
     weights: tuple[float, ...] = ()
 
     def __add__(self, other: "Control") -> "Control":
-        one, two = self.as_sum(), other.as_sum()
-        return Control("all", parts=one.parts + two.parts, weights=one.weights + two.weights)
+        left, right = self.as_sum(), other.as_sum()
+        return Control("all", parts=left.parts + right.parts, weights=left.weights + right.weights)
 
-    def __mul__(self, weight: float) -> "Control":
-        one = self.as_sum()
-        return dataclasses.replace(one, weights=tuple(weight * each for each in one.weights))
+    def __mul__(self, factor: float) -> "Control":
+        whole = self.as_sum()
+        return dataclasses.replace(whole, weights=tuple(factor * weight for weight in whole.weights))
 
     __rmul__ = __mul__
 
@@ -51,7 +51,7 @@ class Control:
         return Control("not", parts=(self,))
 
     def __str__(self) -> str:
-        """As the command line has it, where it can have it."""
+        """The control as on the command line, where that can express it."""
         if self.kind == "is":
             return f"{self.name}={'|'.join(self.values)}"
         if self.kind == "not":
@@ -59,20 +59,21 @@ class Control:
         return (" or " if self.kind == "any" else " and ").join(map(str, self.parts))
 
     def as_sum(self) -> "Control":
+        """Returns the same control as a weighted sum of parts."""
         return self if self.kind == "all" else Control("all", parts=(self,), weights=(1.0,))
 
     def leaves(self) -> list["Control"]:
-        """Every name with its values that stands in it."""
+        """Returns all names with their values, at any depth."""
         return [self] if self.kind == "is" else [leaf for part in self.parts for leaf in part.leaves()]
 
 
 def classifier(name: str, *values: str) -> Control:
-    """A label that has one of these values."""
+    """A label with one of these values."""
     return Control("is", name=name, values=values)
 
 
 def length(words: int) -> Control:
-    """So many words, the end not counted."""
+    """This number of words, EOS not counted."""
     return Control("is", name="length", values=(str(words),))
 
 
@@ -87,7 +88,7 @@ def regex(pattern: str) -> Control:
 
 
 def parts_of_speech(tags: str) -> Control:
-    """These tags, one a word; or those of a sentence of the grammar."""
+    """These tags, one per word; or those of a sentence of the grammar."""
     return Control("is", name="pos", values=(tags,))
 
 
@@ -97,17 +98,17 @@ def tree(constituents: str) -> Control:
 
 
 def span(name: str, first: int, last: int) -> Control:
-    """The words from `first` to `last`, counted from 1, are this constituent."""
+    """A constituent of this name from word `first` to word `last`, counted from 1."""
     return Control("is", name="span", values=(f"{first}-{last}:{name}",))
 
 
-def spelled(text: str) -> Control:
-    """A control as the command line has it: NAME=VALUE, NAME!=VALUE, NAME=A|B, each with *WEIGHT or without.
+def parse_control(text: str) -> Control:
+    """Parses a control of the command line: NAME=VALUE, NAME!=VALUE or NAME=A|B, with or without *WEIGHT.
 
-    Raises UserError for anything else.
+    Raises UserError for any other text.
     """
-    match = SPELLED.fullmatch(text.strip())
-    values = [next(filter(None, found), "").strip() for found in QUOTED.findall(match["values"])] if match else []
+    match = CONTROL.fullmatch(text.strip())
+    values = [next(filter(None, groups), "").strip() for groups in VALUE.findall(match["values"])] if match else []
     if match is None or not values or not all(values):
         raise UserError(f"--control {text!r} is not NAME=VALUE, NAME!=VALUE, NAME=A|B or one of them with *WEIGHT.")
     name, weight = match["name"].strip(), float(match["weight"] or 1.0)
@@ -119,9 +120,9 @@ def spelled(text: str) -> Control:
     return (~control if match["sign"] == "!=" else control) * weight
 
 
-def together(texts: Sequence[str]) -> Control | None:
-    """All of what the command line asks for, at once; None if that is nothing."""
-    return functools.reduce(Control.__add__, map(spelled, texts)).as_sum() if texts else None
+def parse_controls(texts: Sequence[str]) -> Control | None:
+    """Parses all controls of the command line into one that requires them together, None without any."""
+    return functools.reduce(Control.__add__, map(parse_control, texts)).as_sum() if texts else None
 
 
 def _is_count(text: str) -> bool:

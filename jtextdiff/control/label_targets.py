@@ -1,6 +1,7 @@
-"""Targets: what a control asks of a classifier, as the values that each cell of its answer may have."""
+"""A control's value as the classes that its classifier should predict."""
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,110 +9,129 @@ from jaxtyping import Bool
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import Control
-from jtextdiff.data.grammar.constituents import END, NONE, Stretch, brackets, stretches
+from jtextdiff.control.trained import trained_classifier
+from jtextdiff.control.trained_model import TrainedModel, cached_per_model
+from jtextdiff.data.grammar.constituents import END_TAG, NO_CONSTITUENT, Constituent, constituents_of, parse_brackets
 from jtextdiff.data.grammar.pcfg import Derivation
 from jtextdiff.data.grammar.restaurants import grammar
 from jtextdiff.methods.classifier import Classifier
+from jtextdiff.nets.functional import Params
 
 SPAN = re.compile(r"(?P<first>[1-9][0-9]*)(?:-(?P<last>[1-9][0-9]*))?:(?P<name>\S+)")
 
 
-class Target(NamedTuple):
-    """The values that are accepted of each cell, none where anything is; and what follows for the number of words."""
+class LabelTarget(NamedTuple):
+    """The accepted classes of each cell of a classifier's output, and the number of words that they imply."""
 
-    accepted: Bool[np.ndarray, "*cells c"]
-    words: int | None = None
-    least: int = 0
+    accepted: Bool[np.ndarray, "*cells c"]  # a cell without any accepts every class
+    num_words: int | None = None
+    minimum: int = 0  # words
 
 
-def target(control: Control, method: Classifier) -> Target:
-    """What a control asks of the classifier of its label. Raises UserError for what the label cannot have."""
-    if method.kind == "text":
+@cached_per_model
+def trained_target(control: Control, model: TrainedModel) -> tuple[Classifier, Params, LabelTarget]:
+    """Returns the trained classifier of a control, its parameters and the control's target, cached per model."""
+    # The spans of a text are the constituents of its tree.
+    classifier, params = trained_classifier("tree" if control.name == "span" else control.name, model)
+    return classifier, params, label_target(control, classifier)
+
+
+def label_target(control: Control, classifier: Classifier) -> LabelTarget:
+    """Returns the target of a control for the classifier of its label. Raises UserError for values it cannot have."""
+    if classifier.kind == "text":
         for value in control.values:
-            _known(value, method, method.values)
-        return Target(np.asarray([value in control.values for value in method.values]))
-    value, *more = control.values
-    if more:
-        raise UserError(f"{control}: {control.name} takes one value; of several make several controls.")
-    if method.kind == "words":
-        return _tags(tags_of(value), method)
-    return _span(span_of(value), method) if control.name == "span" else _tree(tree_of(value), method)
+            _class_index(value, classifier, classifier.values)
+        return LabelTarget(np.asarray([value in control.values for value in classifier.values]))
+    value, *further_values = control.values
+    if further_values:
+        raise UserError(f"{control}: {control.name} takes one value. For several values give several controls.")
+    if classifier.kind == "words":
+        return _tags_target(tags_of(value), classifier)
+    if control.name == "span":
+        return _span_target(span_of(value), classifier)
+    return _tree_target(tree_of(value), classifier)
 
 
 def tags_of(value: str) -> tuple[str, ...]:
-    """The parts of speech that `pos=VALUE` asks for: those it lists, or those of a sentence of the grammar."""
+    """Returns the parts of speech in `pos=VALUE`: a list of tags, or a sentence of the grammar to take them from."""
     words = value.split()
     if all(word.isupper() and word.isalpha() for word in words):
         return tuple(words)
-    return _example("pos", value, "parts of speech, such as DET NOUN AUX ADJ PUNCT").tags
+    return _parse_example("pos", value, "parts of speech, such as DET NOUN AUX ADJ PUNCT").tags
 
 
-def tree_of(value: str) -> list[Stretch]:
-    """The constituents that `tree=VALUE` asks for: those in brackets, or those of a sentence of the grammar."""
+def tree_of(value: str) -> list[Constituent]:
+    """Returns the constituents in `tree=VALUE`: a tree in brackets, or a sentence of the grammar to take them from."""
     if not value.startswith("("):
-        return stretches(_example("tree", value, "a tree in brackets, such as (core (cost x) (noun x))").tree)
+        tree = _parse_example("tree", value, "a tree in brackets, such as (core (cost x) (noun x))").tree
+        return constituents_of(tree)
     try:
-        return brackets(value)
+        return parse_brackets(value)
     except ValueError as error:
         raise UserError(f"tree={value}: {error}.") from None
 
 
-def span_of(value: str) -> Stretch:
-    """The constituent that `span=FIRST-LAST:NAME` asks for, words counted from 1."""
+def span_of(value: str) -> Constituent:
+    """Returns the constituent in `span=FIRST-LAST:NAME`, words counted from 1."""
     match = SPAN.fullmatch(value)
     if match is None or int(match["last"] or match["first"]) < int(match["first"]):
         raise UserError(f"span={value} is not FIRST-LAST:NAME, such as span=4-6:landmark, words counted from 1.")
-    return Stretch(int(match["first"]) - 1, int(match["last"] or match["first"]), match["name"])
+    return Constituent(int(match["first"]) - 1, int(match["last"] or match["first"]), match["name"])
 
 
-def _example(name: str, value: str, what: str) -> Derivation:
-    found = grammar().parse(value.split())
-    if found is None:
-        raise UserError(f"{name}={value} is neither {what}, nor a sentence of the grammar to take them from.")
-    return found
+def _parse_example(name: str, value: str, expected: str) -> Derivation:
+    derivation = grammar().parse(value.split())
+    if derivation is None:
+        raise UserError(f"{name}={value} is neither {expected}, nor a sentence of the grammar to take them from.")
+    return derivation
 
 
-def _tags(tags: tuple[str, ...], method: Classifier) -> Target:
-    _fits(len(tags), method)
-    if END in tags:
-        raise UserError(f"{END} is what comes after the last word: pos takes the tags of the words alone.")
-    index = {tag: _known(tag, method, method.values) for tag in {*tags, END}}
-    accepted = np.zeros((method.language.length, len(method.values)), bool)
+def _tags_target(tags: tuple[str, ...], classifier: Classifier) -> LabelTarget:
+    """Each word has its tag; all positions after the last word have the tag of the end."""
+    _check_num_words(len(tags), classifier)
+    if END_TAG in tags:
+        raise UserError(f"{END_TAG} is the tag of the positions after the last word: pos takes the tags of words.")
+    index = {tag: _class_index(tag, classifier, classifier.values) for tag in {*tags, END_TAG}}
+    accepted = np.zeros((classifier.text_spec.length, len(classifier.values)), bool)
     accepted[np.arange(len(tags)), [index[tag] for tag in tags]] = True
-    accepted[len(tags) :, index[END]] = True
-    return Target(accepted, len(tags))
+    accepted[len(tags) :, index[END_TAG]] = True
+    return LabelTarget(accepted, len(tags))
 
 
-def _tree(wanted: list[Stretch], method: Classifier) -> Target:
-    words, size = wanted[0].end, method.language.length
-    _fits(words, method)
-    accepted = np.zeros((size, size, len(method.values)), bool)
-    accepted[..., method.values.index(NONE)] = True
-    for start, end, name in wanted:
+def _tree_target(tree: list[Constituent], classifier: Classifier) -> LabelTarget:
+    """Each constituent has its name; all other stretches of words are no constituents."""
+    num_words, size = tree[0].end, classifier.text_spec.length
+    _check_num_words(num_words, classifier)
+    accepted = np.zeros((size, size, len(classifier.values)), bool)
+    accepted[..., classifier.values.index(NO_CONSTITUENT)] = True
+    for start, end, name in tree:
         accepted[start, end - 1] = False
-        accepted[start, end - 1, _known(name, method, method.values)] = True
-    return Target(accepted, words)
+        accepted[start, end - 1, _class_index(name, classifier, classifier.values)] = True
+    return LabelTarget(accepted, num_words)
 
 
-def _span(wanted: Stretch, method: Classifier) -> Target:
-    _fits(wanted.end, method)
-    if wanted.name == NONE:
-        raise UserError(f"span={NONE} would be no constituent: give one that is, or span!=… to exclude one.")
-    size = method.language.length
-    accepted = np.zeros((size, size, len(method.values)), bool)
-    names = [wanted.name in value.split("::") or wanted.name == value for value in method.values]
-    if not any(names):
-        _known(wanted.name, method, sorted({name for value in method.values for name in value.split("::")}))
-    accepted[wanted.start, wanted.end - 1] = names
-    return Target(accepted, least=wanted.end)
+def _span_target(span: Constituent, classifier: Classifier) -> LabelTarget:
+    """One stretch of words has the name, alone or in a chain of names such as core::noun."""
+    _check_num_words(span.end, classifier)
+    if span.name == NO_CONSTITUENT:
+        raise UserError(f"span={NO_CONSTITUENT} would be no constituent: give one that is, or span!=… to exclude one.")
+    size = classifier.text_spec.length
+    accepted = np.zeros((size, size, len(classifier.values)), bool)
+    has_name = [span.name in value.split("::") or span.name == value for value in classifier.values]
+    if not any(has_name):
+        _class_index(span.name, classifier, sorted({name for value in classifier.values for name in value.split("::")}))
+    accepted[span.start, span.end - 1] = has_name
+    return LabelTarget(accepted, minimum=span.end)
 
 
-def _known(value: str, method: Classifier, there: tuple[str, ...] | list[str]) -> int:
-    if value not in there:
-        raise UserError(f"The control {method.label!r} has never seen {value!r}; it knows: {', '.join(there)}.")
-    return list(there).index(value)
+def _class_index(value: str, classifier: Classifier, values: Sequence[str]) -> int:
+    """The place of a value among `values`. Raises UserError if it is not there."""
+    if value not in values:
+        raise UserError(f"The control {classifier.label!r} has no value {value!r}; it has: {', '.join(values)}.")
+    return list(values).index(value)
 
 
-def _fits(words: int, method: Classifier) -> None:
-    if words >= method.language.length:
-        raise UserError(f"{words} words are asked for; this model writes at most {method.language.length - 1}.")
+def _check_num_words(num_words: int, classifier: Classifier) -> None:
+    """Raises UserError for more words than the model writes."""
+    if num_words >= classifier.text_spec.length:
+        raise UserError(f"{num_words} words are required; this model writes at most {classifier.text_spec.length - 1}.")

@@ -1,75 +1,59 @@
-"""Steering: what a control asks of a trained model, as an energy to follow and a length to keep."""
+"""A control as an energy, a length and a label for one model."""
 
-import functools
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.control.controls import RULES, Control
-from jtextdiff.control.label_targets import Target, span_of, target
-from jtextdiff.control.phrases import keyword_energy, known_words, regex_energy
-from jtextdiff.control.trained import Steered, trained
-from jtextdiff.data.grammar.constituents import SYNTAX
-from jtextdiff.methods.classifier import Classifier
-from jtextdiff.methods.method import Guidable, Latent
-from jtextdiff.nets.functional import Params
+from jtextdiff.control.consistency import check_consistent, check_phrase_fits, implied_length
+from jtextdiff.control.controls import TRAINING_FREE, Control
+from jtextdiff.control.label_targets import trained_target
+from jtextdiff.control.phrases import keyword_energy, regex_energy
+from jtextdiff.control.trained_model import TrainedModel, cached_per_model
+from jtextdiff.methods.method import Conditional, Controllable, Method
 from jtextdiff.sampling.energies import Energy, Not, Or, Sum
 
-MANY = ("keyword", "regex", "span")
-"""Names of which a text can have several values at once."""
 
+class Conditioning(NamedTuple):
+    """What a sample is conditioned on: an energy to follow, a length and a label. Unconditional by default."""
 
-class Asked(NamedTuple):
-    """What controls ask of a sampler: an energy to follow, if any, and a length as `Given` has it."""
-
-    energy: Energy | None
-    length: int  # tokens, end counted; 0: any; −n: n at least
+    energy: Energy | None = None
+    length: int = 0  # tokens, EOS counted; 0: free; −n: at least n; as in `Given`
     names: tuple[str, ...] = ()  # of the energy's parts
-    label: int = 0  # of a method with a condition, as `Given` has it
+    label: int = 0  # of a conditional method, as in `Given`
 
 
-def asked(control: Control, model: Steered) -> Asked:
-    """What a control asks of a model. Raises UserError for what is unknown, contradictory, or cannot be followed."""
-    whole, method = control.as_sum(), model.method
-    _agree(whole)
-    told = ("length", getattr(method, "condition", "") or "length")
-    weighed = zip(whole.parts, whole.weights, strict=True)
-    rest = [(part, weight) for part, weight in weighed if part.name not in told]
-    if rest and not isinstance(method, Guidable | Latent):
+def resolve(control: Control | None, model: TrainedModel) -> Conditioning:
+    """Returns the conditioning of a control for a model, cached per model.
+
+    Raises UserError for a control that is unknown, contradictory, or that the model's method cannot follow.
+    """
+    return Conditioning() if control is None else _resolved(control, model)
+
+
+@cached_per_model
+def _resolved(control: Control, model: TrainedModel) -> Conditioning:
+    conjunction, method = control.as_sum(), model.method
+    check_consistent(conjunction)
+    enforced = {"length", _condition(method)} - {""}
+    weighted = zip(conjunction.parts, conjunction.weights, strict=True)
+    guided = [(part, weight) for part, weight in weighted if part.name not in enforced]
+    if guided and not isinstance(method, Controllable):
         name = type(method).__name__
         raise UserError(f"{name} has no vectors that an energy could move. DiffusionLM and TextVAE have.")
-    length = _length(whole, model)
-    _room(whole, length, model)
-    energies = tuple(_energy(part, model) for part, _ in rest)
-    weights = tuple(np.float32(weight * _counts(part, model)) for part, weight in rest)
-    energy = Sum(energies=energies, weights=weights) if rest else None
-    return Asked(energy, length, tuple(str(part) for part, _ in rest), _label(whole, model))
+    length = implied_length(conjunction, model)
+    check_phrase_fits(conjunction, length, model)
+    energies = tuple(_energy(part, model) for part, _ in guided)
+    weights = tuple(np.float32(weight * _classifier_weight(part, model)) for part, weight in guided)
+    energy = Sum(energies=energies, weights=weights) if guided else None
+    return Conditioning(energy, length, tuple(str(part) for part, _ in guided), _label(conjunction, method))
 
 
-def _agree(whole: Control) -> None:
-    """Raises UserError where two parts that are wanted at once leave no value to a name, or are spans that cross."""
-    wanted = [part for part in whole.parts if part.kind == "is"]
-    denied = [part.parts[0] for part in whole.parts if part.kind == "not" and part.parts[0].kind == "is"]
-    for part in wanted:
-        same = [other for other in wanted if other == part or (other.name == part.name and part.name not in MANY)]
-        contrary = [other for other in denied if other.name == part.name]
-        left = set(part.values).intersection(*(other.values for other in same))
-        if not left.difference(*(other.values for other in contrary)):
-            both = " and ".join(map(str, dict.fromkeys([*same, *(~other for other in contrary)])))
-            one = "" if part.name in MANY else f"A text has one {part.name}: "
-            raise UserError(f"{one}{both} contradict each other.")
-    spans = {str(part): span_of(part.values[0]) for part in wanted if part.name == "span"}
-    for (one, first), (two, second) in itertools.permutations(spans.items(), 2):
-        if first.start < second.start < first.end < second.end:
-            raise UserError(f"{one} and {two} cross: of two constituents one holds the other, or they are apart.")
-
-
-def _energy(control: Control, model: Steered) -> Energy:
+def _energy(control: Control, model: TrainedModel) -> Energy:
+    """The energy of a control, nats."""
     if control.kind == "is":
-        made = {"length": _no_length, "keyword": keyword_energy, "regex": regex_energy}.get(control.name, _learned)
-        return made(control, model)
+        energies = {"length": _refuse_length, "keyword": keyword_energy, "regex": regex_energy}
+        return energies.get(control.name, _classifier_energy)(control, model)
     parts: Any = tuple(_energy(part, model) for part in control.parts)
     if control.kind == "not":
         return Not(energy=parts[0])
@@ -77,67 +61,37 @@ def _energy(control: Control, model: Steered) -> Energy:
     return Or(energies=parts) if control.kind == "any" else Sum(energies=parts, weights=weights)
 
 
-def _no_length(control: Control, model: Steered) -> Energy:
-    raise UserError("A length can be asked for, but not in NOT or OR.")
+def _refuse_length(control: Control, model: TrainedModel) -> Energy:
+    raise UserError(f"{control} cannot stand in NOT or OR: a length is enforced exactly and has no energy.")
 
 
-def _length(whole: Control, model: Steered) -> int:
-    """The tokens that the parts imply: a length itself, tags and trees exactly, spans at least."""
-    most, least, words = model.method.language.length - 1, 0, {}
-    for part in whole.parts:
-        if part.name == "length":
-            words[str(part)] = int(part.values[0])
-        elif part.kind == "is" and part.name in SYNTAX:
-            wanted = _target(part, model)[-1]
-            least = max(least, wanted.least)
-            words |= {} if wanted.words is None else {part.name: wanted.words}
-    if len(set(words.values())) > 1 or any(number < least for number in words.values()):
-        told = [f"{name} ({number} words)" for name, number in words.items()]
-        told += [f"a span (at least {least})"] if least else []
-        raise UserError(f"A text has one length: {' and '.join(told)} contradict each other.")
-    length = next(iter(words.values()), None)
-    if length is not None and length > most:
-        raise UserError(f"length={length}: this model writes at most {most} words.")
-    return length + 1 if length is not None else -(least + 1) if least else 0
+def _classifier_energy(control: Control, model: TrainedModel) -> Energy:
+    classifier, params, target = trained_target(control, model)
+    return classifier.energy(params, target.accepted)
 
 
-def _label(whole: Control, model: Steered) -> int:
-    """The number of the value that a method with a condition is told; 0 if none is asked for."""
-    name = getattr(model.method, "condition", "")
-    # "none", the last, tells nothing.
-    values = [value for value in getattr(model.method, "values", ()) if value != "none"]
-    weighed = zip(whole.parts, whole.weights, strict=True)
-    asked = [(part, weight) for part, weight in weighed if part.kind == "is" and part.name == name]
-    if not asked:
+def _classifier_weight(part: Control, model: TrainedModel) -> float:
+    """The weight in the config of a trained classifier; 1 for all other controls."""
+    return trained_target(part, model)[0].weight if part.kind == "is" and part.name not in TRAINING_FREE else 1.0
+
+
+def _label(conjunction: Control, method: Method) -> int:
+    """The number from 1 of the value that a conditional method is given, 0 without one."""
+    condition = _condition(method)
+    weighted = zip(conjunction.parts, conjunction.weights, strict=True)
+    labels = [(part, weight) for part, weight in weighted if part.kind == "is" and part.name == condition]
+    if not labels or not isinstance(method, Conditional):
         return 0
-    part, weight = asked[0]
+    part, weight = labels[0]
+    values = [value for value in method.values if value != "none"]  # "none", the last value, stands for no label
     if len(part.values) != 1 or part.values[0] not in values:
-        raise UserError(f"{part}: this model can be told one value of {name}; it knows: {', '.join(values)}.")
+        raise UserError(f"{part}: this model takes one value of {condition} out of: {', '.join(values)}.")
     if weight != 1:
-        raise UserError(f"{part}*{weight:g}: what is told has no weight. --override method.sampler.sharpen={weight:g}.")
+        override = f"--override method.sampler.guidance_scale={weight:g}"
+        raise UserError(f"{part}*{weight:g}: a label that the model is conditioned on has no weight. Use {override}.")
     return values.index(part.values[0]) + 1
 
 
-def _room(whole: Control, length: int, model: Steered) -> None:
-    """Raises UserError for a phrase that a text of `length` tokens, its end counted, is too short for."""
-    for part in whole.parts:
-        if part.kind == "is" and part.name == "keyword" and length > 0:
-            needed = min(len(known_words([phrase], model.tokenizer)) for phrase in part.values)
-            if needed > length - 1:
-                raise UserError(f"{part} has {needed} tokens: a text of {length - 1} has no room for it.")
-
-
-def _counts(part: Control, model: Steered) -> float:
-    """What a part counts by itself: a classifier may have been given a weight."""
-    return _target(part, model)[0].weight if part.kind == "is" and part.name not in RULES else 1.0
-
-
-def _learned(control: Control, model: Steered) -> Energy:
-    method, own, wanted = _target(control, model)
-    return method.wanting(own, wanted.accepted)
-
-
-@functools.lru_cache(maxsize=512)
-def _target(control: Control, model: Steered) -> tuple[Classifier, Params, Target]:
-    method, own = trained(model, "tree" if control.name == "span" else control.name)
-    return method, own, target(control, method)
+def _condition(method: Method) -> str:
+    """The label that a method is conditioned on, "" without one."""
+    return method.condition if isinstance(method, Conditional) else ""

@@ -1,73 +1,54 @@
 """Trained controls of a run: where they are and how they are loaded."""
 
-import dataclasses
-import functools
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.cli.output import say
-from jtextdiff.control.controls import RULES
-from jtextdiff.data.tokenizer import Tokenizer
-from jtextdiff.devices.sharding import make_mesh, mesh_of, shardings
+from jtextdiff.control.controls import TRAINING_FREE
+from jtextdiff.control.trained_model import TrainedModel, cached_per_model
+from jtextdiff.devices.sharding import make_mesh, mesh_of
 from jtextdiff.methods.classifier import Classifier
 from jtextdiff.nets.functional import Params
-from jtextdiff.run.checkpoints import has_checkpoints, restore, shapes_of
+from jtextdiff.run.checkpoints import has_checkpoints, load_params
 from jtextdiff.run.config import build
 from jtextdiff.run.workdir import read_config
 
 
-def home_of(base: str | Path, label: str) -> Path:
-    """Where the control of a label is kept."""
+def control_dir(base: str | Path, label: str) -> Path:
+    """Returns the run directory of the control of a label."""
     return Path(base) / "controls" / label
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Steered:
-    """The model that controls are for, and the run where those that were trained are found; each is read once."""
-
-    run: Path | None
-    method: Any  # a Method; for an energy a Guidable one
-    params: Params
-    tokenizer: Tokenizer
-
-    @functools.cached_property
-    def table(self) -> Float[Array, "v d"]:
-        """The vector of each word."""
-        return self.method.states.table(self.params)
+@cached_per_model
+def trained_classifier(label: str, model: TrainedModel) -> tuple[Classifier, Params]:
+    """Returns the classifier of a label and its parameters, read from disk once per model; see `load_control`."""
+    return load_control(model.run, label, model.params)
 
 
-@functools.lru_cache(maxsize=32)
-def trained(model: Steered, name: str) -> tuple[Classifier, Params]:
-    """The classifier of a label and its parameters, read from disk once a model; see `load_control`."""
-    return load_control(model.run, name, model.params)
+def load_control(run: Path | None, label: str, base: Params) -> tuple[Classifier, Params]:
+    """Loads a control's classifier and its parameters from a run whose parameters are `base`.
 
-
-def load_control(run: Path | None, name: str, params: Params) -> tuple[Classifier, Params]:
-    """A control's classifier and its parameters. Raises UserError if there is none, or it is of another base."""
+    Raises UserError if there is none, or if it was trained on other parameters.
+    """
     if run is None:
-        raise UserError("This model was not loaded from a run, where its controls would be.")
-    home = home_of(run, name)
-    if Path(name).name != name or not has_checkpoints(home):
+        raise UserError("This model was not loaded from a run, so it has no trained controls.")
+    folder = control_dir(run, label)
+    if Path(label).name != label or not has_checkpoints(folder):
         trained = sorted(path.name for path in (run / "controls").glob("*") if has_checkpoints(path))
-        there = ", ".join([*RULES, *trained])
         raise UserError(
-            f"{run} has no control {name!r}; it has: {there}. Train it with: "
-            f"python -m jtextdiff.train --config configs/control.py --config.base={run} --config.label={name}"
+            f"{run} has no control {label!r}; it has: {', '.join([*TRAINING_FREE, *trained])}. Train it with: "
+            f"python -m jtextdiff.train --config configs/control.py --config.base={run} --config.label={label}"
         )
-    method = build(read_config(home).method)
-    shapes = shapes_of(jax.eval_shape(method.init, jax.random.key(0)))
-    beside = mesh_of(params) or make_mesh()
-    found = restore(home, {"model": shapes_of(shapes, shardings(beside, shapes))}, tell=say)
-    if found is None:
-        raise UserError(f"None of the checkpoints in {home} can be read. Train the control anew.")
-    own = found[1]["model"]
-    alike = lambda mine, theirs: mine.shape == theirs.shape and np.allclose(mine, theirs, atol=1e-3)
-    theirs = {name: params[name] for name in own["frozen"]}
-    if not all(jax.tree.leaves(jax.tree.map(alike, own["frozen"], theirs))):
-        raise UserError(f"{home} was trained on another state of {run}, which has changed since. Train it anew.")
-    return method, own
+    classifier = build(read_config(folder).method)
+    _, params = load_params(folder, classifier, mesh_of(base) or make_mesh())
+    expected = {name: base[name] for name in params["frozen"]}
+    if not all(jax.tree.leaves(jax.tree.map(_close, params["frozen"], expected))):
+        raise UserError(f"{folder} was trained on another state of {run}, which has changed since. Train it anew.")
+    return classifier, params
+
+
+def _close(stored: Any, expected: Any) -> bool:
+    return stored.shape == expected.shape and np.allclose(stored, expected, atol=1e-3)

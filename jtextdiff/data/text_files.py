@@ -1,4 +1,4 @@
-"""Text files: .txt, .jsonl and .csv, alone or as the splits of a directory, to examples."""
+"""Reads .txt, .jsonl and .csv files as examples, one file or one per split."""
 
 import csv
 import io
@@ -12,14 +12,14 @@ SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "dev": "val
 
 
 class Example(NamedTuple):
-    """One text and what is known of it: control name -> value."""
+    """One text and its labels: control name -> value."""
 
     text: str
     labels: dict[str, str]
 
 
-def find(path: Path) -> dict[str, Path]:
-    """The file of each split: {"train": file} for a file, by file name for a directory.
+def find_splits(path: Path) -> dict[str, Path]:
+    """Returns the file of each split: {"train": file} for a file, by file name for a directory.
 
     Raises FileNotFoundError for a path that does not exist, ValueError for one that is not text.
     """
@@ -33,36 +33,36 @@ def find(path: Path) -> dict[str, Path]:
         if path.suffix not in SUFFIXES:
             raise ValueError(f"text.path is {str(path)!r}; expected a file ending in .txt, .jsonl or .csv")
         return {"train": path}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         split = SPLITS.get(file.stem)
         if split is None or file.suffix not in SUFFIXES:
             continue
-        if split in found:
-            raise ValueError(f"{path} holds both {found[split].name} and {file.name}: keep one file for {split}")
-        found[split] = file
-    if "train" not in found:
+        if split in files:
+            raise ValueError(f"{path} holds both {files[split].name} and {file.name}: keep one file for {split}")
+        files[split] = file
+    if "train" not in files:
         names = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
         raise ValueError(
             f"text.path is {str(path)!r}, which holds {names}; expected train.txt, train.jsonl or train.csv"
         )
-    return found
+    return files
 
 
-def parse(file: Path, column: str) -> list[Example]:
-    """The examples of a file, blank texts left out; `column` is the field of .jsonl and .csv with the text.
+def read_file(file: Path, column: str) -> list[Example]:
+    """Returns the examples of a file, without blank texts. `column` is the field of .jsonl and .csv with the text.
 
     Raises ValueError, with file and line, for what cannot be read.
     """
     parsers = {".txt": _lines, ".jsonl": _json_lines, ".csv": _rows}
-    examples = [example for example in parsers[file.suffix](file, _read(file), column) if example.text.strip()]
+    examples = [example for example in parsers[file.suffix](file, _decode(file), column) if example.text.strip()]
     if not examples:
         raise ValueError(f"{file} holds no text; expected at least one text that is not blank")
     return examples
 
 
-def scalars(record: dict[str, Any], column: str) -> dict[str, str]:
-    """The labels of a record: its scalar fields but the text, and those of a nested `fields`; no nulls."""
+def scalar_fields(record: dict[str, Any], column: str) -> dict[str, str]:
+    """Returns the labels of a record: its scalar fields except the text, and those of a nested `fields`; no nulls."""
     nested = record.get("fields")
     fields = {**record, **(nested if isinstance(nested, dict) else {})}
     labels = {}
@@ -73,11 +73,11 @@ def scalars(record: dict[str, Any], column: str) -> dict[str, str]:
 
 
 def excerpt(text: str) -> str:
-    """The first 60 characters, quoted, for a message."""
+    """Returns the first 60 characters, quoted, for a message."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def _read(file: Path) -> str:
+def _decode(file: Path) -> str:
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -94,7 +94,7 @@ def _read(file: Path) -> str:
 
 def _lines(file: Path, content: str, column: str) -> Iterator[Example]:
     del file, column
-    # Not splitlines: U+2028 and its like stand inside texts.
+    # Not splitlines: texts may contain U+2028 and similar separators.
     return (Example(line.removesuffix("\r"), {}) for line in content.split("\n"))
 
 
@@ -106,7 +106,7 @@ def _json_lines(file: Path, content: str, column: str) -> Iterator[Example]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{file}, line {number}: not JSON ({error.msg}): {excerpt(line)}; expected one object a line"
+                f"{file}, line {number}: not JSON ({error.msg}): {excerpt(line)}; expected one object per line"
             ) from error
         if not isinstance(record, dict):
             raise ValueError(f"{file}, line {number}: expected a JSON object, got {excerpt(line)}")
@@ -116,7 +116,7 @@ def _json_lines(file: Path, content: str, column: str) -> Iterator[Example]:
 def _rows(file: Path, content: str, column: str) -> Iterator[Example]:
     csv.field_size_limit(max(csv.field_size_limit(), len(content) + 1))  # a text may be longer than 128 KiB
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-    start = 2  # the line a row begins on; a quoted text may run over several
+    start = 2  # the line on which a row begins; a quoted text may span several
     try:
         for record in reader:
             if None in record or None in record.values():
@@ -140,4 +140,4 @@ def _example(file: Path, number: int, record: dict[str, Any], column: str) -> Ex
         )
     if not isinstance(text, str):
         raise ValueError(f"{file}, line {number}: field {column!r} is {excerpt(str(text))}, expected a string")
-    return Example(text, scalars(record, column))
+    return Example(text, scalar_fields(record, column))

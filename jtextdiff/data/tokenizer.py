@@ -1,4 +1,4 @@
-"""The tokenizer: strings to integers and back, and the ids of PAD, EOS, UNK and MASK."""
+"""The tokenizer: encode, decode, the ids of PAD, EOS, UNK and MASK, save and load."""
 
 import json
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 MASK = "[MASK]"
 UNK = "[UNK]"
-STRANGE = "qzxjk \u8a9e\u8a00 \U0001f642"
+_RARE_CHARACTERS = "qzxjk \u8a9e\u8a00 \U0001f642"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tokenizer:
-    """A vocabulary and its two directions.
+    """A vocabulary with its encoder and decoder.
 
-    `vocab_size` counts the ids that can be written, PAD, EOS and UNK among them. `mask` is the id of MASK:
-    the vocabulary's own, or `vocab_size` where it has none. `unk` is None where everything can be written.
-    `spaced` says that a space is a token by itself.
+    `vocab_size` counts the ids that a text can have, PAD, EOS and UNK included. `mask` is the id of MASK:
+    the vocabulary's own, or `vocab_size` if it has none. `unk` is None if every text can be encoded without it.
+    `spaced` is true if a space is a token by itself.
     """
 
     backend: "tokenizers.Tokenizer"
@@ -36,9 +36,10 @@ class Tokenizer:
     spaced: bool
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """The ids of each text, [length] each, without EOS.
+        """Returns the ids of each text, [length] each, without EOS.
 
-        A text cannot write PAD, EOS or MASK: where it spells one of them as a word, that word is unknown.
+        A text cannot contain PAD, EOS or MASK: a word that spells one of them becomes UNK. Raises ValueError if the
+        tokenizer has no UNK.
         """
         reserved = np.zeros(max(self.vocab_size, self.mask + 1), dtype=bool)
         reserved[[self.pad, self.eos, self.mask]] = True
@@ -46,20 +47,21 @@ class Tokenizer:
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         for encoding, text in zip(encodings, texts, strict=True):
             ids = np.asarray(encoding.ids, dtype=np.int32)
-            spelled = reserved[ids]
-            if spelled.any():
+            is_reserved = reserved[ids]
+            if is_reserved.any():
                 if self.unk is None:
                     raise ValueError(
                         f"the text {text[:60]!r} spells a special token of the tokenizer, which has no token "
-                        "for the unknown; remove it from the text or choose another text.tokenizer"
+                        "for unknown words; remove it from the text or choose another text.tokenizer"
                     )
-                ids[spelled] = self.unk
+                ids[is_reserved] = self.unk
             rows.append(ids)
         return rows
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
-        """The text of ids [length] up to the first EOS. PAD and other specials are not printed; UNK and MASK
-        are, as "[UNK]" and "[MASK]": nothing that could not be written goes missing unseen.
+        """Returns the text of ids [length] up to the first EOS, without PAD and other special tokens.
+
+        UNK and MASK are printed as "[UNK]" and "[MASK]", so that what could not be encoded stays visible.
 
         Raises ValueError for an id that is neither in the vocabulary nor MASK.
         """
@@ -69,24 +71,24 @@ class Tokenizer:
             raise ValueError(f"ids run from {row.min()} to {row.max()}; this tokenizer has ids 0 to {size - 1}")
         ends = np.flatnonzero(row == self.eos)
         row = row[: ends[0]] if ends.size else row
-        kept = row[~np.isin(row, list(self._unprinted()))]
-        text = self.backend.decode(kept.tolist(), skip_special_tokens=False)
+        printed = row[~np.isin(row, list(self._unprinted()))]
+        text = self.backend.decode(printed.tolist(), skip_special_tokens=False)
         for name, special in ((UNK, self.unk), (MASK, self.mask)):
-            spelled = None if special is None else self.backend.id_to_token(special)
-            if spelled is not None and spelled != name and special in kept:
-                text = text.replace(spelled, name)
+            token = None if special is None else self.backend.id_to_token(special)
+            if token is not None and token != name and special in printed:
+                text = text.replace(token, name)
         return text
 
     @property
-    def knows_all(self) -> bool:
-        """Whether no word is unknown, whatever its letters."""
-        return self.unk is None or self.unk not in self.encode([STRANGE])[0]
+    def open_vocabulary(self) -> bool:
+        """Whether every word can be encoded without UNK, whatever its letters."""
+        return self.unk is None or self.unk not in self.encode([_RARE_CHARACTERS])[0]
 
     def encode_template(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """(ids [length], fixed [length]): each literal "[MASK]" is one free position, all else is fixed."""
+        """Returns (ids [length], fixed [length]): each literal "[MASK]" is one free position, all else is fixed."""
         pieces = text.split(MASK)
         if not self.spaced:
-            # Where a word carries its own leading space, the free position carries it too.
+            # A word carries its own leading space, and so does the free position.
             pieces = [piece.rstrip() for piece in pieces[:-1]] + pieces[-1:]
         rows = self.encode(pieces)
         free = np.asarray([self.mask], dtype=np.int32)
@@ -94,32 +96,32 @@ class Tokenizer:
         fixed = [np.full(len(part), part is not free) for row in rows for part in (row, free)][:-1]
         return ids, np.concatenate(fixed)
 
-    def spelled(self, text: str) -> str:
-        """The text with this tokenizer's spacing, and unknown words as they stand."""
+    def normalize_spacing(self, text: str) -> str:
+        """Returns the text with this tokenizer's spacing; unknown words stay as they are."""
         (ids,), offsets = self.encode([text]), self.backend.encode(text, add_special_tokens=False).offsets
-        unknown = [
+        unknown_words = [
             text[start:end].strip() for token, (start, end) in zip(ids, offsets, strict=True) if token == self.unk
         ]
-        written = self.decode(ids).split(UNK)
-        if len(written) != len(unknown) + 1:  # a text that itself spells [UNK]
+        pieces = self.decode(ids).split(UNK)
+        if len(pieces) != len(unknown_words) + 1:  # a text that itself spells [UNK]
             return self.decode(ids)
-        return "".join(part for pair in zip(written, [*unknown, ""], strict=True) for part in pair)
+        return "".join(part for pair in zip(pieces, [*unknown_words, ""], strict=True) for part in pair)
 
     def save(self, directory: Path) -> None:
-        """Writes `tokenizer.json` and `specials.json` into `directory`, made where it is missing."""
+        """Writes `tokenizer.json` and `specials.json` into `directory`, which is created if missing."""
         directory.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(directory / "tokenizer.json"))
         (directory / "specials.json").write_text(json.dumps(self._specials(), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> "Tokenizer":
-        """What `save` wrote. Raises FileNotFoundError for a missing file, ValueError for a damaged one."""
+        """Reads what `save` wrote. Raises FileNotFoundError for a missing file, ValueError for a damaged one."""
         import tokenizers
 
         for name in ("tokenizer.json", "specials.json"):
             if not (directory / name).is_file():
                 raise FileNotFoundError(
-                    f"no {name} in {directory}; expected the folder a tokenizer was saved to: tokenizer.json "
+                    f"no {name} in {directory}; expected the folder of a saved tokenizer: tokenizer.json "
                     "and specials.json"
                 )
         try:
@@ -131,7 +133,7 @@ class Tokenizer:
             raise ValueError(f"cannot read the tokenizer in {directory}: {error}; save or train it again") from error
 
     def fingerprint(self) -> str:
-        """A string that two tokenizers share only if they encode alike."""
+        """Returns a string that two tokenizers share only if they encode every text equally."""
         return self.backend.to_str() + json.dumps(self._specials())
 
     def _specials(self) -> dict[str, Any]:
@@ -140,20 +142,18 @@ class Tokenizer:
 
     def _unprinted(self) -> set[int]:
         added = self.backend.get_added_tokens_decoder()
-        return {self.pad, self.eos, *(i for i, token in added.items() if token.special)} - {
-            self.unk,
-            self.mask,
-        }
+        specials = {self.pad, self.eos, *(i for i, token in added.items() if token.special)}
+        return specials - {self.unk, self.mask}
 
 
 def wrap(
     backend: "tokenizers.Tokenizer", *, pad: int, eos: int, unk: int | None, mask: int | None, spaced: bool
 ) -> Tokenizer:
-    """A Tokenizer of a backend and its special ids; MASK is appended where `mask` is None.
+    """Returns a Tokenizer of a backend and its special ids. Appends MASK if `mask` is None.
 
-    Raises ValueError if MASK cannot be appended because the backend's ids leave gaps.
+    Raises ValueError if MASK cannot be appended because the backend's ids have gaps.
     """
-    backend.no_truncation()  # a stored tokenizer may cut at its model's length
+    backend.no_truncation()  # a stored tokenizer may truncate at its model's length
     backend.no_padding()
     backend.encode_special_tokens = True  # text that spells a special is text
     vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values())

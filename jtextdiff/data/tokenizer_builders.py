@@ -1,4 +1,4 @@
-"""Ways to a tokenizer: words, characters or byte pairs counted in the training texts, or a pretrained one."""
+"""Word, character, byte-pair and pretrained tokenizers, built from a spec."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,59 +8,59 @@ from jtextdiff.data.tokenizer import UNK, Tokenizer, wrap
 
 SPECIALS = ("[PAD]", "[EOS]", UNK)  # ids 0, 1, 2 of every trained tokenizer
 
-# One mark, or an ellipsis, which is one word in text that is already tokenised.
-_MARK = r'(?:\.{2,}|[.,!?;:()"])'
+# One punctuation mark, or an ellipsis, which is one word in text that is already tokenised.
+_PUNCTUATION = r'(?:\.{2,}|[.,!?;:()"])'
 
-# At the start of a word (\G: and after a mark that was), or with nothing but marks behind it.
-_GLUED = rf"(?:\A|\G){_MARK}|{_MARK}(?={_MARK}*\z)"
+# At the start of a word (\G: also after another mark at the start), or with only marks up to its end.
+_WORD_EDGE_PUNCTUATION = rf"(?:\A|\G){_PUNCTUATION}|{_PUNCTUATION}(?={_PUNCTUATION}*\z)"
 
-# Scripts written without spaces: one pre-token a character, or training on their long runs takes minutes.
+# Scripts written without spaces: one pre-token per character, since training on their long runs takes minutes.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """Words between white space, `. , ! ? ; : ( ) "` split off their ends; those seen `min_count` times."""
+    """Words between white space, `. , ! ? ; : ( ) "` split off their ends; those that occur `min_count` times."""
 
     min_count: int = 10
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
-        """Raises ValueError if no word is seen often enough."""
+        """Returns the tokenizer of these texts. Raises ValueError if no word occurs often enough."""
         import tokenizers as hf
 
-        marks = hf.pre_tokenizers.Split(hf.Regex(_GLUED), "isolated")
-        split = hf.pre_tokenizers.Sequence([hf.pre_tokenizers.WhitespaceSplit(), marks])
-        return _count(texts, split, None, min_count=self.min_count, spaced=False)
+        punctuation = hf.pre_tokenizers.Split(hf.Regex(_WORD_EDGE_PUNCTUATION), "isolated")
+        split = hf.pre_tokenizers.Sequence([hf.pre_tokenizers.WhitespaceSplit(), punctuation])
+        return _train_from_counts(texts, split, None, min_count=self.min_count, spaced=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Characters:
-    """Every character, white space too, a token; those seen `min_count` times."""
+    """Characters, white space included; those that occur `min_count` times."""
 
     min_count: int = 2
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
-        """Raises ValueError if no character is seen often enough."""
+        """Returns the tokenizer of these texts. Raises ValueError if no character occurs often enough."""
         import tokenizers as hf
 
         split = hf.pre_tokenizers.Split(hf.Regex(r".|\n"), "isolated")
-        return _count(texts, split, hf.decoders.Fuse(), min_count=self.min_count, spaced=True)
+        return _train_from_counts(texts, split, hf.decoders.Fuse(), min_count=self.min_count, spaced=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BytePairs:
-    """Byte-level pair encoding with at most `vocab_size` ids. Nothing is unknown to it."""
+    """Byte-level byte-pair encoding with at most `vocab_size` ids. It encodes every text without UNK."""
 
     vocab_size: int = 8000
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
-        """Raises ValueError if `vocab_size` has no room for the 256 bytes and the specials."""
+        """Returns the tokenizer of these texts. Raises ValueError if `vocab_size` is too small for the bytes."""
         import tokenizers as hf
 
         if self.vocab_size < 256 + len(SPECIALS):
             raise ValueError(
                 f"text.tokenizer is byte_pairs:{self.vocab_size}; byte pairs need at least "
-                f"{256 + len(SPECIALS)}: one id a byte and the specials"
+                f"{256 + len(SPECIALS)}: one id per byte and the special tokens"
             )
         backend = hf.Tokenizer(hf.models.BPE())
         unspaced = hf.pre_tokenizers.Split(hf.Regex(_UNSPACED), "isolated")
@@ -79,63 +79,64 @@ class BytePairs:
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """The tokenizer of a Hugging Face model: `name` is its name or a directory. Its code is never run.
+    """The tokenizer of a Hugging Face model. `name` is its name or a directory. Remote code is never run.
 
-    EOS is its end-of-text token, or its separator (BERT); PAD is EOS where it has none (GPT-2).
+    EOS is its end-of-text token, or its separator (BERT). PAD is EOS if it has none (GPT-2).
     """
 
     name: str
 
     def train(self, texts: Iterable[str] = ()) -> Tokenizer:
-        """Reads the tokenizer; `texts` change nothing.
+        """Reads the tokenizer; `texts` are ignored.
 
-        Raises FileNotFoundError if it cannot be found, ValueError without fast form or end-of-text token.
+        Raises FileNotFoundError if it cannot be found, ValueError if it has no fast form or no end-of-text token.
         """
         import transformers
 
         try:
-            given = transformers.AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
+            pretrained = transformers.AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
         except OSError as error:
             raise FileNotFoundError(
                 f"text.tokenizer is pretrained:{self.name}: no such directory, and no Hugging Face model of that "
                 f"name could be read ({str(error).splitlines()[0]}); give a directory with tokenizer.json "
                 "and tokenizer_config.json, or a model's name while online"
             ) from error
-        backend = getattr(given, "backend_tokenizer", None)
-        eos = given.sep_token_id if given.eos_token_id is None else given.eos_token_id
+        backend = getattr(pretrained, "backend_tokenizer", None)
+        eos = pretrained.sep_token_id if pretrained.eos_token_id is None else pretrained.eos_token_id
         if backend is None or eos is None:
             missing = "fast tokenizer (tokenizer.json)" if backend is None else "end-of-text or separator token"
             raise ValueError(f"text.tokenizer is pretrained:{self.name}, which has no {missing}; choose another")
-        pad = eos if given.pad_token_id is None else given.pad_token_id
-        unk = None if given.unk_token_id in (pad, eos) else given.unk_token_id  # GPT-2 spells all three alike
-        return wrap(backend, pad=pad, eos=eos, unk=unk, mask=given.mask_token_id, spaced=False)
+        pad = eos if pretrained.pad_token_id is None else pretrained.pad_token_id
+        # GPT-2 uses one token for all three.
+        unk = None if pretrained.unk_token_id in (pad, eos) else pretrained.unk_token_id
+        return wrap(backend, pad=pad, eos=eos, unk=unk, mask=pretrained.mask_token_id, spaced=False)
 
 
-def named(spec: str) -> Words | Characters | BytePairs | Pretrained:
-    """What a config's `text.tokenizer` names: "words:10", "characters:2", "byte_pairs:8000", where the number may
-    be left out, or "pretrained:NAME".
+def tokenizer_builder(spec: str) -> Words | Characters | BytePairs | Pretrained:
+    """Returns the builder for a config's `text.tokenizer`: "words:10", "characters:2" or "byte_pairs:8000", where the
+    number is optional, or "pretrained:NAME".
 
-    Raises ValueError for another name, or a number that is none.
+    Raises ValueError for another name or a malformed number.
     """
     kind, _, value = spec.partition(":")
     if kind == "pretrained" and value:
         return Pretrained(name=value)
-    counted = {
+    builders = {
         "words": (Words, "min_count"),
         "characters": (Characters, "min_count"),
         "byte_pairs": (BytePairs, "vocab_size"),
     }
-    if kind not in counted or not (value.isdigit() or spec == kind):
+    if kind not in builders or not (value.isdigit() or spec == kind):
         raise ValueError(
-            f"text.tokenizer is {spec!r}; expected words:N or characters:N (seen at least N times), "
+            f"text.tokenizer is {spec!r}; expected words:N or characters:N (those that occur at least N times), "
             "byte_pairs:N (N ids), or pretrained:NAME"
         )
-    make, field = counted[kind]
-    return make(**{field: int(value)} if value else {})
+    builder, field = builders[kind]
+    return builder(**{field: int(value)} if value else {})
 
 
-def _count(texts: Iterable[str], split: Any, decoder: Any, *, min_count: int, spaced: bool) -> Tokenizer:
-    """The tokenizer of the pieces `split` makes that occur at least `min_count` times in `texts`."""
+def _train_from_counts(texts: Iterable[str], split: Any, decoder: Any, *, min_count: int, spaced: bool) -> Tokenizer:
+    """Returns the tokenizer of the pieces of `split` that occur at least `min_count` times in `texts`."""
     import tokenizers as hf
 
     backend = hf.Tokenizer(hf.models.WordLevel({}, unk_token=UNK))

@@ -1,1 +1,1 @@
-"""Device meshes, several processes, compiled programs and what they cost."""
+"""Device meshes, several processes, compiled programs and their cost."""

@@ -1,78 +1,109 @@
-"""Processes: many as one run. They meet, the first one speaks, and a failure of one ends all."""
+"""Starting jax.distributed from flags, the environment or Slurm.
+
+Process 0 prints for all of them, and the failure of one ends all.
+"""
 
 import argparse
+import contextlib
 import hashlib
 import importlib.metadata
 import math
 import os
+from collections.abc import Iterator
 
 from jtextdiff.cli.arguments import Parser
-from jtextdiff.cli.errors import UserError
-from jtextdiff.cli.output import mute, say
-from jtextdiff.devices.rendezvous import is_loopback, meet
+from jtextdiff.cli.errors import Interrupted, UserError
+from jtextdiff.cli.main import outcome
+from jtextdiff.cli.output import say, silenced
+from jtextdiff.devices.rendezvous import handshake, is_loopback
 
 SOURCES = {
     "num_processes": ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS"),
     "process_id": ("JAX_PROCESS_ID", "SLURM_PROCID"),
     "coordinator": ("JAX_COORDINATOR_ADDRESS",),
 }
-"""Where each flag is read from the environment, if it is not given."""
+"""The environment variables that stand in for each flag."""
 
 HEARTBEAT = 30
-"""Seconds without a sign of life after which a process counts as dead, and all others end."""
+"""Seconds without a sign of life after which a process counts as dead and all others end."""
 
 
-def add_processes(parser: Parser) -> None:
-    """The arguments by which a process learns that it is one of many."""
+def add_process_flags(parser: Parser) -> None:
+    """Adds the flags that make this process one of several."""
     group = parser.add_argument_group(
-        "many processes",
-        "One process a host or a device, all with the same command; launch/ starts them. Each flag is otherwise read "
-        "from the environment: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID, or Slurm's own.",
+        "several processes",
+        "One process per host or per device, all with the same command; the scripts in launch/ start them. A flag that "
+        "is not given is read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID, or from Slurm.",
     )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens, reachable by all others")
-    group.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
-    group.add_argument("--process_id", type=int, metavar="I", help="which one this is, from 0")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, reachable from all others")
+    group.add_argument("--num_processes", type=int, metavar="N", help="number of processes")
+    group.add_argument("--process_id", type=int, metavar="I", help="number of this process, from 0")
     group.add_argument(
         "--join_timeout",
         type=float,
         default=300.0,
         metavar="SECONDS",
-        help="how long to wait for others (default: 300)",
+        help="how long to wait for the other processes (default: 300)",
     )
 
 
-def join(flags: argparse.Namespace, what: str = "") -> None:
-    """Makes this process one of many, if it was told so; all but the first then say nothing but their errors.
+@contextlib.contextmanager
+def distributed_run(flags: argparse.Namespace, work: str = "") -> Iterator[None]:
+    """Runs the body as one of several processes if the flags or the environment ask for it. Only process 0 then prints.
 
-    `what` they are all to do must be the same. To be called before jax looks for devices. Raises UserError or OSError
-    if the others cannot be met.
+    `work` must be the same text in all processes. Enter this before jax initialises its devices. Raises UserError or
+    OSError if the processes do not connect. One of several that fails prints why and exits at once: leaving jax in an
+    orderly way would wait for the others, which wait for it.
     """
-    num, process, address = (_told(flags, name) for name in ("num_processes", "process_id", "coordinator"))
+    process = 0
+    try:
+        process = join_processes(flags, work)
+        with silenced() if process else contextlib.nullcontext():
+            yield
+    except Interrupted as stop:  # all processes stop at the same step, and leave in an orderly way
+        raise Interrupted("" if process else str(stop), stop.status) from None
+    except (Exception, KeyboardInterrupt) as error:
+        import jax
+
+        if not jax.distributed.is_initialized():
+            raise
+        status, lines = outcome(error)
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            reason = str(error).strip().partition("\n")[0][:200]
+            lines = [f"error: the connection to another process broke ({reason}); see the messages of that one."]
+        for line in lines:
+            say(f"process {process}: {line}" if process else line)
+        os._exit(status)
+
+
+def join_processes(flags: argparse.Namespace, work: str = "") -> int:
+    """Joins the other processes if there are any; returns the number of this one."""
+    num, process, address = (_setting(flags, name) for name in ("num_processes", "process_id", "coordinator"))
     if num is None and process is None and address is None and not _on_tpu_pod():
-        return
+        return 0
     import jax
 
-    # It would take SIGTERM for itself; `together.heard_by_all` does what it is for.
+    # The service would handle SIGTERM itself; `multihost.any_process_stopped` does its work here.
     jax.config.update("jax_enable_preemption_service", False)
     if num is None and process is None and address is None:
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)  # the pod knows all of it
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)  # a TPU pod provides all three
     elif num == "1" and address is None:
-        return
+        return 0
     else:
-        _meet_at(*_checked(num, process, address), seconds=flags.join_timeout, what=what)
-    if jax.process_index() > 0:
-        mute(jax.process_index())
-    say(f"{jax.process_count()} processes, {jax.local_device_count()} of {jax.device_count()} devices in this one.")
+        _initialize(*_validated(num, process, address), seconds=flags.join_timeout, work=work)
+    if jax.process_index() == 0:
+        say(f"{jax.process_count()} processes, {jax.local_device_count()} of {jax.device_count()} devices in this one.")
+    return jax.process_index()
 
 
-def _meet_at(host: str, port: int, num: int, process: int, *, seconds: float, what: str) -> None:
+def _initialize(host: str, port: int, num: int, process: int, *, seconds: float, work: str) -> None:
     import jax
 
     if not 0 < seconds < math.inf:
         raise UserError(f"--join_timeout must be a number of seconds above 0, got {seconds}.")
     version = importlib.metadata.version("jtextdiff")
-    run = hashlib.sha256(f"{version} {jax.__version__} {what}".encode()).hexdigest()
-    meet((host, port), num, process, seconds, run)
+    run = hashlib.sha256(f"{version} {jax.__version__} {work}".encode()).hexdigest()
+    handshake((host, port), num, process, seconds, run)
     jax.distributed.initialize(
         f"{host}:{port}",
         num,
@@ -83,23 +114,23 @@ def _meet_at(host: str, port: int, num: int, process: int, *, seconds: float, wh
     )
 
 
-def _told(flags: argparse.Namespace, name: str) -> str | None:
-    """What a flag or the environment says, as a text."""
-    given = getattr(flags, name)
-    if given is not None:
-        return str(given)
-    # Slurm numbers a process that it has not started as one of several, too.
-    known = [source for source in SOURCES[name] if source != "SLURM_PROCID" or "SLURM_STEP_NUM_TASKS" in os.environ]
-    return next((os.environ[source] for source in known if os.environ.get(source)), None)
+def _setting(flags: argparse.Namespace, name: str) -> str | None:
+    """Returns the value of a flag, else that of the first environment variable that is set, as text."""
+    value = getattr(flags, name)
+    if value is not None:
+        return str(value)
+    # SLURM_PROCID is also set in a process that is not one of several.
+    sources = [source for source in SOURCES[name] if source != "SLURM_PROCID" or "SLURM_STEP_NUM_TASKS" in os.environ]
+    return next((os.environ[source] for source in sources if os.environ.get(source)), None)
 
 
-def _checked(num: str | None, process: str | None, address: str | None) -> tuple[str, int, int, int]:
-    """Host, port, number of processes and which one this is. Raises UserError if they make no sense."""
+def _validated(num: str | None, process: str | None, address: str | None) -> tuple[str, int, int, int]:
+    """Returns host, port, the number of processes and the number of this one. Raises UserError if they are invalid."""
     if num is None or process is None or address is None:
-        given = {"--coordinator": address, "--num_processes": num, "--process_id": process}
-        missing = ", ".join(name for name, value in given.items() if value is None)
+        settings = {"--coordinator": address, "--num_processes": num, "--process_id": process}
+        missing = ", ".join(name for name, value in settings.items() if value is None)
         raise UserError(
-            f"One of many processes needs --coordinator, --num_processes and --process_id; missing: {missing}."
+            f"One of several processes needs --coordinator, --num_processes and --process_id; missing: {missing}."
         )
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):

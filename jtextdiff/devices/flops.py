@@ -1,4 +1,7 @@
-"""FLOPs: what the matrix products of a traced function cost, counted from its program, whatever the device."""
+"""FLOPs of a function's matrix products, counted from its jaxpr.
+
+The count does not depend on the device.
+"""
 
 import math
 from collections.abc import Callable
@@ -8,11 +11,11 @@ import jax
 
 
 def matmul_flops(function: Callable[..., Any], *arguments: Any, share: float = 0.5) -> float:
-    """Floating-point operations of the matrix products of one call, two a multiply-add.
+    """Returns the floating-point operations of the matrix products of one call, two per multiply-add.
 
-    `arguments` are arrays or their shapes. The second branch of a `cond` (what is done if it is true) counts as
-    often as `share` says; the body of a scan as often as it runs, that of a `while` once. Products whose result
-    is not used, which the compiler leaves out, count too.
+    `arguments` are arrays or their shapes. The true branch of a `cond` counts with weight `share`, the false branch
+    with the rest. The body of a scan counts once per iteration, the body of a `while` once. Products whose result is
+    unused count too, although the compiler removes them.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr, share)
 
@@ -28,13 +31,13 @@ def _cost(equation: Any, share: float) -> float:
         left, product = equation.invars[0].aval, equation.outvars[0].aval
         return 2.0 * product.size * math.prod(left.shape[axis] for axis in contracted)
     if equation.primitive.name == "cond":
-        no, yes = (_count(branch.jaxpr, share) for branch in parameters["branches"])
-        return (1 - share) * no + share * yes
-    inner = sum(_count(_open(value), share) for value in parameters.values() if _open(value) is not None)
+        if_false, if_true = (_count(branch.jaxpr, share) for branch in parameters["branches"])
+        return (1 - share) * if_false + share * if_true
+    inner = sum(_count(_inner_jaxpr(value), share) for value in parameters.values() if _inner_jaxpr(value) is not None)
     return inner * (parameters["length"] if equation.primitive.name == "scan" else 1)
 
 
-def _open(value: Any) -> Any:
-    """The program in a parameter of an equation, if it is one."""
+def _inner_jaxpr(value: Any) -> Any:
+    """Returns the jaxpr in a parameter of an equation; None if the parameter is something else."""
     value = getattr(value, "jaxpr", value)
     return value if hasattr(value, "eqns") else None

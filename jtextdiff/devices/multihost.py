@@ -1,4 +1,4 @@
-"""Together: what many processes of one run do alike, one after another, or once for all."""
+"""Barriers and agreement between the processes of a run."""
 
 import contextlib
 import socket
@@ -15,51 +15,54 @@ from jax.sharding import PartitionSpec as P
 from jtextdiff.cli.errors import UserError
 
 
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
+def is_process_zero() -> bool:
+    """Returns whether this is process 0, which writes files and prints messages."""
     return jax.process_index() == 0
 
 
-def wait_for_all(what: str) -> None:
-    """Returns once every process has come here."""
+def wait_for_all(name: str) -> None:
+    """Returns once every process has reached the barrier of this name."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+        multihost_utils.sync_global_devices(name)
 
 
-def check_shared(workdir: Path) -> None:
-    """Raises UserError where this process does not see what the first one has written to `workdir`."""
-    wait_for_all("the first process has written")
+def check_shared_workdir(workdir: Path) -> None:
+    """Raises UserError if this process does not see what process 0 has written to `workdir`."""
+    wait_for_all("process 0 has written")
     if not (workdir / "config.json").is_file():
         raise UserError(
-            f"{socket.gethostname()} does not see {workdir.absolute()} as the first process does. All must have the "
-            "same directory, on a file system that they share: give one with --workdir."
+            f"{socket.gethostname()} does not see the files that process 0 wrote to {workdir.absolute()}. All "
+            "processes need the same directory on a shared file system: give one with --workdir."
         )
 
 
-def heard_by_all(mesh: Mesh, stopped: list[int]) -> Callable[[], bool]:
-    """A function, to be called once a step, that tells all processes alike whether one of them was asked to stop.
+def any_process_stopped(mesh: Mesh, stopped: list[int]) -> Callable[[], bool]:
+    """Returns a function that reports, once per step, whether any process received a stop signal.
 
-    Of many processes it tells what was asked at its call before, so that no device is waited for.
+    All processes get the same report. With several processes it lags one step, so that no device blocks.
     """
     if jax.process_count() == 1:
         return lambda: bool(stopped)
-    one_a_device = NamedSharding(mesh, P(mesh.axis_names))
-    any_of = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, P()))
-    asked = []
+    one_per_device = NamedSharding(mesh, P(mesh.axis_names))
+    any_device = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, P()))
+    pending = []
 
-    def ask() -> bool:
-        mine = np.full(len(mesh.local_devices), bool(stopped))
-        asked.append(any_of(jax.make_array_from_process_local_data(one_a_device, mine, (mesh.size,))))
-        return len(asked) > 1 and bool(asked.pop(0))
+    def poll() -> bool:
+        local = np.full(len(mesh.local_devices), bool(stopped))
+        pending.append(any_device(jax.make_array_from_process_local_data(one_per_device, local, (mesh.size,))))
+        return len(pending) > 1 and bool(pending.pop(0))
 
-    return ask
+    return poll
 
 
 @contextlib.contextmanager
-def first_alone(what: str) -> Iterator[None]:
-    """The first process does it alone, the others after it: what it has written need not be made again."""
-    if not is_first():
-        wait_for_all(what)
+def process_zero_first(name: str) -> Iterator[None]:
+    """Runs the body in process 0 first, then in the others, so that they find the files that process 0 wrote.
+
+    `name` identifies the barrier between the two.
+    """
+    if not is_process_zero():
+        wait_for_all(name)
     yield
-    if is_first():
-        wait_for_all(what)
+    if is_process_zero():
+        wait_for_all(name)

@@ -1,4 +1,4 @@
-"""Profiles: a trace of a few training steps, for TensorBoard's profile page or ui.perfetto.dev."""
+"""A jax.profiler trace of ten training steps, for TensorBoard or ui.perfetto.dev."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,31 +8,34 @@ import jax
 
 from jtextdiff.cli.output import say
 
-WARM, TRACED = 10, 10
-"""Steps that are left to pass first, and steps that are traced then."""
+WARM_UP, TRACED = 10, 10
+"""Steps before the trace begins, and steps in the trace."""
 
 
 @contextmanager
-def traced(folder: Path, start: int) -> Iterator[Callable[[int], None]]:
-    """A function to be told of every step of a run that goes on from step `start`; it traces some of them."""
-    first, running = start + WARM, []
+def trace_steps(folder: Path, start: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function to call with the number of each finished step of a run that continues at step `start`.
+
+    It starts and stops the trace. A run that ends early stops it too.
+    """
+    first, steps = start + WARM_UP, []
 
     def end() -> None:
-        if running:
+        if steps:
             jax.profiler.stop_trace()
-            if running[-1] > first:
-                say(f"Steps {first + 1} to {running[-1]} are traced in {folder}, for TensorBoard or Perfetto.")
-            running.clear()
+            if steps[-1] > first:
+                say(f"Wrote a trace of steps {first + 1} to {steps[-1]} to {folder}, for TensorBoard or Perfetto.")
+            steps.clear()
 
-    def trace(done: int) -> None:
+    def after_step(done: int) -> None:
         if done == first:
             jax.profiler.start_trace(str(folder), create_perfetto_trace=True)
         if first <= done <= first + TRACED:
-            running.append(done)
+            steps.append(done)
         if done == first + TRACED:
             end()
 
     try:
-        yield trace
+        yield after_step
     finally:
         end()

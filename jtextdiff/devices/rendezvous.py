@@ -1,7 +1,7 @@
-"""A rendezvous: the processes of a run say at one address who they are, before any of them relies on the others.
+"""A handshake of all processes before jax.distributed starts.
 
-jax's own meeting aborts the process where somebody is missing, and does not notice where the processes were told
-different numbers. Here every process learns in a line what is wrong.
+jax's own start-up aborts the process if another one is missing, and does not notice processes that were given different
+numbers. Here every process gets a one-line error message.
 """
 
 import contextlib
@@ -14,118 +14,125 @@ from typing import Any
 
 from jtextdiff.cli.errors import UserError
 
-LONGEST = 4096
+MAX_MESSAGE = 4096
 """Bytes of one message."""
 
-PATIENCE = 5.0
-"""Seconds for one message, once somebody has knocked."""
+MESSAGE_TIMEOUT = 5.0
+"""Seconds to wait for one message on an open connection."""
 
 
-def meet(address: tuple[str, int], num: int, process: int, seconds: float, run: str = "") -> None:
-    """Returns once all `num` processes are there; process 0 listens at `address`, the others come to it.
+def handshake(address: tuple[str, int], num: int, process: int, seconds: float, run: str = "") -> None:
+    """Returns once all `num` processes are connected; process 0 listens at `address`, the others connect to it.
 
-    `run` stands for what they are to do. Raises UserError if two have the same number, were told different numbers of
-    processes or are to do different things; OSError, since another try may succeed, if the port is in use or somebody
-    does not come within `seconds`.
+    `run` identifies the work of the processes. Raises UserError if two processes have the same number, or if they were
+    given different numbers of processes or different work. Raises OSError, which another attempt may avoid, if the port
+    is in use or a process does not connect within `seconds`.
     """
     if process == 0:
-        _receive(address, num, run, time.monotonic() + seconds, seconds)
+        _listen(address, num, run, time.monotonic() + seconds, seconds)
     else:
-        _knock(address, {"process": process, "num": num, "run": run}, time.monotonic() + seconds, seconds)
+        _connect(address, {"process": process, "num": num, "run": run}, time.monotonic() + seconds, seconds)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach the address."""
+    """Returns whether only this machine can reach the address."""
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _receive(address: tuple[str, int], num: int, run: str, until: float, seconds: float) -> None:
-    """Hears all others, then tells each of them that all is well, or what is not."""
+def _listen(address: tuple[str, int], num: int, run: str, deadline: float, seconds: float) -> None:
+    """Accepts all other processes, then sends each of them the outcome: an error message, or an empty one."""
     host, port = address
     try:
         server = socket.create_server((host if is_loopback(host) else "", port), backlog=num)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise OSError(f"Process 0 cannot listen at port {port} of {host}: {reason}.") from None
-    there: dict[int, socket.socket] = {}
-    with server, contextlib.ExitStack() as open_ones:
-        wrong, late = "", False
-        while len(there) < num - 1 and not wrong:
-            server.settimeout(max(until - time.monotonic(), 0.01))
+    connected: dict[int, socket.socket] = {}
+    with server, contextlib.ExitStack() as connections:
+        error, retriable = "", False
+        while len(connected) < num - 1 and not error:
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
-                guest = open_ones.enter_context(server.accept()[0])
+                peer = connections.enter_context(server.accept()[0])
             except TimeoutError:
-                missing = [str(each) for each in range(1, num) if each not in there]
-                wrong, late = f"After {seconds:.0f} s {_of(missing)} of {num} did not come to {host}:{port}.", True
+                missing = [str(process) for process in range(1, num) if process not in connected]
+                error = f"{_listed(missing)} of {num} did not connect to {host}:{port} within {seconds:.0f} s."
+                retriable = True
                 break
-            wrong = _heard(guest, num, run, there)
-        for guest in there.values():
+            error = _register(peer, num, run, connected)
+        for peer in connected.values():
             with contextlib.suppress(OSError):
-                _send(guest, {"wrong": wrong, "late": late})
-    _refuse(wrong, late)
+                _send(peer, {"error": error, "retriable": retriable})
+    _raise_if(error, retriable)
 
 
-def _heard(guest: socket.socket, num: int, run: str, there: dict[int, socket.socket]) -> str:
-    """Notes one process in `there`; what is wrong with it, if anything. Strangers are left alone."""
+def _register(peer: socket.socket, num: int, run: str, connected: dict[int, socket.socket]) -> str:
+    """Reads the message of a process and adds it to `connected`. Returns an error message, "" if all is well.
+
+    Connections that send anything else are ignored.
+    """
     try:
-        told = _read(guest)
-        process, of = int(told["process"]), int(told["num"])
+        message = _receive(peer)
+        process, num_of_peer = int(message["process"]), int(message["num"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    twice = process in there or not 0 < process < of
-    there[process if not twice else -1] = guest
-    if of != num:
-        return f"Process 0 was told of {num} processes, process {process} of {of}: --num_processes must be the same."
-    if told.get("run") != run:
+    duplicate = process in connected or not 0 < process < num_of_peer
+    connected[process if not duplicate else -1] = peer
+    if num_of_peer != num:
+        return (
+            f"Process 0 was given --num_processes {num}, process {process} was given {num_of_peer}: "
+            "the number must be the same for all."
+        )
+    if message.get("run") != run:
         return f"Process {process} was given another command, config or version of jtextdiff than process 0."
-    return f"There are two processes of number {process}: --process_id must be another for each." if twice else ""
+    return f"Two processes have --process_id {process}: each process needs its own." if duplicate else ""
 
 
-def _knock(address: tuple[str, int], told: dict[str, Any], until: float, seconds: float) -> None:
-    """Comes to process 0, as soon as it listens, and waits until all are there."""
-    (host, port), process = address, told["process"]
+def _connect(address: tuple[str, int], message: dict[str, Any], deadline: float, seconds: float) -> None:
+    """Connects to process 0 as soon as it listens, and waits for the outcome."""
+    (host, port), process = address, message["process"]
     while True:
         try:
-            with socket.create_connection(address, timeout=PATIENCE) as door:
-                _send(door, told)
-                door.settimeout(max(until + PATIENCE - time.monotonic(), 0.01))
-                answer = _read(door)
+            with socket.create_connection(address, timeout=MESSAGE_TIMEOUT) as connection:
+                _send(connection, message)
+                connection.settimeout(max(deadline + MESSAGE_TIMEOUT - time.monotonic(), 0.01))
+                outcome = _receive(connection)
             break
         except (OSError, ValueError) as error:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 raise OSError(
                     f"Process {process} could not reach process 0 at {host}:{port} within {seconds:.0f} s ({reason}). "
-                    "Is it running, and is the port open?"
+                    "Check that it is running and that the port is open."
                 ) from None
             time.sleep(0.2)
-    _refuse(str(answer.get("wrong", "")), bool(answer.get("late")))
+    _raise_if(str(outcome.get("error", "")), bool(outcome.get("retriable")))
 
 
-def _refuse(wrong: str, late: bool) -> None:
-    """Raises what is wrong, if anything: a lateness may pass, a mistake may not."""
-    if wrong:
-        raise OSError(wrong) if late else UserError(wrong)
+def _raise_if(error: str, retriable: bool) -> None:
+    """Raises OSError for an error that another attempt may avoid, UserError for a mistake."""
+    if error:
+        raise OSError(error) if retriable else UserError(error)
 
 
-def _send(to: socket.socket, message: dict[str, Any]) -> None:
-    to.sendall(json.dumps(message).encode() + b"\n")
+def _send(connection: socket.socket, message: dict[str, Any]) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _read(source: socket.socket) -> dict[str, Any]:
-    if source.gettimeout() is None:
-        source.settimeout(PATIENCE)
+def _receive(connection: socket.socket) -> dict[str, Any]:
+    if connection.gettimeout() is None:
+        connection.settimeout(MESSAGE_TIMEOUT)
     line = b""
     while not line.endswith(b"\n"):
-        piece = source.recv(LONGEST - len(line))
-        if not piece:
+        received = connection.recv(MAX_MESSAGE - len(line))
+        if not received:
             raise ValueError("the connection ended before its message")
-        line += piece
+        line += received
     message = json.loads(line)
     if not isinstance(message, dict):
-        raise ValueError("the message is no object")
+        raise ValueError("the message is not a JSON object")
     return message
 
 
-def _of(numbers: Sequence[str]) -> str:
-    return f"process {numbers[0]}" if len(numbers) == 1 else f"processes {', '.join(numbers)}"
+def _listed(numbers: Sequence[str]) -> str:
+    return f"Process {numbers[0]}" if len(numbers) == 1 else f"Processes {', '.join(numbers)}"

@@ -1,4 +1,4 @@
-"""Devices: one mesh, and one table that says how every array of a run lies on it."""
+"""The device mesh and the table of sharding rules for the arrays of a run."""
 
 import functools
 import re
@@ -24,22 +24,22 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"(answer|bag)/kernel$", P("fsdp", "tensor")),
     (r"(bias|scale)$", P()),
 )
-"""The first row whose pattern is found in an array's path wins. Optimiser moments and means end in the same
-paths as the parameters they belong to, so one table serves all. A dimension that does not divide is whole."""
+"""The first row whose pattern matches an array's path applies. Paths of optimiser moments and running means end in the
+paths of their parameters, so one table serves all. A dimension that an axis does not divide stays whole."""
 
 SMALL = 2**20
-"""Bytes up to which an array without a rule is simply copied to every device."""
+"""Bytes up to which an array without a rule is replicated on every device."""
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh of all devices; one of the sizes may be -1: whatever is left.
+    """Returns a mesh of all devices; one of the sizes may be -1 and is then inferred from the others.
 
     Raises UserError if the sizes do not multiply to the number of devices.
     """
     sizes, num = [data, fsdp, tensor], jax.device_count()
-    known = int(np.prod([size for size in sizes if size != -1]))
-    if sizes.count(-1) == 1 and known > 0 and num % known == 0:
-        sizes[sizes.index(-1)] = num // known
+    product = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) == 1 and product > 0 and num % product == 0:
+        sizes[sizes.index(-1)] = num // product
     if min(sizes) < 1 or int(np.prod(sizes)) != num:
         raise UserError(
             f"mesh data={data}, fsdp={fsdp}, tensor={tensor} does not fit {num} devices: "
@@ -48,8 +48,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def shardings(mesh: Mesh, tree: Any) -> Any:
-    """How each array of `tree` (arrays or their shapes) lies on the mesh.
+def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
+    """Returns the sharding of each array of `tree` (arrays or their shapes) on the mesh.
 
     Raises UserError for a large array that no rule matches.
     """
@@ -57,58 +57,62 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch over all data-parallel devices."""
+    """Returns the sharding that divides the rows of a batch over all data-parallel devices."""
     return NamedSharding(mesh, P(ROWS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole of an array on every device."""
+    """Returns the sharding that keeps a whole array on every device."""
     return NamedSharding(mesh, P())
 
 
 def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """The function, traced so that its network sees the mesh; see `nets.by_rows`."""
+    """Returns the function, traced in the context of the mesh; `nets.batch_sharding` reads the mesh from there."""
 
     @functools.wraps(function)
-    def seen(*arguments: Any, **more: Any) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return function(*arguments, **more)
+            return function(*args, **kwargs)
 
-    return seen
+    return wrapped
 
 
 def mesh_of(params: Any) -> Mesh | None:
-    """The mesh on which parameters lie; None if they lie on one device, or on none."""
-    places = {getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)}
-    meshes = {place.mesh for place in places if isinstance(place, NamedSharding) and isinstance(place.mesh, Mesh)}
+    """Returns the mesh of placed parameters; None if they are on one device, or not placed."""
+    shardings = {getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)}
+    meshes = {
+        sharding.mesh
+        for sharding in shardings
+        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh)
+    }
     return next((mesh for mesh in meshes if mesh.size > 1), None)
 
 
 def num_shards(mesh: Mesh | AbstractMesh | None) -> int:
-    """Into how many parts the rows of a batch are divided."""
+    """Returns the number of parts into which the rows of a batch are divided."""
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def check_batch(mesh: Mesh | AbstractMesh, batch_size: int, accumulate: int) -> None:
-    """Raises UserError if a batch cannot be divided over the mesh."""
+    """Raises UserError if the rows of a batch do not divide evenly over the mesh."""
     shards = num_shards(mesh)
     if batch_size % (shards * accumulate):
         parts = f" in optim.accumulate = {accumulate} parts each" if accumulate > 1 else ""
-        good = max(batch_size // (shards * accumulate), 1) * shards * accumulate
+        suggestion = max(batch_size // (shards * accumulate), 1) * shards * accumulate
         raise UserError(
             f"batch_size = {batch_size} rows do not divide over {shards} devices (mesh data x fsdp){parts}. "
-            f"Try --config.batch_size={good}, or another mesh."
+            f"Try --config.batch_size={suggestion}, or another mesh."
         )
 
 
-def rows_here(mesh: Mesh, num: int) -> Int[np.ndarray, "m"]:
-    """Which of the `num` rows of a batch lie on devices of this process, in order."""
-    places = batch_sharding(mesh).addressable_devices_indices_map((num,)).values()
-    return np.unique(np.concatenate([np.arange(num)[place] for place in places if place is not None]))
+def local_row_indices(mesh: Mesh, num: int) -> Int[np.ndarray, "m"]:
+    """Returns the indices, in order, of those of the `num` rows of a batch that devices of this process hold."""
+    indices = batch_sharding(mesh).addressable_devices_indices_map((num,)).values()
+    return np.unique(np.concatenate([np.arange(num)[index] for index in indices if index is not None]))
 
 
-def place(batch: Any, mesh: Mesh, num: int) -> Any:
-    """Puts a batch of `num` rows on all devices; `batch` has those of them that `rows_here` names."""
+def place_batch(batch: Any, mesh: Mesh, num: int) -> Any:
+    """Puts a batch of `num` rows on all devices; `batch` has the rows at `local_row_indices`."""
     sharding = batch_sharding(mesh)
 
     def put(leaf: Any) -> Array:
@@ -118,10 +122,10 @@ def place(batch: Any, mesh: Mesh, num: int) -> Any:
     return jax.tree.map(put, batch)
 
 
-def _sharding(mesh: Mesh, name: str, leaf: Any) -> NamedSharding:
+def _sharding(mesh: Mesh | AbstractMesh, name: str, leaf: Any) -> NamedSharding:
     for pattern, partition in RULES:
         if re.search(pattern, name):
-            return NamedSharding(mesh, _fitting(mesh, partition, leaf.shape))
+            return NamedSharding(mesh, _divisible(mesh, partition, leaf.shape))
     if leaf.size * leaf.dtype.itemsize <= SMALL:
         return NamedSharding(mesh, P())
     raise UserError(
@@ -129,8 +133,8 @@ def _sharding(mesh: Mesh, name: str, leaf: Any) -> NamedSharding:
     )
 
 
-def _fitting(mesh: Mesh, partition: P, shape: tuple[int, ...]) -> P:
-    """The partition without the axes that do not divide their dimension."""
+def _divisible(mesh: Mesh | AbstractMesh, partition: P, shape: tuple[int, ...]) -> P:
+    """Returns the partition without the axes that do not divide their dimension."""
     axes = [
         axis if axis is not None and size % mesh.shape[axis] == 0 else None
         for axis, size in zip(partition, shape, strict=False)

@@ -1,1 +1,1 @@
-"""Pure mathematics of diffusion over arrays: no flax, no files, no strings."""
+"""Mathematics of diffusion on arrays: processes, distributions, schedules, losses and bounds."""

@@ -1,4 +1,4 @@
-"""Distributions: values that know their sample, their mode, their log-density and their divergence."""
+"""Normal and categorical distributions: sample, mode, log-probability and KL divergence."""
 
 import math
 from typing import Any, Protocol
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jtextdiff.diffusion.pytree import pytree
-from jtextdiff.diffusion.randomness import Keys, draw, fold
+from jtextdiff.diffusion.randomness import Keys, fold_in, per_row
 
 
 class Distribution(Protocol):
-    """What is asked of randomness; all answers are per element, in nats."""
+    """The interface of a distribution; log-probabilities and divergences are per element, in nats."""
 
     def sample(self, keys: Keys) -> Array: ...
     def mode(self) -> Array: ...
@@ -22,24 +22,24 @@ class Distribution(Protocol):
 
 @pytree
 class Normal:
-    """Independent normals; `std` broadcasts against `mean`, and std = 0 is the point at the mean."""
+    """Independent normals; `std` broadcasts against `mean`, and std = 0 is a point mass at the mean."""
 
     mean: Float[Array, "..."]
     std: Float[Array, "..."]
 
     def sample(self, keys: Keys) -> Float[Array, "..."]:
-        return self.mean + self.std * draw(jax.random.normal, keys, self.mean.shape)
+        return self.mean + self.std * per_row(jax.random.normal, keys, self.mean.shape)
 
     def mode(self) -> Float[Array, "..."]:
         return self.mean
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Log-density in nats an element."""
+        """Returns the log-density, nats per element."""
         z = (x - self.mean) / self.std
         return -0.5 * (z**2 + math.log(2 * math.pi)) - jnp.log(self.std)
 
     def kl(self, other: "Normal") -> Float[Array, "..."]:
-        """KL(self ‖ other), nats an element."""
+        """Returns KL(self ‖ other), nats per element."""
         ratio = (self.std / other.std) ** 2
         return 0.5 * (ratio - 1 - jnp.log(ratio) + ((self.mean - other.mean) / other.std) ** 2)
 
@@ -51,53 +51,54 @@ class Categorical:
     logits: Float[Array, "*b k"]
 
     def sample(self, keys: Keys) -> Int[Array, "*b"]:
-        """One of √K blocks by its share, then one of its √K categories: two numbers are drawn, and not K.
+        """Samples one of √K blocks by its total probability, then one of the block's √K categories.
 
-        With a row's own key, whatever the other rows are. A Gumbel race takes twenty times as long at K = 1,000.
+        This takes two uniform numbers instead of K. A Gumbel race takes twenty times as long at K = 1,000. With one key
+        per row, a row does not depend on the others.
         """
         k = self.logits.shape[-1]
         size = math.isqrt(max(k - 1, 0)) + 1
         p = jnp.exp(self.logits - jnp.max(self.logits, axis=-1, keepdims=True))
         p = jnp.pad(p, [(0, 0)] * (p.ndim - 1) + [(0, size * size - k)]).reshape(*p.shape[:-1], size, size)
-        block = _pick(fold(keys, 0), jnp.sum(p, axis=-1))
+        block = categorical_index(fold_in(keys, 0), jnp.sum(p, axis=-1))
         within = jnp.take_along_axis(p, block[..., None, None], axis=-2)[..., 0, :]
-        return block * size + _pick(fold(keys, 1), within)
+        return block * size + categorical_index(fold_in(keys, 1), within)
 
     def mode(self) -> Int[Array, "*b"]:
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def log_prob(self, x: Int[Array, "*b"]) -> Float[Array, "*b"]:
-        """Log-probability in nats."""
+        """Returns the log-probability in nats."""
         return jnp.take_along_axis(jax.nn.log_softmax(self.logits), x[..., None], axis=-1)[..., 0]
 
     def kl(self, other: "Categorical") -> Float[Array, "*b"]:
-        """KL(self ‖ other), nats; categories that self never takes count nothing."""
-        mine, theirs = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
-        return jnp.sum(jnp.where(mine > -jnp.inf, jnp.exp(mine) * (mine - theirs), 0.0), axis=-1)
+        """Returns KL(self ‖ other), nats; categories of probability 0 under self contribute nothing."""
+        log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
+        return jnp.sum(jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * (log_p - log_q), 0.0), axis=-1)
 
 
-def _pick(keys: Keys, p: Float[Array, "*b k"]) -> Int[Array, "*b"]:
-    """An index with probability p / Σ p, and never one of probability 0, however sums are rounded."""
-    below = jnp.cumsum(p, axis=-1)
-    lot = draw(jax.random.uniform, keys, p.shape[:-1]) + 2.0**-24  # never 0, which any first entry would win
-    target = lot[..., None] * below[..., -1:]
-    return jnp.argmax(jnp.where(p > 0, 1 + (below > target), 0), axis=-1).astype(jnp.int32)
+def categorical_index(keys: Keys, p: Float[Array, "*b k"]) -> Int[Array, "*b"]:
+    """Samples an index with probability p / Σ p, and never one of probability 0, however sums are rounded."""
+    cumulative = jnp.cumsum(p, axis=-1)
+    u = per_row(jax.random.uniform, keys, p.shape[:-1]) + 2.0**-24  # never 0, which any first entry would win
+    target = u[..., None] * cumulative[..., -1:]
+    return jnp.argmax(jnp.where(p > 0, 1 + (cumulative > target), 0), axis=-1).astype(jnp.int32)
 
 
-def check_narrowing(temperature: float, top_p: float = 1.0) -> None:
-    """Raises ValueError for settings of a sampler that `narrowed` cannot follow."""
+def check_temperature_and_top_p(temperature: float, top_p: float = 1.0) -> None:
+    """Raises ValueError for sampler settings that `temper_and_top_p` cannot apply."""
     if not 1e-6 <= temperature < math.inf:
         raise ValueError(f"sampler.temperature must be a number of at least 1e-6, got {temperature}.")
     if not 0 < top_p <= 1:
         raise ValueError(f"sampler.top_p must be above 0 and at most 1, got {top_p}.")
 
 
-def narrowed(logits: Float[Array, "*b k"], temperature: float, top_p: float = 1.0) -> Float[Array, "*b k"]:
-    """A law sharpened by a temperature and cut to its likeliest words (Holtzman et al. 2020), normalised."""
+def temper_and_top_p(logits: Float[Array, "*b k"], temperature: float, top_p: float = 1.0) -> Float[Array, "*b k"]:
+    """Returns normalised log-probabilities with a temperature and nucleus truncation (Holtzman et al. 2020)."""
     log_p = jax.nn.log_softmax(logits / temperature)
     if top_p == 1:
         return log_p
-    ordered = jnp.sort(log_p, axis=-1, descending=True)
-    before = jnp.cumsum(jnp.exp(ordered), axis=-1) - jnp.exp(ordered)
-    least = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
-    return jax.nn.log_softmax(jnp.where(log_p >= least, log_p, -jnp.inf))
+    descending = jnp.sort(log_p, axis=-1, descending=True)
+    mass_before = jnp.cumsum(jnp.exp(descending), axis=-1) - jnp.exp(descending)
+    threshold = jnp.min(jnp.where(mass_before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
+    return jax.nn.log_softmax(jnp.where(log_p >= threshold, log_p, -jnp.inf))

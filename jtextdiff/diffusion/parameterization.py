@@ -1,8 +1,7 @@
-"""Readings of a network's output: x_0, noise, score and v are one estimate in four languages.
+"""Conversions between x_0, noise, score and v predictions.
 
-The reverse mean needs x̂_0; Luo (2022, eq. 99, 130, 148) shows the three ways to predict it, and Salimans &
-Ho (2022, appendix D) the fourth. With signal √ᾱ and noise √(1−ᾱ): x_t = signal · x_0 + noise · ε,
-score = −ε / noise, v = signal · ε − noise · x_0.
+All four express one estimate (Luo 2022, eq. 99, 130, 148; Salimans & Ho 2022, appendix D). With signal √ᾱ and noise
+√(1 − ᾱ): x_t = signal · x_0 + noise · ε, score = −ε / noise, v = signal · ε − noise · x_0.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ def x_0_from_noise(process: Gaussian, noise: Array, x_t: Array, t: Time) -> Arra
 
 
 def x_0_from_score(process: Gaussian, score: Array, x_t: Array, t: Time) -> Array:
-    """Tweedie's formula."""
+    """Returns x̂_0 by Tweedie's formula."""
     return (x_t + process.noise(t, x_t) ** 2 * score) / process.signal(t, x_t)
 
 
@@ -46,7 +45,7 @@ TO_X_0: dict[str, Conversion] = {
     "score": x_0_from_score,
     "v": x_0_from_v,
 }
-"""(process, prediction, x_t, t) ↦ x̂_0, by the name of what the network predicts."""
+"""Parameterization ↦ the function (process, prediction, x_t, t) ↦ x̂_0."""
 
 FROM_X_0: dict[str, Conversion] = {
     "x_0": lambda process, x_0, x_t, t: x_0,
@@ -54,4 +53,4 @@ FROM_X_0: dict[str, Conversion] = {
     "score": score_from_x_0,
     "v": v_from_x_0,
 }
-"""(process, x_0, x_t, t) ↦ what a network of that reading should predict."""
+"""Parameterization ↦ the function (process, x_0, x_t, t) ↦ the target of the network."""

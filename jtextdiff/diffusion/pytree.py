@@ -1,4 +1,4 @@
-"""Values that jax can look into: frozen, keyword-only dataclasses as pytrees."""
+"""Frozen, keyword-only dataclasses as pytrees."""
 
 import dataclasses
 from typing import Any, TypeVar, dataclass_transform
@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 def static(**kwargs: Any) -> Any:
-    """A field that is part of the program and not of the data: fixed at compile time."""
+    """Declares a field that is part of the program, not of the data: it is fixed at compile time."""
     return dataclasses.field(metadata={"static": True}, **kwargs)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(static,))
 def pytree(cls: type[T]) -> type[T]:
-    """Makes a class a frozen, keyword-only dataclass whose fields, but the static ones, are leaves."""
+    """Makes a class a frozen, keyword-only dataclass whose fields are pytree leaves, except for the static ones."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True)(cls))

@@ -1,7 +1,7 @@
-"""Schedules: how much of the signal is left at time t, as log ᾱ(t) for t in [0, 1].
+"""Noise schedules as log ᾱ(t) for t in [0, 1].
 
-The logarithm, because 1 − ᾱ near t = 0 and ᾱ near t = 1 are both small, and float32 must carry both.
-ᾱ(0) = 1 is the data, exactly. Index i of a paper's table of T steps is the time t = (i + 1)/T.
+The logarithm represents both 1 − ᾱ near t = 0 and ᾱ near t = 1 in float32, where both are small. ᾱ(0) = 1 is the data,
+exactly. Index i of a paper's table of T steps is the time t = (i + 1)/T.
 """
 
 import math
@@ -15,14 +15,14 @@ Schedule = Callable[[Time], Array]
 """t ↦ log ᾱ(t), elementwise."""
 
 MAX_BETA = 0.999
-"""No single one of the T steps may destroy more than this share (Nichol & Dhariwal 2021, §3.2)."""
+"""Largest β of any one of the T steps (Nichol & Dhariwal 2021, §3.2)."""
 
 
 def sqrt(num_steps: int) -> Schedule:
-    """ᾱ(t) = (1 − √(t + s)) / (1 − √s), s = 1e-4: the square-root schedule as Diffusion-LM released it.
+    """ᾱ(t) = (1 − √(t + s)) / (1 − √s), s = 1e-4: the square-root schedule of the Diffusion-LM release.
 
-    Li et al. (2022), appendix A print 1 − √(t + s); the released β telescope to the quotient.
-    The last of the T steps is clipped at β = .999, so the schedule has to know T.
+    Li et al. (2022), appendix A, print 1 − √(t + s); the released β telescope to the quotient. The last of the T steps
+    is clipped at β = .999, so the schedule depends on T.
     """
     s = 1e-4
 
@@ -57,17 +57,17 @@ def cosine(num_steps: int) -> Schedule:
 
 def linear(num_steps: int) -> Schedule:
     """log ᾱ(t) = −(β₀ t + (β₁ − β₀) t²/2), β from .1 to 20: the limit of DDPM's linear β (Song et al. 2021, eq. 32)."""
-    del num_steps  # the limit does not depend on it
+    del num_steps  # the limit is independent of T
     return lambda t: -(0.1 * jnp.asarray(t, float) + 9.95 * jnp.asarray(t, float) ** 2)
 
 
 def constant(total: Time) -> Schedule:
-    """log ᾱ(t) = −`total` · t: β is the same at all times."""
+    """log ᾱ(t) = −`total` · t: constant β."""
     return lambda t: -total * jnp.asarray(t, float)
 
 
 def reciprocal(num_steps: int) -> Schedule:
-    """ᾱ(t) = 1 − t: β = 1/(T − t + 1), of which word after word falls evenly (Austin et al. 2021, §3.1)."""
+    """ᾱ(t) = 1 − t: β = 1/(T − t + 1), each step replaces an equal share of the tokens (Austin et al. 2021, §3.1)."""
     del num_steps
     return lambda t: jnp.log1p(-jnp.asarray(t, float))
 
@@ -96,7 +96,7 @@ def cosine_d3pm(num_steps: int) -> Schedule:
 
 
 def cosine_md4(num_steps: int) -> Schedule:
-    """ᾱ(t) = 1 − cos(π/2 (1 − t)): few words go at first, as they come in sampling (Shi et al. 2024, table 4)."""
+    """ᾱ(t) = 1 − cos(π/2 (1 − t)): near t = 1 few tokens are revealed (Shi et al. 2024, table 4)."""
     del num_steps
 
     def log_alpha_bar(t: Time) -> Array:
@@ -109,7 +109,7 @@ def cosine_md4(num_steps: int) -> Schedule:
 
 
 def _clip_last_step(log_alpha_bar: Schedule, num_steps: int, last: float) -> Schedule:
-    """In the last of `num_steps` cells, log ᾱ falls in a straight line from `last` by log(1 − .999)."""
+    """Makes log ᾱ linear in the last of `num_steps` cells: from `last` down by log(1 − .999)."""
     fall = math.log(1 - MAX_BETA)
 
     def clipped(t: Time) -> Array:
@@ -120,19 +120,19 @@ def _clip_last_step(log_alpha_bar: Schedule, num_steps: int, last: float) -> Sch
     return clipped
 
 
-def against(value: Array, like: Array) -> Array:
-    """Appends axes to a value, of all, of each text or of each word, until it broadcasts against `like`."""
+def expand_like(value: Array, like: Array) -> Array:
+    """Appends axes to a value (a scalar, one per text or one per token) until it broadcasts against `like`."""
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
 
 
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {"sqrt": sqrt, "cosine": cosine, "linear": linear}
-"""Of vectors: the variance that is signal."""
+"""Schedules of Gaussian diffusion: ᾱ is the share of the variance that is signal."""
 
-WORD_SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+TOKEN_SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "reciprocal": reciprocal,
     "log_linear": log_linear,
     "linear": linear,
     "cosine_d3pm": cosine_d3pm,
     "cosine_md4": cosine_md4,
 }
-"""Of words: the probability that one is still itself."""
+"""Schedules of discrete diffusion: ᾱ is the probability that a token is unchanged."""

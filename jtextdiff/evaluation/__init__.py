@@ -1,1 +1,1 @@
-"""Scores of a trained model, each beside the same score of real text."""
+"""Scores of a trained model, compared with those of real text."""

@@ -2,86 +2,170 @@
 
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.evaluation.tables import format_value, markdown_table, wrap
 
-NEEDED = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}
-ALIKE = ("method", "sampler", "steps", "settings", "control", "targets", "chosen")
-"""What runs of one recipe have in common."""
+FIELDS = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}
+METRIC_FIELDS = {"value", "unit", "se", "real_valid"}
+"""Fields that a file of scores, and each of its metrics, must have."""
 
-OF_METRIC = {"value", "unit", "se", "real_valid"}
+DEFAULT_METRICS = (
+    "nll",
+    "excess_nll",
+    "perplexity_ratio",
+    "members",
+    "unigram_entropy",
+    "distinct_bigrams",
+    "diversity_guard",
+)
 
+CONDITIONS = ("text", "split", "num_samples", "judge", "tokenizer")
+"""Fields that must agree for scores to share a table."""
 
-def grouped(results: dict[Path, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The results of each row by its name: seeds of one recipe together; longer names where short ones are alike."""
-    rows: dict[tuple[str, ...], list[Path]] = {}
-    for file, result in results.items():
-        name, dot, seed = file.stem.rpartition(".")
-        recipe = name if dot and seed.isdecimal() else file.stem
-        key = (str(file.with_name(recipe)), *(str(result.get(field)) for field in ALIKE))
-        rows.setdefault(key, []).append(file)
-    short = [Path(name).name if len(files) > 1 else files[0].stem for (name, *_), files in rows.items()]
-    long = [name if len(files) > 1 else str(files[0]) for (name, *_), files in rows.items()]
-    names = [one if short.count(one) == 1 else other for one, other in zip(short, long, strict=True)]
-    return {name: [results[file] for file in files] for name, files in zip(names, rows.values(), strict=True)}
+RECIPE = ("method", "sampler", "steps", "settings", "control", "targets", "chosen")
+"""Fields in which the runs of one recipe agree."""
 
+MAX_NAME = 20
+"""Longer names of recipes are numbered in a narrow table."""
 
-def table(rows: dict[str, list[dict[str, Any]]], names: list[str]) -> list[str]:
-    """The lines of a Markdown table: a row a name, a column a metric, real text first."""
-    every = [result for results in rows.values() for result in results]
-    units = {name: row["unit"] for result in every for name, row in result["metrics"].items()}
-    real = {
-        name: {result["metrics"][name]["real_valid"] for result in every if name in result["metrics"]} for name in names
-    }
-    # A model's likelihood of real text is its own: only what all agree on is the text's.
-    alike = {name: values.pop() if len(values) == 1 else None for name, values in real.items()}
-    columns = " | ".join(f"{name} ({units[name]})" for name in names)
-    lines = [
-        f"| {every[0]['num_samples']} samples | sampler | calls | {columns} |",
-        "|---" * (len(names) + 3) + "|",
-        f"| real {every[0]['split']} text | | | {' | '.join(_shown(alike[name]) for name in names)} |",
-    ]
-    for name, results in rows.items():
-        scores = [[result["metrics"][column] for result in results if column in result["metrics"]] for column in names]
-        sampler = _sampler(results[0])
-        calls = _shown(statistics.fmean(result["nfe"] for result in results))
-        lines.append(f"| {name} | {sampler} | {calls} | {' | '.join(map(_cell, scores))} |")
-    return lines
+Scores = dict[str, Any]
+"""What jtextdiff.evaluate has written."""
+
+Column = tuple[str, list[str]]
+"""The name of a recipe, or of real text, and its cell for each metric."""
 
 
-def read(file: Path) -> dict[str, Any]:
-    """The scores in a file. Raises UserError if it holds none."""
+def compare(files: Sequence[Path], metrics: Sequence[str] | None, width: int) -> list[str]:
+    """Returns the lines of a Markdown table of these metrics, by default those of DEFAULT_METRICS that there are.
+
+    A row per recipe; a column per recipe, in several tables if need be, where that is wider than `width`. Raises
+    UserError for a metric that no file has, and for scores that cannot be compared.
+    """
+    recipes = group_by_recipe({file: read_scores(file) for file in files})
+    results = [result for of_recipe in recipes.values() for result in of_recipe]
+    available = {name for result in results for name in result["metrics"]}
+    metrics = metrics or [name for name in DEFAULT_METRICS if name in available]
+    for name in metrics:
+        if name not in available:
+            raise UserError(f"No file has the metric {name!r}. There are: {', '.join(sorted(available))}.")
+    for field in CONDITIONS:
+        if len(values := {str(result.get(field)) for result in results}) > 1:
+            raise UserError(f"The scores differ in {field} ({', '.join(sorted(values))}) and cannot share a table.")
+    lines = table(recipes, metrics)
+    return lines if max(map(len, lines)) <= width else narrow_tables(recipes, metrics, width)
+
+
+def read_scores(file: Path) -> Scores:
+    """Reads a file of scores. Raises UserError if it holds none."""
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as scores: {error}") from None
     metrics = result.get("metrics") if isinstance(result, dict) else None
-    sound = isinstance(metrics, dict) and all(
-        isinstance(row, dict) and row.keys() >= OF_METRIC for row in metrics.values()
+    valid = isinstance(metrics, dict) and all(
+        isinstance(metric, dict) and metric.keys() >= METRIC_FIELDS for metric in metrics.values()
     )
-    if not sound or not result.keys() >= NEEDED:
+    if not valid or not result.keys() >= FIELDS:
         raise UserError(f"{file} holds no scores of jtextdiff.evaluate.")
     return result
 
 
-def _sampler(result: dict[str, Any]) -> str:
-    """A sampler's name, its steps if it takes so many, and its settings that are not the default."""
+def group_by_recipe(results: dict[Path, Scores]) -> dict[str, list[Scores]]:
+    """Groups the seeds of one recipe, NAME.0.json, NAME.1.json, …; a recipe has its path where names are equal."""
+    files_of: dict[tuple[str, ...], list[Path]] = {}
+    for file, result in results.items():
+        name, dot, seed = file.stem.rpartition(".")
+        recipe = name if dot and seed.isdecimal() else file.stem
+        key = (str(file.with_name(recipe)), *(str(result.get(field)) for field in RECIPE))
+        files_of.setdefault(key, []).append(file)
+    names = [Path(path).name if len(files) > 1 else files[0].stem for (path, *_), files in files_of.items()]
+    paths = [path if len(files) > 1 else str(files[0]) for (path, *_), files in files_of.items()]
+    unique = [name if names.count(name) == 1 else path for name, path in zip(names, paths, strict=True)]
+    return {name: [results[file] for file in files] for name, files in zip(unique, files_of.values(), strict=True)}
+
+
+def table(recipes: dict[str, list[Scores]], metrics: Sequence[str]) -> list[str]:
+    """Returns a table with a row per recipe and a column per metric, real text first."""
+    first = next(iter(recipes.values()))[0]
+    header = [f"{first['num_samples']} samples", "sampler", "calls", *_with_units(recipes, metrics)]
+    rows = [[f"real {first['split']} text", "", "", *_of_real_text(recipes, metrics)]]
+    for name, results in recipes.items():
+        rows.append([name, _sampler(results[0]), _calls(results), *(_cell(results, metric) for metric in metrics)])
+    return markdown_table(header, rows)
+
+
+def narrow_tables(recipes: dict[str, list[Scores]], metrics: Sequence[str], width: int) -> list[str]:
+    """Returns a list of the recipes, and tables with a row per metric and as many of the recipes as fit."""
+    first = next(iter(recipes.values()))[0]
+    names = [*recipes]
+    if any(len(name) > MAX_NAME for name in names):
+        names = [f"({number})" for number in range(1, len(names) + 1)]
+    lines = wrap(f"{first['num_samples']} samples of each:", width) + [""]
+    for name, (recipe, results) in zip(names, recipes.items(), strict=True):
+        title = recipe if name == recipe else f"{name} {recipe}"
+        lines += wrap(f"{title}: {_sampler(results[0])}, {_calls(results)} calls", width, first="- ")
+    columns = [(f"real {first['split']}", _of_real_text(recipes, metrics))]
+    columns += [
+        (name, [_cell(results, metric) for metric in metrics])
+        for name, results in zip(names, recipes.values(), strict=True)
+    ]
+    return [*lines, *_transposed_tables(_with_units(recipes, metrics), columns, width)]
+
+
+def _transposed_tables(metrics: Sequence[str], columns: Sequence[Column], width: int) -> list[str]:
+    """Tables of as many columns as fit, at least one each, with a blank line before each."""
+    lines: list[str] = []
+    fitting: list[Column] = []
+    for column in columns:
+        if fitting and len(_transposed(metrics, [*fitting, column])[0]) > width:
+            lines += ["", *_transposed(metrics, fitting)]
+            fitting = []
+        fitting.append(column)
+    return [*lines, "", *_transposed(metrics, fitting)]
+
+
+def _transposed(metrics: Sequence[str], columns: Sequence[Column]) -> list[str]:
+    rows = zip(metrics, *(cells for _, cells in columns), strict=True)
+    return markdown_table(["metric", *(name for name, _ in columns)], [[*row] for row in rows])
+
+
+def _with_units(recipes: dict[str, list[Scores]], metrics: Sequence[str]) -> list[str]:
+    """The names of the metrics with their units."""
+    results = [result for of_recipe in recipes.values() for result in of_recipe]
+    units = {name: metric["unit"] for result in results for name, metric in result["metrics"].items()}
+    return [f"{name} ({units[name]})" for name in metrics]
+
+
+def _of_real_text(recipes: dict[str, list[Scores]], metrics: Sequence[str]) -> list[str]:
+    """The values of real text, blank where files differ: a likelihood of real text is that of one model."""
+    results = [result for of_recipe in recipes.values() for result in of_recipe]
+    cells = []
+    for name in metrics:
+        values = {result["metrics"][name]["real_valid"] for result in results if name in result["metrics"]}
+        cells.append(format_value(values.pop()) if len(values) == 1 else "")
+    return cells
+
+
+def _sampler(result: Scores) -> str:
+    """A sampler's name, its number of steps if it has one, and its settings that are not the default."""
     settings = (f"{name} {value}" for name, value in (result.get("settings") or {}).items())
     steps = [] if result["steps"] is None else [str(result["steps"])]
     return ", ".join([" ".join([result["sampler"], *steps]), *settings])
 
 
-def _cell(scores: list[dict[str, Any]]) -> str:
-    """Mean ± standard deviation over runs; of a single run, its value ± standard error."""
-    if not scores:
-        return ""
+def _calls(results: list[Scores]) -> str:
+    """The network calls per sample."""
+    return format_value(statistics.fmean(result["nfe"] for result in results))
+
+
+def _cell(results: list[Scores], metric: str) -> str:
+    """Mean ± standard deviation over runs; of a single run, its value ± standard error; blank without the metric."""
+    scores = [result["metrics"][metric] for result in results if metric in result["metrics"]]
+    if len(scores) < 2:
+        return format_value(scores[0]["value"], scores[0]["se"]) if scores else ""
     values = [score["value"] for score in scores]
-    spread = statistics.stdev(values) if len(values) > 1 else scores[0]["se"]
-    runs = f" ({len(values)} runs)" if len(values) > 1 else ""
-    return _shown(statistics.fmean(values)) + ("" if spread is None else f" ± {spread:.2g}") + runs
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return f"{format_value(statistics.fmean(values), statistics.stdev(values))} ({len(values)} runs)"

@@ -1,190 +1,178 @@
-"""Success: whether texts are what a control asked for, by rules that have not seen the control's classifier."""
+"""Whether samples satisfy their controls, judged without the controls' own classifiers."""
 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from jtextdiff.cli.errors import UserError
-from jtextdiff.control.controls import RULES, Control
+from jtextdiff.control.controls import TRAINING_FREE, Control
 from jtextdiff.data.corpus import Corpus
-from jtextdiff.data.grammar.constituents import SYNTAX
-from jtextdiff.data.grammar.restaurants import grammar
-from jtextdiff.evaluation.label_judges import Values
-from jtextdiff.evaluation.score import Score, beside, mean
-from jtextdiff.evaluation.syntax_match import HOW, met
-from jtextdiff.metrics.phrase_classifier import Telling, learn
+from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
+from jtextdiff.data.grammar.pcfg import Grammar
+from jtextdiff.evaluation.label_judges import LabelJudge, derived_labels
+from jtextdiff.evaluation.score import Score, mean_score, reference
+from jtextdiff.evaluation.syntax_match import HOW, syntax_match
 
-KNOWN = 5_000
-"""Training texts that samples are held against, given what was asked of them."""
+GAP_TEXTS = 5_000
+"""Training texts with which samples are compared, given their controls."""
 
-AGREED = 500
-"""Texts of the split on which a rule's agreement with their labels is looked at."""
+REFERENCE_TEXTS = 500
+"""Real texts of each split that are scored for comparison."""
 
 
-def followed(
-    rules: "Rules", controls: Sequence[Control | None], samples: Sequence[str], split: str
+@dataclass(frozen=True)
+class ControlChecker:
+    """Checks texts against controls: labels by their judges, syntax by the grammar, the rest by the words."""
+
+    corpus: Corpus
+    judges: Mapping[str, LabelJudge]  # of each label that a control names
+
+    def satisfied(self, control: Control, text: str) -> float:
+        """Returns how far a text satisfies a control, 0 to 1; of several parts, the least satisfied one counts."""
+        if control.kind == "is":
+            return self._leaf_satisfied(control, text)
+        parts = [self.satisfied(part, text) for part in control.parts]
+        if control.kind == "any":
+            return max(parts)
+        return 1 - parts[0] if control.kind == "not" else min(parts)
+
+    def how(self, control: Control) -> str:
+        """Returns how success is judged, and how well the judges agree with the labels of real text."""
+        names = {leaf.name for leaf in control.leaves()}
+        parts = [f"{name} by {self.judges[name].how}" for name in sorted(names & self.judges.keys())]
+        if names & {*syntax_controls(self.corpus)}:
+            parts.append(HOW)
+        return "; ".join(parts) or "words counted and compared"
+
+    def _leaf_satisfied(self, control: Control, text: str) -> float:
+        words = text.split()
+        if control.name in syntax_controls(self.corpus) and self.corpus.grammar is not None:
+            return syntax_match(self.corpus.grammar, control.name, control.values[0], words)
+        if control.name == "length":
+            return float(str(len(words)) in control.values)
+        if control.name == "keyword":
+            return float(any(f" {phrase} " in f" {' '.join(words)} " for phrase in control.values))
+        if control.name == "regex":
+            return float(any(re.fullmatch(control.values[0], word) for word in words))
+        return float(self.judges[control.name].label_of([text])[0] in control.values)
+
+
+def control_checker(
+    corpus: Corpus, controls: Iterable[Control], judge_for: Callable[[str], LabelJudge]
+) -> ControlChecker:
+    """Returns a checker of these controls; `judge_for` makes the judge of a label, or raises UserError."""
+    names = {leaf.name for control in controls for leaf in control.leaves()}
+    labels = sorted(names - {*TRAINING_FREE, *syntax_controls(corpus)})
+    return ControlChecker(corpus, {label: judge_for(label) for label in labels})
+
+
+def syntax_controls(corpus: Corpus) -> tuple[str, ...]:
+    """Returns the names of controls that the grammar checks; elsewhere a label may have such a name."""
+    return () if corpus.grammar is None else SYNTAX_CONTROLS
+
+
+def control_scores(
+    checker: ControlChecker, controls: Sequence[Control | None], samples: Sequence[str], split: str
 ) -> dict[str, Score]:
-    """What the samples that were asked for something are worth: `success`, and the grammar's `conditional_excess`."""
-    asked = [(control, text) for control, text in zip(controls, samples, strict=True) if control is not None]
-    wanted, texts = [control for control, _ in asked], [text for _, text in asked]
-    scores = success(rules, wanted, texts, split)
-    if not rules.corpus.is_grammar:
+    """Returns the scores of those samples that have a control: `control_success`, and the grammar's likelihood gap."""
+    pairs = [(control, text) for control, text in zip(controls, samples, strict=True) if control is not None]
+    targets, texts = [control for control, _ in pairs], [text for _, text in pairs]
+    scores = success(checker, targets, texts, split)
+    if checker.corpus.grammar is None:
         return scores
-    train = rules.corpus.splits["train"]
-    return scores | conditional_excess(wanted, texts, train.texts(train.evenly(KNOWN)))
+    train = checker.corpus.splits["train"]
+    real = train.texts(train.evenly_spaced(GAP_TEXTS))
+    return scores | conditional_nll_gap(checker.corpus.grammar, targets, texts, real)
 
 
-def success(rules: "Rules", controls: Sequence[Control], samples: Sequence[str], split: str) -> dict[str, Score]:
-    """How far samples are all that was asked of each, and of each part; beside it the same of real text.
+def success(
+    checker: ControlChecker, controls: Sequence[Control], samples: Sequence[str], split: str
+) -> dict[str, Score]:
+    """Returns how far samples satisfy their controls as a whole and in each part, compared with real text.
 
-    A mean over the different controls, whose standard error it has if there are several.
+    If the controls differ, the mean and its standard error are over the different controls.
     """
-    wanted, splits = [control.as_sum() for control in controls], rules.corpus.splits
-    real = {name: splits[name].texts(splits[name].evenly(AGREED)) for name in (split, "train")}
-    first, one = wanted[0], len(set(wanted)) == 1
-    asked = {"control_success": wanted}
-    names = [part.name for part in first.parts]
-    if len(names) > 1 and all([part.name for part in each.parts] == names for each in wanted):
-        for place, part in enumerate(first.parts):
-            name = str(part) if one else part.name if names.count(part.name) == 1 else f"{part.name} {place + 1}"
-            asked[f"control_success[{name}]"] = [each.parts[place] for each in wanted]
+    sums, splits = [control.as_sum() for control in controls], checker.corpus.splits
+    real = {name: splits[name].texts(splits[name].evenly_spaced(REFERENCE_TEXTS)) for name in (split, "train")}
+    num_different = len(set(sums))
     scores = {}
-    for name, of_each in asked.items():
-        met = [rules.met(part, text) for part, text in zip(of_each, samples, strict=True)]
-        real_met = lambda texts, of_each=of_each: float(np.mean(_with_texts(rules, of_each, texts)))
-        kind = rules.kind(of_each[0], split) + ("" if one else f"; of {len(set(wanted))} different targets")
-        score = mean(met if one else _by_target(wanted, met), "share", kind)
-        scores[name] = score | {"n": len(samples)} | beside(*(real_met(texts) for texts in real.values()))
+    for name, targets in {"control_success": sums, **_targets_by_part(sums)}.items():
+        satisfied = [checker.satisfied(target, text) for target, text in zip(targets, samples, strict=True)]
+        of_real = {name: _success_of_real_text(checker, targets, texts) for name, texts in real.items()}
+        kind = checker.how(targets[0])
+        if num_different > 1:
+            satisfied, kind = _means_by_control(sums, satisfied), f"{kind}; of {num_different} different targets"
+        scores[name] = (
+            mean_score(satisfied, "share", kind) | {"n": len(samples)} | reference(of_real[split], of_real["train"])
+        )
     return scores
 
 
-def conditional_excess(controls: Sequence[Control], samples: Sequence[str], real: Sequence[str]) -> dict[str, Score]:
-    """Nats a text that samples are less likely than real texts are, under the grammar's own law given what was asked.
-
-    In the mean over the targets, all of them labels that a text has one value of; of those samples that the grammar
-    could have written and that have it, and of `real` texts that have it. Empty where that is too few.
-    """
-    fields = [_fields(control) for control in controls]
-    if any(not of_one for of_one in fields):
+def _targets_by_part(sums: Sequence[Control]) -> dict[str, list[Control]]:
+    """The parts at each place by a name; empty unless all controls have several parts with the same names."""
+    names = [part.name for part in sums[0].parts]
+    if len(names) < 2 or any([part.name for part in control.parts] != names for control in sums):
         return {}
-    known = [(member, text) for text in real if (member := grammar().parse(text.split())) is not None]
-    apart, counted = [], 0
-    for wanted in {tuple(sorted(of_one.items())): of_one for of_one in fields}.values():
-        mine = [text for text, of_one in zip(samples, fields, strict=True) if of_one == wanted]
-        theirs = [text for member, text in known if wanted.items() <= member.fields.items()]
-        if not theirs:
-            continue
-        nats = [[-grammar().log_prob(text.split(), wanted) for text in texts] for texts in (mine, theirs)]
-        good = [nat for nat in nats[0] if nat < math.inf]
-        if good:
-            apart.append(float(np.mean(good) - np.mean(nats[1])))
-            counted += len(good)
-    if len(apart) < 2:
-        return {}
-    kind = f"the grammar's law given the controls, of {counted} samples that it holds possible"
-    return {"conditional_excess": mean(apart, "nats/text", kind) | {"n": len(apart)} | beside(0.0, None)}
+    targets = {}
+    for place, part in enumerate(sums[0].parts):
+        name = part.name if names.count(part.name) == 1 else f"{part.name} {place + 1}"
+        if len(set(sums)) == 1:
+            name = str(part)
+        targets[f"control_success[{name}]"] = [control.parts[place] for control in sums]
+    return targets
 
 
-def _fields(control: Control) -> dict[str, str]:
-    """What a control asks of the grammar's attributes; empty if it asks for anything else."""
-    parts = control.as_sum().parts
-    plain = all(part.kind == "is" and part.name in grammar().attributes and len(part.values) == 1 for part in parts)
-    return {part.name: part.values[0] for part in parts} if plain else {}
-
-
-def _by_target(controls: Sequence[Control], met: Sequence[float]) -> list[float]:
-    """The mean of each of the different controls."""
-    of: dict[Control, list[float]] = defaultdict(list)
-    for control, value in zip(controls, met, strict=True):
-        of[control].append(value)
-    return [float(np.mean(values)) for values in of.values()]
-
-
-def _with_texts(rules: "Rules", controls: Sequence[Control], texts: Sequence[str]) -> list[float]:
-    """How far texts that were not asked are what the controls ask for, each text with one of them in turn."""
+def _success_of_real_text(checker: ControlChecker, controls: Sequence[Control], texts: Sequence[str]) -> float:
+    """How far real texts satisfy the different controls, which are assigned to the texts cyclically."""
     different = list(dict.fromkeys(controls))
-    return [rules.met(different[place % len(different)], text) for place, text in enumerate(texts)]
+    values = [checker.satisfied(different[place % len(different)], text) for place, text in enumerate(texts)]
+    return float(np.mean(values))
 
 
-class Rules:
-    """What a label's value is in a text: of the grammar's members by their derivation, of others by telling phrases, or
-    by the verdict that `judged` finds for a label, with how it is found."""
-
-    def __init__(
-        self,
-        corpus: Corpus,
-        controls: Sequence[Control],
-        judged: Callable[[str], tuple[Values, str]] | None = None,
-    ):
-        """Raises UserError for a control of a label that the text does not have."""
-        self.syntax = SYNTAX if corpus.is_grammar else ()
-        names = sorted(set().union(*map(_labels, controls)) - {*self.syntax})
-        self.corpus, self.telling = corpus, {} if judged else {name: _telling(corpus, name) for name in names}
-        self.verdicts = {name: judged(name) for name in names} if judged else {}
-
-    def met(self, control: Control, text: str) -> float:
-        """How far a text is what a control asks for, 0 to 1: all of it as far as the part that is met least."""
-        if control.kind == "is":
-            words = text.split()
-            if control.name in self.syntax:
-                return met(control.name, control.values[0], words)
-            rule = {"length": _has_length, "keyword": _has_phrase, "regex": _has_match}.get(control.name)
-            return float(self.value(control.name, text) in control.values if rule is None else rule(control, words))
-        parts = [self.met(part, text) for part in control.parts]
-        return max(parts) if control.kind == "any" else 1 - parts[0] if control.kind == "not" else min(parts)
-
-    def value(self, label: str, text: str) -> str | None:
-        """The value that a text has; None if it contradicts itself."""
-        if label in self.verdicts:
-            return self.verdicts[label][0]([text])[0]
-        if self.corpus.is_grammar and label in grammar().attributes:
-            member = grammar().parse(text.split())
-            if member is not None:
-                return member.fields[label]
-        return self.telling[label].value(text.split())
-
-    def kind(self, control: Control, split: str) -> str:
-        """How success is judged, and how well that agrees with the labels of real text."""
-        labels = sorted(_labels(control) - {*self.syntax})
-        syntax = any(leaf.name in self.syntax for leaf in control.leaves())
-        if not labels:
-            return HOW if syntax else "words counted and compared"
-        if self.verdicts:
-            return "; ".join(f"{label} by {self.verdicts[label][1]}" for label in labels) + f"; {HOW}" * syntax
-        rates = ", ".join(f"{label} {self._agreement(label, split):.1%}" for label in labels)
-        return f"telling phrases of train; they agree with the labels of {split}: {rates}" + f"; {HOW}" * syntax
-
-    def _agreement(self, label: str, split: str) -> float:
-        of_split = self.corpus.splits[split]
-        rows = of_split.evenly(AGREED)
-        truth = [self.corpus.label_values[label][value] for value in of_split.labels[label][rows]]
-        found = [self.telling[label].value(text.split()) for text in of_split.texts(rows)]
-        return float(np.mean([one == other for one, other in zip(found, truth, strict=True)])) if truth else math.nan
+def _means_by_control(controls: Sequence[Control], values: Sequence[float]) -> list[float]:
+    """The mean value of each of the different controls."""
+    values_of: dict[Control, list[float]] = defaultdict(list)
+    for control, value in zip(controls, values, strict=True):
+        values_of[control].append(value)
+    return [float(np.mean(of_control)) for of_control in values_of.values()]
 
 
-def _telling(corpus: Corpus, label: str) -> Telling:
-    if label not in corpus.label_values:
-        there = ", ".join(sorted(corpus.label_values)) or "none"
-        raise UserError(f"Success cannot be judged: the base's text has no label {label!r}; it has: {there}.")
-    train = corpus.splits["train"]
-    values = [corpus.label_values[label][value] for value in train.labels[label]]
-    return learn([text.split() for text in train.texts()], values)
+def conditional_nll_gap(
+    grammar: Grammar, controls: Sequence[Control], samples: Sequence[str], real: Sequence[str]
+) -> dict[str, Score]:
+    """Returns the NLL of samples minus that of real texts, nats per text, by p(text | controls) of the grammar.
+
+    The mean over controls, all of which must ask for single values of the grammar's labels. Only samples that the
+    grammar can derive count, and `real` texts with the same labels. Empty with fewer than two such controls.
+    """
+    targets = [_labels_in(grammar, control) for control in controls]
+    if not all(targets):
+        return {}
+    parsed = [(labels, text) for text in real if (labels := derived_labels(grammar, text)) is not None]
+    gaps, num_possible = [], 0
+    for target in {tuple(sorted(labels.items())): labels for labels in targets}.values():
+        with_target = [text for text, labels in zip(samples, targets, strict=True) if labels == target]
+        real_with_target = [text for labels, text in parsed if target.items() <= labels.items()]
+        if not real_with_target:
+            continue
+        nll, real_nll = (
+            [-grammar.log_prob(text.split(), target) for text in texts] for texts in (with_target, real_with_target)
+        )
+        possible = [nats for nats in nll if nats < math.inf]
+        if possible:
+            gaps.append(float(np.mean(possible) - np.mean(real_nll)))
+            num_possible += len(possible)
+    if len(gaps) < 2:
+        return {}
+    kind = f"the grammar's probability given the controls, of {num_possible} samples that it can derive"
+    return {"conditional_excess": mean_score(gaps, "nats/text", kind) | {"n": len(gaps)} | reference(0.0, None)}
 
 
-def _labels(control: Control) -> set[str]:
-    return {leaf.name for leaf in control.leaves()} - {*RULES}
-
-
-def _has_length(control: Control, words: Sequence[str]) -> bool:
-    return str(len(words)) in control.values
-
-
-def _has_phrase(control: Control, words: Sequence[str]) -> bool:
-    return any(f" {phrase} " in f" {' '.join(words)} " for phrase in control.values)
-
-
-def _has_match(control: Control, words: Sequence[str]) -> bool:
-    return any(re.fullmatch(control.values[0], word) for word in words)
+def _labels_in(grammar: Grammar, control: Control) -> dict[str, str]:
+    """The grammar's labels that a control sets to one value; empty if it has any other part."""
+    parts = control.as_sum().parts
+    plain = all(part.kind == "is" and part.name in grammar.attributes and len(part.values) == 1 for part in parts)
+    return {part.name: part.values[0] for part in parts} if plain else {}

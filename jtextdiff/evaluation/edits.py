@@ -1,187 +1,213 @@
-"""Edits measured: rewrites of real texts to another value of a label, beside copies of them and texts read and written.
+"""Scores of edits towards another label value.
 
-Success is by the grammar's derivations, or by a judge of n-grams (see verdicts). Nothing is selected by it.
+Real texts are edited and compared with copies of them and with their reconstructions. Success is judged by the
+grammar's derivations or an n-gram classifier, see `label_judges`; it selects nothing.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import say
 from jtextdiff.control.controls import classifier
-from jtextdiff.control.requests import lines_of
-from jtextdiff.control.resolve import asked as wish
-from jtextdiff.data.cache import evenly_of
+from jtextdiff.control.requests import numbered_lines
+from jtextdiff.control.resolve import resolve
+from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
-from jtextdiff.data.grammar.restaurants import grammar
-from jtextdiff.evaluation.label_judges import Values, derived, verdict
-from jtextdiff.evaluation.likelihood import judged
-from jtextdiff.evaluation.score import Score, figure, mean
-from jtextdiff.inference.editing import NOWHERE, Rewritten, check
+from jtextdiff.data.grammar.pcfg import Grammar
+from jtextdiff.evaluation.label_judges import LabelJudge, derived_labels, grammar_knows, label_judge
+from jtextdiff.evaluation.likelihood import judge_nll
+from jtextdiff.evaluation.score import Score, mean_score, score
+from jtextdiff.evaluation.tables import ScoreRow, format_value, output_width, score_table
+from jtextdiff.inference.editing import FLOW_FAILED, Edit, check_edit
+from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json
 from jtextdiff.inference.model import Model
 from jtextdiff.metrics.bleu import corpus_bleu
+from jtextdiff.run.corpus import label_values
 
-ROWS = ("copy", "reconstruction", "edit")
-"""The texts themselves; read and written with nothing asked of them; and with another value asked for."""
-
-SHOWN_BY = {"sentiment": "customer_rating"}
-"""A label of the grammar, and the attribute by which it may be told: it changes with it."""
+INDICATORS = {"sentiment": "customer_rating"}
+"""A label of the grammar, and the attribute that may express it and then changes with it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Texts, of each the value of the label that it is to have, and a rewrite by somebody else if there is one."""
+class EditTask:
+    """Texts, the value of the label that each is to have, and edits by somebody else if there are any."""
 
     label: str
     texts: list[str]
-    wanted: list[str]
+    targets: list[str]
     references: list[str] | None = None
 
 
-def asked(corpus: Corpus, split: str, label: str, num: int) -> Asked:
-    """`num` texts evenly taken, each to have the value after its own, the last one's being the first; of texts that
-    may have none, those that have one.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditSettings:
+    """How edits are made, and who judges them."""
 
-    Raises UserError for a label that the text does not have, or has one value of.
+    flow: FlowSettings | None = None
+    judge: Model | None = None
+    judge_text: str | None = None
+    split: str = "valid"
+    seed: int = 0
+
+
+def edit_task(corpus: Corpus, split: str, label: str, num: int) -> EditTask:
+    """Returns `num` evenly spaced texts that have a value of the label; each is to have the next value.
+
+    The last value is followed by the first. Raises UserError for a label that the text does not have, or has only one
+    value of.
     """
-    if label not in corpus.label_values:
-        there = ", ".join(sorted(corpus.label_values)) or "none"
-        raise UserError(f"--edits: the text has no label {label!r}; it has: {there}.")
-    values, of_split = [value for value in corpus.label_values[label] if value != "none"], corpus.splits[split]
+    values = [value for value in label_values(corpus, label, "--edits: the text") if value != "none"]
+    texts_of = corpus.splits[split]
     if len(values) < 2:
-        raise UserError(f"--edits: all texts have the same {label}: there is no other value to ask for.")
-    told = np.flatnonzero(np.asarray(of_split.labels[label]) < len(values))
-    rows = evenly_of(told, num)
-    ids = np.asarray(of_split.labels[label][rows])
-    texts = [corpus.tokenizer.spelled(text) for text in of_split.texts(rows)]
-    return Asked(label=label, texts=texts, wanted=[values[(value + 1) % len(values)] for value in ids])
+        raise UserError(f"--edits: all texts have the same {label}: there is no other value to edit towards.")
+    with_value = np.flatnonzero(np.asarray(texts_of.labels[label]) < len(values))
+    rows = evenly_spaced(with_value, num)
+    texts = [corpus.tokenizer.normalize_spacing(text) for text in texts_of.texts(rows)]
+    targets = [values[(value + 1) % len(values)] for value in np.asarray(texts_of.labels[label][rows])]
+    return EditTask(label=label, texts=texts, targets=targets)
 
 
-def asked_of(file: str, model: Model, corpus: Corpus, label: str) -> Asked:
-    """What a file of JSON lines asks for: `text`, the value `wanted`, and the `reference` that others have written.
+def read_edit_task(file: str, model: Model, corpus: Corpus, label: str) -> EditTask:
+    """Reads JSON lines with a `text`, the value `wanted`, and the `reference`, an edit by somebody else.
 
-    Raises UserError for a line that is none of these, naming it.
+    Raises UserError for a line of another form, naming it.
     """
-    rows: list[dict[str, str]] = []
-    for number, line in lines_of(Path(file), "--references"):
-        try:
-            row = json.loads(line)
-            texts = {name: corpus.tokenizer.spelled(row[name]) for name in ("text", "reference")}
-            wanted = row["wanted"]
-        except (ValueError, TypeError, KeyError):
-            expected = '{"text": "...", "wanted": "a value of the label", "reference": "..."}'
-            raise UserError(f"{file}:{number}: expected {expected}.") from None
-        if wanted not in corpus.label_values.get(label, ()):
-            there = ", ".join(corpus.label_values.get(label, ())) or "none"
-            raise UserError(f"{file}:{number}: {label} has no value {wanted!r}; it has: {there}.")
-        if model.num_tokens([texts["text"]])[0] > model.method.language.length:
-            raise UserError(f"{file}:{number}: the text has more than {model.method.language.length - 1} tokens.")
-        rows.append({**texts, "wanted": wanted})
+    rows = [
+        _read_row(line, f"{file}:{number}", model, corpus, label)
+        for number, line in numbered_lines(Path(file), "--references")
+    ]
     if len(rows) < 2:
         raise UserError(f"{file} has one text: scores compare texts. Give it two at least.")
-    texts, wanted, references = ([row[name] for row in rows] for name in ("text", "wanted", "reference"))
-    return Asked(label=label, texts=texts, wanted=wanted, references=references)
+    texts, targets, references = ([row[name] for row in rows] for name in ("text", "wanted", "reference"))
+    return EditTask(label=label, texts=texts, targets=targets, references=references)
 
 
-def scored(
-    model: Model,
-    corpus: Corpus,
-    asked: Asked,
-    *,
-    flow: dict[str, Any],
-    judge: Model | None,
-    judge_text: str | None,
-    split: str,
-    seed: int,
-    progress: Callable[[int], None],
+def _read_row(line: str, place: str, model: Model, corpus: Corpus, label: str) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+        texts = {name: corpus.tokenizer.normalize_spacing(row[name]) for name in ("text", "reference")}
+        target = row["wanted"]
+    except (ValueError, TypeError, KeyError):
+        expected = '{"text": "...", "wanted": "a value of the label", "reference": "..."}'
+        raise UserError(f"{place}: expected {expected}.") from None
+    if target not in corpus.label_values.get(label, ()):
+        available = ", ".join(corpus.label_values.get(label, ())) or "none"
+        raise UserError(f"{place}: {label} has no value {target!r}; it has: {available}.")
+    longest = model.method.text_spec.length
+    if model.num_tokens([texts["text"]])[0] > longest:
+        raise UserError(f"{place}: the text has more than {longest - 1} tokens.")
+    return {**texts, "wanted": target}
+
+
+def evaluate_edits(model: Model, corpus: Corpus, task: EditTask, settings: EditSettings) -> dict[str, Any]:
+    """Scores edits with a progress bar, prints the table, and returns the scores with their settings."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        progress = bar.add_task("editing", total=len(task.texts))
+        rows = score_edits(model, corpus, task, settings, lambda num: bar.advance(progress, num))
+    say("\n".join(edit_table(task, rows, output_width(sys.stderr))))
+    about = {"method": type(model.method).__name__, "step": model.step}
+    about |= {"split": settings.split, "seed": settings.seed, "label": task.label, "num": len(task.texts)}
+    return about | {"flow": flow_as_json(settings.flow), "rows": rows}
+
+
+def score_edits(
+    model: Model, corpus: Corpus, task: EditTask, settings: EditSettings, progress: Callable[[int], None]
 ) -> dict[str, dict[str, Score]]:
-    """What each of ROWS is worth."""
-    for value in dict.fromkeys(asked.wanted):  # what cannot be asked for is told before anything is measured
-        check(model.method, wish(classifier(asked.label, value), model.steered), **flow)
-    tell, how = verdict(corpus, asked.label, judge_text, model, split)
-    say(f"{asked.label} is told by {how}.")
-    written = {"copy": asked.texts, "reconstruction": model.edit(asked.texts, seed=seed)}
-    rewrites = edited(model, asked, flow, seed, progress)
-    written["edit"] = [one.text for one in rewrites]
-    by_grammar = derived(corpus, asked.label)
-    rows = {name: _row(texts, asked, tell, how, judge, by_grammar) for name, texts in written.items()}
-    if any(one.left for one in rewrites):
-        rows["edit"]["left"] = mean(
-            [float(bool(one.left)) for one in rewrites], "share", f"left as they were: {NOWHERE}"
-        )
+    """Scores the texts themselves (copy), of their reconstructions without a control, and of the edits."""
+    for target in dict.fromkeys(task.targets):  # errors in the controls come before any measurement
+        check_edit(model.method, resolve(classifier(task.label, target), model), flow=settings.flow)
+    judge = label_judge(corpus, task.label, settings.judge_text, model, settings.split)
+    say(f"{task.label} is judged by {judge.how}.")
+    reconstructions = model.edit(task.texts, seed=settings.seed)
+    edits = run_edits(model, task, settings, progress)
+    grammar = corpus.grammar if grammar_knows(corpus, task.label) else None
+    texts_of = {"copy": task.texts, "reconstruction": reconstructions, "edit": [edit.text for edit in edits]}
+    rows = {name: _scores_of(texts, task, judge, grammar, settings.judge) for name, texts in texts_of.items()}
+    if any(edit.skipped_because for edit in edits):
+        skipped = [float(bool(edit.skipped_because)) for edit in edits]
+        rows["edit"]["left"] = mean_score(skipped, "share", f"skipped, equal to the source: {FLOW_FAILED}")
     return rows
 
 
-def edited(
-    model: Model, asked: Asked, flow: dict[str, Any], seed: int, progress: Callable[[int], None]
-) -> list[Rewritten]:
-    """The texts rewritten, those with one wish at a time."""
-    found: list[Any] = [None] * len(asked.texts)
-    for value in dict.fromkeys(asked.wanted):
-        rows = [row for row, wanted in enumerate(asked.wanted) if wanted == value]
-        own = {"control": classifier(asked.label, value), "seed": seed, "ids": rows, "progress": progress, **flow}
-        for row, one in zip(rows, model.rewritten([asked.texts[row] for row in rows], **own), strict=True):
-            found[row] = one
-    return found
+def run_edits(model: Model, task: EditTask, settings: EditSettings, progress: Callable[[int], None]) -> list[Edit]:
+    """Edits the texts, those with the same target together."""
+    edits: dict[int, Edit] = {}
+    for target in dict.fromkeys(task.targets):
+        rows = [row for row, of_row in enumerate(task.targets) if of_row == target]
+        texts, control = [task.texts[row] for row in rows], classifier(task.label, target)
+        with_target = model.edit_texts(
+            texts, control=control, flow=settings.flow, seed=settings.seed, ids=rows, progress=progress
+        )
+        edits |= dict(zip(rows, with_target, strict=True))
+    return [edits[row] for row in range(len(task.texts))]
 
 
-def _row(
-    texts: list[str], asked: Asked, tell: Values, how: str, judge: Model | None, by_grammar: bool
+def _scores_of(
+    texts: Sequence[str], task: EditTask, judge: LabelJudge, grammar: Grammar | None, text_judge: Model | None
 ) -> dict[str, Score]:
-    met = [float(value == wanted) for value, wanted in zip(tell(texts), asked.wanted, strict=True)]
-    copied = [float(text == source) for text, source in zip(texts, asked.texts, strict=True)]
-    bleu = 100 * corpus_bleu(texts, asked.texts)
-    score = {
-        "success": mean(met, "share", how),
-        "source_bleu": figure(bleu, "0 to 100", None, len(texts), "corpus BLEU-4"),
-        "copies": mean(copied, "share", "word for word"),
+    n = len(texts)
+    successes = [float(value == target) for value, target in zip(judge.label_of(texts), task.targets, strict=True)]
+    copies = [float(text == source) for text, source in zip(texts, task.texts, strict=True)]
+    scores = {
+        "success": mean_score(successes, "share", judge.how),
+        "source_bleu": score(100 * corpus_bleu(texts, task.texts), "0 to 100", None, n, "corpus BLEU-4"),
+        "copies": mean_score(copies, "share", "word for word"),
     }
-    if asked.references is not None:
-        bleu = 100 * corpus_bleu(texts, asked.references)
-        score["reference_bleu"] = figure(bleu, "0 to 100", None, len(texts), "corpus BLEU-4 with others' rewrites")
-    if by_grammar:
-        score |= _of_grammar(texts, asked)
-    if judge is not None:
-        rate, se = judged(judge, texts)
-        value = float(np.exp(rate))
-        score["perplexity"] = figure(value, "per token", value * se, len(texts), "judge")
-    return score
+    if task.references is not None:
+        bleu = 100 * corpus_bleu(texts, task.references)
+        scores["reference_bleu"] = score(bleu, "0 to 100", None, n, "corpus BLEU-4 with others' edits")
+    if grammar is not None:
+        scores |= _grammar_scores(texts, task, grammar)
+    if text_judge is not None:
+        rate, se = judge_nll(text_judge, list(texts))
+        perplexity = float(np.exp(rate))
+        scores["perplexity"] = score(perplexity, "per token", perplexity * se, n, "judge")
+    return scores
 
 
-def _of_grammar(texts: list[str], asked: Asked) -> dict[str, Score]:
-    """How many are sentences of the grammar; and, of those, have every other attribute of their source."""
-    fields = [[_fields(text, asked.label) for text in pair] for pair in zip(texts, asked.texts, strict=True)]
-    kept = [float(own == source) for own, source in fields if own is not None]
-    score = {"members": mean([float(own is not None) for own, _ in fields], "share", "of the grammar")}
-    if len(kept) > 1:
-        but = f", {SHOWN_BY[asked.label]} apart," if asked.label in SHOWN_BY else ""
-        score["kept"] = mean(kept, "share", f"of members: all other attributes{but} as they were")
-    return score
+def _grammar_scores(texts: Sequence[str], task: EditTask, grammar: Grammar) -> dict[str, Score]:
+    """How many are sentences of the grammar, and how many of those keep every other attribute of their source."""
+    labels = [_other_labels(grammar, text, task.label) for text in texts]
+    source_labels = [_other_labels(grammar, source, task.label) for source in task.texts]
+    members = [float(of_text is not None) for of_text in labels]
+    unchanged = [
+        float(of_text == of_source)
+        for of_text, of_source in zip(labels, source_labels, strict=True)
+        if of_text is not None
+    ]
+    scores = {"members": mean_score(members, "share", "of the grammar")}
+    if len(unchanged) > 1:
+        exception = f" except {INDICATORS[task.label]}" if task.label in INDICATORS else ""
+        scores["kept"] = mean_score(unchanged, "share", f"of members: all other attributes{exception} are unchanged")
+    return scores
 
 
-def _fields(text: str, label: str) -> dict[str, str] | None:
-    """The attributes of a sentence of the grammar but for one, and for what tells that one."""
-    member, left_out = grammar().parse(text.split()), (label, SHOWN_BY.get(label))
-    return None if member is None else {name: value for name, value in member.fields.items() if name not in left_out}
+def _other_labels(grammar: Grammar, text: str, label: str) -> dict[str, str] | None:
+    """The labels of a sentence of the grammar, without one and the attribute that expresses it."""
+    labels = derived_labels(grammar, text)
+    if labels is None:
+        return None
+    return {name: value for name, value in labels.items() if name not in (label, INDICATORS.get(label))}
 
 
-def told(rows: dict[str, dict[str, Score]]) -> Any:
-    """The scores as a table."""
-    from rich.table import Table
-
-    names = list(dict.fromkeys(name for scores in rows.values() for name in scores))
-    table = Table("", *names)
-    for row, scores in rows.items():
-        table.add_row(row, *(_shown(scores.get(name)) for name in names))
-    return table
-
-
-def _shown(score: Score | None) -> str:
-    if score is None:
-        return ""
-    return f"{score['value']:.4g}" + ("" if score["se"] is None else f" ± {score['se']:.2g}")
+def edit_table(task: EditTask, rows: dict[str, dict[str, Score]], width: int) -> list[str]:
+    """Returns the lines of a table with a row per score and a column per row of scores."""
+    title = f"{len(task.texts)} texts, {task.label} to be changed (copy: the texts; reconstruction: without a control)"
+    names = dict.fromkeys(name for scores in rows.values() for name in scores)
+    lines = []
+    for name in names:
+        cells = [
+            format_value(scores[name]["value"], scores[name]["se"]) if name in scores else ""
+            for scores in rows.values()
+        ]
+        first = next(scores[name] for scores in rows.values() if name in scores)
+        lines.append(ScoreRow(name, cells, first["unit"], first["kind"]))
+    return score_table(title, [*rows], lines, width)

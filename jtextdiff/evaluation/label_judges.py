@@ -1,61 +1,124 @@
-"""Verdicts: which value of a label texts have, by the grammar's derivations or by a judge of n-grams.
+"""Which value of a label a text has: by the grammar, by phrases or by an n-gram classifier.
 
-The judge is of another kind than the models, and learns from labelled text: the model's own, or better another. Nothing
-is selected by it.
+The classifiers are of another kind than the models, and are fitted to labelled text: the model's own, or better
+another. They select nothing.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.data.corpus import Corpus, Text, prepare
-from jtextdiff.data.grammar.restaurants import grammar
+from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
+from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.inference.model import Model
-from jtextdiff.metrics.ngram_classifier import learn
+from jtextdiff.metrics import ngram_classifier, phrase_classifier
+from jtextdiff.run.corpus import label_values
 
-Values = Callable[[Sequence[str]], list[str]]
-"""texts ↦ the value of the label that each has, as far as can be told."""
+AGREEMENT_TEXTS = 500
+"""Texts of the split on which the phrases are compared with the labels."""
+
+LabelFn = Callable[[Sequence[str]], list[str | None]]
+"""texts ↦ the value that each has; None where that cannot be decided."""
 
 
-def verdict(corpus: Corpus, label: str, judge_text: str | None, model: Model, split: str) -> tuple[Values, str]:
-    """Who tells the value of a label, and how well that agrees with the labels of the split.
+class LabelJudge(NamedTuple):
+    """Decides which value of a label each text has."""
 
-    Raises UserError for a text to judge by that is not there, has no such label, or is not needed.
+    label_of: LabelFn
+    how: str  # the method, and its accuracy on labelled text
+
+
+def label_judge(corpus: Corpus, label: str, judge_text: str | None, model: Model, split: str) -> LabelJudge:
+    """Returns the grammar's derivations where they have the label; otherwise an n-gram classifier.
+
+    The classifier is fitted to the labelled text at the path `judge_text`, by default the model's own.
+    Raises UserError for a `judge_text` that does not exist, has no such label, or is not needed.
     """
-    if derived(corpus, label):
-        if judge_text is not None:
-            raise UserError(f"--judge_text {judge_text}: {label} is told by the grammar itself. Leave it out.")
-        return lambda texts: [_field(text, label) for text in texts], "the grammar's derivations"
-    other = corpus if judge_text is None else _labelled(judge_text, model)
-    if label not in other.label_values:
-        raise UserError(f"--judge_text {judge_text} has no label {label!r}; it has: {', '.join(other.label_values)}.")
-    names, train = other.label_values[label], other.splits["train"]
-    judge = learn(train.texts(), np.asarray(train.labels[label]), len(names))
-    tell = lambda texts: [names[value] for value in judge.values(texts)]
-    known = corpus if label in corpus.label_values else other
-    of_split = known.splits[split if known is corpus else "valid"]
-    truth = [known.label_values[label][value] for value in of_split.labels[label]]
-    right = float(np.mean([one == other for one, other in zip(tell(of_split.texts()), truth, strict=True)]))
-    source = "the model's own training text" if judge_text is None else judge_text
-    whose = split if known is corpus else f"its own {len(of_split):,} valid"
-    return tell, f"n-grams of {len(train):,} texts of {source}, right for {right:.1%} of {whose}"
+    if corpus.grammar is None or not grammar_knows(corpus, label):
+        return ngram_judge(corpus, label, judge_text, model, split)
+    if judge_text is not None:
+        raise UserError(f"--judge_text {judge_text}: the grammar itself has the label {label}. Leave it out.")
+    return grammar_judge(corpus.grammar, label)
 
 
-def derived(corpus: Corpus, label: str) -> bool:
-    """Whether the grammar's derivations tell a label."""
-    return corpus.is_grammar and label in grammar().attributes
+def grammar_judge(grammar: Grammar, label: str) -> LabelJudge:
+    """Returns a judge by the grammar's derivation of a text; a text outside the grammar has no value."""
+
+    def label_of(texts: Sequence[str]) -> list[str | None]:
+        derived = [derived_labels(grammar, text) for text in texts]
+        return [None if labels is None else labels[label] for labels in derived]
+
+    return LabelJudge(label_of, "the grammar's derivations")
 
 
-def _labelled(path: str, model: Model) -> Corpus:
+def phrase_judge(corpus: Corpus, label: str, split: str) -> LabelJudge:
+    """Returns a judge by phrases that occur with one value only in train; the grammar decides about its own texts.
+
+    Raises UserError for a label that the text does not have.
+    """
+    label_values(corpus, label, "Success cannot be judged: the base's text")
+    train, rows = corpus.splits["train"], corpus.splits[split].evenly_spaced(AGREEMENT_TEXTS)
+    classifier = phrase_classifier.fit([text.split() for text in train.texts()], corpus.labels_of("train", label))
+
+    def by_phrases(texts: Sequence[str]) -> list[str | None]:
+        return [classifier.value(text.split()) for text in texts]
+
+    agreement = _agreement(by_phrases, corpus.splits[split].texts(rows), corpus.labels_of(split, label, rows))
+    description = f"phrases of train that have one value only, right for {agreement:.1%} of {split}"
+    if corpus.grammar is None or not grammar_knows(corpus, label):
+        return LabelJudge(by_phrases, description)
+    by_grammar = grammar_judge(corpus.grammar, label)
+
+    def label_of(texts: Sequence[str]) -> list[str | None]:
+        pairs = zip(by_grammar.label_of(texts), by_phrases(texts), strict=True)
+        return [by_phrase if derived is None else derived for derived, by_phrase in pairs]
+
+    return LabelJudge(label_of, f"{by_grammar.how}, else {description}")
+
+
+def ngram_judge(corpus: Corpus, label: str, judge_text: str | None, model: Model, split: str) -> LabelJudge:
+    """Returns an n-gram classifier of the label, fitted to `judge_text` or to the model's own training text."""
+    source = corpus if judge_text is None else _labelled_text(judge_text, model)
+    names = label_values(source, label, "--edits: the text" if judge_text is None else f"--judge_text {judge_text}")
+    train = source.splits["train"]
+    classifier = ngram_classifier.fit(train.texts(), np.asarray(train.labels[label]), len(names))
+
+    def label_of(texts: Sequence[str]) -> list[str | None]:
+        return [names[value] for value in classifier.values(texts)]
+
+    # Its accuracy on the model's text where that has the label; otherwise on its own.
+    tested, tested_split = (corpus, split) if label in corpus.label_values else (source, "valid")
+    texts = tested.splits[tested_split].texts()
+    accuracy = _agreement(label_of, texts, tested.labels_of(tested_split, label))
+    fitted_to = "the model's own training text" if judge_text is None else judge_text
+    tested_on = split if tested is corpus else f"its own {len(texts):,} valid"
+    return LabelJudge(
+        label_of, f"n-grams of {len(train):,} texts of {fitted_to}, right for {accuracy:.1%} of {tested_on}"
+    )
+
+
+def grammar_knows(corpus: Corpus, label: str) -> bool:
+    """Returns whether the texts are the grammar's and their derivations have the label."""
+    return corpus.grammar is not None and label in corpus.grammar.attributes
+
+
+def derived_labels(grammar: Grammar, text: str) -> dict[str, str] | None:
+    """Returns all labels of a text by its derivation; None for a text outside the grammar."""
+    derivation = grammar.parse(text.split())
+    return None if derivation is None else derivation.fields
+
+
+def _agreement(label_of: LabelFn, texts: Sequence[str], values: Sequence[str]) -> float:
+    """The share of texts for which a judge returns their own values."""
+    return float(np.mean([judged == value for judged, value in zip(label_of(texts), values, strict=True)]))
+
+
+def _labelled_text(path: str, model: Model) -> Corpus:
     """A text whose labels have the model's names."""
-    own = {name: model.config.text[name] for name in ("labels", "column", "length")}
+    fields = {name: model.config.text[name] for name in ("labels", "column", "length")}
     if not Path(path).exists():
         raise UserError(f"--judge_text {path}: there is no such file or directory.")
-    return prepare(Text(path=path, **own), tokenizer=model.tokenizer, warn=lambda note: None)
-
-
-def _field(text: str, label: str) -> str:
-    member = grammar().parse(text.split())
-    return "" if member is None else member.fields[label]
+    return prepare_corpus(Text(path=path, **fields), tokenizer=model.tokenizer, warn=lambda note: None)

@@ -1,50 +1,48 @@
-"""What a text VAE's latents hold: how well texts come back from them, at what divergence, and where they lie."""
+"""Reconstruction and KL of a text VAE."""
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from jtextdiff.cli.output import say
+from jtextdiff.data.batches import Batch
 from jtextdiff.devices.sharding import mesh_of
-from jtextdiff.evaluation.score import Score, beside, figure, mean
-from jtextdiff.inference.batched import compiled_once, turns
+from jtextdiff.evaluation.score import Score, mean_score, reference, score
+from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.model import Model
 from jtextdiff.methods.components.latents import collapse_warning
 from jtextdiff.metrics.bleu import corpus_bleu
 
+TERMS = {
+    "kl": "KL(q(z | text) ‖ N(0, I))",
+    "reconstruction": "−log p(text | z) of a z of the text's own",
+    "shuffled": "the same of another text's z: the higher, the more the decoder uses the latent",
+}
+
 
 def latent_scores(model: Model, texts: list[str], seed: int) -> dict[str, Score]:
-    """Reconstruction by greedy writing from the middle of q(z | text), divergence, the loss of other texts' latents."""
-    back = model.edit(texts, seed=seed, name="greedy", beams=1)
-    found = {name: mean(values.tolist(), *_told(name)) for name, values in watched(model, texts, seed).items()}
-    if warning := collapse_warning(found["kl"]["value"]):
+    """Returns how well greedy decoding from the mean of q(z | text) restores texts, and the terms of the ELBO."""
+    restored = model.edit(texts, seed=seed, name="greedy", beams=1)
+    terms = elbo_terms(model, texts, seed)
+    scores = {name: mean_score(terms[name].tolist(), "nats/text", kind) for name, kind in TERMS.items()}
+    if warning := collapse_warning(scores["kl"]["value"]):
         say(warning)
-    bleu = 100 * corpus_bleu(back, texts)
-    kind = "corpus BLEU-4 of texts written back greedily from their latents"
-    same = [float(one == other) for one, other in zip(back, texts, strict=True)]
+    bleu = 100 * corpus_bleu(restored, texts)
+    kind = "corpus BLEU-4 of texts decoded greedily from their latents"
+    exact = [float(copy == text) for copy, text in zip(restored, texts, strict=True)]
     return {
-        "reconstruction_bleu": figure(bleu, "0 to 100", None, len(texts), kind) | beside(100.0, None),
-        "reconstruction_exact": mean(same, "share", "word for word") | beside(1.0, None),
-        **{name: score | beside(None, None) for name, score in found.items()},
+        "reconstruction_bleu": score(bleu, "0 to 100", None, len(texts), kind) | reference(100.0, None),
+        "reconstruction_exact": mean_score(exact, "share", "word for word") | reference(1.0, None),
+        **{name: of_term | reference(None, None) for name, of_term in scores.items()},
     }
 
 
-def watched(model: Model, texts: list[str], seed: int) -> dict[str, np.ndarray]:
-    """Nats a text: `kl`, `reconstruction` from its own z, `shuffled` from another text's."""
-    batch, longest = model.batch(texts), model.method.language.length
-    rows_of: dict[str, np.ndarray] = {}
-    told = compiled_once(model.method, "watched", mesh_of(model.params))
-    for turn, (rows, real, _) in enumerate(turns(np.full(len(texts), longest), longest)):
-        cut = jax.tree.map(lambda leaf, rows=rows: leaf[rows], batch)
-        key = jax.random.fold_in(jax.random.key(seed), turn)
-        for name, values in told(model.params, key, cut).items():
-            rows_of.setdefault(name, np.zeros(len(texts)))[rows[:real]] = np.asarray(values)[:real]
-    return rows_of
+def elbo_terms(model: Model, texts: list[str], seed: int) -> dict[str, Float[np.ndarray, "n"]]:
+    """Returns nats per text: `kl`, `reconstruction` from a text's own z, `shuffled` from another text's."""
+    longest, key = model.method.text_spec.length, jax.random.key(seed)
+    compute = jitted(model.method, "elbo_terms", mesh_of(model.params))
 
+    def of_batch(bucket: LengthBucket, batch: Batch) -> dict[str, Float[np.ndarray, "b"]]:
+        return compute(model.params, jax.random.fold_in(key, bucket.number), batch)
 
-def _told(name: str) -> tuple[str, str]:
-    kinds = {
-        "kl": "KL(q(z | text) ‖ N(0, I))",
-        "reconstruction": "−log p(text | z) of a z of the text's own",
-        "shuffled": "the same of another text's z: the higher, the more the latent is heard",
-    }
-    return "nats/text", kinds[name]
+    return map_batches(of_batch, model.batch(texts), np.full(len(texts), longest), longest=longest)

@@ -1,89 +1,97 @@
-"""Measures: likelihoods, variety, copies and what a judge says, each number beside the same number of real text."""
+"""Likelihood, perplexity and generative perplexity under a judge."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.data.grammar.restaurants import grammar
-from jtextdiff.evaluation.score import Score, beside, figure
+from jtextdiff.data.grammar.pcfg import Grammar
+from jtextdiff.evaluation.score import Score, compared_score, reference, score
 from jtextdiff.inference.model import Model, load
 
+Rate = tuple[float, float]
+"""Nats per token, word or character, and its standard error."""
 
-def likelihoods(model: Model, real: dict[str, Any], nats: dict[str, list[float]], split: str) -> dict[str, Score]:
-    """The model's own likelihood of real text, in every unit."""
-    per: dict[str, tuple[Callable[[str], float], str, Callable[[float], float]]] = {
-        "nll": (lambda text: model.num_tokens([text])[0], "nats/token", lambda rate: rate),
-        "perplexity": (lambda text: model.num_tokens([text])[0], "per token", _exp),
-        "word_perplexity": (lambda text: len(text.split()) + 1, "per word, end counted", _exp),
-        "bits_per_char": (lambda text: len(text) + 1, "bits/char, end counted", lambda rate: rate / math.log(2)),
+
+def likelihood_scores(
+    model: Model, real: dict[str, list[str]], nats: dict[str, list[float]], split: str
+) -> dict[str, Score]:
+    """Returns the model's likelihood of real text, whose `nats` are one number per text, in every unit."""
+    per_token = {name: _rate(nats[name], model.num_tokens(texts)) for name, texts in real.items()}
+    per_word = {name: _rate(nats[name], [len(text.split()) + 1 for text in texts]) for name, texts in real.items()}
+    per_char = {name: _rate(nats[name], [len(text) + 1 for text in texts]) for name, texts in real.items()}
+    in_units = {
+        "nll": ("nats/token", per_token),
+        "perplexity": ("per token", {name: _perplexity(rate) for name, rate in per_token.items()}),
+        "word_perplexity": ("per word, end counted", {name: _perplexity(rate) for name, rate in per_word.items()}),
+        "bits_per_char": ("bits/char, end counted", {name: _bits(rate) for name, rate in per_char.items()}),
     }
-    scores = {}
-    for name, (size, unit, convert) in per.items():
-        rows = {which: _ratio(nats[which], [size(text) for text in real[which]]) for which in real}
-        rate, se = rows[split]
-        slope = convert(rate) if convert is _exp else convert(1.0)
-        of_real = beside(convert(rate), convert(rows["train"][0]))
-        scores[name] = figure(convert(rate), unit, se * slope, len(real[split]), model.method.bound) | of_real
-    return scores
+    n, kind = len(real[split]), model.method.bound
+    return {
+        name: score(rates[split][0], unit, rates[split][1], n, kind) | reference(rates[split][0], rates["train"][0])
+        for name, (unit, rates) in in_units.items()
+    }
 
 
-def excess(model: Model, texts: list[str], nats: list[float]) -> dict[str, Score]:
-    """What the likelihood lacks of the grammar's own, of the same texts, as far as they are still the grammar's."""
-    exact = [grammar().log_prob(text.split()) for text in texts]
-    more = [(own + log_p, text) for own, log_p, text in zip(nats, exact, texts, strict=True) if log_p > -math.inf]
-    if len(more) < 2:
+def nll_gap(model: Model, grammar: Grammar, texts: list[str], nats: list[float]) -> dict[str, Score]:
+    """Returns the model's NLL minus the grammar's exact one, over those texts that the grammar can derive.
+
+    Empty for fewer than two such texts.
+    """
+    log_probs = [grammar.log_prob(text.split()) for text in texts]
+    derivable = [row for row, log_p in enumerate(log_probs) if log_p > -math.inf]
+    if len(derivable) < 2:
         return {}
-    rate, se = _ratio([nat for nat, _ in more], model.num_tokens([text for _, text in more]))
-    return {"excess_nll": figure(rate, "nats/token", se, len(more), "over the grammar's own") | beside(0.0, None)}
+    gaps = [nats[row] + log_probs[row] for row in derivable]
+    rate, se = _rate(gaps, model.num_tokens([texts[row] for row in derivable]))
+    return {"excess_nll": score(rate, "nats/token", se, len(gaps), "over the grammar's own") | reference(0.0, None)}
 
 
 def load_judge(run: str, model: Model, checkpoint: str) -> Model:
-    """The run that judges a model's texts, by the same tokens, or by others of which none is unknown.
+    """Loads the run that judges a model's texts.
 
-    Raises UserError if its likelihood is a bound, or it does not know all words.
+    Raises UserError if its likelihood is only a bound, or if it has another tokenizer with unknown words.
     """
     judge = load(run)
     if judge.method.bound != "exact":
         name = type(judge.method).__name__
         raise UserError(f"--judge {run} is {name}, whose likelihood is: {judge.method.bound}. A judge must be exact.")
-    if not judge.tokenizer.knows_all and judge.tokenizer.fingerprint() != model.tokenizer.fingerprint():
-        kinds = [f"{each.config.text.tokenizer} of {each.tokenizer.vocab_size:,}" for each in (judge, model)]
+    if not judge.tokenizer.open_vocabulary and judge.tokenizer.fingerprint() != model.tokenizer.fingerprint():
+        of_judge, of_model = (f"{run.config.text.tokenizer} of {run.tokenizer.vocab_size:,}" for run in (judge, model))
         raise UserError(
-            f"--judge {run} has another tokenizer ({kinds[0]}) than {checkpoint} ({kinds[1]}): words "
-            "that it does not know would all be one. Train it with the same text.tokenizer, on the same text, or with "
-            "byte_pairs:N on any."
+            f"--judge {run} has another tokenizer ({of_judge}) than {checkpoint} ({of_model}): all words that it lacks "
+            "would be one unknown word. Train it with the same text.tokenizer, on the same text, or with byte_pairs:N "
+            "on any."
         )
     return judge
 
 
-def judged(judge: Model, texts: list[str]) -> tuple[float, float]:
-    """The judge's nats a token, ends counted, and their standard error."""
-    return _ratio(judge.nll(texts), judge.num_tokens(texts))
+def judge_nll(judge: Model, texts: list[str]) -> Rate:
+    """Returns the judge's nats per token, ends counted, and their standard error."""
+    return _rate(judge.nll(texts), judge.num_tokens(texts))
 
 
-def generative(
-    judge: Model, rates: dict[str, tuple[float, float]], split: str, num: dict[str, int]
-) -> dict[str, Score]:
-    """Generative perplexity: exp of the judge's nats a token; and its ratio to that of real text."""
+def generative_perplexity(judge: Model, rates: dict[str, Rate], split: str, num: dict[str, int]) -> dict[str, Score]:
+    """Returns exp of the judge's nats per token of samples, its ratio to that of real text, and the judge's own NLL.
+
+    `rates` and `num`, the numbers of texts, have the keys samples, the split and train.
+    """
     perplexity = {name: _exp(rate) for name, (rate, _) in rates.items()}
-    of_real = beside(perplexity[split], perplexity["train"])
-    kind = f"under {type(judge.method).__name__} at step {judge.step}, {judge.method.bound}"
-    value, ratio = perplexity["samples"], perplexity["samples"] / perplexity[split]
-    ratio_se = ratio * math.hypot(rates["samples"][1], rates[split][1])
-    own = figure(rates[split][0], "nats/token", rates[split][1], num[split], "the judge on real text")
+    ratio = {name: value / perplexity[split] for name, value in perplexity.items()}
+    nll = {name: rate for name, (rate, _) in rates.items()}
+    perplexity_se = perplexity["samples"] * rates["samples"][1]
+    ratio_se = ratio["samples"] * math.hypot(rates["samples"][1], rates[split][1])
+    kind, n = f"under {type(judge.method).__name__} at step {judge.step}, {judge.method.bound}", num["samples"]
+    of_real_text = score(nll[split], "nats/token", rates[split][1], num[split], "the judge on real text")
     return {
-        "generative_perplexity": figure(value, "per token", value * rates["samples"][1], num["samples"], kind)
-        | of_real,
-        "perplexity_ratio": figure(ratio, "to real text", ratio_se, num["samples"], kind)
-        | beside(1.0, perplexity["train"] / perplexity[split]),
-        "judge_nll": own | beside(rates[split][0], rates["train"][0]),
+        "generative_perplexity": compared_score(perplexity, split, "per token", n, kind, perplexity_se),
+        "perplexity_ratio": compared_score(ratio, split, "to real text", n, kind, ratio_se),
+        "judge_nll": of_real_text | reference(nll[split], nll["train"]),
     }
 
 
-def _ratio(totals: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+def _rate(totals: Sequence[float], sizes: Sequence[float]) -> Rate:
     """Sum over sum, and its standard error (delta method, texts being independent)."""
     total, size = np.asarray(totals), np.asarray(sizes, float)
     rate = total.sum() / size.sum()
@@ -91,6 +99,16 @@ def _ratio(totals: Sequence[float], sizes: Sequence[float]) -> tuple[float, floa
     return float(rate), float(np.sqrt(spread) / size.sum())
 
 
+def _perplexity(rate: Rate) -> Rate:
+    value, se = rate
+    return _exp(value), se * _exp(value)
+
+
+def _bits(rate: Rate) -> Rate:
+    value, se = rate
+    return value / math.log(2), se * (1 / math.log(2))
+
+
 def _exp(rate: float) -> float:
-    """e^rate, of at most e^700: an untrained model's rate may be beyond any float."""
+    """e^rate, of at most e^700: an untrained model's rate may exceed any float."""
     return math.exp(min(rate, 700.0))

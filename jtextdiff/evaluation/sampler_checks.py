@@ -1,6 +1,7 @@
-"""A certificate: what can be shown of a trained model's own samples and likelihoods, in figures with a limit each."""
+"""Statistical checks of a trained model's sampler and likelihood."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,25 +11,33 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
+from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.output import say
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion import losses as objectives
+from jtextdiff.data.corpus import Corpus
+from jtextdiff.diffusion.lengths import length_log_probs
 from jtextdiff.diffusion.randomness import keys_for
+from jtextdiff.evaluation.tables import output_width, wrap
+from jtextdiff.inference.model import Model
 from jtextdiff.methods.components.types import Given, nothing_given
-from jtextdiff.methods.method import Lawful, Measured, Method, Rechecked
+from jtextdiff.methods.method import HasSecondLikelihood, HasTokenDistribution, Method, SamplesLength
 from jtextdiff.nets.functional import Params
 
-ROWS = 64
-"""Texts at a time, and real texts that are read."""
+NUM_TEXTS = 64
+"""Texts in a batch, and real texts that are read."""
+
+NUM_ALONE = 16
+"""Samples that are also drawn in a batch of one."""
 
 TAIL = 0.05
-"""Rare are the least likely outcomes that together have no more than this share."""
+"""Rare are the least likely outcomes that together have no more than this probability."""
 
-FAR = 4.0
-"""Standard errors at which chance is no longer an excuse: once in 16,000 checks of a sound model."""
+MAX_DEVIATIONS = 4.0
+"""Standard errors above which a deviation fails: by chance once in 16,000 checks of a sound model."""
 
 
 class Check(NamedTuple):
-    """One figure, which must not exceed its limit."""
+    """A measured value, which must not exceed its limit."""
 
     name: str
     value: float
@@ -40,136 +49,169 @@ class Check(NamedTuple):
     def passes(self) -> bool:
         return self.value <= self.limit  # never true of a NaN
 
+    def lines(self, width: int) -> list[str]:
+        """Returns the check as text: the result, and below it how it was obtained."""
+        verdict = "passes" if self.passes else "FAILS "
+        result = f"{verdict}  {self.name:<17} {self.value:<9.3g} limit {self.limit:g} {self.unit}"
+        return [result, *wrap(self.how, width, first=" " * 8)]
 
-def certify(method: Method, params: Params, real: Batch, *, seed: int, repeats: int) -> Iterator[Check]:
-    """Check after check of a model, with the first texts of `real` (ROWS of them at most) where it needs some.
 
-    `repeats`: how often the words missing from those texts are drawn, and the lengths of as many.
+def verify(model: Model, corpus: Corpus, *, seed: int, repeats: int) -> dict[str, Any]:
+    """Runs all checks of a model, prints each when it is done, and returns them.
+
+    Raises UserError if the text's valid split has a single text.
     """
-    key, real = jax.random.key(seed), jax.tree.map(lambda leaf: leaf[:ROWS], real)
+    valid = corpus.splits["valid"]
+    real = model.batch(valid.texts(valid.evenly_spaced(NUM_TEXTS)))
+    if len(real.tokens) < 2:
+        raise UserError("The text's valid split has a single text; the checks need at least 2.")
+    method, sampler = type(model.method).__name__, model.method.sampler.name
+    say(f"{method} at step {model.step}, {sampler}; real texts: {len(real.tokens)} of valid; seed {seed}")
+    checks = []
+    for check in run_checks(model.method, model.params, real, seed=seed, repeats=repeats):
+        say("\n".join(check.lines(output_width(sys.stderr))))
+        checks.append(check._asdict() | {"passes": check.passes})
+    failed = [check["name"] for check in checks if not check["passes"]]
+    if failed:
+        say(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}.")
+    about = {"method": method, "step": model.step, "sampler": sampler, "seed": seed}
+    return about | {"passes": not failed, "checks": checks}
+
+
+def run_checks(method: Method, params: Params, real: Batch, *, seed: int, repeats: int) -> Iterator[Check]:
+    """Yields the checks of a model, some of them on the first NUM_TEXTS texts of `real`.
+
+    `repeats`: samples of each missing token, and of the length of as many texts.
+    """
+    key, real = jax.random.key(seed), jax.tree.map(lambda leaf: leaf[:NUM_TEXTS], real)
     sample = jax.jit(method.sample)
-    yield from _company(method, params, sample, key)
-    yield from _asked(method, params, sample, key, real)
-    if isinstance(method, Lawful):
-        yield from _rare_words(method, params, sample, key, real, repeats)
-    if isinstance(method, Measured):
-        yield from _rare_lengths(method, params, key, repeats * ROWS)
-    yield _two_likelihoods(method, params, key, real)
+    yield from check_batch_invariance(method, params, sample, key)
+    yield from check_given(method, params, sample, key, real)
+    if isinstance(method, HasTokenDistribution):
+        yield from check_rare_tokens(method, params, sample, key, real, repeats)
+    if isinstance(method, SamplesLength):
+        yield from check_rare_lengths(method, params, key, repeats * NUM_TEXTS)
+    yield check_two_likelihoods(method, params, key, real)
 
 
-def _company(method: Method, params: Params, sample: Callable[..., Any], key: Any) -> Iterator[Check]:
-    """Whether a sample is the same beside others, in another place, or alone."""
-    length = method.language.length
-    ids = np.arange(ROWS)
-    drawn = np.asarray(sample(params, _keys(key, ids), nothing_given(ROWS, length)).tokens)
-    other = np.concatenate([ids[: ROWS // 2][::-1], ids[ROWS // 2 :] + ROWS])
-    beside = np.asarray(sample(params, _keys(key, other), nothing_given(ROWS, length)).tokens)
-    changed = np.any(beside[: ROWS // 2] != drawn[: ROWS // 2][::-1], axis=-1)
-    how = f"{ROWS // 2} samples, token for token, in another place of a batch and beside others"
-    yield Check("batch_mates", float(changed.mean()), 0.0, "share changed", how)
-    few = 16
-    alone = [sample(params, _keys(key, ids[i : i + 1]), nothing_given(1, length)).tokens[0] for i in range(few)]
-    changed = np.any(np.stack(alone) != drawn[:few], axis=-1)
-    how = f"{few} samples drawn alone; a float of another shape may break a tie"
-    yield Check("batch_size", float(changed.mean()), 1 / few, "share changed", how)
+def check_batch_invariance(method: Method, params: Params, sample: Callable[..., Any], key: Any) -> Iterator[Check]:
+    """Checks that a sample is the same among other samples, at another place of the batch, and alone."""
+    length, half = method.text_spec.length, NUM_TEXTS // 2
+
+    def draw(ids: Int[np.ndarray, "b"]) -> Int[np.ndarray, "b l"]:
+        return np.asarray(sample(params, _keys(key, ids), nothing_given(len(ids), length)).tokens)
+
+    ids = np.arange(NUM_TEXTS)
+    samples = draw(ids)
+    rearranged = draw(np.concatenate([ids[:half][::-1], ids[half:] + NUM_TEXTS]))
+    changed = np.any(rearranged[:half] != samples[:half][::-1], axis=-1)
+    note = f"{half} samples, token for token, at another place of a batch and among other samples"
+    yield Check("batch_invariance", float(changed.mean()), 0.0, "share changed", note)
+    alone = np.stack([draw(ids[i : i + 1])[0] for i in range(NUM_ALONE)])
+    changed = np.any(alone != samples[:NUM_ALONE], axis=-1)
+    note = f"{NUM_ALONE} samples drawn alone; a float of another shape may break a tie"
+    yield Check("batch_size", float(changed.mean()), 1 / NUM_ALONE, "share changed", note)
 
 
-def _asked(method: Method, params: Params, sample: Callable[..., Any], key: Any, real: Batch) -> Iterator[Check]:
-    """Whether what was asked for is what comes: the words, the length, and words at all."""
-    language, places = method.language, np.arange(real.tokens.shape[1])
+def check_given(method: Method, params: Params, sample: Callable[..., Any], key: Any, real: Batch) -> Iterator[Check]:
+    """Checks that samples keep the given tokens and lengths, and that they consist of words."""
+    text_spec, positions = method.text_spec, np.arange(real.tokens.shape[1])
     size = real.valid.sum(-1)
-    kept = np.asarray(jax.random.bernoulli(jax.random.fold_in(key, 1), 0.5, real.tokens.shape))
-    ends = places == size[:, None] - 1
-    fixed = (places < size[:, None] // 2) if method.prefix_only else real.valid & (kept | ends)
-    given = _given(real, fixed)
-    tokens = np.asarray(sample(params, _keys(key, np.arange(len(size))), given).tokens)
+    half = np.asarray(jax.random.bernoulli(jax.random.fold_in(key, 1), 0.5, real.tokens.shape))
+    ends = positions == size[:, None] - 1
+    fixed = (positions < size[:, None] // 2) if method.prefix_only else real.valid & (half | ends)
+    tokens = np.asarray(sample(params, _keys(key, np.arange(len(size))), _given(real, fixed)).tokens)
     changed = float(np.mean((tokens != real.tokens)[fixed])) if fixed.any() else 0.0
     yield Check("fixed_words", changed, 0.0, "share changed", f"{fixed.sum()} given words of {len(size)} real texts")
-    one_id = language.pad == language.eos  # as GPT-2 has it: the first that follows the words is their end
-    last = np.max(np.where(tokens != language.pad, places + 1, 0), axis=-1) + one_id
-    written = places < last[:, None]
-    no_words = [language.mask, language.unk] + [language.pad] * (not one_id)
-    strange = written & np.isin(tokens, no_words) & ~fixed
-    yield Check("not_words", float(strange.sum()), 0.0, "count", "MASK, UNK or PAD among the words of those texts")
+    pad_is_eos = text_spec.pad == text_spec.eos  # as in GPT-2: the first after the words is their end
+    num_tokens = np.max(np.where(tokens != text_spec.pad, positions + 1, 0), axis=-1) + pad_is_eos
+    in_text = positions < num_tokens[:, None]
+    no_words = [text_spec.mask, text_spec.unk] + [text_spec.pad] * (not pad_is_eos)
+    wrong = in_text & np.isin(tokens, no_words) & ~fixed
+    yield Check("not_words", float(wrong.sum()), 0.0, "count", "MASK, UNK or PAD among the words of those texts")
     if not method.prefix_only:
-        other = float(np.mean(written.sum(-1) != size))
-        yield Check("lengths_asked", other, 0.0, "share other", f"lengths of {len(size)} texts, as asked for")
+        share = float(np.mean(in_text.sum(-1) != size))
+        yield Check("given_lengths", share, 0.0, "share changed", f"given lengths of {len(size)} texts")
 
 
-def _rare_words(
+def check_rare_tokens(
     method: Any, params: Params, sample: Callable[..., Any], key: Any, real: Batch, repeats: int
 ) -> Iterator[Check]:
-    """Whether words of low probability come as often as the network says, where one is missing from a real text."""
+    """Checks the frequency of tokens of low probability, where one token is missing from a real text."""
     size = real.valid.sum(-1)
-    place = np.asarray(jax.random.randint(jax.random.fold_in(key, 2), size.shape, 0, np.maximum(size - 1, 1)))
-    places = np.arange(real.tokens.shape[1])
-    missing = places == place[:, None]
-    given = _given(real, places < place[:, None] if method.prefix_only else real.valid & ~missing)
-    law = jax.jit(method.law)(params, given)
-    if law is None:
+    missing_at = np.asarray(jax.random.randint(jax.random.fold_in(key, 2), size.shape, 0, np.maximum(size - 1, 1)))
+    positions = np.arange(real.tokens.shape[1])
+    missing = positions == missing_at[:, None]
+    given = _given(real, positions < missing_at[:, None] if method.prefix_only else real.valid & ~missing)
+    log_p = jax.jit(method.token_distribution)(params, given)
+    if log_p is None:
         return
-    p = np.exp(np.asarray(law, np.float64))
-    words = [
-        np.asarray(sample(params, _keys(jax.random.fold_in(key, 3 + turn), np.arange(len(size))), given).tokens)
-        for turn in range(repeats)
-    ]
-    drawn = np.stack([tokens[missing] for tokens in words])
-    how = f"a word missing from each of {len(size)} real texts, drawn {repeats} times, against the network's law"
-    yield _rarely("rare_words", p / p.sum(-1, keepdims=True), drawn, how)
+    p = np.exp(np.asarray(log_p, np.float64))
+    draws = []
+    for repeat in range(repeats):
+        keys = _keys(jax.random.fold_in(key, 3 + repeat), np.arange(len(size)))
+        draws.append(np.asarray(sample(params, keys, given).tokens)[missing])
+    note = (
+        f"a word missing from each of {len(size)} real texts, drawn {repeats} times, against the network's probability"
+    )
+    yield tail_frequency_check("rare_words", p / p.sum(-1, keepdims=True), np.stack(draws), note)
 
 
-def _rare_lengths(method: Any, params: Params, key: Any, num: int) -> Iterator[Check]:
-    """Whether lengths of low probability come as often as in the training text."""
-    lengths = jax.jit(method.lengths)(params, _keys(key, np.arange(num)), nothing_given(num, method.language.length))
-    if (lengths == method.language.length).all():
+def check_rare_lengths(method: Any, params: Params, key: Any, num: int) -> Iterator[Check]:
+    """Checks that lengths that are rare in the training text are as rare among sampled lengths."""
+    longest = method.text_spec.length
+    lengths = jax.jit(method.sample_lengths)(params, _keys(key, np.arange(num)), nothing_given(num, longest))
+    if (lengths == longest).all():
         return  # the length is a part of the text, and not drawn beforehand
-    p = np.exp(np.asarray(objectives.length_law(jnp.asarray(method.language.length_counts)), np.float64))
-    yield _rarely("rare_lengths", p[None], np.asarray(lengths)[:, None], f"{num} lengths, against the training text's")
+    p = np.exp(np.asarray(length_log_probs(jnp.asarray(method.text_spec.length_counts)), np.float64))
+    note = f"{num} lengths, against the training text's"
+    yield tail_frequency_check("rare_lengths", p[None], np.asarray(lengths)[:, None], note)
 
 
-def _rarely(name: str, p: Float[np.ndarray, "n k"], drawn: Int[np.ndarray, "m n"], how: str) -> Check:
-    """How far the number of rare outcomes lies from its mean, in standard errors; each row has a law of its own."""
+def tail_frequency_check(name: str, p: Float[np.ndarray, "n k"], draws: Int[np.ndarray, "m n"], note: str) -> Check:
+    """Returns how far the number of rare outcomes is from its mean, in standard errors; row i of `p` is for draw i."""
     rare = _tail(p)
-    share = np.sum(np.where(rare, p, 0.0), axis=-1)
-    within = drawn < p.shape[-1]  # MASK, where it was left, may be an id beyond the words
-    seen = np.sum(~within | rare[np.arange(len(p)), np.where(within, drawn, 0)])
-    mean = len(drawn) * share.sum()
-    # A count of rare things is Poisson's, or less spread; its tail as that of a normal law of so many deviations.
-    tail = 2 * min(stats.poisson.cdf(seen, mean), stats.poisson.sf(seen - 1, mean), 0.5)
-    far = stats.norm.isf(max(tail, 1e-300) / 2)
-    return Check(name, float(far), FAR, "standard errors", f"{how}: {seen} rare ones, {mean:.1f} expected")
+    rare_probability = np.sum(np.where(rare, p, 0.0), axis=-1)
+    in_vocabulary = draws < p.shape[-1]  # MASK, where it was left, may be an id beyond the words
+    num_rare = np.sum(~in_vocabulary | rare[np.arange(len(p)), np.where(in_vocabulary, draws, 0)])
+    expected = len(draws) * rare_probability.sum()
+    # A count of rare events is Poisson, or less spread; its tail is expressed as that of so many normal deviations.
+    tail = 2 * min(stats.poisson.cdf(num_rare, expected), stats.poisson.sf(num_rare - 1, expected), 0.5)
+    deviations = stats.norm.isf(max(tail, 1e-300) / 2)
+    note = f"{note}: {num_rare} rare ones, {expected:.1f} expected"
+    return Check(name, float(deviations), MAX_DEVIATIONS, "standard errors", note)
 
 
 def _tail(p: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, "n k"]:
     """The least likely outcomes of each row that together have no more than TAIL."""
     order = np.argsort(p, axis=-1)
-    below = np.cumsum(np.take_along_axis(p, order, axis=-1), axis=-1) <= TAIL
+    in_tail = np.cumsum(np.take_along_axis(p, order, axis=-1), axis=-1) <= TAIL
     rare = np.zeros(p.shape, bool)
-    np.put_along_axis(rare, order, below, axis=-1)
+    np.put_along_axis(rare, order, in_tail, axis=-1)
     return rare
 
 
-def _two_likelihoods(method: Method, params: Params, key: Any, real: Batch) -> Check:
-    """Whether two ways to find the likelihood of real texts agree: to a float's precision, or within their noise."""
-    again: Callable[..., Any]
-    if isinstance(method, Rechecked):
-        again, name = method.nll_again, method.bound_again
+def check_two_likelihoods(method: Method, params: Params, key: Any, real: Batch) -> Check:
+    """Checks that two computations of the likelihood of real texts agree: to a float's precision, or within noise."""
+    nll_check: Callable[..., Any]
+    if isinstance(method, HasSecondLikelihood):
+        nll_check, name = method.nll_check, method.bound_check
     else:
-        many: Any = dataclasses.replace(method, bound_points=4 * method.bound_points)  # pyright: ignore
-        again, name = many.nll, many.bound
-    keys = [jax.random.fold_in(key, purpose) for purpose in range(2)]
-    size = real.valid.sum()
-    first, second = (np.asarray(jax.jit(f)(params, k, real)) for f, k in zip((method.nll, again), keys, strict=True))
-    apart = (first - second).astype(np.float64)
-    how = f"{first.sum() / size:.5g} ({method.bound}) and {second.sum() / size:.5g} nats/token ({name})"
+        finer: Any = dataclasses.replace(method, bound_points=4 * method.bound_points)  # pyright: ignore
+        nll_check, name = finer.nll, finer.bound
+    num_tokens = real.valid.sum()
+    first = np.asarray(jax.jit(method.nll)(params, jax.random.fold_in(key, 0), real))
+    second = np.asarray(jax.jit(nll_check)(params, jax.random.fold_in(key, 1), real))
+    difference = (first - second).astype(np.float64)
+    note = f"{first.sum() / num_tokens:.5g} ({method.bound}) and {second.sum() / num_tokens:.5g} nats/token ({name})"
     if method.bound == "exact":
-        far = float(np.max(np.abs(apart) / real.valid.sum(-1)))
-        return Check("two_likelihoods", far, 1e-4, "nats/token", how)
-    error = apart.std(ddof=1) / np.sqrt(len(apart))
-    # A t statistic of few texts strays further than a normal one: as many deviations as have its probability.
-    tail = 2 * stats.t.sf(abs(apart.mean()) / error, len(apart) - 1) if error > 0 else float(not apart.any())
-    far = float(stats.norm.isf(max(tail, 1e-300) / 2))
-    return Check("two_likelihoods", far, FAR, "standard errors", how)
+        largest = float(np.max(np.abs(difference) / real.valid.sum(-1)))
+        return Check("two_likelihoods", largest, 1e-4, "nats/token", note)
+    se = difference.std(ddof=1) / np.sqrt(len(difference))
+    # A t statistic of few texts has heavier tails than a normal one: as many deviations as have its probability.
+    tail = 2 * stats.t.sf(abs(difference.mean()) / se, len(difference) - 1) if se > 0 else float(not difference.any())
+    deviations = float(stats.norm.isf(max(tail, 1e-300) / 2))
+    return Check("two_likelihoods", deviations, MAX_DEVIATIONS, "standard errors", note)
 
 
 def _given(real: Batch, fixed: Bool[np.ndarray, "b l"]) -> Given:

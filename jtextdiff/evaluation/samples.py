@@ -1,156 +1,171 @@
-"""Scores: what samples and likelihoods are worth, each number beside the same number of real text.
+"""All scores of a model's samples.
 
-The judge never chooses anything: it reads samples drawn with a fixed seed, all of them, as they came.
+A judge selects nothing: every sample of a fixed seed is scored as it is.
 """
 
 import dataclasses
 import hashlib
+import os
+import sys
 from typing import Any
 
+from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-from jtextdiff.control.resolve import asked
+from jtextdiff.cli.output import say
+from jtextdiff.control.resolve import resolve
 from jtextdiff.data.corpus import Corpus
-from jtextdiff.data.grammar.restaurants import grammar
-from jtextdiff.evaluation.control_success import Rules, followed
-from jtextdiff.evaluation.diversity import apart, copied, rows_of, variety
-from jtextdiff.evaluation.label_judges import verdict
+from jtextdiff.evaluation.control_success import control_checker, control_scores
+from jtextdiff.evaluation.diversity import copy_rate, diversity_scores, mauve_score, token_ids
+from jtextdiff.evaluation.label_judges import LabelJudge, label_judge, phrase_judge
 from jtextdiff.evaluation.latent_space import latent_scores
-from jtextdiff.evaluation.likelihood import excess, generative, judged, likelihoods
-from jtextdiff.evaluation.score import Score, beside, evenly, mean
+from jtextdiff.evaluation.likelihood import generative_perplexity, judge_nll, likelihood_scores, nll_gap
+from jtextdiff.evaluation.score import Score, mean_score, real_texts, reference
+from jtextdiff.evaluation.tables import ScoreRow, format_value, output_width, score_table
 from jtextdiff.inference.model import Model
-from jtextdiff.inference.reranking import Choice, chosen
-from jtextdiff.methods.method import Latent
+from jtextdiff.inference.reranking import SamplingSpec, sample_and_rerank
+from jtextdiff.methods.method import LatentVariableModel
 from jtextdiff.run.config import to_json
 
-PLAIN = Choice()
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleTask:
+    """A model, the text with which its samples are compared, the sampling, and the judges."""
+
+    model: Model
+    corpus: Corpus
+    spec: SamplingSpec = SamplingSpec()
+    num: int = 512  # samples, and at most so many real texts of each kind
+    split: str = "valid"
+    seed: int = 0
+    judge: Model | None = None
+    judge_run: str | None = None  # where the judge was loaded from
+    judge_text: str | None = None  # labelled text whose n-grams judge the controls
 
 
-def score(
-    model: Model,
-    corpus: Corpus,
-    *,
-    judge: Model | None,
-    split: str,
-    num: int,
-    seed: int,
-    bar: Progress,
-    wish: Choice = PLAIN,
-    judge_text: str | None = None,
-) -> tuple[dict[str, Score], float]:
-    """All scores of a model, on `num` samples and `num` sentences of each kind of real text; and calls a sample.
+def evaluate_samples(task: SampleTask) -> dict[str, Any]:
+    """Scores samples with a progress bar, prints the table, and returns the scores with their settings."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        metrics, calls = score_samples(task, bar)
+    result = report(task, metrics, calls, load=os.getloadavg()[0])
+    say("\n".join(sample_table(result, output_width(sys.stderr))))
+    return result
 
-    Success is told by n-grams of a `judge_text` if there is one.
-    """
-    controls = [each.control for each in wish.of(num)]
-    for control in {control for control in controls if control is not None}:
-        asked(control, model.steered)  # what cannot be asked for is told before anything is measured
-    by_text = (lambda label: verdict(corpus, label, judge_text, model, split)) if judge_text else None
-    rules = Rules(corpus, [control for control in controls if control], by_text) if any(controls) else None
-    # Texts as the tokenizer writes them, so that samples and real text are spelled alike.
-    real = {name: evenly(model, corpus, name, num) for name in (split, "train")}
+
+def score_samples(task: SampleTask, bar: Progress) -> tuple[dict[str, Score], float]:
+    """Returns the scores of `num` samples and of as many real texts of each kind; and network calls per sample."""
+    model, corpus, split = task.model, task.corpus, task.split
+    controls = [request.control for request in task.spec.requests(task.num)]
+    for control in set(controls):
+        resolve(control, model)  # errors in the controls come before any measurement
+    requested = [control for control in controls if control is not None]
+    checker = control_checker(corpus, requested, lambda label: _judge_of_label(task, label))
+    # Texts as the tokenizer decodes them, so that samples and real text are spelled in the same way.
+    real = {name: real_texts(model, corpus, name, task.num) for name in (split, "train")}
     bar.add_task("likelihood", total=None)
-    nats = {name: model.nll(texts, seed=seed) for name, texts in real.items()}
-    metrics = likelihoods(model, real, nats, split)
-    if corpus.is_grammar:
-        metrics |= excess(model, real[split], nats[split])
-    verdicts = {} if judge is None else {name: judged(judge, texts) for name, texts in real.items()}
-    task = bar.add_task("sampling", total=num * wish.many)
-    samples, calls = chosen(model, num, wish, seed=seed, progress=lambda done: bar.advance(task, done))
-    if judge is not None:
+    scores = _likelihood(task, real)
+    progress = bar.add_task("sampling", total=task.num * task.spec.num_candidates)
+    samples, calls = sample_and_rerank(
+        model, task.num, task.spec, seed=task.seed, progress=lambda num: bar.advance(progress, num)
+    )
+    if task.judge is not None:
         bar.add_task("judging", total=None)
-        others = evenly(model, corpus, split, 2 * num)
-        metrics |= by_judge(judge, samples, real, verdicts, others, split)
-    rows = {name: rows_of(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
-    metrics |= variety(rows, split)
-    metrics |= copied(rows, split, corpus)
-    if corpus.is_grammar:
-        members = [float(text.split() in grammar()) for text in samples]
-        metrics["members"] = mean(members, "share", "exact membership of the grammar") | beside(1.0, 1.0)
-    if isinstance(model.method, Latent):
-        metrics |= latent_scores(model, real[split], seed)
-    if rules is not None:
-        metrics = followed(rules, controls, samples, split) | metrics
-    return metrics, calls
+        scores |= judge_scores(task, task.judge, samples, real)
+    rows = {name: token_ids(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
+    scores |= diversity_scores(rows, split) | copy_rate(rows, split, corpus)
+    if corpus.grammar is not None:
+        members = [float(text.split() in corpus.grammar) for text in samples]
+        scores["members"] = mean_score(members, "share", "exact membership of the grammar") | reference(1.0, 1.0)
+    if isinstance(model.method, LatentVariableModel):
+        scores |= latent_scores(model, real[split], task.seed)
+    if requested:
+        scores = control_scores(checker, controls, samples, split) | scores
+    return scores, calls
 
 
-def by_judge(
-    judge: Model,
-    samples: list[str],
-    real: dict[str, list[str]],
-    rates: dict[str, tuple[float, float]],
-    others: list[str],
-    split: str,
-) -> dict[str, Score]:
-    """What a judge, whose `rates` of real texts are known, makes of samples: how likely they are, and how near to those
-    of the `others` that are none of the real ones beside them."""
-    sizes = {"samples": len(samples)} | {name: len(texts) for name, texts in real.items()}
-    known = set(real[split])
-    found = generative(judge, {"samples": judged(judge, samples), **rates}, split, sizes)
-    return found | apart(judge, {"samples": samples, **real}, [text for text in others if text not in known], split)
+def _judge_of_label(task: SampleTask, label: str) -> LabelJudge:
+    """The judge of a control's label: n-grams of `judge_text` if there is one, else the grammar and phrases."""
+    if task.judge_text is None:
+        return phrase_judge(task.corpus, label, task.split)
+    return label_judge(task.corpus, label, task.judge_text, task.model, task.split)
 
 
-def report(
-    model: Model,
-    metrics: dict[str, Score],
-    calls: float,
-    *,
-    judge: str | None,
-    split: str,
-    num: int,
-    seed: int,
-    load: float,
-    wish: Choice = PLAIN,
-) -> Score:
-    """The scores with all that is needed to find them again."""
-    sampler = model.method.sampler
+def _likelihood(task: SampleTask, real: dict[str, list[str]]) -> dict[str, Score]:
+    nats = {name: task.model.nll(texts, seed=task.seed) for name, texts in real.items()}
+    scores = likelihood_scores(task.model, real, nats, task.split)
+    if task.corpus.grammar is not None:
+        scores |= nll_gap(task.model, task.corpus.grammar, real[task.split], nats[task.split])
+    return scores
+
+
+def judge_scores(task: SampleTask, judge: Model, samples: list[str], real: dict[str, list[str]]) -> dict[str, Score]:
+    """Returns generative perplexity and MAUVE of samples; MAUVE compares with real texts that are not in `real`."""
+    texts = {"samples": samples, **real}
+    rates = {name: judge_nll(judge, rows) for name, rows in texts.items()}
+    sizes = {name: len(rows) for name, rows in texts.items()}
+    scored = set(real[task.split])
+    candidates = real_texts(task.model, task.corpus, task.split, 2 * task.num)
+    comparison = [text for text in candidates if text not in scored]
+    return generative_perplexity(judge, rates, task.split, sizes) | mauve_score(judge, texts, comparison, task.split)
+
+
+def report(task: SampleTask, metrics: dict[str, Score], calls: float, *, load: float) -> dict[str, Any]:
+    """Returns the scores with all that is needed to obtain them again."""
+    model, spec = task.model, task.spec
+    sampler: Any = model.method.sampler
     return {
         "method": type(model.method).__name__,
         "step": model.step,
         "text": model.config.text.path or "the grammar",
         "tokenizer": model.config.text.tokenizer,
-        "judge": judge,
-        "split": split,
-        "seed": seed,
-        "num_samples": num,
+        "judge": task.judge_run,
+        "split": task.split,
+        "seed": task.seed,
+        "num_samples": task.num,
         "sampler": sampler.name,
-        "steps": sampler.steps if getattr(sampler, "stepped", hasattr(sampler, "steps")) else None,
-        "settings": _changed(sampler),
-        "control": None if wish.control is None else str(wish.control),
-        "targets": wish.spelling,
-        "chosen": str(wish),
+        "steps": sampler.steps if getattr(sampler, "uses_steps", hasattr(sampler, "steps")) else None,
+        "settings": changed_settings(sampler),
+        "control": None if spec.control is None else str(spec.control),
+        "targets": spec.targets_source,
+        "chosen": str(spec),
         "nfe": calls,
-        "dtype": "float32",
+        "dtype": compute_dtype(model.method),
         "config_hash": hashlib.sha256(to_json(model.config).encode()).hexdigest()[:16],
         "load": load,
         "metrics": metrics,
     }
 
 
-def table(result: Score) -> Table:
-    """The scores for a reader."""
-    head = (
-        f"{result['method']} at step {result['step']}: {result['num_samples']} samples, {result['nfe']:.4g} calls each"
+def sample_table(result: dict[str, Any], width: int) -> list[str]:
+    """Returns the lines of a table of the scores."""
+    title = (
+        f"{result['method']} at step {result['step']}: {result['num_samples']} samples, "
+        f"{format_value(result['nfe'])} calls each ({result['sampler']}), seed {result['seed']}, "
+        f"split {result['split']}"
     )
-    table = Table(title=f"{head} ({result['sampler']}), seed {result['seed']}, split {result['split']}")
-    for name in ("score", "value", "± se", f"real {result['split']}", "real train", "unit", "how"):
-        table.add_column(name, overflow="fold")
-    for name, row in result["metrics"].items():
-        cells = (_shown(row[column]) for column in ("value", "se", "real_valid", "real_train"))
-        table.add_row(name, *cells, row["unit"], row["kind"])
-    return table
+    rows = []
+    for name, score in result["metrics"].items():
+        real = [format_value(score[field]) for field in ("real_valid", "real_train")]
+        rows.append(ScoreRow(name, [format_value(score["value"], score["se"]), *real], score["unit"], score["kind"]))
+    return score_table(title, ["value ± se", f"real {result['split']}", "real train"], rows, width)
 
 
-def _changed(sampler: Any) -> dict[str, Any]:
-    """The settings of a sampler that are not its default, but for its name and steps."""
-    fields = [field for field in dataclasses.fields(sampler) if field.name not in ("name", "steps")]
-    return {f.name: _plain(value) for f in fields if (value := getattr(sampler, f.name)) != f.default}
+def changed_settings(sampler: Any) -> dict[str, Any]:
+    """Returns the settings of a sampler that are not the default, without its name and its steps."""
+    values = dataclasses.asdict(sampler)  # nested settings as dicts, too
+    changed = [field.name for field in dataclasses.fields(sampler) if getattr(sampler, field.name) != field.default]
+    return {name: values[name] for name in changed if name not in ("name", "steps")}
 
 
-def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+def compute_dtype(method: Any) -> str:
+    """Returns the type in which a method's dense layers compute; parameters and sums are float32 in any case."""
+    return "bfloat16" if _computes_in_bfloat16(method) else "float32"
 
 
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _computes_in_bfloat16(part: Any) -> bool:
+    """Whether the field `bfloat16` is set anywhere in nested dataclasses."""
+    values = [(field.name, getattr(part, field.name)) for field in dataclasses.fields(part)]
+    return any(
+        bool(value) if name == "bfloat16" else dataclasses.is_dataclass(value) and _computes_in_bfloat16(value)
+        for name, value in values
+    )

@@ -1,7 +1,7 @@
 """Score: a value with unit, standard error and the same value for real text."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,29 +10,33 @@ from jtextdiff.data.corpus import Corpus
 from jtextdiff.inference.model import Model
 
 Score = dict[str, Any]
-"""value, unit, se (standard error), n, kind (how it was found), real_valid, real_train."""
+"""value, unit, se (standard error), n, kind (how it was obtained), real_valid, real_train."""
 
 
-def evenly(model: Model, corpus: Corpus, split: str, num: int) -> list[str]:
-    """At most `num` texts, taken evenly from a split without repeating one, spelled as the tokenizer writes them."""
-    of_split = corpus.splits[split]
-    return [model.tokenizer.spelled(text) for text in of_split.texts(of_split.evenly(num))]
+def real_texts(model: Model, corpus: Corpus, split: str, num: int) -> list[str]:
+    """Returns at most `num` different texts, evenly spaced in a split, spelled as the tokenizer decodes them."""
+    texts_of = corpus.splits[split]
+    return [model.tokenizer.normalize_spacing(text) for text in texts_of.texts(texts_of.evenly_spaced(num))]
 
 
-def _even(rows: list[Any], n: int) -> list[Any]:
-    """`n` of the rows, evenly taken."""
-    return [rows[i * len(rows) // n] for i in range(n)]
-
-
-def mean(values: Sequence[float], unit: str, kind: str) -> Score:
+def mean_score(values: Sequence[float], unit: str, kind: str) -> Score:
+    """Returns the mean over texts, with its standard error."""
     n = len(values)
-    return figure(float(np.mean(values)), unit, float(np.std(values, ddof=1) / math.sqrt(n)), n, kind)
+    return score(float(np.mean(values)), unit, float(np.std(values, ddof=1) / math.sqrt(n)), n, kind)
 
 
-def figure(value: float, unit: str, se: float | None, n: int, kind: str) -> Score:
-    """One score, of `n` texts."""
+def score(value: float, unit: str, se: float | None, n: int, kind: str) -> Score:
+    """Returns one score of `n` texts."""
     return {"value": value, "unit": unit, "se": se, "n": n, "kind": kind}
 
 
-def beside(valid: float | None, train: float | None) -> Score:
+def reference(valid: float | None, train: float | None) -> Score:
+    """Returns the fields of a score that hold the same value for real text, None where there is none."""
     return {"real_valid": valid, "real_train": train}
+
+
+def compared_score(
+    values: Mapping[str, float], split: str, unit: str, n: int, kind: str, se: float | None = None
+) -> Score:
+    """Returns the score of the `samples` among `values`, compared with real text of the split and of train."""
+    return score(values["samples"], unit, se, n, kind) | reference(values[split], values["train"])

@@ -1,64 +1,79 @@
-"""Syntax: how much a text has of the tags, the tree or the constituent that a control asks for, by the grammar."""
+"""Tag accuracy, tree F1 and span match by the grammar."""
 
 import functools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from jtextdiff.control.label_targets import span_of, tags_of, tree_of
-from jtextdiff.data.grammar.chart_parser import Chart, openings
-from jtextdiff.data.grammar.constituents import Stretch, stretches
-from jtextdiff.data.grammar.restaurants import grammar, sentences
+from jtextdiff.data.grammar.chart_parser import Chart, RulesByFirstWord, rules_by_first_word
+from jtextdiff.data.grammar.constituents import Constituent, constituents_of
+from jtextdiff.data.grammar.pcfg import Derivation, Grammar
+from jtextdiff.data.grammar.restaurants import sentences
 
 HOW = (
-    "the grammar's derivation; of texts that have none, each word's usual tag, and those stretches asked for that its "
-    "rules can derive, over as many as were asked for"
+    "the grammar's derivation; of texts that have none, each word's usual tag, and the share of required constituents "
+    "that its rules can derive"
 )
 
 
-def met(name: str, value: str, words: Sequence[str]) -> float:
-    """From 0 to 1: the share of tags that are right at their place, the F1 of the tree, whether a constituent is there.
+def syntax_match(grammar: Grammar, control: str, value: str, words: Sequence[str]) -> float:
+    """Returns how far a text has the syntax of a control, `pos`, `tree` or `span`, from 0 to 1.
 
-    As Li et al. (2022, §6.2) score them, but that words beyond those asked for, or lacking, cost a tree its brackets.
+    The share of correct tags; the F1 of the tree's brackets; 1 if the constituent is there. As Li et al. (2022, §6.2),
+    except that extra or missing words cost a tree its brackets. For a text that the grammar does not derive, see HOW.
     """
-    member = grammar().parse(words)
-    if name == "pos":
-        wanted = tags_of(value)
-        tags = member.tags if member is not None else [_usual_tags().get(word, "") for word in words]
-        return sum(one == other for one, other in zip(wanted, tags, strict=False)) / len(wanted)
-    asked = [span_of(value)] if name == "span" else tree_of(value)
-    if member is None:
-        chart = Chart(openings=_openings(), words=words)
-        return sum(_derivable(each, chart) for each in asked) / len(asked)
-    found = stretches(member.tree)
-    if name == "span":
-        of_words = [each.name for each in found if each[:2] == asked[0][:2]]
-        return float(any(asked[0].name in (each, *each.split("::")) for each in of_words))
-    return 2 * len(set(found) & set(asked)) / (len(found) + len(asked))
+    derivation = grammar.parse(words)
+    if control == "pos":
+        return _tag_accuracy(tags_of(value), derivation.tags if derivation else _usual_tags_of(words))
+    targets = [span_of(value)] if control == "span" else tree_of(value)
+    if derivation is None:
+        chart = Chart(rules_by_first_word=_rules_by_first_word(grammar), words=words)
+        return sum(_derivable(target, chart, grammar) for target in targets) / len(targets)
+    return _span_match(targets[0], derivation) if control == "span" else _tree_f1(targets, derivation)
 
 
-def _derivable(wanted: Stretch, chart: Chart) -> bool:
-    """Whether some rule could have these words for this constituent."""
-    symbols = _symbols()[wanted.name.split("::")[0]]
-    return any(end == wanted.end for symbol in symbols for end, _ in chart.spans(symbol, wanted.start))
+def _tag_accuracy(target: Sequence[str], tags: Sequence[str]) -> float:
+    return sum(wanted_tag == tag for wanted_tag, tag in zip(target, tags, strict=False)) / len(target)
+
+
+def _span_match(target: Constituent, derivation: Derivation) -> float:
+    names = [part.name for part in constituents_of(derivation.tree) if part[:2] == target[:2]]
+    return float(any(target.name in (name, *name.split("::")) for name in names))
+
+
+def _tree_f1(target: Sequence[Constituent], derivation: Derivation) -> float:
+    constituents = constituents_of(derivation.tree)
+    return 2 * len(set(constituents) & set(target)) / (len(constituents) + len(target))
+
+
+def _derivable(target: Constituent, chart: Chart, grammar: Grammar) -> bool:
+    """Whether some rule can derive the constituent from the words at its place."""
+    symbols = _symbols_of_label(grammar)[target.name.split("::")[0]]
+    return any(end == target.end for symbol in symbols for end, _ in chart.spans(symbol, target.start))
+
+
+def _usual_tags_of(words: Sequence[str]) -> list[str]:
+    return [_usual_tags().get(word, "") for word in words]
 
 
 @functools.cache
 def _usual_tags() -> dict[str, str]:
+    """The most frequent tag of each word in 3,000 sentences of the grammar."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for one in sentences(3_000, seed=2):
-        for word, tag in zip(one.words, one.tags, strict=True):
+    for sentence in sentences(3_000, seed=2):
+        for word, tag in zip(sentence.words, sentence.tags, strict=True):
             counts[word][tag] += 1
     return {word: tags.most_common(1)[0][0] for word, tags in counts.items()}
 
 
 @functools.cache
-def _openings() -> tuple:
-    return openings(grammar().rules)
+def _rules_by_first_word(grammar: Grammar) -> RulesByFirstWord:
+    return rules_by_first_word(grammar.rules)
 
 
 @functools.cache
-def _symbols() -> dict[str, list[int]]:
+def _symbols_of_label(grammar: Grammar) -> dict[str, list[int]]:
     symbols: dict[str, list[int]] = defaultdict(list)
-    for symbol, label in enumerate(grammar().rules.labels):
+    for symbol, label in enumerate(grammar.rules.labels):
         symbols[label].append(symbol)
     return symbols

@@ -1,110 +1,128 @@
 """Editing a stream of lines, with resumable JSONL output."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.cli.output import say
+from jtextdiff.cli.output import one_line, say
 
-AT_ONCE = 64
-HEAD = b'{"source": '
-"""How each line of --out begins."""
+CHUNK_SIZE = 64
+"""Lines edited together."""
+
+LINE_START = b'{"source": '
+"""The first bytes of each line of --out."""
 
 
-def stream(model: Any, lines: Iterator[str], done: int, out: TextIO, asked: dict[str, Any], *, as_json: bool) -> None:
-    """Rewrites the lines, the first of which has the number `done`, and tells how many could not be moved."""
+def edit_stream(
+    edit_texts: Callable[..., list[Any]],
+    model: Any,
+    lines: Iterator[str],
+    num_done: int,
+    out: TextIO,
+    *,
+    as_json: bool,
+) -> None:
+    """Edits the remaining lines and writes them to `out`; reports how many flows failed.
+
+    `edit_texts(texts, ids=…)` edits some texts, given the numbers of their lines. `num_done` lines are done already.
+    """
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    from jtextdiff.inference.editing import NOWHERE
+    from jtextdiff.inference.editing import FLOW_FAILED
 
     # Lines are not counted beforehand: the input may be a stream.
-    columns, unmoved = (TextColumn("{task.completed} texts rewritten"), TimeElapsedColumn()), 0
+    columns, num_failed = (TextColumn("{task.completed} texts edited"), TimeElapsedColumn()), 0
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=out.isatty()) as bar:
-        task = bar.add_task("", total=None, completed=done)
-        for first, texts in chunks(lines, done):
-            rows = rewritten(model, texts, first, asked)
-            unmoved += sum(row.get("left") == NOWHERE for row in rows)
-            hand_on(out, rows, as_json=as_json)
+        task = bar.add_task("", total=None, completed=num_done)
+        for first, texts in chunks(lines, num_done):
+            rows = edit_rows(edit_texts, model, texts, first)
+            num_failed += sum(row.get("left") == FLOW_FAILED for row in rows)
+            write_rows(out, rows, as_json=as_json)
             bar.advance(task, len(texts))
-    if unmoved:
-        say(f"warning: {unmoved} texts were left as they are: {NOWHERE}.")
+    if num_failed:
+        say(f"warning: {num_failed} texts were not edited: {FLOW_FAILED}.")
 
 
 def chunks(lines: Iterator[str], first: int) -> Iterator[tuple[int, list[str]]]:
-    """Some lines at once, with the number of the first."""
-    while texts := list(islice(lines, AT_ONCE)):
+    """Yields `CHUNK_SIZE` lines at a time, with the number of the first of them."""
+    while texts := list(islice(lines, CHUNK_SIZE)):
         yield first, texts
         first += len(texts)
 
 
-def rewritten(model: Any, texts: list[str], first: int, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """For each text its source, rewrite, what its way was like and, if it was left as it is, why."""
-    most = model.method.language.length
-    left = ["empty" if not text.strip() else "" for text in texts]
-    sizes = model.num_tokens([text if not why else "" for text, why in zip(texts, left, strict=True)])
-    left = [why or (f"longer than {most - 1} tokens" if n > most else "") for why, n in zip(left, sizes, strict=True)]
-    rows = [row for row, why in enumerate(left) if not why]
-    ids = [first + row for row in rows]
-    found = model.rewritten([texts[row] for row in rows], ids=ids, **asked) if rows else []
-    rewrites = dict(zip(rows, found, strict=True))
-    told = []
-    for row, (text, why) in enumerate(zip(texts, left, strict=True)):
-        if why or rewrites[row].left:
-            told.append({"source": text, "rewrite": text, "left": why or rewrites[row].left})
+def edit_rows(edit_texts: Callable[..., list[Any]], model: Any, texts: list[str], first: int) -> list[dict[str, Any]]:
+    """Returns one JSON object per text: its source, its edit, flow statistics and, if it was skipped, why (`left`)."""
+    skipped = skip_reasons(model, texts)
+    editable = [row for row, reason in enumerate(skipped) if not reason]
+    edits = edit_texts([texts[row] for row in editable], ids=[first + row for row in editable]) if editable else []
+    edit_of_row = dict(zip(editable, edits, strict=True))
+    rows = []
+    for row, (text, reason) in enumerate(zip(texts, skipped, strict=True)):
+        if reason := reason or edit_of_row[row].skipped_because:
+            rows.append({"source": text, "rewrite": text, "left": reason})
         else:
-            told.append({"source": text, "rewrite": rewrites[row].text, **way(rewrites[row])})
-    return told
+            rows.append({"source": text, "rewrite": edit_of_row[row].text, **flow_stats(edit_of_row[row])})
+    return rows
 
 
-def way(of: Any) -> dict[str, Any]:
-    """What is told of a latent's way; nothing of texts that have none."""
-    if of.moved is None:
+def skip_reasons(model: Any, texts: list[str]) -> list[str]:
+    """Returns why each text cannot be edited, "" if it can."""
+    longest = model.method.text_spec.length
+    too_long = f"longer than {longest - 1} tokens"
+    return [
+        "empty" if not text.strip() else too_long if size > longest else ""
+        for text, size in zip(texts, model.num_tokens(texts), strict=True)
+    ]
+
+
+def flow_stats(edit: Any) -> dict[str, Any]:
+    """Returns how a latent moved; nothing for an edit by diffusion."""
+    if edit.distance is None:
         return {}
-    return {"p_before": of.before, "p_after": of.after, "moved": of.moved, "steps": of.steps}
+    return {"p_before": edit.before, "p_after": edit.after, "moved": edit.distance, "steps": edit.steps}
 
 
-def hand_on(out: TextIO, rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    from jtextdiff.cli.output import one_line
-
+def write_rows(out: TextIO, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Writes rows as JSON lines, or their edited texts one per line."""
     for row in rows:
         print(json.dumps(row, ensure_ascii=False) if as_json else one_line(row["rewrite"]), file=out)
     out.flush()
 
 
-def behind(out: Path, lines: Iterator[str]) -> int:
-    """How many of the lines `out` holds a rewrite of already; they are taken from `lines`.
+def resume_output(out: Path, lines: Iterator[str]) -> int:
+    """Returns how many of the lines `out` has edits of already, and takes these from `lines`.
 
-    Half a line at its end, of a run that was interrupted, is taken away. Raises UserError, and changes nothing, if it
-    holds anything else.
+    A last line that was cut short is removed. Raises UserError, and changes nothing, if the file holds anything else.
     """
     if not out.exists():
         return 0
-    done = end = 0
+    num_done = end = 0
     with open(out, "rb+") as file:
         for line in file:
-            whole, source = line.endswith(b"\n"), _source(line)
-            if line[: len(HEAD)] != HEAD[: len(line)] or (whole and source is None):
+            is_complete, source = line.endswith(b"\n"), _source_of(line)
+            if line[: len(LINE_START)] != LINE_START[: len(line)] or (is_complete and source is None):
                 raise UserError(
-                    f"--out {out}: line {done + 1} is no rewrite of ours, which would be lost. Name another."
+                    f"--out {out}: line {num_done + 1} is not an edit written by this command. Name another file: "
+                    "this one would be lost."
                 )
-            if not whole:
+            if not is_complete:
                 file.truncate(end)
                 break
-            done, end = done + 1, end + len(line)
+            num_done, end = num_done + 1, end + len(line)
             if source != next(lines, None):
                 raise UserError(
-                    f"--out {out}: line {done} is the rewrite of another text than --input and --num give. Go on with "
-                    "the same, or name another file."
+                    f"--out {out}: line {num_done} is the edit of another text than --input and --num give. Continue "
+                    "with the same input, or name another file."
                 )
-    return done
+    return num_done
 
 
-def _source(line: bytes) -> str | None:
-    """The source of a line of --out; None for what is none."""
+def _source_of(line: bytes) -> str | None:
+    """The source of a line of --out, None for any other line."""
     try:
         return json.loads(line)["source"]
     except (ValueError, TypeError, KeyError):

@@ -1,4 +1,4 @@
-"""Choosing: of several texts drawn for one place, the lowest in energy, or the one that is most like the others."""
+"""Best-of-n by energy and minimum Bayes risk."""
 
 import argparse
 from collections.abc import Callable
@@ -7,87 +7,100 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.control.controls import Control, together
-from jtextdiff.control.requests import Wish
-from jtextdiff.inference.model import Model
+from jtextdiff.control.controls import Control, parse_controls
+from jtextdiff.control.requests import SampleRequest
+from jtextdiff.inference.model import Model, ignore_progress
 from jtextdiff.metrics.bleu import sentence_bleu
 
 
-class Choice(NamedTuple):
-    """What is wanted of all texts, or of each in turn, and of how many each is the best by energy, or by likeness."""
+class SamplingSpec(NamedTuple):
+    """What samples are conditioned on, and how each is chosen among several candidates."""
 
-    control: Control | None = None
-    targets: tuple[Wish, ...] = ()
-    spelling: str | None = None  # of the targets
-    best_of: int = 1
-    mbr: int = 1
+    control: Control | None = None  # of all samples, or …
+    targets: tuple[SampleRequest, ...] = ()  # … of each in turn
+    targets_source: str | None = None  # where the targets come from, for reports
+    best_of: int = 1  # candidates, of which the lowest energy wins
+    mbr: int = 1  # candidates, of which the highest mean BLEU with the others wins
 
     @property
-    def many(self) -> int:
-        """Texts that are drawn for one."""
+    def num_candidates(self) -> int:
+        """Candidates per sample."""
         return max(self.best_of, self.mbr)
 
-    def of(self, num: int) -> list[Wish]:
-        """What is wanted of each of `num` texts: of the targets the first, the second, … and the first again."""
-        wished = self.targets or (Wish(self.control),)
-        return [wished[place % len(wished)] for place in range(num)]
+    def requests(self, num: int) -> list[SampleRequest]:
+        """Returns the request of each of `num` samples; targets are repeated in order if they are fewer."""
+        requests = self.targets or (SampleRequest(self.control),)
+        return [requests[index % len(requests)] for index in range(num)]
 
     def __str__(self) -> str:
-        if self.many == 1:
+        if self.num_candidates == 1:
             return "all texts as they were drawn"
-        how = f"the controls' own energy, of {self.best_of}" if self.best_of > 1 else f"mean BLEU, of {self.mbr}"
-        return f"each text chosen by {how}"
+        criterion = f"the controls' own energy, of {self.best_of}" if self.best_of > 1 else f"mean BLEU, of {self.mbr}"
+        return f"each text chosen by {criterion}"
 
 
-def choice(flags: argparse.Namespace) -> Choice:
-    """What the command line asks for.
+def sampling_spec(flags: argparse.Namespace) -> SamplingSpec:
+    """Returns the sampling of the command line.
 
-    Raises UserError for numbers below 1, for both at once, and for the best by no energy at all.
+    Raises UserError for numbers below 1, for both criteria at once, and for the best by energy without an energy.
     """
-    found = Choice(together(flags.control), best_of=flags.best_of, mbr=flags.mbr)
-    for name, number in (("best_of", found.best_of), ("mbr", found.mbr)):
+    spec = SamplingSpec(parse_controls(flags.control), best_of=flags.best_of, mbr=flags.mbr)
+    for name, number in (("best_of", spec.best_of), ("mbr", spec.mbr)):
         if number < 1:
             raise UserError(f"--{name} must be at least 1, got {number}.")
-    if found.best_of > 1 and found.mbr > 1:
+    if spec.best_of > 1 and spec.mbr > 1:
         raise UserError("--best_of and --mbr are two ways to choose: give one of them.")
-    if found.best_of > 1 and (found.control is None or all(part.name == "length" for part in found.control.leaves())):
+    has_energy = spec.control is not None and any(leaf.name != "length" for leaf in spec.control.leaves())
+    if spec.best_of > 1 and not has_energy:
         raise UserError("--best_of chooses by the energy of the controls: give one with --control.")
-    return found
+    return spec
 
 
-def chosen(
-    model: Model, num: int, choice: Choice, *, progress: Callable[[int], None] = lambda done: None, **asked: Any
+def sample_and_rerank(
+    model: Model,
+    num: int,
+    spec: SamplingSpec,
+    *,
+    seed: int = 0,
+    template: str | None = None,
+    progress: Callable[[int], None] = ignore_progress,
 ) -> tuple[list[str], float]:
-    """`num` texts, chosen, and the network calls that one has cost; `progress` is told of every text that is drawn.
+    """Returns `num` texts, each chosen among its candidates, and the mean network calls per text, candidates included.
 
-    The best has the least energy of its controls, which is their classifiers' own opinion; the likest the highest mean
-    BLEU with the others (Kumar & Byrne 2004, as Li et al. 2022 use it). Places are drawn one after another, so that
-    text i is the same however many are asked for.
+    The best has the lowest energy of its controls, by their own classifiers. Minimum Bayes risk takes the highest mean
+    BLEU with the other candidates (Kumar & Byrne 2004, used by Li et al. 2022). Candidates are numbered text by text,
+    so text i does not depend on `num`. `progress` receives the number of texts in each finished batch.
     """
-    if choice.targets:
-        wished = [each for each in choice.of(num) for _ in range(choice.many)]
-        controls, templates = zip(*wished, strict=True)
-        asked |= {"control": controls} if any(controls) else {}
-        asked |= {"template": templates} if any(templates) else {}
-    elif choice.control is not None:
-        asked["control"] = choice.control
-    drawn = model.draw(num * choice.many, progress=progress, **asked)
-    texts = [model.tokenizer.decode(row) for row in drawn.tokens]
-    calls = float(np.mean(drawn.calls)) * choice.many
-    if choice.many == 1:
+    candidates = spec.num_candidates
+    inputs: dict[str, Any] = {"control": spec.control, "template": template}
+    if spec.targets:
+        requests = [request for request in spec.requests(num) for _ in range(candidates)]
+        if any(request.control for request in requests):
+            inputs["control"] = [request.control for request in requests]
+        if any(request.template for request in requests):
+            inputs["template"] = [request.template for request in requests]
+    output = model.draw(num * candidates, seed=seed, progress=progress, **inputs)
+    texts = [model.tokenizer.decode(row) for row in output.tokens]
+    calls = float(np.mean(output.calls)) * candidates
+    if candidates == 1:
         return texts, calls
-    energy = model.energy(texts, choice.control) if choice.best_of > 1 and choice.control is not None else []
-    best = []
-    for start in range(0, len(texts), choice.many):
-        rivals = texts[start : start + choice.many]
-        worth = [-value for value in energy[start : start + choice.many]] if energy else likeness(rivals)
-        best.append(rivals[int(np.argmax(worth))])
-    return best, calls
+    energies = model.energy(texts, spec.control) if spec.best_of > 1 and spec.control is not None else None
+    selected = []
+    for start in range(0, len(texts), candidates):
+        rivals = texts[start : start + candidates]
+        if energies is None:
+            index = int(np.argmax(mean_bleu_with_others(rivals)))
+        else:
+            index = int(np.argmin(energies[start : start + candidates]))
+        selected.append(rivals[index])
+    return selected, calls
 
 
-def likeness(texts: list[str]) -> list[float]:
-    """The mean BLEU of each text with every other."""
+def mean_bleu_with_others(texts: list[str]) -> list[float]:
+    """Returns the mean BLEU of each text with every other; 0 for a single text."""
     words = [text.split() for text in texts]
-    others = [words[:place] + words[place + 1 :] for place in range(len(words))]
-    mean = lambda one, rest: sum(sentence_bleu(one, other) for other in rest) / max(len(rest), 1)
-    return [mean(one, rest) for one, rest in zip(words, others, strict=True)]
+    num_others = max(len(texts) - 1, 1)
+    return [
+        sum(sentence_bleu(text, other) for place, other in enumerate(words) if place != index) / num_others
+        for index, text in enumerate(words)
+    ]

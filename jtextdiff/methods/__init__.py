@@ -1,1 +1,1 @@
-"""Where mathematics meets a network: one file a method."""
+"""Methods: a dataclass of settings, a network and a loss each; one file per method."""

@@ -1,4 +1,8 @@
-"""Autoregressive language model: one word after another, p(w) = Π p(w_i | w_<i). The baseline, and the judge."""
+"""Autoregressive language model: the baseline, and the judge of samples.
+
+p(text) = Π p(token_i | the tokens before it). A text starts after EOS and ends with EOS, so its length needs no
+distribution of its own.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -8,17 +12,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion import losses as objectives
-from jtextdiff.diffusion.distributions import narrowed
+from jtextdiff.diffusion.distributions import temper_and_top_p
+from jtextdiff.diffusion.losses import cross_entropy, mean_over, sum_over
 from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.methods.components.autoregressive_sampler import (
-    Writer,
-    losses_by_word,
-    possible_next,
-    token_before,
-    write,
+    DecodingSettings,
+    allowed_next,
+    decode,
+    previous_tokens,
+    stepwise_losses,
 )
-from jtextdiff.methods.components.types import Given, Language, Metrics, Sample
+from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -26,87 +30,76 @@ from jtextdiff.nets.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True)
 class Autoregressive:
-    """A causal transformer; a text starts after EOS and ends with EOS, so its length needs no law."""
+    """A causal transformer."""
 
-    language: Language = Language()
+    text_spec: TextSpec = TextSpec()
     trunk: Transformer = Transformer(causal=True)
-    sampler: Writer = Writer()
+    sampler: DecodingSettings = DecodingSettings()
+
+    bound = "exact"
+    prefix_only = True
 
     def __post_init__(self) -> None:
         if not self.trunk.causal:
-            raise ValueError("Autoregressive needs trunk.causal=True: each word may see only those before it.")
+            raise ValueError("Autoregressive needs trunk.causal=True: a token may attend only to those before it.")
 
     @functools.cached_property
     def net(self) -> Net:
-        make = functools.partial(_make_net, trunk=self.trunk, vocab_size=self.language.vocab_size)
-        return Net(make)
-
-    @property
-    def bound(self) -> str:
-        return "exact"
-
-    @property
-    def prefix_only(self) -> bool:
-        return True
+        vocab_size = self.text_spec.vocab_size
+        return Net(lambda rngs: TokenDenoiser(self.trunk, num_inputs=vocab_size, vocab_size=vocab_size, rngs=rngs))
 
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """−log p(text, EOS) by the mean length of a text, nats a token.
+        """Returns −log p(text, EOS) divided by the mean length of a text, nats per token.
 
-        By its own length, short texts would weigh more and EOS would come too soon.
+        Divided by its own length instead, a short text would weigh more, and EOS would come too soon.
         """
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._losses(params, tokens, key)
-        total = objectives.sum_over(losses, valid)
-        return total / self.language.mean_length, {"cross_entropy": objectives.mean_over(losses, valid)}
+        return sum_over(losses, valid) / self.text_spec.mean_length, {"cross_entropy": mean_over(losses, valid)}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """−log p(text, EOS), exact, nats a sequence; `key` is not used."""
-        tokens = jnp.asarray(batch.tokens)
-        losses = self._losses(params, tokens, None)
-        return objectives.sum_over(losses, jnp.asarray(batch.valid))
+        """Returns −log p(text, EOS), exact, nats per sequence; `key` is not used."""
+        return sum_over(self._losses(params, jnp.asarray(batch.tokens), None), jnp.asarray(batch.valid))
 
     @property
-    def bound_again(self) -> str:
-        return "exact, word by word from what is kept of those before"
+    def bound_check(self) -> str:
+        return "exact, token by token with the cache"
 
-    def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """The same number as the sampler would have it; `key` is not used."""
+    def nll_check(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Returns the same value, computed position by position with the cache; `key` is not used."""
         tokens, net = jnp.asarray(batch.tokens), self.net.bind(params)
-        losses = losses_by_word(self.language, tokens, net.step, net.empty(*tokens.shape))
-        return objectives.sum_over(losses, jnp.asarray(batch.valid))
+        losses = stepwise_losses(self.text_spec, tokens, net.step, net.init_cache(*tokens.shape))
+        return sum_over(losses, jnp.asarray(batch.valid))
 
-    def law(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
-        """log p of the word after the given ones, in one reading of them; None where words are not drawn."""
+    def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
+        """Returns log p of the token after the given prefix, in one forward pass; None if decoding does not sample."""
         if self.sampler.name != "sample":
             return None
         position = jnp.argmin(given.fixed, axis=-1)[:, None, None]
-        logits = self.net.bind(params)(token_before(self.language, given.tokens))
-        possible = jnp.where(possible_next(self.language, given), logits, -jnp.inf)
-        law = jnp.take_along_axis(possible, position, axis=1)[:, 0]
-        return narrowed(law, self.sampler.temperature, self.sampler.top_p)
+        logits = self.net.bind(params)(previous_tokens(self.text_spec, given.tokens))
+        allowed = jnp.where(allowed_next(self.text_spec, given), logits, -jnp.inf)
+        next_logits = jnp.take_along_axis(allowed, position, axis=1)[:, 0]
+        return temper_and_top_p(next_logits, self.sampler.temperature, self.sampler.top_p)
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
-        """Draws word after word until EOS, which comes where a length is given there, else at the last position at
-        the latest; a fixed prefix is kept."""
-        net, rows = self.net.bind(params), len(given.tokens) * self.sampler.beams
-        kept = net.empty(rows, given.tokens.shape[1])
-        return write(self.sampler, self.language, given, keys, net.step, kept, keep_path=keep_path)
+        """Samples tokens left to right until EOS.
+
+        A given length forces EOS there; otherwise the last position does. Keeps a fixed prefix.
+        """
+        net, num_rows = self.net.bind(params), len(given.tokens) * self.sampler.beams
+        cache = net.init_cache(num_rows, given.tokens.shape[1])
+        return decode(self.sampler, self.text_spec, given, keys, net.step, cache, keep_path=keep_path)
 
     def features(self, params: Params, batch: Batch) -> Float[Array, "b w"]:
-        """The last hidden states, in the mean over the text."""
+        """Returns the mean over the text of the last hidden states."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        hidden = self.net.bind(params).hidden(token_before(self.language, tokens))
+        hidden = self.net.bind(params).hidden(previous_tokens(self.text_spec, tokens))
         return jnp.sum(jnp.where(valid[..., None], hidden, 0.0), axis=1) / jnp.sum(valid, axis=-1, keepdims=True)
 
     def _losses(self, params: Params, tokens: Int[Array, "b l"], key: Any) -> Float[Array, "b l"]:
-        """−log p of each token given those before it, nats; the first is given EOS."""
-        return self.net.bind(params).per_word(
-            objectives.cross_entropy, (tokens,), token_before(self.language, tokens), key=key
-        )
-
-
-def _make_net(rngs: Any, *, trunk: Transformer, vocab_size: int) -> TokenDenoiser:
-    return TokenDenoiser(trunk, num_inputs=vocab_size, vocab_size=vocab_size, rngs=rngs)
+        """Returns −log p of each token given those before it, nats; the first is given EOS."""
+        previous = previous_tokens(self.text_spec, tokens)
+        return self.net.bind(params).per_token(cross_entropy, (tokens,), previous, key=key)

@@ -1,146 +1,141 @@
-"""CMLM (Ghazvininejad et al. 2019): a masked language model of any number of masks, decoded by mask-predict.
+"""CMLM: conditional masked language model with mask-predict decoding.
 
-Its loss is the mean over k masked words, k uniform in 1 … L with L itself included, which the release leaves out: so
-it is the bound of masked diffusion by the text's length, and CMLM can be scored as one. Only its decoding differs.
+Ghazvininejad et al. (2019), without a source text. The loss is the mean over k masked tokens, k uniform in 1 … L. L
+itself is included, which the authors' code leaves out, so that the loss is the bound of masked diffusion by the text's
+length and CMLM can be scored like masked diffusion. Only the decoding differs.
 """
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion import bounds
-from jtextdiff.diffusion import losses as objectives
-from jtextdiff.diffusion.distributions import Categorical, check_narrowing
-from jtextdiff.diffusion.randomness import Keys, fold, stratified
-from jtextdiff.methods.components.masked_denoiser import Canvas, bidirectional, canvas, hidden_nll, reader
-from jtextdiff.methods.components.types import Given, Language, Metrics, Sample, check_settings
+from jtextdiff.diffusion.bounds import any_order_bound, any_order_loss, one_order_bound
+from jtextdiff.diffusion.distributions import Categorical, check_temperature_and_top_p
+from jtextdiff.diffusion.losses import mean_over
+from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
+from jtextdiff.methods.components.masked_denoiser import MaskedDenoiser, any_order_bound_name, masked_denoiser_net
+from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.sampling import masked_samplers as unmasking
 from jtextdiff.sampling.loop import unroll
+from jtextdiff.sampling.masked_samplers import MaskPredictState, mask_predict
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskPredict:
-    """How texts are written."""
+    """Settings of mask-predict decoding."""
 
     name: str = "mask_predict"
-    steps: int = 10  # iterations; after each but the last, the least sure words are masked again
-    candidates: int = 1  # lengths that are tried for each text; the one of the highest mean log p is kept
-    temperature: float = 1.0  # without a source to translate, the likeliest words would always be the same text
+    steps: int = 10  # iterations; after each but the last, the least likely tokens are masked again
+    candidates: int = 1  # lengths tried for each text; the one of the highest mean log p is returned
+    temperature: float = 1.0  # without a source to translate, the most likely tokens would always be the same text
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
         if self.name != "mask_predict":
             raise ValueError(f"sampler.name must be mask_predict, got {self.name!r}.")
         check_settings(self, positive=("steps", "candidates"), choices={})
-        check_narrowing(self.temperature, self.top_p)
+        check_temperature_and_top_p(self.temperature, self.top_p)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CMLM:
-    """A bidirectional transformer that fills in masked words, and a learned law of lengths."""
+    """A bidirectional transformer that predicts masked tokens, and a learned distribution of lengths."""
 
-    language: Language = Language()
+    text_spec: TextSpec = TextSpec()
     trunk: Transformer = Transformer()
-    bound_points: int = 16  # numbers of masked words at which the bound is estimated, a text
+    bound_points: int = 16  # numbers of masked tokens per text at which the bound is estimated
     sampler: MaskPredict = MaskPredict()
+
+    prefix_only = False
 
     def __post_init__(self) -> None:
         check_settings(self, positive=("bound_points",), choices={})
 
     @functools.cached_property
     def net(self) -> Net:
-        return bidirectional(self.language, self.trunk)
+        return masked_denoiser_net(self.text_spec, self.trunk)
 
     @property
     def bound(self) -> str:
-        return f"exact-k bound, {self.bound_points} numbers of masked words a text"
-
-    @property
-    def prefix_only(self) -> bool:
-        return False
+        return any_order_bound_name(self.bound_points)
 
     def init(self, key: Key[Array, ""]) -> Params:
-        return {"words": self.net.init(key), "lengths": {"bias": jnp.zeros(self.language.length + 1)}}
+        return {"words": self.net.init(key), "lengths": {"bias": jnp.zeros(self.text_spec.length + 1)}}
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Mean −log p of the masked words, nats a token, and −log p(length) by the mean length of a text.
+        """Returns the mean −log p of the masked tokens, nats per token, plus −log p(length) by the mean length.
 
-        By its own length, short texts would weigh more in the law of lengths.
+        Divided by each text's own length instead, short texts would weigh more in the distribution of lengths.
         """
-        when, which, drop = (jax.random.fold_in(key, purpose) for purpose in range(3))
+        count_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        losses = lambda hidden: self._losses(params, tokens, hidden, valid, drop)
-        words = bounds.any_order_loss(losses, which, valid, stratified(when, len(tokens)))
-        lengths = self._length_nll(params, jnp.sum(valid, axis=-1)) / self.language.mean_length
-        return words + lengths, {"words": words, "lengths": lengths}
+        losses = self._denoiser(params).losses(tokens, valid, dropout_key)
+        token_loss = any_order_loss(losses, mask_key, valid, stratified(count_key, len(tokens)))
+        length_loss = self._length_nll(params, valid) / self.text_spec.mean_length
+        return token_loss + length_loss, {"words": token_loss, "lengths": length_loss}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """An upper bound on −log p(text), nats a sequence, of writing it in an order drawn at random."""
+        """Returns an upper bound on −log p(text), nats per sequence, of generating it in a random order."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        losses = lambda hidden: self._losses(params, tokens, hidden, valid, None)
-        total = bounds.any_order_bound(losses, key, valid, self.bound_points)
-        return total + self._length_nll(params, jnp.sum(valid, axis=-1))
+        losses = self._denoiser(params).losses(tokens, valid)
+        return any_order_bound(losses, key, valid, self.bound_points) + self._length_nll(params, valid)
 
     @property
-    def bound_again(self) -> str:
-        return "bound of one order drawn at random, word by word"
+    def bound_check(self) -> str:
+        return "bound of one random order, token by token"
 
-    def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """The bound by the chain of words in one order a text."""
+    def nll_check(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Estimates the same bound by the chain rule in one random order per text."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        losses = lambda hidden: self._losses(params, tokens, hidden, valid, None)
-        return bounds.one_order_bound(losses, key, valid) + self._length_nll(params, jnp.sum(valid, axis=-1))
+        losses = self._denoiser(params).losses(tokens, valid)
+        return one_order_bound(losses, key, valid) + self._length_nll(params, valid)
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
-        """The best of the candidates; fixed words are never masked."""
-        tries = [self._write(params, fold(keys, each), given, keep_path) for each in range(self.sampler.candidates)]
-        scores = jnp.stack([score for _, score in tries])
-        best = jnp.argmax(scores, axis=0)
+        """Returns the best of the candidates; fixed tokens are never masked."""
+        candidates = [self._decode(params, fold_in(keys, i), given, keep_path) for i in range(self.sampler.candidates)]
+        best = jnp.argmax(jnp.stack([score for _, score in candidates]), axis=0)
         rows = jnp.arange(len(best))
-        tokens = jnp.stack([sample.tokens for sample, _ in tries])[best, rows]
-        calls = jnp.sum(jnp.stack([sample.calls for sample, _ in tries]), axis=0)
-        path = jnp.stack([sample.path for sample, _ in tries], axis=1)[:, best, rows] if keep_path else None
+        tokens = jnp.stack([sample.tokens for sample, _ in candidates])[best, rows]
+        calls = jnp.sum(jnp.stack([sample.calls for sample, _ in candidates]), axis=0)
+        path = jnp.stack([sample.path for sample, _ in candidates], axis=1)[:, best, rows] if keep_path else None
         return Sample(tokens, path, calls)
 
-    def _write(self, params: Params, keys: Keys, given: Given, keep_path: bool) -> tuple[Sample, Float[Array, "b"]]:
-        """One candidate of each text, and its mean log p a word."""
-        walk, measure = (fold(keys, purpose) for purpose in range(2))
-        law = jnp.broadcast_to(self._length_law(params), (len(given.length), self.language.length + 1))
-        length = jnp.where(given.length > 0, given.length, Categorical(logits=law).sample(measure))
-        start, predict = self._start(params, given, length)
-        step = unmasking.mask_predict(predict, self.language.mask, start.masked, self.sampler.steps)
-        keep = (lambda state: state.tokens) if keep_path else (lambda state: None)
-        state = unmasking.Guess(start.tokens, jnp.zeros(start.tokens.shape))
-        state, path = unroll(step, state, walk, jnp.arange(self.sampler.steps), keep=keep)
-        calls = jnp.full(len(start.tokens), self.sampler.steps)
-        return Sample(state.tokens, path, calls), objectives.mean_over(state.log_p, start.masked)
+    def _decode(self, params: Params, keys: Keys, given: Given, keep_path: bool) -> tuple[Sample, Float[Array, "b"]]:
+        """Returns one candidate of each text, and its mean log p per token."""
+        token_keys, length_keys = (fold_in(keys, purpose) for purpose in range(2))
+        length_logits = jnp.broadcast_to(self._length_log_probs(params), (len(given.length), self.text_spec.length + 1))
+        length = jnp.where(given.length > 0, given.length, Categorical(logits=length_logits).sample(length_keys))
+        settings = self.sampler
+        start, predict = self._denoiser(params).start(given, length, settings.temperature, settings.top_p)
+        step = mask_predict(predict, self.text_spec.mask, start.masked, settings.steps)
+        state = MaskPredictState(start.tokens, jnp.zeros(start.tokens.shape))
 
-    def law(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
-        """log p of the one word that is missing; of several candidates the surest is kept, whose law is another."""
-        start, predict = self._start(params, given, given.length)
-        return start.first(predict(start.tokens, 1.0)) if self.sampler.candidates == 1 else None
+        def record(state: MaskPredictState) -> Int[Array, "b l"] | None:
+            return state.tokens if keep_path else None
 
-    def _start(self, params: Params, given: Given, length: Int[Array, "b"]) -> tuple[Canvas, unmasking.Predict]:
-        """What is there before the first call, and how the network's answers are drawn from."""
-        net, start = self.net.bind(params["words"]), canvas(self.language, given, length)
-        answers = lambda x_t, t: net(x_t, valid=start.valid)
-        return start, reader(answers, start, self.sampler.temperature, self.sampler.top_p)
+        state, path = unroll(step, state, token_keys, jnp.arange(settings.steps), record=record)
+        calls = jnp.full(len(start.tokens), settings.steps)
+        return Sample(state.tokens, path, calls), mean_over(state.log_p, start.masked)
 
-    def _losses(
-        self, params: Params, tokens: Int[Array, "b l"], hidden: Bool[Array, "b l"], valid: Bool[Array, "b l"], key: Any
-    ) -> Float[Array, "b l"]:
-        return hidden_nll(self.net.bind(params["words"]), self.language, tokens, hidden, valid, key)
+    def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
+        """Returns log p of the one missing token; None for several candidates: choosing changes it."""
+        if self.sampler.candidates > 1:
+            return None
+        settings = self.sampler
+        start, predict = self._denoiser(params).start(given, given.length, settings.temperature, settings.top_p)
+        return start.first_masked(predict(start.tokens, 1.0))
 
-    def _length_law(self, params: Params) -> Float[Array, "m"]:
-        """log p of each length; no text has length 0."""
+    def _denoiser(self, params: Params) -> MaskedDenoiser:
+        return MaskedDenoiser(self.net.bind(params["words"]), self.text_spec)
+
+    def _length_log_probs(self, params: Params) -> Float[Array, "m"]:
+        """Returns log p of each length; no text has length 0."""
         return jax.nn.log_softmax(params["lengths"]["bias"].at[0].set(-jnp.inf))
 
-    def _length_nll(self, params: Params, length: Int[Array, "b"]) -> Float[Array, "b"]:
-        return -self._length_law(params)[length]
+    def _length_nll(self, params: Params, valid: Bool[Array, "b l"]) -> Float[Array, "b"]:
+        return -self._length_log_probs(params)[jnp.sum(valid, axis=-1)]

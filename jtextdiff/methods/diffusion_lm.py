@@ -1,12 +1,14 @@
-"""Diffusion-LM (Li et al. 2022): Gaussian diffusion of word vectors, rounded back to words.
+"""Diffusion-LM: Gaussian diffusion of token embeddings.
 
-The default answers with a distribution over words, whose expected vector is x̂_0, is trained by cross-entropy,
-and sees its previous estimate (Dieleman et al. 2022; Strudel et al. 2022). In training each word has a time of its
-own (Chen et al. 2024): agreement is learned where one word is clear and the other not, rare if all are equally so.
+Li et al. (2022). By default the network predicts a distribution over tokens, whose expected embedding is x̂_0, is
+trained by cross-entropy, and reads its previous estimate (Dieleman et al. 2022; Strudel et al. 2022). In training each
+token has its own time (Chen et al. 2024). Agreement between tokens is learned where one is clean and the other noisy,
+which is rare if all are equally noisy.
 """
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,99 +17,104 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.data.word_vectors import neighbour_vectors
-from jtextdiff.diffusion import losses as objectives
 from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.diffusion.gaussian import Gaussian
+from jtextdiff.diffusion.lengths import length_nll, sample_length
+from jtextdiff.diffusion.losses import cross_entropy, mean_over, squared_error, sum_over
 from jtextdiff.diffusion.parameterization import TO_X_0
-from jtextdiff.diffusion.randomness import Keys, fold, on_grid
-from jtextdiff.diffusion.schedules import SCHEDULES
-from jtextdiff.methods.components.embedding_denoiser import Belief
-from jtextdiff.methods.components.noisy_embeddings import NoisyWords
-from jtextdiff.methods.components.types import Given, Language, Metrics, Sample, check_settings, possible_words, span
+from jtextdiff.diffusion.randomness import Keys, fold_in, stratified_on_grid
+from jtextdiff.diffusion.rounding import embedding_spread
+from jtextdiff.diffusion.schedules import SCHEDULES, Time
+from jtextdiff.methods.components.embedding_denoiser import Constraints, GaussianDenoiser, constraints_of
+from jtextdiff.methods.components.noisy_embeddings import NoisyEmbeddings
+from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, check_settings
 from jtextdiff.nets.denoisers import EmbeddingDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.sampling import denoiser_transforms as transforms
-from jtextdiff.sampling.energies import Energy, along
+from jtextdiff.sampling.denoiser_transforms import self_condition
+from jtextdiff.sampling.energies import Energy, Learned, Phrase
 from jtextdiff.sampling.gaussian_samplers import Sampler
-from jtextdiff.sampling.loop import State, ticks, unroll
+from jtextdiff.sampling.loop import State
 
 CHOICES = {
-    "vectors": ("neighbours", "learned"),
+    "embeddings": ("neighbours", "learned"),
     "schedule": tuple(SCHEDULES),
-    "answers": ("logits", "vector"),
-    "reading": tuple(TO_X_0),
-    "doors": ("plain", "deep"),
-    "times": ("own", "shared"),
+    "output": ("logits", "vector"),
+    "parameterization": tuple(TO_X_0),
+    "projections": ("plain", "deep"),
     "likelihood": ("bound", "released"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionLM:
-    """Word vectors x_0, destroyed by a Gaussian process and restored by a bidirectional transformer."""
+    """Token embeddings x_0, noised by a Gaussian process and denoised by a bidirectional transformer."""
 
-    language: Language = Language()
+    text_spec: TextSpec = TextSpec()
     trunk: Transformer = Transformer()
     embed_dim: int = 64
-    embed_norm: float | None = 3.0  # every word vector has this norm; None leaves them free
-    vectors: str = field(default="neighbours", metadata={"absent": "learned"})  # their company in the text; or learned
-    answers: str = "logits"  # "logits" over words, whose expected vector is x̂_0; or a "vector", read by `reading`
-    reading: str = "x_0"  # what a vector answer predicts: x_0, noise, score or v
-    doors: str = "plain"  # between vectors and trunk: one dense layer; "deep": two and a tanh, as released
-    self_conditioning: float = 0.5  # share of the training steps that show the network its first estimate
-    known_length: bool = True  # False: PAD is a word like any other, and every text fills the length
+    embed_norm: float | None = 3.0  # of every token embedding; None leaves norms free
+    embeddings: str = "neighbours"  # computed from the tokens' neighbours in the text; or learned
+    output: str = "logits"  # over tokens, whose expected embedding is x̂_0; or a "vector", see `parameterization`
+    parameterization: str = "x_0"  # what a vector output predicts: x_0, noise, score or v
+    projections: str = "plain"  # between embeddings and trunk: one dense layer; "deep": two and a tanh, as released
+    self_conditioning: float = 0.5  # share of the training steps in which the network reads its first estimate
+    known_length: bool = True  # False: PAD is modelled like any token, and every text fills the length
     schedule: str = "cosine"
     num_steps: int = 2000  # T: training times are 1/T, 2/T, …, 1
-    times: str = "own"  # each word's own in training; or "shared" by the words of a text, as in sampling
-    noisy_x_0: bool = False  # x_0 ~ N(e(w), 1 − ᾱ(1/T)) as released; else the word's vector itself
+    per_token_times: bool = True  # in training; False: the tokens of a text share one time, as in sampling
+    noisy_x_0: bool = False  # x_0 ~ N(e(w), 1 − ᾱ(1/T)), as released; else the token's embedding itself
     mse: float = 0.0  # weights of the loss terms
     rounding: float = 0.0
     prior: float = 0.0
     cross_entropy: float = 1.0
-    likelihood: str = "bound"  # what `nll` is: an upper bound; or "released", the quantity that the release reports
-    bound_points: int = 32  # times at which either is estimated, a text
-    bound_from: float = 0.4  # where the bound reads words off x_t; any time is valid, near 0 slight doubts cost much
+    likelihood: str = "bound"  # what `nll` returns: an upper bound; or "released", the quantity of the authors' code
+    bound_points: int = 32  # times per text at which either is estimated
+    bound_start: float = 0.4  # time at which the bound predicts tokens from x_t; small ones are less tight
     sampler: Sampler = Sampler()
+
+    prefix_only = False
 
     def __post_init__(self) -> None:
         check_settings(self, positive=("embed_dim", "num_steps", "bound_points"), choices=CHOICES)
         if self.likelihood == "released" and self.num_steps < 2:
             raise ValueError(f"likelihood='released' needs num_steps of at least 2, got {self.num_steps}.")
         if self.embed_norm is not None and self.embed_norm <= 0:
-            raise ValueError(f"embed_norm must be above 0, or None for vectors of any length; got {self.embed_norm}.")
-        if not 0 < self.bound_from < 1:
-            raise ValueError(f"bound_from must lie between 0 and 1, got {self.bound_from}.")
-        if self.answers == "logits" and self.reading != "x_0":
-            raise ValueError(f"answers='logits' are read as x_0, not as {self.reading!r}. Set answers='vector'.")
-        if self.vectors == "neighbours" and self.embed_norm is None:
-            raise ValueError("vectors='neighbours' have a direction alone: set embed_norm, or vectors='learned'.")
-        if self.answers == "vector" and (self.cross_entropy or self.sampler.temperature != 1):
-            raise ValueError("answers='vector' has no distribution: set cross_entropy=0 and sampler.temperature=1.")
+            raise ValueError(f"embed_norm must be above 0, or None for embeddings of any norm; got {self.embed_norm}.")
+        if not 0 < self.bound_start < 1:
+            raise ValueError(f"bound_start must lie between 0 and 1, got {self.bound_start}.")
+        if self.output == "logits" and self.parameterization != "x_0":
+            raise ValueError(
+                f"output='logits' has parameterization='x_0', not {self.parameterization!r}. Set output='vector'."
+            )
+        if self.embeddings == "neighbours" and self.embed_norm is None:
+            raise ValueError("embeddings='neighbours' have no norm: set embed_norm, or embeddings='learned'.")
+        if self.output == "vector" and (self.cross_entropy or self.sampler.temperature != 1):
+            raise ValueError("output='vector' has no distribution: set cross_entropy=0 and sampler.temperature=1.")
 
     @functools.cached_property
     def process(self) -> Gaussian:
         return Gaussian(log_alpha_bar=SCHEDULES[self.schedule](self.num_steps))
 
     @property
-    def states(self) -> NoisyWords:
-        """What x_t is: for classifiers to read."""
-        length = 0 if self.known_length else self.language.length
-        return NoisyWords(self.process, self.embed_dim, self.embed_norm, self.language.pad, length)
+    def states(self) -> NoisyEmbeddings:
+        """The states x_t, on which classifiers are trained."""
+        length = 0 if self.known_length else self.text_spec.length
+        return NoisyEmbeddings(self.process, self.embed_dim, self.embed_norm, self.text_spec.pad, length)
 
     @functools.cached_property
     def net(self) -> Net:
         return Net(
             lambda rngs: EmbeddingDenoiser(
                 self.trunk,
-                vocab_size=self.language.vocab_size,
+                vocab_size=self.text_spec.vocab_size,
                 embed_dim=self.embed_dim,
                 embed_norm=self.embed_norm,
-                learned=self.vectors == "learned",
-                answers=self.answers,
-                doors=self.doors,
+                learned=self.embeddings == "learned",
+                output=self.output,
+                projections=self.projections,
                 self_conditioned=self.self_conditioning > 0,
-                num_lengths=self.language.length + 1 if self.known_length else 0,
+                num_lengths=self.text_spec.length + 1 if self.known_length else 0,
                 rngs=rngs,
             )
         )
@@ -117,61 +124,92 @@ class DiffusionLM:
         kinds = {"bound": "continuous-time bound", "released": f"released {self.num_steps}-step quantity, no bound"}
         return f"{kinds[self.likelihood]}, {self.bound_points} times a text"
 
-    @property
-    def prefix_only(self) -> bool:
-        return False
-
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
 
-    def prime(self, params: Params, tokens: np.ndarray, offsets: np.ndarray) -> Params:
-        """With the words' vectors by their company, unless they are learned."""
-        if self.vectors == "learned":
+    def init_from_data(self, params: Params, tokens: np.ndarray, offsets: np.ndarray) -> Params:
+        """Returns `params` with embeddings computed from the tokens' neighbours, unless they are learned."""
+        if self.embeddings == "learned":
             return params
-        table = neighbour_vectors(tokens, offsets, self.language.vocab_size, self.embed_dim)
-        return {**params, "embedding": jnp.asarray(table)}
+        matrix = neighbour_vectors(tokens, offsets, self.text_spec.vocab_size, self.embed_dim)
+        return {**params, "embedding": jnp.asarray(matrix)}
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """The weighted sum of the terms that weigh anything, each a metric (Li et al. 2022, eq. 2, as released)."""
-        belief, (tokens, valid) = self._belief(params), self.states.words(batch)
-        when, jitter, noise, drop = (jax.random.fold_in(key, purpose) for purpose in range(4))
-        t = on_grid(when, self._times(tokens.shape), self.num_steps)
-        word = belief.net.embed(tokens)
-        x_0 = Normal(mean=word, std=self.process.noise(self._first, word)).sample(jitter) if self.noisy_x_0 else word
-        x_t = self.process.marginal(x_0, t).sample(noise)
-        first = lambda: belief.glance(x_t, t, valid)
-        previous = transforms.self_condition(first, self.two_passes(key), x_t) if self.self_conditioning else None
-        answer = belief.answer(x_t, t, previous, valid, drop)
-        # At the first time the target is the word's own vector, noise-free (released code).
-        target = jnp.where(t[..., None] <= self._first, word, x_0)
+        """Returns the weighted sum of the terms of non-zero weight; each is a metric (Li et al. 2022, eq. 2)."""
+        denoiser, (tokens, valid) = self._denoiser(params), self.states.tokens_and_valid(batch)
+        time_key, x_0_key, noise_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(4))
+        t = stratified_on_grid(time_key, self._times_shape(tokens.shape), self.num_steps)
+        x_0 = embedded = denoiser.net.embed(tokens)
+        if self.noisy_x_0:
+            x_0 = Normal(mean=embedded, std=self.process.noise(self._first_time, embedded)).sample(x_0_key)
+        x_t = self.process.marginal(x_0, t).sample(noise_key)
+        previous = None
+        if self.self_conditioning:
+            first_estimate = functools.partial(denoiser.first_estimate, x_t, t, valid)
+            previous = self_condition(first_estimate, self.two_passes(key), x_t)
+        prediction = denoiser.predict(x_t, t, previous, valid, dropout_key)
+        # At the first time the target is the token's own embedding, noise-free (authors' code).
+        target = jnp.where(t[..., None] <= self._first_time, embedded, x_0)
         values = {
-            "mse": lambda: objectives.squared_error(target, belief.x_0_hat(answer, x_t, t)),
-            "rounding": lambda: objectives.cross_entropy(belief.net.rounding_logits(x_0), tokens),
+            "mse": lambda: squared_error(target, denoiser.to_x_0(prediction, x_t, t)),
+            "rounding": lambda: cross_entropy(denoiser.net.rounding_logits(x_0), tokens),
             "prior": lambda: jnp.mean(self.process.marginal(x_0, 1.0).mean ** 2, axis=-1),
-            "cross_entropy": lambda: objectives.cross_entropy(answer, tokens),
+            "cross_entropy": lambda: cross_entropy(prediction, tokens),
         }
-        terms = {name: objectives.mean_over(values[name](), valid) for name in values if getattr(self, name)}
+        terms = {name: mean_over(values[name](), valid) for name in values if getattr(self, name)}
         return sum((getattr(self, name) * term for name, term in terms.items()), jnp.zeros(len(t))), terms
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
-        """Whether the training step of this key shows the network its first estimate."""
+        """Whether the network reads its first estimate in the training step of this key."""
         return jax.random.uniform(jax.random.fold_in(key, 4)) < self.self_conditioning
 
-    def monitor(self, params: Params) -> dict[str, Float[Array, ""]]:
-        """Signs of collapse among the word vectors."""
-        return transforms.spread(self.net.bind(params).table())
+    def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Returns an upper bound on −log p(text), nats per sequence; or, by `likelihood`, the released quantity.
 
-    def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
-        """Those asked for; else drawn from the law fitted to the training text. The full one, if PAD is modelled."""
-        drawn = objectives.draw_length(jnp.asarray(self.language.length_counts), fold(keys, 2), given.length)
-        return drawn if self.known_length else jnp.full_like(drawn, given.tokens.shape[1])
+        It is the sum of `GaussianDenoiser.bound_terms` and −log p(length).
+        """
+        (tokens, valid), released = self.states.tokens_and_valid(batch), self.likelihood == "released"
+        start = self._first_time if released else self.bound_start
+        terms = self._denoiser(params).bound_terms(
+            key, tokens, valid, start=start, num_points=self.bound_points, released=released
+        )
+        total = sum_over(terms, valid)
+        counts, length = jnp.asarray(self.text_spec.length_counts), jnp.sum(valid, axis=-1)
+        return total + length_nll(counts, length) if self.known_length else total
+
+    def diagnostics(self, params: Params) -> dict[str, Float[Array, ""]]:
+        """Returns signs of collapse of the embeddings."""
+        return embedding_spread(self.net.bind(params).embedding_matrix())
+
+    def clean_state(self, params: Params, batch: Batch) -> tuple[Float[Array, "b l d"], Bool[Array, "b l"]]:
+        """Returns the embeddings of a batch's tokens, and their valid positions."""
+        return self.states.embed(params, batch)
+
+    def keyword_energy(self, params: Params, allowed: Bool[Array, "k v"]) -> Learned:
+        """Returns the energy −log p(k adjacent tokens occur), the i-th one of `allowed[i]`; see `energies.Phrase`."""
+        embedding = self.states.classifier_params(params)
+        return Learned(params=embedding, target=allowed, log_prob=self._phrase_log_prob, on_estimate=True)
+
+    def _phrase_log_prob(self, params: Params, allowed: Array, x: Array, t: Time, valid: Any) -> Float[Array, "b"]:
+        embedding = self.states.embedding_matrix(params)
+        return -Phrase(embedding=embedding, allowed=allowed, process=self.process)(x, t, valid)
+
+    def sample_lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
+        """Returns the given lengths; the others are drawn from the length distribution of the training text.
+
+        If PAD is modelled, returns the full length.
+        """
+        length = sample_length(jnp.asarray(self.text_spec.length_counts), fold_in(keys, 2), given.length)
+        return length if self.known_length else jnp.full_like(length, given.tokens.shape[1])
 
     def sample(
         self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
     ) -> Sample:
-        """Walks from noise to words, downhill in the energy; fixed words are held at their vectors."""
-        x_1 = self.process.prior((*given.tokens.shape, self.embed_dim)).sample(fold(keys, 0))
-        return self._walk(params, keys, given, x_1, 1.0, energy, keep_path)
+        """Denoises from pure noise to tokens, guided by the energy if given; fixed tokens keep their embeddings."""
+        x_1 = self.process.prior((*given.tokens.shape, self.embed_dim)).sample(fold_in(keys, 0))
+        constraints = self._constraints(given, self.sample_lengths(params, keys, given))
+        state, step_keys = State.start(x_1), fold_in(keys, 1)
+        return self._denoiser(params).sample(state, step_keys, constraints, self.sampler, energy, keep_path=keep_path)
 
     def edit(
         self,
@@ -183,69 +221,31 @@ class DiffusionLM:
         energy: Energy | None = None,
         keep_path: bool = False,
     ) -> Sample:
-        """The same walk from the texts `given`, noised to the time `strength`; words of theirs that are fixed stay."""
-        x_t = self.process.marginal(self.net.bind(params).embed(given.tokens), strength).sample(fold(keys, 0))
-        return self._walk(params, keys, given, x_t, strength, energy, keep_path)
+        """Noises the texts `given` to the time `strength` and denoises them; their fixed tokens stay."""
+        denoiser = self._denoiser(params)
+        constraints = self._constraints(given, self.sample_lengths(params, keys, given))
+        x_t = self.process.marginal(denoiser.net.embed(given.tokens), strength).sample(fold_in(keys, 0))
+        state, step_keys = State.start(x_t, strength), fold_in(keys, 1)
+        return denoiser.sample(state, step_keys, constraints, self.sampler, energy, keep_path=keep_path)
 
-    def _walk(
-        self,
-        params: Params,
-        keys: Keys,
-        given: Given,
-        x_t: Float[Array, "b l d"],
-        start: Float[Array, ""] | float,
-        energy: Energy | None,
-        keep_path: bool,
-    ) -> Sample:
-        belief, length = self._belief(params), self.lengths(params, keys, given)
-        valid, end = span(given, length)
-        possible = possible_words(
-            self.language, given, end if self.known_length else None, with_pad=not self.known_length
-        )
-        rounded = lambda x: transforms.nearest(belief.net.table(), x, possible)
-        words = belief.net.embed(given.tokens)
-        denoise = belief.denoise(words, self._shown(given), valid, possible, self.sampler.temperature)
-        clamped = transforms.clamp(denoise, lambda x: belief.net.embed(rounded(x)), below=self.sampler.clamp)
-        step = self.sampler.step(self.process, transforms.infill(clamped, words, given.fixed))
-        if energy is not None:
-            unit = self.states.spread or 1.0
-            step = self.sampler.steer(step, self.process, denoise, energy, given.fixed, valid, unit)
-        written = lambda x: jnp.where(valid, rounded(x), self.language.pad)
-        keep = lambda state: (written(state.x_t), None if energy is None else state.x_t) if keep_path else (None, None)
-        grid = ticks(self.sampler.steps, start=start)
-        state, (path, states) = unroll(step, State.start(x_t, start), fold(keys, 1), grid, keep=keep)
-        seen = None if energy is None or states is None else along(energy, states, jnp.append(start, grid[1]), valid)
-        return Sample(written(state.x_t), path, jnp.full(len(length), self.sampler.steps), seen)
+    def _constraints(self, given: Given, length: Int[Array, "b"]) -> Constraints:
+        clean = given.fixed if self.per_token_times else None
+        return constraints_of(self.text_spec, given, length, clean, known_length=self.known_length)
 
-    def _shown(self, given: Given) -> Bool[Array, "b l"] | None:
-        """The given words that are shown as they are: all, to a network that can tell; else None."""
-        return given.fixed if self.times == "own" else None
-
-    def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """An upper bound on −log p(text), nats a sequence; or, by `likelihood`, the quantity that the release reports.
-
-        Its terms are `Belief.gaps` and −log p(length).
-        """
-        (tokens, valid), released = self.states.words(batch), self.likelihood == "released"
-        begin = self._first if released else self.bound_from
-        gaps = self._belief(params).gaps(key, tokens, valid, begin=begin, points=self.bound_points, released=released)
-        total = objectives.sum_over(gaps, valid)
-        law, length = jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1)
-        return total + objectives.length_nll(law, length) if self.known_length else total
-
-    def _belief(self, params: Params) -> Belief:
-        return Belief(
+    def _denoiser(self, params: Params) -> GaussianDenoiser:
+        return GaussianDenoiser(
             net=self.net.bind(params),
             process=self.process,
-            first=self._first,
-            readable=self.states.readable,
-            reading=None if self.answers == "logits" else self.reading,
+            first_time=self._first_time,
+            network_input=self.states.network_input,
+            parameterization=None if self.output == "logits" else self.parameterization,
             self_conditioned=self.self_conditioning > 0,
+            spread=self.states.spread,
         )
 
     @property
-    def _first(self) -> float:
+    def _first_time(self) -> float:
         return 1.0 / self.num_steps
 
-    def _times(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape if self.times == "own" else (shape[0], 1)
+    def _times_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape if self.per_token_times else (shape[0], 1)

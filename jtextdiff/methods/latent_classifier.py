@@ -1,4 +1,4 @@
-"""Latent classifiers: controls of a text VAE, small networks that read where a text lies in latent space."""
+"""Latent classifiers: controls of a text VAE, fitted to few labelled texts."""
 
 import functools
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from jtextdiff.diffusion.schedules import Time
-from jtextdiff.methods.components.types import Language, check_numbers, check_settings
-from jtextdiff.methods.method import Latent
+from jtextdiff.methods.components.cross_validation import fit_ensemble, whitened_samples
+from jtextdiff.methods.components.latents import LabelledLatents
+from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
+from jtextdiff.methods.method import LatentVariableModel
 from jtextdiff.nets.classifiers import LatentHead
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.sampling.energies import Learned
@@ -19,73 +21,87 @@ from jtextdiff.sampling.energies import Learned
 
 @dataclass(frozen=True, kw_only=True)
 class LatentClassifier:
-    """p(value of a label | ε): the mean of what its members say, of latents whose initial law is N(0, I)."""
+    """p(value of a label | ε): the mean of an ensemble, for latents ε whose prior is N(0, I)."""
 
-    language: Language = Language()
+    text_spec: TextSpec = TextSpec()
     base: Any = None  # the method that is controlled; filled in from its run
     label: str = ""
     values: tuple[str, ...] = ()  # filled in from the text
     width: int = 64  # of the one hidden layer; 0: none, log p is linear before it is normalised
-    members: int = 3  # each learns from all of the texts but its own share of them
-    samples: int = 4  # latents of a text that it is learned from, drawn from q(z | text)
-    penalties: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of weights squared, beside the summed log-loss
-    rounds: int = 100  # of the optimiser
-    most: int = 20_000  # texts that it is learned from, evenly taken
-    weight: float = 1.0  # what its energy counts beside others, times what a control itself says
+    ensemble_size: int = 3  # each member is fitted to all texts but one fold
+    samples: int = 4  # latents of each text that are fitted to, drawn from q(z | text)
+    penalties: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of squared weights, beside the summed log-loss
+    max_iterations: int = 100  # of L-BFGS
+    max_texts: int = 20_000  # labelled texts that are fitted to, evenly spaced in the split
+    weight: float = 1.0  # of its energy relative to others, times the weight given with a control
 
     def __post_init__(self) -> None:
-        check_settings(self, positive=("samples", "rounds", "most"), choices={})
-        if self.members < 2:
-            raise ValueError(f"members must be at least 2: each is tried on what it has not seen. Got {self.members}.")
+        check_settings(self, positive=("samples", "max_iterations", "max_texts"), choices={})
+        if self.ensemble_size < 2:
+            raise ValueError(
+                f"ensemble_size must be at least 2: each member is tested on the fold that it was fitted without. "
+                f"Got {self.ensemble_size}."
+            )
         if not self.penalties or min(self.penalties) < 0:
             raise ValueError(f"penalties must be numbers of at least 0, got {self.penalties}.")
         check_numbers(self, ("weight",), shares=())
-        if self.base is not None and not isinstance(self.base, Latent):
+        if self.base is not None and not isinstance(self.base, LatentVariableModel):
             raise ValueError(f"{type(self.base).__name__} has no latent to classify: control TextVAE.")
 
     @property
     def kind(self) -> str:
-        """What has a value: see methods/classifier."""
+        """The unit that has a value: see methods/classifier."""
         return "text"
 
     @functools.cached_property
     def net(self) -> Net:
         return Net(
             lambda rngs: LatentHead(
-                dim=self.base.latent_dim, width=self.width, num_answers=max(len(self.values), 1), rngs=rngs
+                dim=self.base.latent_dim, width=self.width, num_outputs=max(len(self.values), 1), rngs=rngs
             )
         )
 
     def init(self, key: Key[Array, ""]) -> Params:
-        """`net`, of every member, their `temperature`, and as `frozen` the base's initial law, by which it is known."""
-        own, of_base = jax.random.split(key)
+        """Returns `net` of every member, their `temperature`, and as `frozen` the base's prior, which identifies it."""
+        net_key, base_key = jax.random.split(key)
         return {
-            "net": jax.vmap(self.net.init)(jax.random.split(own, self.members)),
+            "net": jax.vmap(self.net.init)(jax.random.split(net_key, self.ensemble_size)),
             "temperature": jnp.ones(()),
-            "frozen": {"law": self.base.init(of_base)["law"]},
+            "frozen": {"law": self.base.init(base_key)["law"]},
         }
 
-    def logits(self, net: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "m b c"]:
-        """What each member answers."""
-        return jax.vmap(lambda member: self.net.bind(member)(epsilon))(net)
+    def fit_latents(
+        self, key: Key[Array, ""], prior: Params, texts: LabelledLatents
+    ) -> tuple[Params, dict[str, float]]:
+        """Returns the parameters fitted to labelled texts, and their metrics on left-out folds."""
+        init_key, sample_key = jax.random.split(key)
+        ensemble, temperature, metrics = fit_ensemble(
+            self.member_logits,
+            self.init(init_key)["net"],
+            whitened_samples(prior, texts.posterior, sample_key, self.samples),
+            texts.value,
+            penalties=self.penalties,
+            max_iterations=self.max_iterations,
+        )
+        return {"net": ensemble, "temperature": jnp.float32(temperature), "frozen": {"law": prior}}, metrics
+
+    def member_logits(self, net: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b c"]:
+        """Returns the logits of one member."""
+        return self.net.bind(net)(epsilon)
 
     def log_p(self, params: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b c"]:
-        """log p of every value: of the members' mean probability."""
-        each = jax.nn.log_softmax(self.logits(params["net"], epsilon) / params["temperature"])
-        return jax.nn.logsumexp(each, axis=0) - jnp.log(self.members)
+        """Returns log p of every value, from the mean probability over members."""
+        logits = jax.vmap(self.member_logits, (0, None))(params["net"], epsilon)
+        by_member = jax.nn.log_softmax(logits / params["temperature"])
+        return jax.nn.logsumexp(by_member, axis=0) - jnp.log(self.ensemble_size)
 
-    def wanting(self, params: Params, target: Bool[np.ndarray, "c"]) -> Learned:
-        """The energy −log p(one of the target's values | ε), nats a text."""
-        own = {name: params[name] for name in ("net", "temperature")}
-        return Learned(params=own, target=jnp.asarray(target), log_prob=self.log_prob)
+    def energy(self, params: Params, target: Bool[np.ndarray, "c"]) -> Learned:
+        """Returns the energy −log p(one of the target's values | ε), in nats per text."""
+        read = {name: params[name] for name in ("net", "temperature")}
+        return Learned(params=read, target=jnp.asarray(target), log_prob=self.log_prob)
 
     def log_prob(
         self, params: Params, target: Bool[Array, "*b c"], epsilon: Float[Array, "b z"], t: Time, valid: Any
     ) -> Float[Array, "b"]:
-        """log p(one of the `target` values | ε), whatever the time and the lengths."""
+        """Returns log p(one of the `target` values | ε), independent of the time and the lengths."""
         return jax.nn.logsumexp(jnp.where(target, self.log_p(params, epsilon), -jnp.inf), axis=-1)
-
-
-def log_loss(log_p: Float[Array, "s n c"], value: Int[Array, "n"]) -> Float[Array, "s n"]:
-    """−log p of the value that each text has, by each of its samples, nats."""
-    return -jnp.take_along_axis(log_p, jnp.broadcast_to(value, log_p.shape[:2])[..., None], axis=-1)[..., 0]

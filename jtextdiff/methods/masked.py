@@ -1,144 +1,148 @@
-"""Masked diffusion in continuous time: words go under MASK, and a network says what each of them was.
+"""MDLM/MD4 masked diffusion in continuous time.
 
-MDLM (Sahoo et al. 2024) and MD4 (Shi et al. 2024). A word that is seen stays what it is, and MASK is never an answer:
-both hold by construction. The network is not told the time, which what is masked tells it (Ou et al. 2025).
+Sahoo et al. (2024, MDLM) and Shi et al. (2024, MD4). Tokens are replaced by MASK; the network predicts them. An
+unmasked token never changes, and MASK is never predicted: both hold by construction. The network has no time input,
+because the share of masked tokens implies the time (Ou et al. 2025).
 """
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion import bounds
-from jtextdiff.diffusion import losses as objectives
-from jtextdiff.diffusion.discrete import reveal_rate
-from jtextdiff.diffusion.randomness import Keys, fold, stratified
-from jtextdiff.diffusion.schedules import WORD_SCHEDULES, Schedule
-from jtextdiff.methods.components.masked_denoiser import Canvas, bidirectional, canvas, hidden_nll, reader
-from jtextdiff.methods.components.types import Given, Language, Metrics, Sample, check_settings
+from jtextdiff.diffusion.bounds import MaskedLosses, any_order_bound, any_order_loss, mean_over_strata
+from jtextdiff.diffusion.lengths import length_nll, sample_length
+from jtextdiff.diffusion.losses import sum_over
+from jtextdiff.diffusion.masking import reveal_rate
+from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
+from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES, Schedule
+from jtextdiff.methods.components.masked_denoiser import MaskedDenoiser, any_order_bound_name, masked_denoiser_net
+from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.loop import unroll
-from jtextdiff.sampling.masked_samplers import Masking, Predict, Unmasking
+from jtextdiff.sampling.masked_samplers import MaskedState, Unmasking
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masked:
-    """A bidirectional transformer that fills in masked words; the length of a text is known to it."""
+    """A bidirectional transformer that predicts masked tokens, given the length of the text."""
 
-    language: Language = Language()
+    text_spec: TextSpec = TextSpec()
     trunk: Transformer = Transformer()
-    hidden: str = "counted"  # how many words in training: k of L; or "timed", each on its own, as published
-    weights: str = "bound"  # what a text counts in training: as in the bound; or "words": every hidden word alike
+    masking: str = "fixed_count"  # in training: exactly k of L tokens; "bernoulli": each independently, as published
+    loss_weighting: str = "bound"  # of texts in training, as in the bound; "words": all masked tokens equally
     schedule: str = "reciprocal"
-    bound_points: int = 16  # numbers of masked words at which the bound is estimated, a text
+    bound_points: int = 16  # numbers of masked tokens per text at which the bound is estimated
     sampler: Unmasking = Unmasking()
 
+    prefix_only = False
+
     def __post_init__(self) -> None:
-        choices = {"hidden": ("counted", "timed"), "weights": ("bound", "words"), "schedule": tuple(WORD_SCHEDULES)}
+        choices = {
+            "masking": ("fixed_count", "bernoulli"),
+            "loss_weighting": ("bound", "words"),
+            "schedule": tuple(TOKEN_SCHEDULES),
+        }
         check_settings(self, positive=("bound_points",), choices=choices)
 
     @property
     def log_alpha_bar(self) -> Schedule:
-        return WORD_SCHEDULES[self.schedule](1000)
+        return TOKEN_SCHEDULES[self.schedule](1000)
 
     @functools.cached_property
     def net(self) -> Net:
-        return bidirectional(self.language, self.trunk)
+        return masked_denoiser_net(self.text_spec, self.trunk)
 
     @property
     def bound(self) -> str:
-        return f"exact-k bound, {self.bound_points} numbers of masked words a text"
-
-    @property
-    def prefix_only(self) -> bool:
-        return False
+        return any_order_bound_name(self.bound_points)
 
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """The bound on −log p(words) by the text's length, nats a token, at one time a text, spread over the batch.
+        """Estimates the bound on −log p(tokens), nats per token, at one time per text, stratified over the batch.
 
-        "timed": −ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over masked words (Sahoo et al. 2024, eq. 10). "counted": the mean of
-        −log p over k of L words, which has the same mean under any schedule, and no weights to blow up at small t.
-        With `weights` of "words" it is multiplied by twice the share that is hidden: 2 Σ −log p over hidden words by
-        L + 1, which is no bound, and hears more of texts of which little is known.
+        "bernoulli": −ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over masked tokens (Sahoo et al. 2024, eq. 10). "fixed_count": the
+        mean of −log p over k of L tokens, which has the same mean under any schedule, without large weights at small t.
+        A `loss_weighting` of "words" multiplies it by twice the masked share: 2 Σ −log p over masked tokens by L + 1.
+        That is no bound, and gives texts with many masked tokens more weight.
         """
-        when, noise, drop = (jax.random.fold_in(key, purpose) for purpose in range(3))
+        time_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        t = stratified(when, len(tokens))
+        losses = self._denoiser(params).losses(tokens, valid, dropout_key)
+        t = stratified(time_key, len(tokens))
         length = jnp.maximum(jnp.sum(valid, axis=-1), 1)
-        if self.hidden == "counted":
-            losses = lambda hidden: self._losses(params, tokens, hidden, valid, drop)
-            loss, share = bounds.any_order_loss(losses, noise, valid, t), jnp.ceil(t * length) / (length + 1)
+        if self.masking == "fixed_count":
+            loss, masked_share = any_order_loss(losses, mask_key, valid, t), jnp.ceil(t * length) / (length + 1)
         else:
-            loss = self._at(params, noise, tokens, valid, t, drop) / length
-            share = -jnp.expm1(self.log_alpha_bar(t))
-        return (2 * share * loss if self.weights == "words" else loss), {"bound": loss}
+            loss = self._bound_at(losses, mask_key, valid, t) / length
+            masked_share = -jnp.expm1(self.log_alpha_bar(t))
+        return (2 * masked_share * loss if self.loss_weighting == "words" else loss), {"bound": loss}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """An upper bound on −log p(text), nats a sequence: `bounds.any_order_bound` of the words, and −log p(length).
+        """Returns an upper bound on −log p(text), nats per sequence: `any_order_bound` plus −log p(length).
 
-        It is the mean of the loss under any schedule, at far less variance.
+        It has the mean of the loss under any schedule, with far less variance.
         """
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        losses = lambda hidden: self._losses(params, tokens, hidden, valid, None)
-        total = bounds.any_order_bound(losses, key, valid, self.bound_points)
-        return total + self._length_nll(valid)
+        losses = self._denoiser(params).losses(tokens, valid)
+        return any_order_bound(losses, key, valid, self.bound_points) + self._length_nll(valid)
 
     @property
-    def bound_again(self) -> str:
+    def bound_check(self) -> str:
         return f"bound in continuous time, {self.bound_points} times a text"
 
-    def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """The bound as the loss has it: the mean over times, not over numbers of masked words."""
+    def nll_check(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Estimates the same bound as the "bernoulli" loss does, by a mean over times instead of over masked counts."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        at = lambda t, noise: self._at(params, noise, tokens, valid, t, None)
-        total = bounds.mean_over_strata(at, key, self.bound_points, (len(tokens),))
-        return total + self._length_nll(valid)
+        losses = self._denoiser(params).losses(tokens, valid)
 
-    def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
-        """Those asked for; else drawn from the law fitted to the training text."""
-        return objectives.draw_length(jnp.asarray(self.language.length_counts), fold(keys, 1), given.length)
+        def bound_at(t: Float[Array, "b"], key: Key[Array, ""]) -> Float[Array, "b"]:
+            return self._bound_at(losses, key, valid, t)
+
+        return mean_over_strata(bound_at, key, self.bound_points, (len(tokens),)) + self._length_nll(valid)
+
+    def sample_lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
+        """Returns the given lengths; the others are drawn from the length distribution of the training text."""
+        return sample_length(jnp.asarray(self.text_spec.length_counts), fold_in(keys, 1), given.length)
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
-        """Writes masked words until none is left; fixed words are there from the start."""
-        start, predict = self._start(params, given, self.lengths(params, keys, given))
-        step, ticks = self.sampler.walk(self.log_alpha_bar, predict, fold(keys, 2), given.tokens.shape)
-        keep = (lambda state: state.tokens) if keep_path else (lambda state: None)
-        state = Masking(start.tokens, start.masked, jnp.zeros(len(given.length), int))
-        state, path = unroll(step, state, fold(keys, 0), ticks, keep=keep, done=lambda state: ~jnp.any(state.masked))
+        """Unmasks tokens until none is masked; fixed tokens are unmasked from the start."""
+        length = self.sample_lengths(params, keys, given)
+        start, predict = self._denoiser(params).start(given, length, self.sampler.temperature, self.sampler.top_p)
+        step, grid = self.sampler.step_and_grid(self.log_alpha_bar, predict, fold_in(keys, 2), given.tokens.shape)
+        state = MaskedState(start.tokens, start.masked, jnp.zeros(len(given.length), int))
+
+        def record(state: MaskedState) -> Int[Array, "b l"] | None:
+            return state.tokens if keep_path else None
+
+        def done(state: MaskedState) -> Bool[Array, ""]:
+            return ~jnp.any(state.masked)
+
+        state, path = unroll(step, state, fold_in(keys, 0), grid, record=record, done=done)
         return Sample(state.tokens, path, state.calls)
 
-    def law(self, params: Params, given: Given) -> Float[Array, "b v"]:
-        """log p of the one word that is missing."""
-        start, predict = self._start(params, given, given.length)
-        return start.first(predict(start.tokens, 1.0))
+    def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"]:
+        """Returns log p of the one missing token."""
+        settings = self.sampler
+        start, predict = self._denoiser(params).start(given, given.length, settings.temperature, settings.top_p)
+        return start.first_masked(predict(start.tokens, 1.0))
 
-    def _start(self, params: Params, given: Given, length: Int[Array, "b"]) -> tuple[Canvas, Predict]:
-        """What is there before the first call, and how the network's answers are drawn from."""
-        net, start = self.net.bind(params), canvas(self.language, given, length)
-        answers = lambda x_t, t: net(x_t, valid=start.valid)
-        return start, reader(answers, start, self.sampler.temperature, self.sampler.top_p)
+    def _denoiser(self, params: Params) -> MaskedDenoiser:
+        return MaskedDenoiser(self.net.bind(params), self.text_spec)
 
-    def _at(
-        self, params: Params, key: Array, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], t: Array, drop: Any
+    def _bound_at(
+        self, losses: MaskedLosses, key: Key[Array, ""], valid: Bool[Array, "b l"], t: Float[Array, "b"]
     ) -> Float[Array, "b"]:
-        """−ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over the words that are masked at t [b], nats a text."""
-        share = -jnp.expm1(self.log_alpha_bar(t))
-        masked = valid & (jax.random.uniform(key, tokens.shape) < share[:, None])
-        losses = self._losses(params, tokens, masked, valid, drop)
-        return reveal_rate(self.log_alpha_bar, t) * objectives.sum_over(losses, masked)
+        """Estimates −ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over the tokens that are masked at t, nats per text."""
+        masked_share = -jnp.expm1(self.log_alpha_bar(t))
+        masked = valid & (jax.random.uniform(key, valid.shape) < masked_share[:, None])
+        return reveal_rate(self.log_alpha_bar, t) * sum_over(losses(masked), masked)
 
     def _length_nll(self, valid: Bool[Array, "b l"]) -> Float[Array, "b"]:
-        return objectives.length_nll(jnp.asarray(self.language.length_counts), jnp.sum(valid, axis=-1))
-
-    def _losses(
-        self, params: Params, tokens: Int[Array, "b l"], hidden: Bool[Array, "b l"], valid: Bool[Array, "b l"], key: Any
-    ) -> Float[Array, "b l"]:
-        return hidden_nll(self.net.bind(params), self.language, tokens, hidden, valid, key)
+        return length_nll(jnp.asarray(self.text_spec.length_counts), jnp.sum(valid, axis=-1))

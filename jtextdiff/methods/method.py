@@ -1,4 +1,4 @@
-"""What a method promises: parameters, a loss, samples and a likelihood; and what it is told of the language."""
+"""Protocols of methods: parameters, loss, sampling, likelihood."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -7,99 +7,135 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import Keys
-from jtextdiff.methods.components.noisy_embeddings import NoisyWords
-from jtextdiff.methods.components.types import Given, Language, Metrics, Sample
+from jtextdiff.methods.components.latents import LabelledLatents
+from jtextdiff.methods.components.noisy_embeddings import NoisyEmbeddings
+from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec
 from jtextdiff.nets.functional import Params
+from jtextdiff.sampling.energies import Energy
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A frozen dataclass that joins the mathematics to a network. Its field `language` is a Language."""
+    """A frozen dataclass that combines a loss with a network. Its field `text_spec` is a TextSpec."""
 
     @property
-    def language(self) -> Language: ...
+    def text_spec(self) -> TextSpec: ...
 
     def init(self, key: Key[Array, ""]) -> Params: ...
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """One number an example to descend on, and its terms."""
+        """Returns the loss of each example and its terms."""
         ...
 
 
 @runtime_checkable
 class Method(Trainable, Protocol):
-    """What writes texts, and knows how likely one is."""
+    """A generative model of texts: it draws samples and scores texts."""
 
     @property
     def sampler(self) -> Any:
-        """How samples are drawn: a dataclass with a `name`."""
+        """The settings of sampling: a dataclass with a `name`."""
         ...
 
     @property
     def bound(self) -> str:
-        """What `nll` is: "exact", or the name of the bound."""
+        """What `nll` returns: "exact", or the name of the bound."""
         ...
 
     @property
     def prefix_only(self) -> bool:
-        """Whether fixed words can only stand at the start."""
+        """Whether fixed tokens must form a prefix."""
         ...
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
-        """One sample a row; `keys` is [b], and a row depends on its own key and its own `given` only."""
+        """Draws one sample a row. `keys` is [b]; a row depends only on its own key and its own `given`."""
         ...
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """Negative log-likelihood of each sequence in nats, its length or EOS included; exact or a bound."""
+        """Returns −log p of each sequence in nats, its length or EOS included; exact or an upper bound."""
         ...
 
 
 @runtime_checkable
-class Primed(Protocol):
-    """A method that reads some of its first parameters off the training text."""
+class InitFromData(Protocol):
+    """A method that computes some of its initial parameters from the training text."""
 
-    def prime(self, params: Params, tokens: np.ndarray, offsets: np.ndarray) -> Params:
-        """Fresh parameters with those that the text gives; text n is `tokens[offsets[n] : offsets[n + 1]]`."""
+    def init_from_data(self, params: Params, tokens: np.ndarray, offsets: np.ndarray) -> Params:
+        """Returns `params` with those entries set; text n is `tokens[offsets[n] : offsets[n + 1]]`."""
         ...
 
 
 @runtime_checkable
-class Guidable(Protocol):
-    """A method whose samples are vectors on the way, which a classifier can read and an energy can move."""
+class Controllable(Protocol):
+    """A method whose sampling can follow an energy of a continuous state."""
+
+    def clean_state(self, params: Params, batch: Batch) -> tuple[Float[Array, "b *shape"], Bool[Array, "b l"] | None]:
+        """Returns the noise-free states of finished texts, and their valid positions if a state has positions."""
+        ...
+
+    def keyword_energy(self, params: Params, allowed: Bool[Array, "k v"]) -> Energy:
+        """Returns the energy −log p(the text contains k tokens), the i-th one of `allowed[i]`.
+
+        DiffusionLM requires them side by side; TextVAE accepts any order.
+        """
+        ...
+
+
+@runtime_checkable
+class HasNoisyEmbeddings(Protocol):
+    """A method whose states are noised token embeddings, on which a classifier can be trained."""
 
     @property
-    def states(self) -> NoisyWords:
-        """What these vectors are."""
+    def states(self) -> NoisyEmbeddings: ...
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A method trained on the value of a label, which a sample may then be conditioned on."""
+
+    @property
+    def condition(self) -> str:
+        """The name of the label; "" if the method is unconditional."""
+        ...
+
+    @property
+    def values(self) -> tuple[str, ...]: ...
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A control that is fitted to labelled latents in one call, without training steps."""
+
+    def fit_latents(
+        self, key: Key[Array, ""], prior: Params, texts: LabelledLatents
+    ) -> tuple[Params, dict[str, float]]:
+        """Returns the parameters and their cross-validated metrics; `prior` is that of the base."""
         ...
 
 
 @runtime_checkable
-class Latent(Protocol):
-    """A method for which a text is one latent, which controls move: to write a text, or to write one anew."""
+class LatentVariableModel(Protocol):
+    """A method with one latent vector per text, in which controls act."""
 
     @property
     def latent_dim(self) -> int: ...
 
     def encode(self, params: Params, tokens: Any, valid: Any) -> Float[Array, "b z"]:
-        """Where texts lie, in coordinates in which latents are N(0, I)."""
+        """Returns the latents of texts, in coordinates in which the prior is N(0, I)."""
         ...
 
-    def reread(self, params: Params, tokens: Any, *, energy: Any) -> Float[Array, "b parts"]:
-        """What an energy's parts say of finished texts, in nats."""
-        ...
-
-    def mentioning(self, params: Params, allowed: Bool[Array, "k v"]) -> Any:
-        """The energy of words that a text is to have, each one of those that its place allows."""
+    def latent_energies(self, params: Params, tokens: Any, *, energy: Any) -> Float[Array, "b parts"]:
+        """Returns the parts of an energy at the latents of finished texts, in nats."""
         ...
 
     def rewrite(self, params: Params, keys: Keys, given: Given, *, energy: Any, length: Any, **flow: Any) -> Any:
-        """The texts `given`, written anew from where the energy has taken them: a `latents.Rewrite`."""
+        """Moves the latents of the texts `given` along the energy's flow and decodes them: a `latents.Rewrite`."""
         ...
 
 
 @runtime_checkable
 class Editable(Protocol):
-    """A method that can rewrite a text."""
+    """A method that edits a text by partial noising and denoising."""
 
     def edit(
         self,
@@ -111,51 +147,64 @@ class Editable(Protocol):
         energy: Any = None,
         keep_path: bool = False,
     ) -> Sample:
-        """One rewrite a row of the texts `given`, the further from them the nearer `strength` in (0, 1] is to 1."""
+        """Returns one edit a row of the texts `given`; `strength` in (0, 1] is the time up to which they are noised."""
         ...
 
 
 @runtime_checkable
-class Measured(Protocol):
-    """A method that draws the length of a text before its words, so that short ones need not be padded far."""
+class SamplesLength(Protocol):
+    """A method that draws the length of a text before its tokens, so that short texts need little padding."""
 
-    def lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
-        """The length that `sample` takes for each row: the one asked for, or one drawn."""
+    def sample_lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
+        """Returns the length that `sample` uses for each row: the given one, or a drawn one."""
         ...
 
 
 @runtime_checkable
-class Featured(Protocol):
-    """A method that can say what it makes of a text, as a vector."""
+class HasKnownLength(Protocol):
+    """A method that either samples a text's length first, or models PAD like any other token."""
+
+    @property
+    def known_length(self) -> bool:
+        """False: PAD is modelled, and every text fills the length."""
+        ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A method that embeds a text as a vector."""
 
     def features(self, params: Params, batch: Batch) -> Float[Array, "b w"]: ...
 
 
 @runtime_checkable
-class Lawful(Protocol):
-    """A method that knows which law its sampler draws a word from."""
+class HasTokenDistribution(Protocol):
+    """A method that can compute the distribution from which its sampler draws a token."""
 
-    def law(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
-        """log p of the first word that is not given, the only one or, from left to right, the next; None: not known."""
+    def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
+        """Returns log p of the first token that is not given: the only one or, from left to right, the next.
+
+        None where the sampler's distribution is not available.
+        """
         ...
 
 
 @runtime_checkable
-class Rechecked(Protocol):
-    """A method that can find its likelihood in a second way."""
+class HasSecondLikelihood(Protocol):
+    """A method that can compute its likelihood in a second way."""
 
     @property
-    def bound_again(self) -> str:
-        """What the second way is."""
+    def bound_check(self) -> str:
+        """How `nll_check` computes it."""
         ...
 
-    def nll_again(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """The same as `nll`, in the mean; the very same, if that is exact."""
+    def nll_check(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Returns the same as `nll`: equal in expectation, and exactly if `nll` is exact."""
         ...
 
 
 @runtime_checkable
-class Monitored(Protocol):
-    """A method that has something to watch beside its loss, such as the health of its embeddings."""
+class HasDiagnostics(Protocol):
+    """A method with quantities to monitor besides its loss, such as the spread of its embeddings."""
 
-    def monitor(self, params: Params) -> dict[str, Float[Array, ""]]: ...
+    def diagnostics(self, params: Params) -> dict[str, Float[Array, ""]]: ...

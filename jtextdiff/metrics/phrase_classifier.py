@@ -1,47 +1,53 @@
-"""Telling phrases: which value of a label a text shows, by phrases that the training text has with that value alone."""
+"""Label of a text by phrases that occur with one label value only."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from jtextdiff.metrics.ngrams import ngrams_up_to
 
 LONGEST = 3
 """Words of a phrase, at most."""
 
-SELDOM = 5
-"""A phrase seen in fewer texts tells nothing."""
+MIN_TEXTS = 5
+"""A phrase in fewer training texts is no evidence."""
 
 
-class Telling(NamedTuple):
-    """Which value each phrase tells, and that of a text which tells none."""
+class PhraseClassifier(NamedTuple):
+    """The value that each phrase indicates, and the value of a text without such a phrase."""
 
     phrases: dict[tuple[str, ...], str]
-    silent: str
+    default: str
 
     def value(self, words: Sequence[str]) -> str | None:
-        """The value that a text shows; None if its phrases disagree."""
-        told = {self.phrases[phrase] for phrase in _phrases(words) if phrase in self.phrases} - {self.silent}
-        return None if len(told) > 1 else told.pop() if told else self.silent
+        """Returns the value of a text; None if its phrases disagree."""
+        indicated = {self.phrases[phrase] for phrase in ngrams_up_to(words, LONGEST) if phrase in self.phrases}
+        values = indicated - {self.default}
+        if len(values) > 1:
+            return None
+        return values.pop() if values else self.default
 
 
-def learn(texts: Iterable[Sequence[str]], values: Sequence[str]) -> Telling:
-    """The telling phrases of texts that have these values of a label, one each.
+def fit(texts: Iterable[Sequence[str]], values: Sequence[str]) -> PhraseClassifier:
+    """Finds the phrases that occur with one value only, in texts (as words) with these values of a label, one each.
 
-    A text that tells nothing has "none", if that is a value; else what such texts have most often.
+    The default is "none" if that is a value; otherwise the most frequent value of texts without such a phrase.
     """
     texts = list(texts)
-    seen: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    counts_of: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for words, value in zip(texts, values, strict=True):
-        for phrase in set(_phrases(words)):
-            seen[phrase][value] += 1
-    sure = {
-        phrase: next(iter(counts)) for phrase, counts in seen.items() if len(counts) == 1 and counts.total() >= SELDOM
+        for phrase in set(ngrams_up_to(words, LONGEST)):
+            counts_of[phrase][value] += 1
+    phrases = {
+        phrase: next(iter(counts))
+        for phrase, counts in counts_of.items()
+        if len(counts) == 1 and counts.total() >= MIN_TEXTS
     }
     if "none" in values:
-        return Telling(sure, "none")
-    quiet = [v for words, v in zip(texts, values, strict=True) if not any(p in sure for p in _phrases(words))]
-    return Telling(sure, Counter(quiet or values).most_common(1)[0][0])
-
-
-def _phrases(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for size in range(1, LONGEST + 1):
-        yield from zip(*(words[start:] for start in range(size)), strict=False)
+        return PhraseClassifier(phrases, "none")
+    without = [
+        value
+        for words, value in zip(texts, values, strict=True)
+        if not any(phrase in phrases for phrase in ngrams_up_to(words, LONGEST))
+    ]
+    return PhraseClassifier(phrases, Counter(without or values).most_common(1)[0][0])

@@ -1,1 +1,1 @@
-"""Networks: flax lives here and nowhere else; arrays in, arrays out."""
+"""Networks: the only place that uses flax. Arrays in, arrays out."""

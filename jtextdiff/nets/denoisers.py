@@ -1,4 +1,4 @@
-"""Denoisers: the trunk with doors for words. One reads noisy vectors, the other tokens."""
+"""Denoisers: a transformer trunk over noisy token embeddings, or over tokens."""
 
 import functools
 from collections.abc import Callable
@@ -9,24 +9,24 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.nets.batch_sharding import by_rows, look_up
-from jtextdiff.nets.chunking import by_pieces
-from jtextdiff.nets.layers import Kept, dense, table, uniform
+from jtextdiff.nets.batch_sharding import look_up, shard_batch
+from jtextdiff.nets.chunking import map_chunks
+from jtextdiff.nets.layers import KVCache, dense, embedding, uniform
 from jtextdiff.nets.transformer import Transformer, Trunk
 
 
-def of_norm(table: Float[Array, "v d"], norm: float | None) -> Float[Array, "v d"]:
-    """The rows of a table, each of this norm, if one is set."""
-    return table if norm is None else norm * table / jnp.linalg.norm(table, axis=-1, keepdims=True)
+def with_norm(embedding: Float[Array, "v d"], norm: float | None) -> Float[Array, "v d"]:
+    """Returns the rows of an embedding matrix scaled to this norm; unchanged if it is None."""
+    return embedding if norm is None else norm * embedding / jnp.linalg.norm(embedding, axis=-1, keepdims=True)
 
 
 class EmbeddingDenoiser(nnx.Module):
-    """Word vectors, and a trunk that reads noisy ones (Li et al. 2022, §4).
+    """Token embeddings, and a trunk that reads noisy ones (Li et al. 2022, §4).
 
-    Doors: `table()` the vectors; `embed(tokens)`; `__call__` what the trunk answers for a noisy x_t, as a vector
-    or as logits over words; `rounding_logits(x_0)` the tied head that turns a vector into words. Vectors go into
-    the trunk and come out of it by one dense layer; by two with a tanh between, if `doors` is "deep". No gradient
-    reaches the vectors unless they are `learned`.
+    `embedding_matrix()` returns the embeddings and `embed(tokens)` looks them up. `__call__` returns the prediction for
+    a noisy x_t: a vector, or logits over tokens, by `output`. `rounding_logits(x_0)` is the tied head from vectors to
+    tokens. One dense layer connects embeddings and trunk on either side; two with a tanh between if `projections` is
+    "deep". Without `learned`, no gradient reaches the embeddings.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class EmbeddingDenoiser(nnx.Module):
         embed_dim: int,
         embed_norm: float | None,
         learned: bool,
-        answers: str,
-        doors: str,
+        output: str,
+        projections: str,
         self_conditioned: bool,
         num_lengths: int,
         rngs: nnx.Rngs,
@@ -52,23 +52,23 @@ class EmbeddingDenoiser(nnx.Module):
         self.embedding = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, embed_dim)))
         self.rounding_bias = nnx.Param(bias)
         self.read = linear(embed_dim * (2 if self_conditioned else 1), width)
-        self.lift = linear(width, width) if doors == "deep" else None
+        self.lift = linear(width, width) if projections == "deep" else None
         self.trunk = Trunk(trunk, timed=True, rngs=rngs)
-        self.lower = linear(width, width) if doors == "deep" else None
-        self.answer = linear(width, vocab_size if answers == "logits" else embed_dim)
-        self.length = table(num_lengths, width, init=trunk.init, rngs=rngs) if num_lengths else None
+        self.lower = linear(width, width) if projections == "deep" else None
+        self.answer = linear(width, vocab_size if output == "logits" else embed_dim)
+        self.length = embedding(num_lengths, width, init=trunk.init, rngs=rngs) if num_lengths else None
 
-    def table(self) -> Float[Array, "v d"]:
-        """The word vectors; each of norm `embed_norm`, if one is set."""
-        table = self.embedding[...] if self.learned else jax.lax.stop_gradient(self.embedding[...])
-        return of_norm(table, self.embed_norm)
+    def embedding_matrix(self) -> Float[Array, "v d"]:
+        """Returns the token embeddings, each of norm `embed_norm` if one is set."""
+        matrix = self.embedding[...] if self.learned else jax.lax.stop_gradient(self.embedding[...])
+        return with_norm(matrix, self.embed_norm)
 
     def embed(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-        return look_up(self.table(), tokens)
+        return look_up(self.embedding_matrix(), tokens)
 
     def rounding_logits(self, x_0: Float[Array, "b l d"]) -> Float[Array, "b l v"]:
-        """Tied dot product and bias: log p(w | x_0) up to normalisation."""
-        return by_rows(x_0 @ self.table().T + self.rounding_bias[...])
+        """Returns log p(token | x_0) up to normalisation: the tied dot product and a bias."""
+        return shard_batch(x_0 @ self.embedding_matrix().T + self.rounding_bias[...])
 
     def __call__(
         self,
@@ -79,7 +79,10 @@ class EmbeddingDenoiser(nnx.Module):
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l k"]:
-        """The answer for x_t at time t in [0, 1000]; with known lengths, `valid` also tells how long the text is."""
+        """Returns the prediction for x_t at time t in [0, 1000].
+
+        With `num_lengths` it also conditions on the length of the text, the number of `valid` positions.
+        """
         if self.self_conditioned:
             previous = jnp.zeros_like(x_t) if previous is None else previous
             x_t = jnp.concatenate([x_t, previous], axis=-1)
@@ -91,14 +94,14 @@ class EmbeddingDenoiser(nnx.Module):
         x = self.trunk(x, t, valid=valid, key=key)
         if self.lower is not None:
             x = jnp.tanh(self.lower(x))
-        return by_rows(self.answer(x))
+        return shard_batch(self.answer(x))
 
 
 class TokenDenoiser(nnx.Module):
-    """Tokens in, logits over words out.
+    """Tokens in, logits over tokens out.
 
-    Tells the trunk the time, if `num_times`: one learned row for each of the times 0 … num_times − 1; and how long
-    the text is, if `num_lengths`.
+    With `num_times` it conditions on the time, by one learned embedding for each of the times 0 … num_times − 1. With
+    `num_lengths` it conditions on the length of the text.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class TokenDenoiser(nnx.Module):
         num_lengths: int = 0,
         rngs: nnx.Rngs,
     ):
-        rows = functools.partial(table, init=trunk.init, rngs=rngs)
+        rows = functools.partial(embedding, init=trunk.init, rngs=rngs)
         self.embed = rows(num_inputs, trunk.width)
         self.trunk = Trunk(trunk, timed=False, rngs=rngs)
         self.answer = dense(trunk.width, vocab_size, init=trunk.init, rngs=rngs)
@@ -126,22 +129,29 @@ class TokenDenoiser(nnx.Module):
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l v"]:
-        return by_rows(self.answer(self.hidden(tokens, t, valid=valid, key=key)))
+        """Returns the logits at each position."""
+        return shard_batch(self.answer(self.hidden(tokens, t, valid=valid, key=key)))
 
-    def per_word(
+    def per_token(
         self,
-        values: Callable[..., Any],
-        others: tuple[Array, ...],
+        function: Callable[..., Any],
+        arrays: tuple[Array, ...],
         tokens: Int[Array, "b l"],
         t: Int[Array, "b"] | None = None,
         *,
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Any:
-        """values(logits, *others), a tree of [b, l]; logits of a large vocabulary are never there all at once."""
-        x = self.hidden(tokens, t, valid=valid, key=key)
-        of_piece = lambda x, *others: values(by_rows(self.answer(x)), *others)
-        return by_pieces(of_piece, self.answer.out_features, x, *others)
+        """Returns function(logits, *arrays), a tree of [b, l], without storing the logits of all positions at once.
+
+        `arrays` are [b, l, …]; see `map_chunks`.
+        """
+
+        def of_chunk(hidden: Array, *arrays: Array) -> Any:
+            return function(shard_batch(self.answer(hidden)), *arrays)
+
+        hidden = self.hidden(tokens, t, valid=valid, key=key)
+        return map_chunks(of_chunk, self.answer.out_features, hidden, *arrays)
 
     def hidden(
         self,
@@ -151,7 +161,7 @@ class TokenDenoiser(nnx.Module):
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l w"]:
-        """What the answer is read off."""
+        """Returns the last hidden states, from which the logits are computed."""
         x = look_up(self.embed.embedding[...], tokens)
         if self.time is not None and t is not None:
             x = x + look_up(self.time.embedding[...], t)[:, None, :]
@@ -159,13 +169,13 @@ class TokenDenoiser(nnx.Module):
             x = x + look_up(self.length.embedding[...], jnp.sum(valid, axis=-1))[:, None, :]
         return self.trunk(x, valid=valid, key=key)
 
-    def empty(self, num: int, length: int) -> list[Kept]:
-        """What `step` keeps, before the first token of `num` texts."""
-        return self.trunk.empty(num, length)
+    def init_cache(self, num: int, length: int) -> list[KVCache]:
+        """Returns the cache of `step` before the first token of `num` texts."""
+        return self.trunk.init_cache(num, length)
 
     def step(
-        self, tokens: Int[Array, "b"], position: Array, kept: list[Kept]
-    ) -> tuple[Float[Array, "b v"], list[Kept]]:
-        """The logits at one position of a causal text, from its token and what is kept of those before it."""
-        x, kept = self.trunk.step(self.embed(tokens)[:, None], position, kept)
-        return self.answer(x)[:, 0], kept
+        self, tokens: Int[Array, "b"], position: Array, cache: list[KVCache]
+    ) -> tuple[Float[Array, "b v"], list[KVCache]]:
+        """Returns the logits at one position of a causal text, from its token and the cache of those before it."""
+        x, cache = self.trunk.step(self.embed(tokens)[:, None], position, cache)
+        return self.answer(x)[:, 0], cache

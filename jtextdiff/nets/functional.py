@@ -1,4 +1,7 @@
-"""The one seam to flax: a network as a value that makes a dictionary of parameters and reads with one."""
+"""Flax networks as values: `init` returns nested dictionaries of parameters, `bind` a module over them.
+
+This is the only interface to flax.
+"""
 
 import functools
 from collections.abc import Callable
@@ -10,36 +13,36 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 Params = dict[str, Any]
-"""Nested dictionaries of arrays; all that leaves this floor."""
+"""Nested dictionaries of arrays, with string keys."""
 
 
 @dataclass(frozen=True)
 class Net:
-    """How to make a network's parameters, and how to read with them."""
+    """A network, defined by the function that constructs its module."""
 
     make: Callable[[nnx.Rngs], nnx.Module]
 
     def init(self, key: Key[Array, ""]) -> Params:
-        """Fresh parameters as nested dictionaries with string keys."""
+        """Returns freshly initialised parameters."""
         state = nnx.state(self.make(nnx.Rngs(key)), nnx.Param)
-        return _renamed(nnx.to_pure_dict(state), str)
+        return _with_keys(nnx.to_pure_dict(state), str)
 
     def bind(self, params: Params) -> Any:
-        """The module over `params`: for use inside a traced function, where it costs nothing at run time."""
+        """Returns the module over `params`. Inside a traced function this is free at run time."""
         graph, state = _skeleton(self)
         state = jax.tree.map(lambda leaf: leaf, state)  # a copy: replacing writes in place
-        nnx.replace_by_pure_dict(state, _renamed(params, lambda name: int(name) if name.isdigit() else name))
+        nnx.replace_by_pure_dict(state, _with_keys(params, lambda name: int(name) if name.isdigit() else name))
         return nnx.merge(graph, state)
 
 
 @functools.lru_cache(maxsize=32)
 def _skeleton(net: Net) -> tuple[Any, Any]:
-    """The module's graph and the shapes of its parameters; made once a network, since tracing it is slow."""
+    """Returns the module's graph and the shapes of its parameters. Cached per network, since tracing it is slow."""
     return nnx.split(nnx.eval_shape(lambda: net.make(nnx.Rngs(0))), nnx.Param)
 
 
-def _renamed(tree: Any, rename: Callable[[Any], Any]) -> Any:
-    """The same tree with every key renamed: lists are numbered by int in nnx and by str on disk."""
+def _with_keys(tree: Any, convert: Callable[[Any], Any]) -> Any:
+    """Returns the tree with every key converted: lists are numbered by int in nnx and by str on disk."""
     if not isinstance(tree, dict):
         return tree
-    return {rename(name): _renamed(child, rename) for name, child in tree.items()}
+    return {convert(name): _with_keys(child, convert) for name, child in tree.items()}

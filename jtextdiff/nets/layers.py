@@ -1,6 +1,6 @@
-"""Layers of a transformer: attention with its positions, the feed-forward, norms, time, keyed dropout.
+"""Transformer layers: attention with positions and a KV cache, feed-forward, time embedding, dropout.
 
-A layer is random only if it is handed a key; there is no training flag.
+A layer is random only if it is given a key; there is no training flag.
 """
 
 import functools
@@ -14,58 +14,66 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 MASKED = -1e9
-"""Added to the attention logits of what may not be seen: exp of it is exactly zero in float32."""
+"""Added to the attention logits of masked positions: its exp is exactly zero in float32."""
+
+KVCache = tuple[Float[Array, "b h m e"], Float[Array, "b h m e"]]
+"""Keys and values of one layer at all positions; zeros at positions not yet computed."""
 
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
-    """Zeroes a share `rate` of `x` and scales the rest up; without a key, nothing."""
+    """Zeroes a share `rate` of `x` and scales up the rest; returns `x` unchanged without a key."""
     if key is None or rate == 0.0:
         return x
     return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0.0)
 
 
 def split_key(key: Key[Array, ""] | None, num: int) -> list[Key[Array, ""] | None]:
-    """`num` keys of one, or `num` times no key."""
+    """Splits a key into `num` keys; returns `num` times None without a key."""
     return [None] * num if key is None else list(jax.random.split(key, num))
 
 
 def sinusoid(t: Float[Array, "*b"], width: int) -> Float[Array, "*b {width}"]:
-    """Cosines, then sines, of t at `width/2` frequencies from 1 down towards 1/10,000 (Vaswani et al. 2017, §3.5)."""
+    """Returns cosines, then sines, of t at `width/2` frequencies from 1 down towards 1/10,000.
+
+    Vaswani et al. (2017), §3.5.
+    """
     frequencies = jnp.exp(-math.log(10_000) * jnp.arange(width // 2) / (width // 2))
     angles = t[..., None] * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def rotate(x: Float[Array, "b h l e"], first: int | Array = 0, base: float = 1000.0) -> Float[Array, "b h l e"]:
-    """Rotary positions, from `first` on: pairs of channels turned by an angle that grows with position.
-
-    Su et al. (2021), eq. 34.
-    """
+def rotary(x: Float[Array, "b h l e"], first: int | Array = 0, base: float = 1000.0) -> Float[Array, "b h l e"]:
+    """Rotates pairs of channels by angles proportional to the position, from `first` on (Su et al. 2021, eq. 34)."""
     length, width = x.shape[-2:]
     frequencies = base ** (-jnp.arange(width // 2) / (width // 2))
     angles = (first + jnp.arange(length))[:, None] * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1).astype(x.dtype)
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
+
+
+def gelu(x: Array) -> Array:
+    """Returns x Φ(x), exact, by erf: on a CPU a third cheaper than jax.nn's, which uses erfc."""
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 def dense(fan_in: int, fan_out: int, *, init: str = "lecun", bfloat16: bool = False, rngs: nnx.Rngs) -> nnx.Linear:
-    """A dense layer: variance 1/fan_in and no bias at first; "torch": both uniform within 1/√fan_in.
+    """Returns a dense layer, initialised with variance 1/fan_in and zero bias; "torch": both uniform within 1/√fan_in.
 
-    `bfloat16`: it multiplies and answers in bfloat16; its parameters are float32 all the same.
+    With `bfloat16` it multiplies and returns bfloat16; its parameters stay float32.
     """
     linear = functools.partial(nnx.Linear, fan_in, fan_out, dtype=jnp.bfloat16 if bfloat16 else None, rngs=rngs)
     return linear() if init == "lecun" else linear(kernel_init=uniform(fan_in), bias_init=uniform(fan_in))
 
 
 def uniform(fan_in: int) -> Callable[..., Array]:
-    """PyTorch's initial law of a dense layer: uniform within 1/√fan_in."""
+    """Returns PyTorch's initialiser of a dense layer: uniform within 1/√fan_in."""
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32, **_: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def table(rows: int, width: int, *, init: str = "lecun", rngs: nnx.Rngs) -> nnx.Embed:
-    """A table of vectors: of variance 1/width at first; "torch": 1."""
+def embedding(rows: int, width: int, *, init: str = "lecun", rngs: nnx.Rngs) -> nnx.Embed:
+    """Returns an embedding layer, initialised with variance 1/width; "torch": 1."""
     if init == "lecun":
         return nnx.Embed(rows, width, rngs=rngs)
     return nnx.Embed(rows, width, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
@@ -83,12 +91,20 @@ class TimeEmbedding(nnx.Module):
         return self.down(jax.nn.silu(self.up(sinusoid(t, self.features))))
 
 
-Kept = tuple[Float[Array, "b h m e"], Float[Array, "b h m e"]]
-"""A layer's keys and values of all positions, zeros where there is nothing yet."""
+class FeedForward(nnx.Module):
+    """Two dense layers with an exact GELU between them."""
+
+    def __init__(self, width: int, hidden: int, *, dropout: float, init: str, bfloat16: bool, rngs: nnx.Rngs):
+        self.dropout = dropout
+        self.up = dense(width, hidden, init=init, bfloat16=bfloat16, rngs=rngs)
+        self.down = dense(hidden, width, init=init, bfloat16=bfloat16, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b l w"], key: Key[Array, ""] | None) -> Float[Array, "b l w"]:
+        return dropout(self.down(gelu(self.up(x))), self.dropout, key)
 
 
 class Attention(nnx.Module):
-    """Multi-head attention whose positions may be `rotary`, or `relative` (a learned bias per distance)."""
+    """Multi-head attention with `rotary` or `relative` positions (a learned bias per distance), or neither."""
 
     def __init__(
         self,
@@ -102,57 +118,55 @@ class Attention(nnx.Module):
         bfloat16: bool,
         rngs: nnx.Rngs,
     ):
-        self.num_heads, self.dropout, self.rotary, self.reach = (
-            num_heads,
-            dropout,
-            "rotary" in positions,
-            reach,
-        )
+        self.num_heads, self.dropout = num_heads, dropout
+        self.rotary, self.reach = "rotary" in positions, reach
         square = functools.partial(dense, width, width, init=init, bfloat16=bfloat16, rngs=rngs)
         self.query, self.key, self.value, self.out = square(), square(), square(), square()
         bias = jnp.zeros((num_heads, 2 * reach + 1)) if positions == "relative" else None
         self.relative_bias = None if bias is None else nnx.Param(bias)
 
     def __call__(
-        self, x: Float[Array, "b l w"], seen: Bool[Array, "#b 1 #l l"], key: Key[Array, ""] | None
+        self, x: Float[Array, "b l w"], attention_mask: Bool[Array, "#b 1 #l l"], key: Key[Array, ""] | None
     ) -> Float[Array, "b l w"]:
         query, keys, value = self._heads(x, 0)
         if self.relative_bias is None and can_fuse(query, 0.0 if key is None else self.dropout):
-            return self._joined(fused(query, keys, value, seen))
-        return self._mixed(query, keys, value, self._distance_bias(x.shape[1]) + jnp.where(seen, 0.0, MASKED), key)
+            return self._merge_heads(fused_attention(query, keys, value, attention_mask))
+        bias = self._distance_bias(x.shape[1]) + jnp.where(attention_mask, 0.0, MASKED)
+        return self._attend(query, keys, value, bias, key)
 
-    def step(self, x: Float[Array, "b 1 w"], position: Array, kept: Kept) -> tuple[Float[Array, "b 1 w"], Kept]:
-        """One position, which sees itself and those `kept` before it; and what to keep for the next."""
+    def step(self, x: Float[Array, "b 1 w"], position: Array, cache: KVCache) -> tuple[Float[Array, "b 1 w"], KVCache]:
+        """Attends from one position to itself and the cached ones before it; returns the cache with it added."""
         query, *new = self._heads(x, position)
         keys, value = (
-            jax.lax.dynamic_update_slice_in_dim(old, added.astype(old.dtype), position, axis=2)
-            for old, added in zip(kept, new, strict=True)
+            jax.lax.dynamic_update_slice_in_dim(cached, added.astype(cached.dtype), position, axis=2)
+            for cached, added in zip(cache, new, strict=True)
         )
         length = keys.shape[2]
         bias = jax.lax.dynamic_slice_in_dim(self._distance_bias(length), position, 1, axis=-2)
         bias = bias + jnp.where(jnp.arange(length) <= position, 0.0, MASKED)
-        return self._mixed(query, keys, value, bias, None), (keys, value)
+        return self._attend(query, keys, value, bias, None), (keys, value)
 
     def _heads(self, x: Float[Array, "b l w"], first: int | Array) -> tuple[Array, Array, Array]:
-        """Query, keys and values [b, h, l, e] of the positions from `first` on."""
+        """Returns queries, keys and values, [b, h, l, e], of the positions from `first` on."""
         query, keys, value = (
             rearrange(layer(x), "b l (h e) -> b h l e", h=self.num_heads)
             for layer in (self.query, self.key, self.value)
         )
-        return (rotate(query, first), rotate(keys, first), value) if self.rotary else (query, keys, value)
+        return (rotary(query, first), rotary(keys, first), value) if self.rotary else (query, keys, value)
 
-    def _mixed(
+    def _attend(
         self, query: Array, keys: Array, value: Array, bias: Array, key: Key[Array, ""] | None
     ) -> Float[Array, "b l w"]:
         exact = jnp.promote_types(query.dtype, jnp.float32)
         logits = jnp.einsum("bhqe,bhke->bhqk", query, keys, preferred_element_type=exact)
         weights = dropout(jax.nn.softmax(logits / math.sqrt(query.shape[-1]) + bias), self.dropout, key)
-        return self._joined(jnp.einsum("bhqk,bhke->bhqe", weights.astype(value.dtype), value))
+        return self._merge_heads(jnp.einsum("bhqk,bhke->bhqe", weights.astype(value.dtype), value))
 
-    def _joined(self, mixed: Float[Array, "b h l e"]) -> Float[Array, "b l w"]:
+    def _merge_heads(self, mixed: Float[Array, "b h l e"]) -> Float[Array, "b l w"]:
         return self.out(rearrange(mixed, "b h l e -> b l (h e)"))
 
     def _distance_bias(self, length: int) -> Float[Array, "h l l"]:
+        """Returns the learned bias of each pair of positions; zeros, [1, l, l], without relative positions."""
         if self.relative_bias is None:
             return jnp.zeros((1, length, length))
         distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
@@ -160,34 +174,17 @@ class Attention(nnx.Module):
 
 
 def can_fuse(query: Float[Array, "b h l e"], dropout: float) -> bool:
-    """Whether the attention of these heads can be one kernel: that of cuDNN, in bfloat16, without dropout."""
+    """Returns whether attention with these heads can be one kernel: that of cuDNN, in bfloat16, without dropout."""
     length, width = query.shape[-2:]
     fits = query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128 and length % 2 == 0
     return fits and dropout == 0.0 and jax.default_backend() == "gpu"
 
 
-def fused(
-    query: Float[Array, "b h l e"], keys: Float[Array, "b h l e"], value: Float[Array, "b h l e"], seen: Array
+def fused_attention(
+    query: Float[Array, "b h l e"], keys: Float[Array, "b h l e"], value: Float[Array, "b h l e"], attention_mask: Array
 ) -> Float[Array, "b h l e"]:
-    """Attention in one kernel, which never has the weights of all pairs of positions in memory."""
-    heads = [rearrange(each, "b h l e -> b l h e") for each in (query, keys, value)]
-    seen = jnp.broadcast_to(seen, (seen.shape[0], 1, *query.shape[-2:-1] * 2))
-    mixed = jax.nn.dot_product_attention(*heads, mask=seen, implementation="cudnn")
+    """Computes attention in one kernel, which never stores the weights of all pairs of positions."""
+    heads = [rearrange(projected, "b h l e -> b l h e") for projected in (query, keys, value)]
+    attention_mask = jnp.broadcast_to(attention_mask, (attention_mask.shape[0], 1, *query.shape[-2:-1] * 2))
+    mixed = jax.nn.dot_product_attention(*heads, mask=attention_mask, implementation="cudnn")
     return rearrange(mixed, "b l h e -> b h l e")
-
-
-def gelu(x: Array) -> Array:
-    """x Φ(x), exact, by erf: on a CPU a third cheaper than by erfc, as jax.nn has it."""
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
-
-
-class FeedForward(nnx.Module):
-    """Two dense layers with an exact GELU between them."""
-
-    def __init__(self, width: int, hidden: int, *, dropout: float, init: str, bfloat16: bool, rngs: nnx.Rngs):
-        self.dropout = dropout
-        self.up = dense(width, hidden, init=init, bfloat16=bfloat16, rngs=rngs)
-        self.down = dense(hidden, width, init=init, bfloat16=bfloat16, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b l w"], key: Key[Array, ""] | None) -> Float[Array, "b l w"]:
-        return dropout(self.down(gelu(self.up(x))), self.dropout, key)

@@ -1,1 +1,1 @@
-"""Machines: configuration, optimiser, devices, checkpoints, reports."""
+"""One run on disk: config, directory, checkpoints and corpus."""

@@ -1,30 +1,34 @@
-"""Checkpoints: the state of a run on disk, whole or not at all; the newest and the best are kept.
+"""Checkpoints of a run, written atomically with orbax; the newest two and the best one stay.
 
-Two parts: `model`, the running mean of the parameters, which is all that sampling reads, and `training`, the
-rest of what resuming needs.
+Each has two parts: `model`, the exponential moving average of the parameters, which is all that sampling reads, and
+`training`, the rest of what resuming needs.
 """
 
+import contextlib
 import errno
 import json
 import math
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.output import say
+from jtextdiff.devices.sharding import shardings
+from jtextdiff.nets.functional import Params
 
-logging.set_verbosity(logging.FATAL)  # what goes wrong is told here, in one line
 
-
-def open_checkpoints(workdir: Path) -> ocp.CheckpointManager:
-    """The checkpoints of a run, for a writer; saving is asynchronous."""
+@contextlib.contextmanager
+def open_checkpoints(workdir: Path) -> Iterator[ocp.CheckpointManager]:
+    """Opens the checkpoints of a run for writing; saving is asynchronous."""
     best = preservation.BestN(get_metric_fn=_valid_loss, reverse=True, n=1)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=preservation.AnyPreservationPolicy([preservation.LatestN(2), best]),
@@ -33,13 +37,25 @@ def open_checkpoints(workdir: Path) -> ocp.CheckpointManager:
         cleanup_tmp_directories=True,
         enable_async_checkpointing=True,
     )
-    return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+    with _quiet_orbax(), ocp.CheckpointManager(_folder(workdir), options=options) as manager:
+        yield manager
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Silences the log of orbax: failures are raised as exceptions, which are reported in one line."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def save(manager: ocp.CheckpointManager, step: int, model: Any, training: Any, valid_loss: float) -> None:
-    """Starts writing; a crash while it lasts leaves the earlier checkpoints as they were.
+    """Starts writing; a crash during the write leaves the earlier checkpoints intact.
 
-    Raises OSError before anything is written if the disk has no room.
+    Raises OSError before anything is written if the disk has too little space.
     """
     if step in manager.all_steps():
         return
@@ -52,41 +68,59 @@ def save(manager: ocp.CheckpointManager, step: int, model: Any, training: Any, v
     manager.save(step, args=ocp.args.Composite(**parts), metrics={"loss": valid_loss})
 
 
-def restore(
-    workdir: Path, shapes: dict[str, Any], *, at: int | str = "latest", tell: Callable[[str], None]
-) -> tuple[int, dict[str, Any]] | None:
-    """Reads the named parts of a checkpoint, laid out as `shapes` says; None if there is none at all.
+def restore(workdir: Path, shapes: dict[str, Any], *, at: int | str = "latest") -> tuple[int, dict[str, Any]] | None:
+    """Returns the step of a checkpoint and its parts named in `shapes`, with that layout; None if there is none.
 
-    `at` is "latest", "best" or a step. A checkpoint that cannot be read is told of and the one before it is
-    used. Raises UserError if none can be read, there is none at the step asked for, or it is of another network; of
-    many processes OSError if this one cannot read its own part.
+    `at` is "latest", "best" or a step. If a checkpoint cannot be read, a warning is printed and the one before it is
+    read. Raises UserError if none can be read, if there is none at the given step, or if it is of another network.
+    Raises OSError if one of several processes cannot read its part.
     """
-    for step in (steps := _candidates(workdir, at)):
+    steps = _candidates(workdir, at)
+    for step in steps:
         try:
-            with warnings.catch_warnings(), ocp.StandardCheckpointer() as reader:
-                warnings.simplefilter("ignore")  # orbax warns of layouts that the target already states
-                folder = _folder(workdir) / str(step)
-                for name, shape in shapes.items():
-                    _fits(shape, reader.metadata(folder / name).item_metadata.tree, folder)
-                return step, {name: reader.restore(folder / name, shape) for name, shape in shapes.items()}
+            return step, _read(_folder(workdir) / str(step), shapes)
         except (PermissionError, MemoryError, UserError, jax.errors.JaxRuntimeError):
             raise  # the checkpoint may be whole: an older one in its place would lose steps
         except Exception as error:  # a damaged file can raise anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            told = f"the checkpoint of step {step} in {workdir} cannot be read ({reason})"
-            if jax.process_count() > 1:  # the others may be reading theirs, and would go on from another step
-                aside = f"mv {_folder(workdir)}/{step} {_folder(workdir)}/unreadable-{step}"
-                raise OSError(f"{told}. To go on from the one before it: {aside}") from None
-            tell(f"warning: {told}")
+            message = f"the checkpoint of step {step} in {workdir} cannot be read ({reason})"
+            if jax.process_count() > 1:  # the others may have read theirs, and would resume from another step
+                set_aside = f"mv {_folder(workdir)}/{step} {_folder(workdir)}/unreadable-{step}"
+                raise OSError(f"{message}. To resume from the one before it: {set_aside}") from None
+            say(f"warning: {message}")
     if steps:
         raise UserError(f"No checkpoint in {workdir}/checkpoints can be read; tried those of steps {steps}.")
     return None
 
 
+def _read(folder: Path, shapes: dict[str, Any]) -> dict[str, Any]:
+    """Reads the parts of one checkpoint. Raises UserError if it is of another network."""
+    with _quiet_orbax(), warnings.catch_warnings(), ocp.StandardCheckpointer() as reader:
+        warnings.simplefilter("ignore")  # orbax warns of layouts that the target already states
+        for name, shape in shapes.items():
+            _check_shapes(shape, reader.metadata(folder / name).item_metadata.tree, folder.parent)
+        return {name: reader.restore(folder / name, shape) for name, shape in shapes.items()}
+
+
+def load_params(workdir: Path, method: Any, mesh: Mesh, *, at: int | str = "latest") -> tuple[int, Params]:
+    """Returns the step of a checkpoint and the parameters of a method in it, divided over `mesh`.
+
+    `at` is "latest", "best" or a step. Raises UserError if there is no checkpoint, or none can be read.
+    """
+    shapes = jax.eval_shape(method.init, jax.random.key(0))
+    restored = restore(workdir, {"model": shapes_of(shapes, shardings(mesh, shapes))}, at=at)
+    if restored is None:
+        raise UserError(f"There are no checkpoints in {workdir}/checkpoints yet. Let the training reach its first.")
+    step, parts = restored
+    return step, parts["model"]
+
+
 def set_aside_after(workdir: Path, step: int) -> None:
-    """Renames checkpoints later than `step` to unreadable-STEP: a resumed run will write those steps again, and
-    nothing is deleted."""
-    for later in (found for found in _steps(workdir) if found > step):
+    """Renames checkpoints later than `step` to unreadable-STEP, since a resumed run will write those steps again.
+
+    Nothing is deleted.
+    """
+    for later in (other for other in _steps(workdir) if other > step):
         folder = _folder(workdir) / str(later)
         shutil.rmtree(folder.with_name(f"unreadable-{later}"), ignore_errors=True)
         folder.rename(folder.with_name(f"unreadable-{later}"))
@@ -97,7 +131,7 @@ def has_checkpoints(workdir: Path) -> bool:
 
 
 def shapes_of(tree: Any, shardings: Any = None) -> Any:
-    """Shapes and types of a tree, with its layout on the devices."""
+    """Returns the shapes and types of a tree, with its layout on the devices."""
     if shardings is None:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
     return jax.tree.map(
@@ -107,22 +141,23 @@ def shapes_of(tree: Any, shardings: Any = None) -> Any:
     )
 
 
-def _fits(wanted: Any, stored: Any, folder: Path) -> None:
-    """Raises UserError naming the first array whose shape in the checkpoint is not the one wanted."""
-    there, here = (
+def _check_shapes(expected: Any, stored: Any, folder: Path) -> None:
+    """Raises UserError naming the first array whose shape in the checkpoint is not the expected one."""
+    stored_shapes, expected_shapes = (
         {_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (stored, wanted)
+        for tree in (stored, expected)
     )
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
+    for name in sorted(stored_shapes.keys() | expected_shapes.keys()):
+        before, now = stored_shapes.get(name), expected_shapes.get(name)
+        if before != now:
             raise UserError(
-                f"The checkpoint in {folder} is of another network: the shape of {name} is {there.get(name)} there, "
-                f"{here.get(name)} here (None: no such array). Its text or its method was another."
+                f"The checkpoint in {folder} is of another network: the shape of {name} is {before} there, "
+                f"{now} here (None: no such array). It was trained on another text or with another method."
             )
 
 
 def _name(path: Any) -> str:
-    """A leaf's place, dot by dot, however its tree spells it: a stored tuple comes back as a dict or a list."""
+    """Returns a leaf's dotted path, the same for every kind of node: a stored tuple is restored as a dict or list."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
@@ -135,14 +170,14 @@ def _folder(workdir: Path) -> Path:
 
 
 def _steps(workdir: Path) -> list[int]:
-    """The steps of finished checkpoints, newest first; unfinished ones have other names."""
+    """Returns the steps of finished checkpoints, newest first; unfinished ones have other names."""
     folder = _folder(workdir)
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
 def _candidates(workdir: Path, at: int | str) -> list[int]:
-    """The steps to try, in order."""
+    """Returns the steps to try, in order."""
     steps = _steps(workdir)
     if at == "latest":
         return steps

@@ -1,4 +1,4 @@
-"""A run's directory: what lies where in runs/X, who may write to it, and what may change on resuming.
+"""The directory of a run: its files, its lock, and the config fields that may change on resuming.
 
 config.json · tokenizer/ · checkpoints/ · metrics.jsonl · events (TensorBoard) · samples/STEP.txt · loss.png
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.cli.output import write_whole
+from jtextdiff.cli.output import write_atomically
 from jtextdiff.run.config import Config, differences, from_json, to_json
 
 MAY_CHANGE = ("num_steps", "every", "mesh", "method.sampler")
@@ -18,14 +18,14 @@ MAY_CHANGE = ("num_steps", "every", "mesh", "method.sampler")
 
 
 def default_workdir(config_path: str) -> Path:
-    """runs/X, or runs/X-preset for `configs/X.py:preset`."""
+    """Returns runs/X for `configs/X.py`, and runs/X-preset for `configs/X.py:preset`."""
     file, _, preset = config_path.partition(":")
     return Path("runs") / (Path(file).stem + (f"-{preset}" if preset else ""))
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds the run for one writer; the system lets go of it however the process ends.
+    """Locks the run for one writer; the system releases the lock however the process ends.
 
     Raises UserError if another process holds it.
     """
@@ -41,7 +41,7 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def read_config(workdir: Path) -> Config:
-    """The config that a run was started with. Raises UserError if there is no run, or its file is damaged."""
+    """Returns the config that a run was started with. Raises UserError if there is no run, or its file is damaged."""
     file = workdir / "config.json"
     if not file.is_file():
         raise UserError(
@@ -54,35 +54,35 @@ def read_config(workdir: Path) -> Config:
         raise UserError(f"{file} cannot be read as the config of a run: {error}") from None
     for part in ("text", "method", "optim"):
         if part not in config:
-            raise UserError(f"{file} is no config of a run: it has no {part!r}.")
+            raise UserError(f"{file} is not the config of a run: it has no {part!r}.")
     return config
 
 
-def agree(workdir: Path, config: Config, *, resumed: bool) -> None:
-    """Keeps the config of a new run, or checks that a `resumed` one goes on with the same.
+def check_resume_config(workdir: Path, config: Config, *, resumed: bool) -> None:
+    """Stores the config of a new run. For a `resumed` run, checks first that it agrees with the stored one.
 
-    Raises UserError naming the first field that differs and may not.
+    Raises UserError naming the first field that differs and may not change.
     """
     file = workdir / "config.json"
     if resumed:
         changed = differences(read_config(workdir), config, MAY_CHANGE)
         if changed:
             name, old, new = changed[0]
-            others = f" ({len(changed) - 1} more fields differ)" if len(changed) > 1 else ""
+            more = f" ({len(changed) - 1} more fields differ)" if len(changed) > 1 else ""
             raise UserError(
-                f"{workdir} was started with {name} = {old!r}, not {new!r}{others}. "
+                f"{workdir} was started with {name} = {old!r}, not {new!r}{more}. "
                 f"Only {', '.join(MAY_CHANGE)} may change on resuming; start anew with another --workdir."
             )
-    write_whole(file, to_json(config))
+    write_atomically(file, to_json(config))
 
 
 def truncate_metrics(file: Path, step: int) -> None:
-    """Drops the lines of metrics.jsonl after `step`, and a last line cut short by a crash."""
+    """Removes the lines of metrics.jsonl after `step`, and a last line cut short by a crash."""
     if not file.is_file():
         return
-    kept = []
+    remaining = []
     for line in file.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    write_whole(file, "".join(kept))
+                remaining.append(line + "\n")
+    write_atomically(file, "".join(remaining))

@@ -1,1 +1,1 @@
-"""Samplers: steps, guidance and energies, over one sampling loop. No network, no I/O."""
+"""Samplers: steps, guidance and energies over one sampling loop."""

@@ -1,4 +1,7 @@
-"""Samplers of a Gaussian diffusion: three Steps from (x_t, x̂_0) to x_s, and the settings that choose one."""
+"""Ancestral, DDIM and DPM-Solver++ steps of Gaussian diffusion.
+
+Each step maps (x_t, x̂_0) to x_s; a point of the grid is (t, s).
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jtextdiff.diffusion.distributions import Normal, check_narrowing
+from jtextdiff.diffusion.distributions import Normal, check_temperature_and_top_p
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.parameterization import noise_from_x_0
 from jtextdiff.diffusion.randomness import Keys
@@ -14,31 +17,39 @@ from jtextdiff.sampling.energies import Energy
 from jtextdiff.sampling.guidance import Guidance, guided
 from jtextdiff.sampling.loop import Denoise, State, Step
 
+NAMES = ("ancestral", "ddim", "dpm_solver")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How samples are drawn."""
+    """Settings of a Gaussian sampler."""
 
     name: str = "ancestral"  # or ddim, dpm_solver
     steps: int = 200
     eta: float = 0.0  # ddim only: 0 is deterministic, 1 is ancestral
-    clamp: float = 0.25  # x̂_0 is the nearest word's vector once t is at or below this; 0 never, 1 always
-    temperature: float = 1.0  # of the distribution over words, where the network answers with one
+    clamp: float = 0.25  # x̂_0 is the nearest token embedding once t is at or below this; 0 never, 1 always
+    temperature: float = 1.0  # of the distribution over tokens, if the network predicts one
     guidance: Guidance = Guidance()  # how an energy is followed, if there is one
 
     def __post_init__(self) -> None:
-        if self.name not in ("ancestral", "ddim", "dpm_solver"):
+        if self.name not in NAMES:
             raise ValueError(f"sampler.name must be ancestral, ddim or dpm_solver, got {self.name!r}.")
         if self.steps < 1:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
-        check_narrowing(self.temperature)
+        check_temperature_and_top_p(self.temperature)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a step samples x_s from the posterior."""
+        return self.name == "ancestral" or (self.name == "ddim" and self.eta == 1)
 
     def step(self, process: Gaussian, denoise: Denoise) -> Step:
+        """Returns the step of these settings."""
         if self.name == "ddim":
             return ddim(process, denoise, self.eta)
         return dpm_solver(process, denoise) if self.name == "dpm_solver" else ancestral(process, denoise)
 
-    def steer(
+    def guide(
         self,
         step: Step,
         process: Gaussian,
@@ -48,24 +59,35 @@ class Sampler:
         valid: Bool[Array, "b l"],
         unit: float,
     ) -> Step:
-        """The step, guided: see `guided`. The rate of sign and adagrad is in `unit`s, what a clean coordinate spans."""
-        how = self.guidance
-        if how.move in ("sign", "adagrad"):
-            how = dataclasses.replace(how, rate=how.rate * unit)
-        drawn = self.name == "ancestral" or (self.name == "ddim" and self.eta == 1)
-        see = {
+        """Returns the step followed by guidance, see `guided`.
+
+        The rates of sign and adagrad are in `unit`s: the standard deviation of a coordinate of clean vectors.
+        """
+        settings = self.guidance
+        if settings.update_rule in ("sign", "adagrad"):
+            settings = dataclasses.replace(settings, rate=settings.rate * unit)
+        estimate_x_0 = {
             "state": lambda x_s, s, state: None,
             "estimate": lambda x_s, s, state: state.x_0_hat + (x_s - state.x_t),
             "network": lambda x_s, s, state: denoise(x_s, s, state.x_0_hat),
-        }[how.sees]
-        return guided(step, process, energy, how, drawn=drawn, free=valid & ~fixed, valid=valid, see=see)
+        }[settings.input]
+        return guided(
+            step,
+            process,
+            energy,
+            settings,
+            stochastic=self.stochastic,
+            free=valid & ~fixed,
+            valid=valid,
+            estimate_x_0=estimate_x_0,
+        )
 
 
 def ancestral(process: Gaussian, denoise: Denoise) -> Step:
-    """x_s ~ q(x_s | x_t, x̂_0): Ho et al. (2020), algorithm 2, at any stride."""
+    """Returns the step x_s ~ q(x_s | x_t, x̂_0): Ho et al. (2020), algorithm 2, at any stride."""
 
-    def step(keys: Keys, state: State, tick: tuple[Array, Array]) -> State:
-        t, s = tick
+    def step(keys: Keys, state: State, times: tuple[Array, Array]) -> State:
+        t, s = times
         x_0_hat = denoise(state.x_t, t, state.x_0_hat)
         x_s = process.posterior(x_0_hat, state.x_t, s, t).sample(keys)
         return State(x_s, x_0_hat, t)
@@ -74,16 +96,19 @@ def ancestral(process: Gaussian, denoise: Denoise) -> Step:
 
 
 def ddim(process: Gaussian, denoise: Denoise, eta: float) -> Step:
-    """Song et al. (2021), eq. 12 and 16: `eta` = 0 is deterministic, `eta` = 1 is `ancestral` in law."""
+    """Returns the DDIM step (Song et al. 2021, eq. 12 and 16).
 
-    def step(keys: Keys, state: State, tick: tuple[Array, Array]) -> State:
-        t, s = tick
+    `eta` = 0 is deterministic; `eta` = 1 has the distribution of `ancestral`.
+    """
+
+    def step(keys: Keys, state: State, times: tuple[Array, Array]) -> State:
+        t, s = times
         x_0_hat = denoise(state.x_t, t, state.x_0_hat)
         std = eta * process.posterior(x_0_hat, state.x_t, s, t).std
-        # (1 − ᾱ_s) − std², as a product: the difference of the two would lose its digits near t = 1.
+        # (1 − ᾱ_s) − std² as a product: the difference of the two would lose its digits near t = 1.
         beta = -jnp.expm1(process.log_alpha_bar(t) - process.log_alpha_bar(s))
-        kept = 1 - eta**2 * beta / process.noise(t, state.x_t) ** 2
-        direction = process.noise(s, state.x_t) * jnp.sqrt(jnp.maximum(kept, 0.0))
+        share = 1 - eta**2 * beta / process.noise(t, state.x_t) ** 2
+        direction = process.noise(s, state.x_t) * jnp.sqrt(jnp.maximum(share, 0.0))
         noise_hat = noise_from_x_0(process, x_0_hat, state.x_t, t)
         mean = process.signal(s, state.x_t) * x_0_hat + direction * noise_hat
         return State(Normal(mean=mean, std=std).sample(keys), x_0_hat, t)
@@ -92,22 +117,22 @@ def ddim(process: Gaussian, denoise: Denoise, eta: float) -> Step:
 
 
 def dpm_solver(process: Gaussian, denoise: Denoise) -> Step:
-    """DPM-Solver++(2M), the second-order multistep solver of the data-prediction ODE (Lu et al. 2022, algorithm 2).
+    """Returns the step of DPM-Solver++(2M) for the data-prediction ODE (Lu et al. 2022, algorithm 2).
 
-    The first step has no earlier estimate and the last, to s = 0, has an infinite step in log-SNR: both are
-    first order, which at s = 0 is x̂_0 itself.
+    This multistep solver is second order. The first step has no earlier estimate, and the last step, to s = 0, is
+    infinite in log-SNR: both are first order, which at s = 0 gives x̂_0 itself.
     """
 
-    def step(keys: Keys, state: State, tick: tuple[Array, Array]) -> State:
-        t, s = tick
+    def step(keys: Keys, state: State, times: tuple[Array, Array]) -> State:
+        t, s = times
         x_0_hat = denoise(state.x_t, t, state.x_0_hat)
-        now = process.half_log_snr(t)
-        ahead, behind = process.half_log_snr(s) - now, now - process.half_log_snr(state.t_hat)
+        lambda_t = process.half_log_snr(t)
+        h, h_previous = process.half_log_snr(s) - lambda_t, lambda_t - process.half_log_snr(state.t_hat)
         second_order = (state.t_hat > t) & (s > 0)
-        slope = jnp.where(second_order, ahead / jnp.where(second_order, 2 * behind, 1.0), 0.0)
-        estimate = x_0_hat + jnp.where(second_order, slope, 0.0) * (x_0_hat - state.x_0_hat)
+        slope = jnp.where(second_order, h / jnp.where(second_order, 2 * h_previous, 1.0), 0.0)
+        extrapolated = x_0_hat + jnp.where(second_order, slope, 0.0) * (x_0_hat - state.x_0_hat)
         shrink = process.noise(s, state.x_t) / process.noise(t, state.x_t)
-        x_s = shrink * state.x_t - process.signal(s, state.x_t) * jnp.expm1(-ahead) * estimate
+        x_s = shrink * state.x_t - process.signal(s, state.x_t) * jnp.expm1(-h) * extrapolated
         return State(x_s, x_0_hat, t)
 
     return step

@@ -1,10 +1,10 @@
-"""Flow: the ODE that takes a latent downhill in an energy, of every row by steps of its own (LatentOps).
+"""The ODE that moves a latent down an energy (LatentOps).
 
-The probability flow of a VP diffusion whose law at each time is N(0, I) times e^−E loses its prior's part, for there
-the score and the drift cancel (Liu et al. 2022, §3): dz/dt = ½ β(t) ∇E(z, t), from t = 1 down to 0. In the flow's own
-time τ = ½ ∫ β, that is −½ log ᾱ, this is dz/dτ = −∇E, whatever β is. So an energy that does not ask for the time is
-followed in its plain descent, past the posterior; one that is averaged over noise (`energies.NoiseAveraged`) ends in
-the posterior of N(0, I). z must therefore be in coordinates in which its law is N(0, I).
+The probability flow of a VP diffusion whose distribution at each time is N(0, I) times e^−E has no term of the prior:
+score and drift cancel (Liu et al. 2022, §3). It is dz/dt = ½ β(t) ∇E(z, t), from t = 1 down to 0. In the flow's own
+time τ = ½ ∫ β = −½ log ᾱ, it is dz/dτ = −∇E for any β. An energy that ignores the time is therefore followed in plain
+descent, past the posterior. An energy averaged over noise (`energies.NoiseAveraged`) ends in the posterior of N(0, I).
+z must be in coordinates in which its prior is N(0, I).
 """
 
 from collections.abc import Callable
@@ -17,22 +17,22 @@ import optimistix
 from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.diffusion.schedules import Schedule
-from jtextdiff.sampling.energies import Energy, parts
+from jtextdiff.sampling.energies import Energy, energy_terms
 
 TOLERANCE = 1e-3
-"""Of a step's error, absolute and relative, as LatentOps has it."""
+"""Absolute and relative tolerance of a step's error, as in LatentOps."""
 
-MOST_STEPS = 256
-"""Of one row. A row that needs more is left where it was."""
+MAX_STEPS = 256
+"""Solver steps of one row. A row that needs more stays where it started."""
 
 
-class Descent(NamedTuple):
-    """Where each row has come to, in how many steps, and whether it was solved; if not, it is where it began."""
+class FlowResult(NamedTuple):
+    """End of the flow of each row, its number of steps, and whether it was solved; if not, `z` is where it started."""
 
     z: Float[Array, "b z"]
     steps: Int[Array, "b"]
     solved: Bool[Array, "b"]
-    path: Float[Array, "n b z"] | None = None  # where each was at even times, both ends among them
+    path: Float[Array, "n b z"] | None = None  # at evenly spaced times, both ends included
 
 
 def descend(
@@ -40,43 +40,59 @@ def descend(
     z: Float[Array, "b z"],
     schedule: Schedule,
     *,
-    enough: Float[Array, ""] | float = 0.0,
-    keep: Float[Array, ""] | float = 0.0,
+    energy_threshold: Float[Array, ""] | float = 0.0,
+    source_pull: Float[Array, ""] | float = 0.0,
     tolerance: float = TOLERANCE,
-    frames: int = 0,
-    wanted: Energy | None = None,
-) -> Descent:
-    """Follows dz/dt = ½ β(t) ((1 − keep) ∇E(z, t) + keep (z − z(1))) from t = 1 to 0, with β = −d log ᾱ/dt.
+    num_frames: int = 0,
+    stop_energy: Energy | None = None,
+) -> FlowResult:
+    """Solves dz/dt = ½ β(t) ((1 − k) ∇E(z, t) + k (z − z(1))) from t = 1 to 0, β = −d log ᾱ/dt, k = `source_pull`.
 
-    The energy is the same for all rows. A row stops where what is `wanted` of it, the energy's own parts unless others
-    are given, unweighted (see `energies.parts`), has come down to `enough` nats, found to the `tolerance`; at 0 never.
+    All rows share one energy. A row stops where the sum of the unweighted terms (`energies.energy_terms`) of
+    `stop_energy`, or of the energy itself, has fallen to `energy_threshold` nats, located to the `tolerance`; at a
+    threshold of 0 it never stops. The path has `num_frames` states, if any; it is meant for a flow that does not stop.
 
-    Its path is kept in so many `frames`, if any; of a flow that is not to stop. Each row is solved by itself, with
-    steps of its own (Tsitouras 5(4)): its batch-mates do not change it.
-    `schedules.constant(2 τ)` is a flow of time τ; `schedules.linear` is LatentOps' own, of τ = 5.025.
+    Each row is solved by itself with its own steps (Tsitouras 5(4)), independent of the rest of the batch.
+    `schedules.constant(2 τ)` is a flow of time τ; `schedules.linear` is that of LatentOps, τ = 5.025.
     """
-    told = energy if wanted is None else wanted
-    missing = lambda t, y: jnp.where(enough > 0, jnp.sum(parts(told, y[None], t)) - enough, 1.0)
-    there = jax.vmap(lambda z: missing(jnp.ones(()), z))(z) <= 0
-    after = jax.vmap(lambda z: _solved(energy, z, schedule, missing, keep, tolerance, frames))(z)
-    way = None if after.path is None else jnp.where(there[:, None], z[None], jnp.moveaxis(after.path, 1, 0))
-    return Descent(jnp.where(there[:, None], z, after.z), jnp.where(there, 0, after.steps), after.solved | there, way)
+    monitored = energy if stop_energy is None else stop_energy
+
+    def excess(t: Array, y: Array) -> Array:
+        nats = jnp.sum(energy_terms(monitored, y[None], t))
+        return jnp.where(energy_threshold > 0, nats - energy_threshold, 1.0)
+
+    def solve(z: Array) -> FlowResult:
+        return _solve_row(energy, z, schedule, excess, source_pull, tolerance, num_frames)
+
+    satisfied = jax.vmap(lambda z: excess(jnp.ones(()), z))(z) <= 0
+    end = jax.vmap(solve)(z)
+    path = None if end.path is None else jnp.where(satisfied[:, None], z[None], jnp.moveaxis(end.path, 1, 0))
+    return FlowResult(
+        z=jnp.where(satisfied[:, None], z, end.z),
+        steps=jnp.where(satisfied, 0, end.steps),
+        solved=end.solved | satisfied,
+        path=path,
+    )
 
 
-def _solved(
+def _solve_row(
     energy: Energy,
     z_1: Array,
     schedule: Schedule,
-    missing: Callable[..., Array],
-    keep: Any,
+    excess: Callable[..., Array],
+    source_pull: Any,
     tolerance: float,
-    frames: int,
-) -> Descent:
-    """One row, until nothing is `missing`."""
+    num_frames: int,
+) -> FlowResult:
+    """Solves one row until its `excess` energy is 0."""
     beta = jax.grad(lambda t: -schedule(t))
-    down = jax.grad(lambda y, t: energy(y[None], t)[0])
+    gradient = jax.grad(lambda y, t: energy(y[None], t)[0])
+
+    def velocity(t: Any, y: Any, args: Any) -> Array:
+        return 0.5 * beta(t) * ((1 - source_pull) * gradient(y, t) + source_pull * (y - z_1))
+
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, args: 0.5 * beta(t) * ((1 - keep) * down(y, t) + keep * (y - z_1))),
+        diffrax.ODETerm(velocity),
         diffrax.Tsit5(),
         t0=1.0,
         t1=0.0,
@@ -84,15 +100,15 @@ def _solved(
         y0=z_1,
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         event=diffrax.Event(
-            lambda t, y, args, **kwargs: missing(t, y),
+            lambda t, y, args, **kwargs: excess(t, y),
             optimistix.Newton(rtol=tolerance, atol=tolerance),
             direction=False,
         ),
-        saveat=diffrax.SaveAt(ts=jnp.linspace(1.0, 0.0, frames)) if frames else diffrax.SaveAt(t1=True),
-        max_steps=MOST_STEPS,
+        saveat=diffrax.SaveAt(ts=jnp.linspace(1.0, 0.0, num_frames)) if num_frames else diffrax.SaveAt(t1=True),
+        max_steps=MAX_STEPS,
         throw=False,
     )
     states: Any = solution.ys
     solved = diffrax.is_okay(solution.result) & jnp.all(jnp.isfinite(states[-1]))
-    way = jnp.where(solved, states, z_1[None])
-    return Descent(way[-1], solution.stats["num_steps"], solved, way if frames else None)
+    path = jnp.where(solved, states, z_1[None])
+    return FlowResult(path[-1], solution.stats["num_steps"], solved, path if num_frames else None)

@@ -1,7 +1,7 @@
-"""Unmasking: Steps from masked words to words, and the settings that choose one.
+"""Unmasking steps: ancestral, first-hitting, confidence, entropy-bounded and mask-predict.
 
-Every step draws in two stages, which words and then what they are: in one race a rare word would have to beat MASK
-with a float32 Gumbel, whose largest is 16, and never does (Zheng et al. 2025).
+Every step samples in two stages: which tokens to reveal, then their values. In a single Gumbel race a rare token would
+have to beat MASK with a float32 Gumbel, whose largest value is 16, and never does (Zheng et al. 2025).
 """
 
 from collections.abc import Callable
@@ -12,56 +12,59 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jtextdiff.diffusion.discrete import largest
-from jtextdiff.diffusion.distributions import Categorical, check_narrowing
-from jtextdiff.diffusion.randomness import Keys, draw, fold
+from jtextdiff.diffusion.distributions import Categorical, check_temperature_and_top_p
+from jtextdiff.diffusion.masking import top_k_mask
+from jtextdiff.diffusion.randomness import Keys, fold_in, per_row
 from jtextdiff.diffusion.schedules import Schedule, Time
-from jtextdiff.sampling.loop import Step, ticks
-
-Predict = Callable[[Int[Array, "b l"], Time], Float[Array, "b l v"]]
-"""(x_t, t) ↦ log p(x_0 | x_t) of each word on its own."""
+from jtextdiff.sampling.loop import Step, time_grid
 
 NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded")
+GRIDS = ("uniform", "cosine")
+
+Predict = Callable[[Int[Array, "b l"], Time], Float[Array, "b l v"]]
+"""(x_t, t) ↦ log p(x_0 | x_t) of each token on its own."""
 
 
-class Masking(NamedTuple):
-    """Where an unmasking stands."""
+class MaskedState(NamedTuple):
+    """State of an unmasking sampler."""
 
     tokens: Int[Array, "b l"]
     masked: Bool[Array, "b l"]
-    calls: Int[Array, "b"]  # network calls that the row has needed
+    calls: Int[Array, "b"]  # network calls that each row has needed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unmasking:
-    """How masked words are written."""
+    """Settings of an unmasking sampler."""
 
-    name: str = "entropy_bounded"  # or ancestral; first_hitting, one word a call; confidence: see each
-    steps: int = 64  # calls at most, and never more than words; first_hitting does not ask
-    grid: str = "uniform"  # the times of ancestral; or "cosine": few words at first, when little is known of them
+    name: str = "entropy_bounded"  # or ancestral; first_hitting, one token per call; confidence: see the functions
+    steps: int = 64  # at most as many calls, and never more than tokens; first_hitting ignores it
+    grid: str = "uniform"  # times of ancestral; "cosine" reveals few tokens at first, while little is known of them
     temperature: float = 1.0
-    top_p: float = 1.0  # words outside the likeliest that make up this share are not drawn
-    entropy: float = 0.1  # entropy_bounded: nats that the words of one call may add up to
+    top_p: float = 1.0  # tokens outside the most likely ones that make up this share are never sampled
+    entropy: float = 0.1  # entropy_bounded: bound in nats on the entropies of the tokens revealed in one call
 
     def __post_init__(self) -> None:
-        for field, names in (("name", NAMES), ("grid", ("uniform", "cosine"))):
+        for field, names in (("name", NAMES), ("grid", GRIDS)):
             if getattr(self, field) not in names:
                 raise ValueError(f"sampler.{field} must be one of {names}, got {getattr(self, field)!r}.")
         if self.steps < 1:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
-        check_narrowing(self.temperature, self.top_p)
+        check_temperature_and_top_p(self.temperature, self.top_p)
         if not self.entropy >= 0:
             raise ValueError(f"sampler.entropy must be at least 0, got {self.entropy}.")
 
     @property
-    def stepped(self) -> bool:
+    def uses_steps(self) -> bool:
         """Whether `steps` limits the calls."""
         return self.name != "first_hitting"
 
-    def walk(self, schedule: Schedule, predict: Predict, keys: Keys, shape: tuple[int, ...]) -> tuple[Step, Any]:
-        """The step, and the ticks that write every word of texts of this shape, [b, l]."""
+    def step_and_grid(
+        self, schedule: Schedule, predict: Predict, keys: Keys, shape: tuple[int, ...]
+    ) -> tuple[Step, Any]:
+        """Returns the step, and the grid over which it reveals all tokens of texts of this shape, [b, l]."""
         if self.name == "ancestral":
-            return ancestral(schedule, predict, times(self.steps, self.grid), keys, shape)
+            return ancestral(schedule, predict, unmasking_times(self.steps, self.grid), keys, shape)
         if self.name == "first_hitting":
             return first_hitting(predict, keys, shape)
         if self.name == "confidence":
@@ -69,116 +72,129 @@ class Unmasking:
         return entropy_bounded(predict, self.entropy), jnp.arange(min(self.steps, shape[1]), 0, -1)
 
 
-def times(num_steps: int, grid: str) -> tuple[Array, Array]:
-    """(t, s) of each step, evenly spaced; or by a cosine (Shi et al. 2024, §4; Chang et al. 2022)."""
-    t, s = ticks(num_steps)
-    bend = lambda u: jnp.cos(jnp.pi / 2 * (1 - u))
-    return (t, s) if grid == "uniform" else (bend(t), jnp.where(s > 0, bend(s), 0.0))
+def unmasking_times(num_steps: int, grid: str) -> tuple[Array, Array]:
+    """Returns (t, s) of each step: a uniform or a cosine grid (Shi et al. 2024, §4; Chang et al. 2022)."""
+
+    def warp(u: Array) -> Array:
+        return jnp.cos(jnp.pi / 2 * (1 - u))
+
+    t, s = time_grid(num_steps)
+    return (t, s) if grid == "uniform" else (warp(t), jnp.where(s > 0, warp(s), 0.0))
 
 
 def ancestral(
     schedule: Schedule, predict: Predict, grid: tuple[Array, Array], keys: Keys, shape: tuple[int, ...]
 ) -> tuple[Step, Array]:
-    """x_s ~ q(x_s | x_t, x̂_0) over the `grid` of (t, s): a masked word is revealed with (ᾱ_s − ᾱ_t)/(1 − ᾱ_t).
+    """Returns the step x_s ~ q(x_s | x_t, x̂_0) over the `grid` of (t, s), and the indices to scan over.
 
-    That does not depend on what the words are, so all is drawn at the start, and no call is made where it would reveal
-    nothing: a text takes no more calls than it has words, each at the time, [b], that its words are revealed from.
+    A masked token is revealed with probability (ᾱ_s − ᾱ_t)/(1 − ᾱ_t), whatever its value. All reveal steps are sampled
+    at the start, and steps that would reveal nothing make no call. A text takes at most as many calls as it has tokens,
+    each at the time, [b], from which its tokens are revealed.
     """
     t, s = grid
-    when = reveal_ticks(schedule, grid, keys, shape)
-    return _planned(predict, when, lambda turn: t[turn]), jnp.arange(min(len(s), shape[1]))
+    reveal_at = reveal_steps(schedule, grid, keys, shape)
+    return scheduled_unmasking(predict, reveal_at, lambda index: t[index]), jnp.arange(min(len(s), shape[1]))
 
 
-def reveal_ticks(
+def reveal_steps(
     schedule: Schedule, grid: tuple[Array, Array], keys: Keys, shape: tuple[int, ...]
 ) -> Int[Array, "b l"]:
-    """The step of the grid in which each word is revealed: the number of those that leave it masked."""
+    """Samples the step of the grid in which each token is revealed: the number of steps that leave it masked."""
     t, s = grid
     masked = jnp.expm1(schedule(s)) / jnp.expm1(schedule(t[0]))
-    return len(s) - jnp.searchsorted(masked[::-1], draw(jax.random.uniform, keys, shape), side="right")
+    return len(s) - jnp.searchsorted(masked[::-1], per_row(jax.random.uniform, keys, shape), side="right")
 
 
 def first_hitting(predict: Predict, keys: Keys, shape: tuple[int, ...]) -> tuple[Step, Array]:
-    """One word of each text a call, in random order: `ancestral` in infinitely many steps.
+    """Returns the step that reveals one token of each text, in random order: `ancestral` with infinitely many steps.
 
-    Zheng et al. (2025), §4: the times between need not be drawn for a network that does not read them.
+    Zheng et al. (2025), §4: the times between need not be sampled for a network that does not read them.
     """
-    order = jnp.argsort(draw(jax.random.uniform, keys, shape), axis=-1)
-    return _planned(predict, jnp.argsort(order, axis=-1), jnp.ones_like), jnp.arange(shape[1])
+    order = jnp.argsort(per_row(jax.random.uniform, keys, shape), axis=-1)
+    return scheduled_unmasking(predict, jnp.argsort(order, axis=-1), jnp.ones_like), jnp.arange(shape[1])
+
+
+def scheduled_unmasking(
+    predict: Predict, reveal_at: Int[Array, "b l"], time: Callable[[Int[Array, "b"]], Array]
+) -> Step:
+    """Returns the step that reveals the masked tokens that come next by `reveal_at` in their text.
+
+    `time` maps that index to the time that the network reads.
+    """
+
+    def step(keys: Keys, state: MaskedState, index: Array) -> MaskedState:
+        next_index = jnp.min(jnp.where(state.masked, reveal_at, jnp.iinfo(reveal_at.dtype).max), axis=-1)
+        return _reveal(keys, state, reveal_at == next_index[:, None], predict(state.tokens, time(next_index)))
+
+    return step
 
 
 def confidence(predict: Predict) -> Step:
-    """The words that were drawn with the highest probability, an even share a step (Chang et al. 2022; no likelihood).
+    """Returns the step that keeps the sampled tokens of highest probability, an even share per step.
 
-    A tick is the number of steps left, this one included.
+    Chang et al. (2022); it has no likelihood. A point of the grid is the number of steps left, this one included.
     """
 
-    def step(keys: Keys, state: Masking, left: Array) -> Masking:
+    def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
         log_p = predict(state.tokens, 1.0)
-        words = Categorical(logits=log_p).sample(fold(keys, 1))
-        sure = jnp.where(state.masked, Categorical(logits=log_p).log_prob(words), -jnp.inf)
-        count = jnp.ceil(jnp.sum(state.masked, axis=-1) / left).astype(int)
-        return _written(keys, state, largest(sure, count), log_p)
+        tokens = Categorical(logits=log_p).sample(fold_in(keys, 1))
+        confidences = jnp.where(state.masked, Categorical(logits=log_p).log_prob(tokens), -jnp.inf)
+        count = jnp.ceil(jnp.sum(state.masked, axis=-1) / steps_left).astype(int)
+        return _reveal(keys, state, top_k_mask(confidences, count), log_p)
 
     return step
 
 
 def entropy_bounded(predict: Predict, bound: float) -> Step:
-    """The surest words, as many as keep what they may disagree on, Σ H − max H, within `bound` nats.
+    """Returns the step that reveals as many tokens of lowest entropy as keep Σ H − max H within `bound` nats.
 
-    Ben-Hamu et al. (2025), §3: the joint law of the words differs from the product of theirs by no more. A tick is the
-    number of steps left, this one included: where they are few, an even share of the words is written all the same.
+    Ben-Hamu et al. (2025), §3: this bounds the divergence of the joint distribution of the tokens from the product of
+    their marginals. A point of the grid is the number of steps left, this one included: if few are left, an even share
+    of the tokens is revealed in any case.
     """
 
-    def step(keys: Keys, state: Masking, left: Array) -> Masking:
+    def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
         log_p = predict(state.tokens, 1.0)
         p = jnp.exp(log_p)
         entropy = jnp.where(state.masked, -jnp.sum(jnp.where(p > 0, p * log_p, 0.0), axis=-1), jnp.inf)
-        rising = jnp.sort(entropy, axis=-1)
-        finite = jnp.where(rising < jnp.inf, rising, 0.0)
-        count = jnp.sum((jnp.cumsum(finite, axis=-1) - finite <= bound) & (rising < jnp.inf), axis=-1)
-        count = jnp.maximum(count, -(-jnp.sum(state.masked, axis=-1) // left))
-        return _written(keys, state, largest(-entropy, count), log_p)
+        ascending = jnp.sort(entropy, axis=-1)
+        finite = jnp.where(ascending < jnp.inf, ascending, 0.0)
+        count = jnp.sum((jnp.cumsum(finite, axis=-1) - finite <= bound) & (ascending < jnp.inf), axis=-1)
+        count = jnp.maximum(count, -(-jnp.sum(state.masked, axis=-1) // steps_left))
+        return _reveal(keys, state, top_k_mask(-entropy, count), log_p)
 
     return step
 
 
-class Guess(NamedTuple):
-    """Where mask-predict stands: every word, and how likely it was when it was last written."""
+def _reveal(keys: Keys, state: MaskedState, selected: Bool[Array, "b l"], log_p: Float[Array, "b l v"]) -> MaskedState:
+    """Samples the masked tokens among the selected positions."""
+    tokens = Categorical(logits=log_p).sample(fold_in(keys, 1))
+    selected = selected & state.masked
+    calls = state.calls + jnp.any(state.masked, axis=-1)
+    return MaskedState(jnp.where(selected, tokens, state.tokens), state.masked & ~selected, calls)
+
+
+class MaskPredictState(NamedTuple):
+    """State of mask-predict: all tokens, and the log-probability of each when it was last sampled."""
 
     tokens: Int[Array, "b l"]
     log_p: Float[Array, "b l"]
 
 
 def mask_predict(predict: Predict, mask: int, free: Bool[Array, "b l"], num_steps: int) -> Step:
-    """The ⌊N (1 − i/T)⌋ least likely of the N free words are masked and written anew; at tick i = 0, all.
+    """Returns the step i that masks and resamples the ⌊N (1 − i/T)⌋ least likely of the N free tokens; at i = 0, all.
 
-    Ghazvininejad et al. (2019), §4: what stays keeps the probability that it was written with.
+    Ghazvininejad et al. (2019), §4: tokens that stay keep the log-probability with which they were sampled.
     """
 
-    def step(keys: Keys, state: Guess, tick: Array) -> Guess:
-        count = jnp.sum(free, axis=-1) * (num_steps - tick) // num_steps
-        again = largest(jnp.where(free, -state.log_p, -jnp.inf), jnp.maximum(count, 1)) & free
-        law = Categorical(logits=predict(jnp.where(again, mask, state.tokens), 1.0))
-        words = law.sample(fold(keys, 1))
-        return Guess(jnp.where(again, words, state.tokens), jnp.where(again, law.log_prob(words), state.log_p))
+    def step(keys: Keys, state: MaskPredictState, index: Array) -> MaskPredictState:
+        count = jnp.sum(free, axis=-1) * (num_steps - index) // num_steps
+        remask = top_k_mask(jnp.where(free, -state.log_p, -jnp.inf), jnp.maximum(count, 1)) & free
+        prediction = Categorical(logits=predict(jnp.where(remask, mask, state.tokens), 1.0))
+        tokens = prediction.sample(fold_in(keys, 1))
+        return MaskPredictState(
+            tokens=jnp.where(remask, tokens, state.tokens),
+            log_p=jnp.where(remask, prediction.log_prob(tokens), state.log_p),
+        )
 
     return step
-
-
-def _planned(predict: Predict, when: Int[Array, "b l"], time: Callable[[Int[Array, "b"]], Array]) -> Step:
-    """The masked words whose turn, by `when`, comes next in their text; `time` is what the network is told of it."""
-
-    def step(keys: Keys, state: Masking, tick: Array) -> Masking:
-        turn = jnp.min(jnp.where(state.masked, when, jnp.iinfo(when.dtype).max), axis=-1)
-        return _written(keys, state, when == turn[:, None], predict(state.tokens, time(turn)))
-
-    return step
-
-
-def _written(keys: Keys, state: Masking, chosen: Bool[Array, "b l"], log_p: Float[Array, "b l v"]) -> Masking:
-    """The masked words among the chosen, drawn."""
-    words = Categorical(logits=log_p).sample(fold(keys, 1))
-    chosen = chosen & state.masked
-    calls = state.calls + jnp.any(state.masked, axis=-1)
-    return Masking(jnp.where(chosen, words, state.tokens), state.masked & ~chosen, calls)

@@ -1,4 +1,4 @@
-"""What a control takes over from the run that it controls, and the labelled texts that it learns from."""
+"""Config and labelled texts for training a control, from its base run."""
 
 import copy
 import dataclasses
@@ -8,93 +8,97 @@ import numpy as np
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say
-from jtextdiff.control.controls import RULES
-from jtextdiff.data.cache import evenly_of
+from jtextdiff.control.controls import TRAINING_FREE
+from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import KIND_OF
-from jtextdiff.data.syntax_labels import annotated
+from jtextdiff.data.syntax_labels import with_syntax_labels
+from jtextdiff.methods.method import LatentVariableModel
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints
 from jtextdiff.run.config import Config, build, spec, to_json
+from jtextdiff.run.corpus import label_values
 from jtextdiff.run.workdir import read_config
 
-FEW = 20
-"""So few texts of a value are told of: what is learned from them seldom holds."""
+FEW_TEXTS = 20
+"""A warning is printed for a value with fewer texts: what is learned from them seldom generalises."""
 
 
-def on_base(config: Config) -> Config:
-    """A control's config with what its base decides: the kind of method, and the text unless it names its own.
+def control_config(config: Config) -> Config:
+    """Returns a control's config with the method of its base, and the base's text unless it names its own.
 
-    Raises UserError without a base that is trained, or without a label.
+    Raises UserError without a trained base, or without a label.
     """
     if not config.base or not config.label:
         raise UserError("A control needs --config.base=RUN, the run that it controls, and --config.label=NAME.")
     if Path(config.label).name != config.label:
-        raise UserError(f"--config.label={config.label!r} is no name: it becomes a directory's.")
-    if config.label in (*RULES, "span"):
+        raise UserError(f"--config.label={config.label!r} is not a valid name: it becomes the name of a directory.")
+    if config.label in (*TRAINING_FREE, "span"):
         raise UserError(f"{config.label} needs no training of its own. text.labels may give the column another name.")
     base = read_config(Path(config.base))
     if not has_checkpoints(Path(config.base)):
         raise UserError(f"There are no checkpoints in {config.base}/checkpoints yet. Let the training reach its first.")
-    config, own = copy.deepcopy(config), config.text
+    config, own_text = copy.deepcopy(config), config.text
     config.text = copy.deepcopy(base.text)
-    config.text.length = base.method.language.length
-    if own.path:
-        config.text.path, config.text.column = own.path, own.column
-    config.text.labels = own.labels or config.text.labels
+    config.text.length = base.method.text_spec.length
+    if own_text.path:
+        config.text.path, config.text.column = own_text.path, own_text.column
+    config.text.labels = own_text.labels or config.text.labels
     with config.unlocked():
         if "latent" in config:
-            used, other = ("latent", "method") if of_latents(base) else ("method", "latent")
-            if to_json(config[other]) != to_json(spec(type(build(config[other])))):
-                raise UserError(f"--config.{other}.* has no part in a control of {config.base}: use --config.{used}.*.")
-            config.method = config[used]
+            config.method = _method_for(config, base)
             del config["latent"]
         config.method.base, config.method.label = copy.deepcopy(base.method), config.label
     return config
 
 
-def of_latents(base: Config) -> bool:
-    """Whether a run is a text VAE, whose controls are fitted to latents."""
-    return base.method["class"].endswith(":TextVAE")
+def _method_for(config: Config, base: Config) -> Config:
+    """Returns `latent` for a latent-variable base, else `method`. Raises UserError if the other has been set."""
+    of_latents = isinstance(build(base.method), LatentVariableModel)
+    used, unused = ("latent", "method") if of_latents else ("method", "latent")
+    if to_json(config[unused]) != to_json(spec(type(build(config[unused])))):
+        raise UserError(f"--config.{unused}.* does not apply to a control of {config.base}: use --config.{used}.*.")
+    return config[used]
 
 
-def kind_of(corpus: Corpus, label: str) -> str:
-    """What a label is a label of: of the text, or of its words or stretches if only the grammar can tell it."""
-    return KIND_OF.get(label, "text") if corpus.is_grammar else "text"
+def label_kind(corpus: Corpus, label: str) -> str:
+    """Returns the unit that has a value: the text, or each word or span for the syntax labels of the grammar."""
+    return "text" if corpus.grammar is None else KIND_OF.get(label, "text")
 
 
-def labelled(corpus: Corpus, config: Config) -> Corpus:
-    """The corpus with the label, and the texts that its `num_labelled` leaves.
+def labelled_corpus(corpus: Corpus, config: Config) -> Corpus:
+    """Returns the corpus with the label, and of its training texts the `num_labelled` that are used.
 
-    Raises UserError for a label of no use.
+    Raises UserError for a label that does not exist or has only one value.
     """
-    name = config.label
-    if config.num_labelled is not None and config.num_labelled < 1:
-        raise UserError(f"--config.num_labelled must be at least 1, got {config.num_labelled}.")
-    if kind_of(corpus, name) != "text":
-        if config.num_labelled is not None and config.num_labelled < FEW:
-            say(f"warning: {config.num_labelled} texts are few to learn {name} from: expect little of its control.")
+    label, num_labelled = config.label, config.num_labelled
+    if num_labelled is not None and num_labelled < 1:
+        raise UserError(f"--config.num_labelled must be at least 1, got {num_labelled}.")
+    if label_kind(corpus, label) != "text":
+        if num_labelled is not None and num_labelled < FEW_TEXTS:
+            say(f"warning: {num_labelled} texts are few to learn {label} from: expect little of its control.")
         with mistakes(ValueError):
-            return annotated(corpus, name, config.num_labelled, say)
-    if name not in corpus.label_values:
-        there = ", ".join(sorted(corpus.label_values)) or "none"
-        known = " pos and tree are known of the grammar's texts only." if name in KIND_OF else ""
-        raise UserError(f"The text has no label {name!r}; it has: {there}. text.labels may rename a column.{known}")
-    values = corpus.label_values[name]
-    if len(values) < 2:
-        raise UserError(f"All texts have the same {name}: there is nothing to tell apart.")
-    train, wanted = corpus.splits["train"], config.num_labelled
-    ids = np.asarray(train.labels[name])
+            return with_syntax_labels(corpus, label, num_labelled, say)
+    _check_label(corpus, label)
+    values, train = corpus.label_values[label], corpus.splits["train"]
+    ids = np.asarray(train.labels[label])
     rows = [np.flatnonzero(ids == value) for value in range(len(values))]
-    if wanted:
-        rows = [evenly_of(of_value, wanted) for of_value in rows]
-    if few := [f"{value!r} ({len(r)})" for value, r in zip(values, rows, strict=True) if len(r) < FEW]:
-        say(f"warning: fewer than {FEW} texts have the {name} {', '.join(few)}: expect little of their control.")
-    if not wanted:
+    if num_labelled is not None:
+        rows = [evenly_spaced(of_value, num_labelled) for of_value in rows]
+    if few := [f"{value!r} ({len(r)})" for value, r in zip(values, rows, strict=True) if len(r) < FEW_TEXTS]:
+        say(f"warning: fewer than {FEW_TEXTS} texts have the {label} {', '.join(few)}: expect little of their control.")
+    if num_labelled is None:
         return corpus
-    return dataclasses.replace(corpus, splits={**corpus.splits, "train": train.only(np.sort(np.concatenate(rows)))})
+    return dataclasses.replace(corpus, splits={**corpus.splits, "train": train.select(np.sort(np.concatenate(rows)))})
 
 
-def with_frozen(params: Params, base: Params) -> Params:
-    """A control's fresh parameters with those of its base that show it its states."""
+def _check_label(corpus: Corpus, label: str) -> None:
+    """Raises UserError unless the text has the label, with at least two values."""
+    syntax = " pos and tree exist for the grammar's texts only." if label in KIND_OF else ""
+    if len(label_values(corpus, label, "The text", f" text.labels may rename a column.{syntax}")) < 2:
+        raise UserError(f"All texts have the same {label}: there is nothing to tell apart.")
+
+
+def with_base_params(params: Params, base: Params) -> Params:
+    """Returns a control's initial parameters with the base's parameters that compute its inputs."""
     return {**params, "frozen": {name: base[name] for name in params["frozen"]}}

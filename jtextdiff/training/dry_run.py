@@ -1,7 +1,7 @@
-"""A dry run: what a training step needs on each device, read off the compiled program; nothing is trained or made.
+"""Memory, FLOPs and communication of a training step, read from the compiled program without training.
 
-The program is that of this machine's compiler, for as many simulated devices as are asked for. An accelerator's own
-compiler fuses more, and sends some of it while it computes.
+This machine's compiler makes the program, for the real or for simulated devices. The compiler of an accelerator fuses
+more, and overlaps some of the communication with computation.
 """
 
 import math
@@ -19,14 +19,21 @@ from jtextdiff.data.batches import Batch
 from jtextdiff.devices.collectives import collectives
 from jtextdiff.devices.flops import matmul_flops
 from jtextdiff.devices.sharding import batch_sharding, replicated
+from jtextdiff.methods.method import Fitted
 from jtextdiff.run.checkpoints import shapes_of
-from jtextdiff.run.config import Config
-from jtextdiff.training.setup import Plan, plan
+from jtextdiff.run.config import Config, build
+from jtextdiff.training.setup import Setup, build_setup
 from jtextdiff.training.train_step import compiled_step
+
+STATE_PARTS = {"params": "parameters", "ema": "running_mean", "opt": "optimiser"}
+"""The parts of a state, and their names in the result."""
 
 
 def simulate(devices: int | None) -> None:
-    """Has jax take this machine's processor for so many devices. Must be called before it looks for any."""
+    """Makes jax treat this machine's processor as so many devices; None: the real ones.
+
+    Must be called before jax initialises its devices. Raises UserError if their number is fixed already.
+    """
     if devices is None:
         return
     jax.config.update("jax_platforms", "cpu")
@@ -36,54 +43,52 @@ def simulate(devices: int | None) -> None:
 
 
 def dry_run(config: Config, workdir: Path) -> dict[str, Any]:
-    """What a training step of the longest texts needs; bytes are those of one device."""
-    if config.method["class"].endswith(":LatentClassifier"):
-        raise UserError("A control of latents is fitted at once: there is no training step to tell of.")
-    ready = plan(config, workdir)
-    step, arguments = compiled_step(ready.method, ready.optim, ready.mesh, ready.layout), _arguments(ready)
+    """Returns what a training step on the longest texts needs; bytes are those of one device."""
+    if isinstance(build(config.method), Fitted):
+        raise UserError("A control of a text VAE is fitted without training steps: there is nothing to simulate.")
+    setup = build_setup(config, workdir)
+    step, arguments = compiled_step(setup.method, setup.optimizer, setup.mesh, setup.layout), _arguments(setup)
     say("compiling …")
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     compiled = step.lower(*arguments).compile()
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started_at
     state, memory = arguments[0], compiled.memory_analysis()
-    kept = {name: _bytes(state[part]) for part, name in KEPT.items()}
-    kept |= {"batch": _bytes(arguments[2]), "activations_and_gradients": memory.temp_size_in_bytes}
-    params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state["params"]))
-    flops, size = matmul_flops(step, *arguments), ready.mesh.size
+    size_of = {name: _bytes(state[part]) for part, name in STATE_PARTS.items()}
+    size_of |= {"batch": _bytes(arguments[2]), "activations_and_gradients": memory.temp_size_in_bytes}
+    flops, num_devices = matmul_flops(step, *arguments), setup.mesh.size
     rows, length = arguments[2].tokens.shape
     return {
-        "parameters": params,
-        "devices": size,
-        "mesh": dict(ready.mesh.shape),
+        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state["params"])),
+        "devices": num_devices,
+        "mesh": dict(setup.mesh.shape),
         "compiled_for": jax.default_backend(),
         "batch": {"rows": rows, "rows_a_device": arguments[2].tokens.sharding.shard_shape((rows, length))[0]}
         | {"length": length, "tokens": rows * length},
-        "bytes_a_device": kept | {"total": sum(kept.values())},
+        "bytes_a_device": size_of | {"total": sum(size_of.values())},
         "matmul_flops_a_step": flops,
-        "matmul_flops_a_device": flops / size,
-        "collectives": {kind: sent._asdict() for kind, sent in collectives(compiled.as_text()).items()},
+        "matmul_flops_a_device": flops / num_devices,
+        "collectives": {kind: traffic._asdict() for kind, traffic in collectives(compiled.as_text()).items()},
         "compile_seconds": round(seconds, 1),
     }
 
 
-KEPT = {"params": "parameters", "ema": "running_mean", "opt": "optimiser"}
-"""The parts of a state, and what they are called here."""
+def _arguments(setup: Setup) -> tuple[Any, Any, Any]:
+    """Returns the shapes and shardings of a step's arguments: state, key and batch."""
+    rows, length, by_rows = setup.config.batch_size, setup.corpus.buckets[-1], batch_sharding(setup.mesh)
 
+    def array(dtype: Any, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=by_rows)
 
-def _arguments(ready: Plan) -> tuple[Any, Any, Any]:
-    """The shapes of what a step is given, with their places."""
-    rows, length, place = ready.config.batch_size, ready.corpus.buckets[-1], batch_sharding(ready.mesh)
-    shaped: Any = lambda kind, *shape: jax.ShapeDtypeStruct((rows, *shape), kind, sharding=place)
-    labels = {name: shaped(np.int32) for name in ready.corpus.splits["train"].labels}
-    mask = shaped(np.bool_, length)
-    batch = Batch(shaped(np.int32, length), mask, mask, labels, shaped(np.float32))
+    labels = {name: array(np.int32) for name in setup.corpus.splits["train"].labels}
+    mask = array(np.bool_, length)
+    batch = Batch(array(np.int32, length), mask, mask, labels, array(np.float32))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    root = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(ready.mesh))
-    return shapes_of(ready.shapes, ready.layout), root, batch
+    placed_key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(setup.mesh))
+    return shapes_of(setup.shapes, setup.layout), placed_key, batch
 
 
 def _bytes(tree: Any) -> int:
-    """What the arrays of a tree of placed shapes take on one device."""
+    """Returns the bytes that the arrays of a tree take on one device."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * jnp.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)

@@ -1,4 +1,4 @@
-"""Reports: what a training run tells while it lasts, on the terminal, in files and as a curve."""
+"""Training progress on the terminal, in metrics.jsonl, TensorBoard, Weights & Biases and loss.png."""
 
 import importlib
 import json
@@ -13,15 +13,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from jtextdiff.cli.output import one_line, write_whole
+from jtextdiff.cli.output import one_line, write_atomically
 from jtextdiff.run.config import to_json
 from jtextdiff.run.workdir import truncate_metrics
 
 
-class Report:
-    """A progress bar on stderr (plain lines where that is no terminal), metrics.jsonl, TensorBoard, loss.png.
+class MetricsLogger:
+    """Logs a run to stderr (a progress bar, or plain lines outside a terminal), metrics.jsonl, TensorBoard, loss.png.
 
-    `quiet`: nothing on stderr.
+    `quiet`: nothing is printed on stderr.
     """
 
     def __init__(self, workdir: Path, start: int, num_steps: int, *, quiet: bool = False):
@@ -40,10 +40,10 @@ class Report:
         self.bar = Progress(*columns, console=self.console, disable=not interactive, expand=True)
         self.task = self.bar.add_task("train", total=num_steps, completed=start, terms="compiling …")
         truncate_metrics(workdir / "metrics.jsonl", start)
-        self.board = SummaryWriter(str(workdir), purge_step=start + 1, write_to_disk=True)
-        self.more: list[Any] = []
-        self.clock, self.tokens = time.perf_counter(), 0
-        self.begun, self.start = self.clock, start
+        self.tensorboard = SummaryWriter(str(workdir), purge_step=start + 1, write_to_disk=True)
+        self.wandb_pages: list[Any] = []
+        self.started_at, self.start = time.perf_counter(), start
+        self.last_logged_at, self.num_tokens = self.started_at, 0
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -51,60 +51,61 @@ class Report:
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
-        self.board.close()
-        for board in self.more:
-            board.finish()
+        self.tensorboard.close()
+        for page in self.wandb_pages:
+            page.finish()
 
-    def also_to(self, project: str, config: Any) -> None:
-        """Logs from here on to Weights & Biases too, to one page there however often the run is resumed."""
-        self.more.append(wandb_page(project, self.workdir, config))
+    def add_wandb(self, project: str, config: Any) -> None:
+        """Logs from now on to Weights & Biases too, to the same page each time the run is resumed."""
+        self.wandb_pages.append(wandb_page(project, self.workdir, config))
 
-    def step(self, step: int, tokens: int) -> None:
+    def count_step(self, step: int, num_tokens: int) -> None:
         """Counts one finished step and its tokens."""
-        self.tokens += tokens
+        self.num_tokens += num_tokens
         self.bar.update(self.task, completed=step)
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Logs the terms of the loss, with the tokens a second since the last time."""
+    def log_step(self, step: int, values: dict[str, float]) -> None:
+        """Logs the terms of the loss, and the tokens per second since the last call."""
         now = time.perf_counter()
-        values = values | {"tokens_per_second": round(self.tokens / max(now - self.clock, 1e-9))}
-        self.clock, self.tokens = now, 0
+        values = values | {"tokens_per_second": round(self.num_tokens / max(now - self.last_logged_at, 1e-9))}
+        self.last_logged_at, self.num_tokens = now, 0
         self.record(step, values)
         terms = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
         self.bar.update(self.task, terms=terms.replace("tokens_per_second", "tok/s"))
         if not self.console.is_terminal:
-            pace = (now - self.begun) / max(step - self.start, 1)
-            left = time.strftime("%H:%M:%S", time.gmtime(pace * (self.num_steps - step)))
-            self.say(f"step {step}/{self.num_steps}  {terms}  left {left}")
+            seconds_per_step = (now - self.started_at) / max(step - self.start, 1)
+            remaining = time.strftime("%H:%M:%S", time.gmtime(seconds_per_step * (self.num_steps - step)))
+            self.say(f"step {step}/{self.num_steps}  {terms}  left {remaining}")
 
     def record(self, step: int, values: dict[str, float]) -> None:
-        """One flushed line of metrics.jsonl, `step` first, and the same to TensorBoard."""
+        """Appends a line to metrics.jsonl, `step` first, and logs the finite values to TensorBoard."""
         with open(self.workdir / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         for name, value in finite.items():
-            self.board.add_scalar(name, value, step)
-        for board in self.more:
-            board.log(finite, step=step)
+            self.tensorboard.add_scalar(name, value, step)
+        for page in self.wandb_pages:
+            page.log(finite, step=step)
 
-    def samples(self, step: int, texts: list[str]) -> None:
-        """Keeps sample texts as samples/STEP.txt and shows a few."""
+    def log_samples(self, step: int, texts: list[str]) -> None:
+        """Writes sample texts to samples/STEP.txt and prints three of them."""
         folder = self.workdir / "samples"
         folder.mkdir(exist_ok=True)
-        write_whole(folder / f"{step}.txt", "".join(one_line(text) + "\n" for text in texts))
+        write_atomically(folder / f"{step}.txt", "".join(one_line(text) + "\n" for text in texts))
         for text in texts[:3]:
             self.say(f"  [{step}] {one_line(text)}")
 
     def say(self, text: str) -> None:
+        """Prints a line above the progress bar."""
         self.console.print(escape(text))
 
-    def curve(self) -> None:
+    def draw_curve(self) -> None:
         """Draws loss.png from metrics.jsonl."""
         draw_curve(self.workdir)
 
 
 def draw_curve(workdir: Path) -> None:
-    """loss.png: the loss of training and of validation text over steps."""
+    """Draws the training and validation loss over steps as loss.png."""
     from matplotlib.figure import Figure
 
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -123,15 +124,15 @@ def draw_curve(workdir: Path) -> None:
 
 
 def wandb_page(project: str, workdir: Path, config: Any) -> Any:
-    """The page of a run in a project of Weights & Biases. Raises ImportError if its package is not installed."""
+    """Returns the page of a run in a Weights & Biases project. Raises ImportError if the package is not installed."""
     wandb = importlib.import_module("wandb")
-    known = workdir / "wandb_id"
-    if not known.is_file():
-        write_whole(known, uuid.uuid4().hex)
+    id_file = workdir / "wandb_id"
+    if not id_file.is_file():
+        write_atomically(id_file, uuid.uuid4().hex)
     return wandb.init(
         project=project,
         name=workdir.name,
-        id=known.read_text(encoding="utf-8"),
+        id=id_file.read_text(encoding="utf-8"),
         resume="allow",
         dir=str(workdir),
         config=json.loads(to_json(config)),

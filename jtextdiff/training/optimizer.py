@@ -1,4 +1,4 @@
-"""Optimisation: AdamW or Muon with warm-up and decay, clipping, and a running mean of the parameters."""
+"""AdamW or Muon with warm-up and decay, clipping, and an exponential moving average of the parameters."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +15,17 @@ DECAYS = ("constant", "linear", "cosine", "cooldown")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW:
-    """AdamW (Loshchilov & Hutter 2019) and its learning rate over `decay_steps`.
+class Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), or Muon for some matrices, with a learning rate over `decay_steps`.
 
-    `matrices`: how those inside the transformer's blocks move. "muon" makes every step orthogonal (Jordan 2024), of
-    the size that an Adam step has (Liu et al. 2025, eq. 4); all else is Adam's at the same rate.
-    `decay`: constant; linear or cosine to zero; or cooldown, constant until the last quarter and then linear.
+    `matrix_optimizer`: of the matrices inside the transformer's blocks. "muon" makes their updates orthogonal (Jordan
+    2024), with the RMS of an Adam update (Liu et al. 2025, eq. 4); all other parameters use Adam at the same rate.
+    `decay`: constant; linear or cosine to zero; or cooldown, constant until the last quarter and then linear to zero.
     """
 
-    matrices: str = "adam"
-    peak: float = 2e-3
-    warmup: int = 100
+    matrix_optimizer: str = "adam"
+    peak: float = 2e-3  # learning rate after warm-up
+    warmup: int = 100  # steps of linear warm-up
     decay: str = "cooldown"
     decay_steps: int | None = None  # None: the run's num_steps when it is first started
     b1: float = 0.9
@@ -33,12 +33,12 @@ class AdamW:
     eps: float = 1e-8
     weight_decay: float = 0.01
     clip: float | None = 1.0  # largest global norm of the gradient; None: unlimited
-    accumulate: int = 1  # microbatches a step
-    ema: float = 0.998
-    ema_warmup: bool = True  # the mean forgets faster at first: min(ema, (1 + step)/(10 + step))
+    accumulate: int = 1  # microbatches per step
+    ema: float = 0.998  # decay of the moving average; 0: none
+    ema_warmup: bool = True  # decay faster at first: min(ema, (1 + step)/(10 + step))
 
     def __post_init__(self) -> None:
-        for field, names in (("matrices", ("adam", "muon")), ("decay", DECAYS)):
+        for field, names in (("matrix_optimizer", ("adam", "muon")), ("decay", DECAYS)):
             if getattr(self, field) not in names:
                 raise ValueError(f"{field} must be one of {names}, got {getattr(self, field)!r}.")
         if not 0 <= self.ema < 1:
@@ -47,14 +47,15 @@ class AdamW:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}.")
 
     def learning_rate(self, step: Any) -> Array:
-        """The rate of the step after `step` finished ones."""
+        """Returns the learning rate of the step after `step` finished ones."""
         steps = self.decay_steps or 1
         start = {"linear": 0.0, "cosine": 0.0, "cooldown": 0.75}.get(self.decay, 1.0)
-        share = jnp.clip((step / steps - start) / max(1 - start, 1e-9), 0.0, 1.0)
-        fall = {"constant": 1.0, "cosine": 0.5 * (1 + jnp.cos(jnp.pi * share))}.get(self.decay, 1 - share)
-        return self.peak * jnp.minimum(1.0, (step + 1) / max(self.warmup, 1)) * fall
+        fraction = jnp.clip((step / steps - start) / max(1 - start, 1e-9), 0.0, 1.0)
+        factor = {"constant": 1.0, "cosine": 0.5 * (1 + jnp.cos(jnp.pi * fraction))}.get(self.decay, 1 - fraction)
+        return self.peak * jnp.minimum(1.0, (step + 1) / max(self.warmup, 1)) * factor
 
     def transform(self) -> optax.GradientTransformation:
+        """Returns the optax transformation: clipping, then Adam or Muon."""
         clip = optax.identity() if self.clip is None else optax.clip_by_global_norm(self.clip)
         adam = optax.adamw(
             self.learning_rate,
@@ -62,35 +63,41 @@ class AdamW:
             b2=self.b2,
             eps=self.eps,
             weight_decay=self.weight_decay,
-            mask=_decayed,
+            mask=_weight_decay_mask,
         )
-        if self.matrices == "adam":
+        if self.matrix_optimizer == "adam":
             return optax.chain(clip, adam)
         muon = optax.contrib.muon(self.learning_rate, weight_decay=self.weight_decay, consistent_rms=0.2)
-        return optax.chain(clip, optax.partition({"adam": adam, "muon": muon}, _kinds))
+        return optax.chain(clip, optax.partition({"adam": adam, "muon": muon}, _optimizer_of))
 
     def init(self, params: Params) -> Any:
         return self.transform().init(params)
 
     def update(self, gradient: Params, state: Any, params: Params) -> tuple[Any, Any]:
-        """One step: new parameters and optimiser state."""
+        """Returns the parameters and the optimizer state after one step."""
         updates, state = self.transform().update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
     def average(self, ema: Params, params: Params, step: Int[Array, ""]) -> Params:
-        """The running mean after `step` steps. Tied weights are one leaf, and so are averaged once."""
-        keep = jnp.minimum(self.ema, (1 + step) / (10 + step)) if self.ema_warmup else self.ema
-        return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, ema, params)
+        """Returns the moving average after `step` steps. Tied weights are one leaf, and so are averaged once."""
+        decay = jnp.minimum(self.ema, (1 + step) / (10 + step)) if self.ema_warmup else self.ema
+        return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
 
 
-def _kinds(params: Params) -> Any:
-    """Which of the two moves an array: Muon the matrices of the blocks, Adam all else, doors and tables included."""
-    inside = lambda path: any(getattr(part, "key", None) == "blocks" for part in path)
-    kind = lambda path, leaf: "muon" if leaf.ndim == 2 and inside(path) else "adam"
-    return jax.tree_util.tree_map_with_path(kind, params)
+def _optimizer_of(params: Params) -> Any:
+    """Returns "muon" for the matrices of the blocks and "adam" for all other arrays, projections and embeddings too."""
+
+    def name(path: tuple[Any, ...], leaf: Array) -> str:
+        in_block = any(getattr(part, "key", None) == "blocks" for part in path)
+        return "muon" if leaf.ndim == 2 and in_block else "adam"
+
+    return jax.tree_util.tree_map_with_path(name, params)
 
 
-def _decayed(params: Params) -> Any:
-    """Weight decay is for matrices: not for biases, scales and vectors, and not for what another run has learned."""
-    still = lambda path: getattr(path[0], "key", None) == "frozen"
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf.ndim > 1 and not still(path), params)
+def _weight_decay_mask(params: Params) -> Any:
+    """Returns True for matrices, except those of a frozen base; False for biases, scales and vectors."""
+
+    def decays(path: tuple[Any, ...], leaf: Array) -> bool:
+        return leaf.ndim > 1 and getattr(path[0], "key", None) != "frozen"
+
+    return jax.tree_util.tree_map_with_path(decays, params)

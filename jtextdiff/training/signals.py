@@ -10,32 +10,32 @@ from typing import Any
 
 from jtextdiff.cli.output import say
 
-TWICE = 1.0
-"""Seconds within which a second signal is the same: a system may send one to a process and to its whole group."""
+SAME_SIGNAL = 1.0
+"""Seconds within which a second signal counts as the first: a system may signal a process and its whole group."""
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second one, a second later, is not waited for."""
+    """Collects SIGINT and SIGTERM in a list. A second signal, more than SAME_SIGNAL later, ends the process at once."""
     received: list[int] = []
-    since = [math.inf]
+    first_at = [math.inf]
 
-    def note(number: int, frame: Any) -> None:
-        if received and time.monotonic() < since[0] + TWICE:
+    def handle(number: int, frame: Any) -> None:
+        if received and time.monotonic() < first_at[0] + SAME_SIGNAL:
             return
         if received:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         received.append(number)
-        since[0] = time.monotonic()
-        # The terminal may be gone, or in the middle of a line: what counts is that the run is saved.
+        first_at[0] = time.monotonic()
+        # The terminal may be gone, or in the middle of a line: what matters is that the run is saved.
         with suppress(OSError, RuntimeError):
-            say(f"{signal.Signals(number).name}: saving after this step; once more to stop at once and lose it.")
+            say(f"{signal.Signals(number).name}: saving after this step; send it again to stop at once without saving.")
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The page that a film is shown on: its style, script and markup, into which film_html puts the film."""
+"""CSS, JavaScript and markup of the HTML page that plays a trajectory."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fbfaf7; --ink: #1e2630; --settled: #173f63; --fresh: #b3541e;
@@ -54,6 +54,7 @@ input:focus-visible, button:focus-visible { outline: 2px solid var(--accent); ou
   border-radius: 9px; }
 footer { display: flex; align-items: center; gap: 1.2rem; margin-top: .8rem; color: var(--faint);
   font-size: .85rem; }
+.legend { margin-left: auto; }
 button { font: inherit; min-width: 5rem; padding: .35rem 1rem; color: var(--accent); background: none;
   border: 1px solid currentColor; border-radius: 9px; cursor: pointer; }
 .still * { transition: none !important; }
@@ -62,40 +63,41 @@ button { font: inherit; min-width: 5rem; padding: .35rem 1rem; color: var(--acce
 
 SCRIPT = """
 "use strict";
-const film = JSON.parse(document.getElementById("film").textContent);
+const trajectory = JSON.parse(document.getElementById("trajectory").textContent);
 const [slider, button, status, head, time, share, count] =
   ["step", "play", "status", "head", "time", "share", "count"].map((id) => document.getElementById(id));
 const sentences = Array.from(document.querySelectorAll("li"));
 const words = sentences.map((sentence) => Array.from(sentence.querySelectorAll(".word")));
 const nats = sentences.map((sentence) => Array.from(sentence.querySelectorAll(".nats")));
 const heads = [head, ...document.querySelectorAll(".now")];
-const last = film.times.length - 1;
+const last = trajectory.times.length - 1;
 const recent = Math.max(1, Math.round(last / 16));
 const msPerStep = Math.max(40, 9000 / Math.max(1, last));
 let step = 0, timer = null;
 
-function show(to) {
-  step = Math.min(last, Math.max(0, to));
+function show(target) {
+  step = Math.min(last, Math.max(0, target));
   sentences.forEach((sentence, s) => {
     words[s].forEach((word, p) => {
-      const age = step - film.since[s][p];
-      word.textContent = film.words[s][step][p];
+      const age = step - trajectory.since[s][p];
+      word.textContent = trajectory.words[s][step][p];
       word.classList.toggle("noise", age < 0);
-      word.classList.toggle("fresh", age >= 0 && age < recent && film.since[s][p] > 0 && step < last);
+      word.classList.toggle("fresh", age >= 0 && age < recent && trajectory.since[s][p] > 0 && step < last);
     });
-    nats[s].forEach((shown, c) => {
-      const value = film.energies[c].nats[s][step];
-      shown.textContent = value === null ? "–" : value.toFixed(2);
+    nats[s].forEach((label, c) => {
+      const value = trajectory.energies[c].nats[s][step];
+      label.textContent = value === null ? "–" : value.toFixed(2);
     });
-    sentence.classList.toggle("done", film.since[s].every((since) => since <= step));
+    sentence.classList.toggle("done", trajectory.since[s].every((since) => since <= step));
   });
-  const t = "t = " + film.times[step].toFixed(2), done = Math.round(100 * film.share[step]) + "% settled";
+  const t = "t = " + trajectory.times[step].toFixed(2);
+  const settled = Math.round(100 * trajectory.share[step]) + "% settled";
   time.textContent = t;
-  share.textContent = done;
-  count.textContent = "step " + step + " of " + last;
+  share.textContent = settled;
+  count.textContent = "x_t at step " + step + " of " + last;
   for (const line of heads) for (const end of ["x1", "x2"]) line.setAttribute(end, step);
   slider.value = step;
-  slider.setAttribute("aria-valuetext", t + ", " + done);
+  slider.setAttribute("aria-valuetext", t + ", " + settled);
 }
 
 function pause() {
@@ -120,7 +122,7 @@ function play() {
 
 function toggle() { if (timer === null) play(); else pause(); }
 
-function jump(to) { pause(); show(to); }
+function jump(target) { pause(); show(target); }
 
 function keepHeights() {
   document.body.classList.add("still");
@@ -171,9 +173,10 @@ aria-label="Share of settled words over the steps"><polygon points="{points}"/>
 <line class="floor" x1="0" y1="{height}" x2="{last}" y2="{height}"/>
 <line id="head" x1="{last}" y1="0" x2="{last}" y2="{height}"/></svg></div>
 <input id="step" type="range" min="0" max="{last}" value="{last}" aria-label="Step, from noise to text">
-<footer><button id="play" type="button">Play</button><span id="count">step {last} of {last}</span></footer>
+<footer><button id="play" type="button">Play</button><span
+id="count">x_t at step {last} of {last}</span><span class="legend">A coloured word no longer changes.</span></footer>
 </main>
-<script type="application/json" id="film">{film}</script>
+<script type="application/json" id="trajectory">{trajectory}</script>
 <script>{script}</script>
 </body>
 </html>

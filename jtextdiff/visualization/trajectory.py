@@ -1,4 +1,4 @@
-"""Films of denoising: sentences on their way from noise (t = 1) to text (t = 0), and the energies that they follow."""
+"""A denoising trajectory: the words and energies of a few texts at each step, from noise (t = 1) to text (t = 0)."""
 
 import itertools
 import math
@@ -9,52 +9,55 @@ import numpy as np
 from rich.cells import cell_len, set_cell_size
 
 Flags = tuple[tuple[tuple[bool, ...], ...], ...]
-JOINERS = "\u200c\u200d"  # unprintable, but part of how Persian words and emoji are spelt
-CURVE_COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#b5479b", "#8a6d1f", "#7570b3")  # told apart on white and on black
+JOINERS = "\u200c\u200d"  # unprintable, but part of the spelling of Persian words and emoji
+CURVE_COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#b5479b", "#8a6d1f", "#7570b3")  # distinct on white and on black
 
 
 class Curve(NamedTuple):
-    """The energy of one control on the way: −log p(control | x_t) in nats, at each frame's own time."""
+    """The energy of one control along a trajectory: −log p(control | x_t) in nats, at the time of each frame."""
 
     name: str
     nats: tuple[tuple[float, ...], ...]  # [sentence][frame]
 
 
-class Film(NamedTuple):
-    """The states of a few sentences on the way from noise to text.
+class Trajectory(NamedTuple):
+    """The states of a few sentences at each step from noise to text.
 
-    Every sentence has one frame a time, and all its frames have equally many positions; two sentences may
-    differ in length. A padded position holds "". A mask is best called something short, such as "·".
+    Every sentence has one frame per time, and all its frames have the same number of positions. Two sentences may
+    differ in length. A padded position holds "". A mask should have a short name, such as "·".
     """
 
     title: str
-    times: tuple[float, ...]  # [frame], falling, the last 0.0
+    times: tuple[float, ...]  # [frame], decreasing, the last 0.0
     words: tuple[tuple[tuple[str, ...], ...], ...]  # [sentence][frame][position]
     energies: tuple[Curve, ...] = ()
-    guided: tuple[float, float] | None = None  # the times between which the energies were followed, the later first
+    guided: tuple[float, float] | None = None  # guidance acts between these times, the later first
 
 
-def check(film: Film) -> None:
-    """Raises ValueError for a film without frames or sentences, or with ragged ones, of words or of energies."""
-    if not film.times or not film.words:
+def validate(trajectory: Trajectory) -> None:
+    """Raises ValueError if there are no frames or sentences, or if words or energies are ragged."""
+    if not trajectory.times or not trajectory.words:
         raise ValueError(
-            f"a film needs a frame and a sentence; got {len(film.times)} frames, {len(film.words)} sentences"
+            "a trajectory needs at least one frame and one sentence; "
+            f"got {len(trajectory.times)} frames, {len(trajectory.words)} sentences"
         )
-    for index, frames in enumerate(film.words):
-        if len(frames) != len(film.times):
-            raise ValueError(f"sentence {index} has {len(frames)} frames for {len(film.times)} times; give one a time")
+    for index, frames in enumerate(trajectory.words):
+        if len(frames) != len(trajectory.times):
+            raise ValueError(
+                f"sentence {index} has {len(frames)} frames for {len(trajectory.times)} times; give one per time"
+            )
         if lengths := {len(frame) for frame in frames} - {len(frames[0])}:
             raise ValueError(
                 f"sentence {index} has frames of {len(frames[0])} and of {min(lengths)} positions; "
                 'fill the shorter with ""'
             )
-    for curve in film.energies:
-        if [len(values) for values in curve.nats] != [len(film.times)] * len(film.words):
+    for curve in trajectory.energies:
+        if [len(values) for values in curve.nats] != [len(trajectory.times)] * len(trajectory.words):
             raise ValueError(f"the energy of {curve.name!r} needs a value for each frame of each sentence")
 
 
-def spread(total: int, count: int) -> tuple[int, ...]:
-    """Up to `count` even-spaced indices of 0 … total - 1, both ends among them; ValueError if count < 2."""
+def evenly_spaced(total: int, count: int) -> tuple[int, ...]:
+    """Returns up to `count` evenly spaced indices of 0 … total - 1, both ends included. ValueError if count < 2."""
     if count < 2:
         raise ValueError(f"cannot keep both ends in {count} frames; ask for 2 or more")
     if total <= count:
@@ -62,89 +65,93 @@ def spread(total: int, count: int) -> tuple[int, ...]:
     return tuple((2 * i * (total - 1) + count - 1) // (2 * (count - 1)) for i in range(count))
 
 
-def thin(film: Film, num_frames: int) -> Film:
-    """The film in at most num_frames evenly spaced frames, first and last kept; ValueError if num_frames < 2.
+def subsample(trajectory: Trajectory, num_frames: int) -> Trajectory:
+    """Returns at most num_frames evenly spaced frames, the first and last included; ValueError if num_frames < 2.
 
-    Whether a word is settled is then judged by the kept frames alone.
+    Whether a word is settled then depends on these frames alone.
     """
-    check(film)
-    kept = spread(len(film.times), num_frames)
-    words = tuple(tuple(frames[f] for f in kept) for frames in film.words)
+    validate(trajectory)
+    indices = evenly_spaced(len(trajectory.times), num_frames)
+    words = tuple(tuple(frames[f] for f in indices) for frames in trajectory.words)
     energies = tuple(
-        Curve(name, tuple(tuple(values[f] for f in kept) for values in nats)) for name, nats in film.energies
+        Curve(name, tuple(tuple(values[f] for f in indices) for values in nats)) for name, nats in trajectory.energies
     )
-    return film._replace(times=tuple(film.times[f] for f in kept), words=words, energies=energies)
+    return trajectory._replace(times=tuple(trajectory.times[f] for f in indices), words=words, energies=energies)
 
 
-def presentable(film: Film) -> Film:
-    """The film without positions that are padding throughout, unprintable characters written as escapes.
+def printable(trajectory: Trajectory) -> Trajectory:
+    """Returns the trajectory without positions that are padding throughout, unprintable characters escaped.
 
-    A newline becomes `\\n`; terminal escapes and marks that turn the reading direction are disarmed.
+    A newline becomes `\\n`. Terminal escapes and marks that change the reading direction are made harmless.
     """
-    check(film)
+    validate(trajectory)
 
-    def shown(frames: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    def without_padding(frames: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
         used = [any(column) for column in zip(*frames, strict=True)]
         return tuple(tuple(map(_printable, itertools.compress(frame, used))) for frame in frames)
 
-    energies = tuple(Curve(_printable(name), nats) for name, nats in film.energies)
-    return film._replace(title=_printable(film.title), words=tuple(map(shown, film.words)), energies=energies)
+    energies = tuple(Curve(_printable(name), nats) for name, nats in trajectory.energies)
+    words = tuple(map(without_padding, trajectory.words))
+    return trajectory._replace(title=_printable(trajectory.title), words=words, energies=energies)
 
 
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in JOINERS else repr(c)[1:-1] for c in text)
 
 
-def settled_at(film: Film) -> tuple[tuple[int, ...], ...]:
-    """The first frame from which each word stays what it is in the last: [sentence][position]."""
+def settled_at(trajectory: Trajectory) -> tuple[tuple[int, ...], ...]:
+    """Returns the first frame from which each word equals that of the last frame: [sentence][position]."""
 
-    def since(column: Sequence[str]) -> int:
+    def first_frame(column: Sequence[str]) -> int:
         return next((f + 1 for f in reversed(range(len(column))) if column[f] != column[-1]), 0)
 
-    return tuple(tuple(map(since, zip(*frames, strict=True))) for frames in film.words)
+    return tuple(tuple(map(first_frame, zip(*frames, strict=True))) for frames in trajectory.words)
 
 
-def settled(film: Film) -> Flags:
-    """Whether each word equals the last frame's word from here on: [sentence][frame][position]."""
-    frames = range(len(film.times))
-    return tuple(tuple(tuple(f >= s for s in starts) for f in frames) for starts in settled_at(film))
+def settled(trajectory: Trajectory) -> Flags:
+    """Returns whether each word equals the last frame's word from here on: [sentence][frame][position]."""
+    frames = range(len(trajectory.times))
+    return tuple(tuple(tuple(f >= s for s in starts) for f in frames) for starts in settled_at(trajectory))
 
 
-def settled_share(film: Film) -> tuple[float, ...]:
-    """The share of positions that are settled, over all sentences: [frame], in [0, 1], rising to 1."""
-    starts = [start for sentence in settled_at(film) for start in sentence]
-    return tuple(sum(start <= f for start in starts) / len(starts) if starts else 1.0 for f in range(len(film.times)))
+def settled_share(trajectory: Trajectory) -> tuple[float, ...]:
+    """Returns the share of settled positions over all sentences: [frame], in [0, 1], non-decreasing to 1."""
+    starts = [start for sentence in settled_at(trajectory) for start in sentence]
+    frames = range(len(trajectory.times))
+    return tuple(sum(start <= f for start in starts) / len(starts) if starts else 1.0 for f in frames)
 
 
 def curve_colour(index: int) -> str:
-    """The colour of a film's curves, one after another; after the last the first comes again."""
+    """Returns the colour of the energy curve with this index; colours repeat after the last."""
     return CURVE_COLOURS[index % len(CURVE_COLOURS)]
 
 
-def most_nats(film: Film) -> float:
-    """The top of the scale for a film's energies: the greatest that is a number, in nats, and at least 1."""
-    every = (value for curve in film.energies for values in curve.nats for value in values)
-    return max(itertools.chain([1.0], filter(math.isfinite, every)))
+def max_energy(trajectory: Trajectory) -> float:
+    """Returns the top of the energy scale: the greatest finite energy in nats, and at least 1."""
+    values = (value for curve in trajectory.energies for nats in curve.nats for value in nats)
+    return max(itertools.chain([1.0], filter(math.isfinite, values)))
 
 
-def height(nats: float, most: float) -> float:
-    """Where an energy stands on that scale, in [0, 1]: log(1 + nats), as a keyword that is missing costs far more
-    than a label."""
-    return math.log1p(max(nats, 0.0)) / math.log1p(most)
+def log_height(nats: float, top: float) -> float:
+    """Returns the height of an energy on the scale up to `top`, in [0, 1].
+
+    It grows as log(1 + nats), since a missing keyword costs far more than a label.
+    """
+    return math.log1p(max(nats, 0.0)) / math.log1p(top)
 
 
-def step_at(film: Film, time: float) -> float:
-    """The frame, or the place between two, at which a time is reached."""
-    return float(np.interp(-time, [-t for t in film.times], range(len(film.times))))
+def step_at(trajectory: Trajectory, time: float) -> float:
+    """Returns the frame at which a time is reached, interpolated between two frames."""
+    return float(np.interp(-time, [-t for t in trajectory.times], range(len(trajectory.times))))
 
 
-def fit(word: str, cells: int) -> str:
-    """The word in at most so many terminal cells, cut with an ellipsis where it is wider."""
+def truncate(word: str, cells: int) -> str:
+    """Returns the word in at most `cells` terminal cells, cut with an ellipsis if it is wider."""
     return word if cell_len(word) <= cells else set_cell_size(word, cells - 1) + "…"
 
 
 def bands(widths: Sequence[int], limit: int) -> list[slice]:
-    """Cuts columns into runs no wider than the limit; a column wider than that stands alone."""
+    """Cuts columns into runs no wider than the limit; a column wider than that is a run of its own."""
     bands: list[slice] = []
     start = used = 0
     for column, width in enumerate(widths):

@@ -1,6 +1,7 @@
-"""Controls are read as they are spelled, and ask of a method what they say."""
+"""Controls are read as they are parse_control, and ask of a method what they say."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,19 @@ import numpy as np
 import pytest
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.control.controls import Control, classifier, keyword, length, regex, span, spelled, together
-from jtextdiff.control.resolve import Asked
-from jtextdiff.control.resolve import asked as ask
-from jtextdiff.control.trained import Steered
+from jtextdiff.control.controls import Control, classifier, keyword, length, parse_control, parse_controls, regex, span
+from jtextdiff.control.resolve import Conditioning, resolve
 from jtextdiff.methods.classifier import Classifier
-from jtextdiff.methods.components.types import Language
+from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.energies import Not, Or, Sum
 
-LANGUAGE = Language(vocab_size=12, mask=12, pad=0, eos=1, unk=2, length=8, length_counts=(0, 0, 0, 9, 9, 9, 9, 9, 9))
+TEXT_SPEC = TextSpec(vocab_size=12, mask=12, pad=0, eos=1, unk=2, length=8, length_counts=(0, 0, 0, 9, 9, 9, 9, 9, 9))
 TRUNK = Transformer(num_layers=1, width=16, num_heads=2)
-BASE = DiffusionLM(language=LANGUAGE, trunk=TRUNK, embed_dim=4)
-FOOD = Classifier(language=LANGUAGE, base=BASE, trunk=TRUNK, label="food", values=("Thai", "Greek", "none"))
+BASE = DiffusionLM(text_spec=TEXT_SPEC, trunk=TRUNK, embed_dim=4)
+FOOD = Classifier(text_spec=TEXT_SPEC, base=BASE, trunk=TRUNK, label="food", values=("Thai", "Greek", "none"))
 
 
 class Spelling:
@@ -39,29 +38,46 @@ class Spelling:
         return " ".join(f"w{token}" for token in ids)
 
 
-def asked(control: Control, method: Any, params: Any) -> Asked:
+@dataclasses.dataclass(frozen=True, eq=False)
+class TinyModel:
+    """A trained model, as controls need it."""
+
+    method: Any
+    params: Any
+    run: Path = Path("run")
     tokenizer: Any = Spelling()
-    return ask(control, Steered(run=Path("run"), method=method, params=params, tokenizer=tokenizer))
+
+
+def conditioning(control: Control, method: Any, params: Any) -> Conditioning:
+    return resolve(control, TinyModel(method, params))
+
+
+@functools.cache
+def fresh(method: Any, seed: int) -> Any:
+    return method.init(jax.random.key(seed))
 
 
 @pytest.fixture
 def params(monkeypatch: pytest.MonkeyPatch) -> Any:
-    own = FOOD.init(jax.random.key(1))
-
     def load_control(run: Path, name: str, params: Any) -> tuple[Classifier, Any]:
         if name != "food":
             raise UserError(f"no control {name!r}")
-        return FOOD, own
+        return FOOD, fresh(FOOD, 1)
 
     monkeypatch.setattr("jtextdiff.control.trained.load_control", load_control)
-    return BASE.init(jax.random.key(0))
+    return fresh(BASE, 0)
+
+
+@jax.jit
+def evaluated(energy: Any, x: jax.Array, t: float, valid: jax.Array) -> jax.Array:
+    return energy(x, t, valid)
 
 
 def energies(text: str, params: Any) -> np.ndarray:
-    energy = asked(together([text]) or length(1), BASE, params).energy
+    energy = conditioning(parse_controls([text]) or length(1), BASE, params).energy
     assert energy is not None
     x = jax.random.normal(jax.random.key(2), (3, 8, 4))
-    return np.asarray(energy(x, 0.5, jnp.ones((3, 8), bool)), np.float64)
+    return np.asarray(evaluated(energy, x, 0.5, jnp.ones((3, 8), bool)), np.float64)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +97,7 @@ def energies(text: str, params: Any) -> np.ndarray:
     ],
 )
 def test_what_is_spelled_is_meant(text: str, meant: Any) -> None:
-    assert spelled(text) == meant
+    assert parse_control(text) == meant
 
 
 @pytest.mark.parametrize(
@@ -89,7 +105,7 @@ def test_what_is_spelled_is_meant(text: str, meant: Any) -> None:
 )
 def test_what_says_nothing_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--control"):
-        spelled(text)
+        parse_control(text)
 
 
 def test_probabilities_of_all_values_sum_to_one_and_not_is_the_rest(params: Any) -> None:
@@ -102,7 +118,7 @@ def test_probabilities_of_all_values_sum_to_one_and_not_is_the_rest(params: Any)
 
 def test_controls_compose(params: Any) -> None:
     thai, greek = classifier("food", "Thai"), classifier("food", "Greek")
-    found = asked(thai * 2 + length(5) + ~greek * 0.5 + (thai | greek), BASE, params)
+    found = conditioning(thai * 2 + length(5) + ~greek * 0.5 + (thai | greek), BASE, params)
     assert found.length == 6 and isinstance(found.energy, Sum)
     assert [float(weight) for weight in found.energy.weights] == [2.0, 0.5, 1.0]
     assert isinstance(found.energy.energies[1], Not) and isinstance(found.energy.energies[2], Or)
@@ -111,7 +127,7 @@ def test_controls_compose(params: Any) -> None:
 @pytest.mark.parametrize(
     ("control", "told"),
     [
-        (classifier("food", "Fish"), "never seen 'Fish'; it knows: Thai, Greek, none"),
+        (classifier("food", "Fish"), "no value 'Fish'; it has: Thai, Greek, none"),
         (classifier("mood", "good"), "mood"),
         (length(3) + length(4), "one length: length=3 and length=4 contradict"),
         (classifier("food", "Thai") + classifier("food", "Greek") * 2, "food=Thai and food=Greek contradict"),
@@ -121,8 +137,8 @@ def test_controls_compose(params: Any) -> None:
         ),
         (keyword("w3") + ~keyword("w3"), "keyword=w3 and keyword!=w3 contradict"),
         (keyword("w3 w3 w3") + length(2), "has 3 tokens: a text of 2 has no room"),
-        (span("noun", 1, 3) + span("core", 2, 4), "cross"),
-        (keyword("fish"), "does not know"),
+        (span("noun", 1, 3) + span("core", 2, 4), "overlap"),
+        (keyword("fish"), "does not contain"),
         (regex("(w"), "no regular expression"),
         (regex("x.*"), "matches none of the model's 12 words"),
         (length(8), "at most 7 words"),
@@ -131,14 +147,14 @@ def test_controls_compose(params: Any) -> None:
 )
 def test_what_cannot_be_is_refused(control: Any, told: str, params: Any) -> None:
     with pytest.raises(UserError, match=told):
-        asked(control, BASE, params)
+        conditioning(control, BASE, params)
 
 
 def test_methods_without_vectors_follow_a_length_and_nothing_else(params: Any) -> None:
-    method = Masked(language=LANGUAGE, trunk=TRUNK)
-    assert asked(length(3), method, {}).length == 4
+    method = Masked(text_spec=TEXT_SPEC, trunk=TRUNK)
+    assert conditioning(length(3), method, {}).length == 4
     with pytest.raises(UserError, match="DiffusionLM and TextVAE have"):
-        asked(classifier("food", "Thai"), method, {})
+        conditioning(classifier("food", "Thai"), method, {})
 
 
 def test_other_targets_and_weights_need_no_other_program(params: Any) -> None:
@@ -154,19 +170,19 @@ def test_other_targets_and_weights_need_no_other_program(params: Any) -> None:
 
     few = dataclasses.replace(BASE, sampler=dataclasses.replace(BASE.sampler, steps=3))
     for text in ("food=Thai", "food=Greek*2", "food=none"):
-        sample(keys_for(jax.random.key(0), jnp.arange(4)), asked(spelled(text), BASE, params).energy)
+        sample(keys_for(jax.random.key(0), jnp.arange(4)), conditioning(parse_control(text), BASE, params).energy)
     assert len(traced) == 1
 
 
 def test_a_classifier_learns_from_noisy_words_and_its_base_stays(params: Any) -> None:
     """The label is whether word 5 is there: after a few steps the loss has fallen, and what is frozen has not moved."""
     from jtextdiff.data.batches import Batch
-    from jtextdiff.training.optimizer import AdamW
+    from jtextdiff.training.optimizer import Optimizer
     from jtextdiff.training.train_step import init_state, train_step
 
     method = dataclasses.replace(FOOD, values=("no", "yes"), label="five")
-    optim = AdamW(peak=1e-2, warmup=1, decay="constant", weight_decay=0.1)
-    state = init_state(method, optim, jax.random.key(0))
+    optim = Optimizer(peak=1e-2, warmup=1, decay="constant", weight_decay=0.1)
+    state = jax.jit(functools.partial(init_state, method, optim))(jax.random.key(0))
     step = jax.jit(lambda state, batch: train_step(method, optim, state, jax.random.key(1), batch))
     rng, losses = np.random.default_rng(0), []
     for _ in range(150):
@@ -181,12 +197,12 @@ def test_a_classifier_learns_from_noisy_words_and_its_base_stays(params: Any) ->
 
 
 def test_rules_ask_for_words_of_the_text(params: Any) -> None:
-    x_0, valid = BASE.states.table(params)[jnp.asarray([[5, 6, 7, 8], [9, 6, 5, 9]])], jnp.ones((2, 4), bool)
+    x_0, valid = BASE.states.embedding_matrix(params)[jnp.asarray([[5, 6, 7, 8], [9, 6, 5, 9]])], jnp.ones((2, 4), bool)
 
     def there(control: Control) -> list[bool]:
-        energy = asked(control, BASE, params).energy
+        energy = conditioning(control, BASE, params).energy
         assert energy is not None
-        return (np.asarray(energy(x_0, 0.0, valid)) < 0.5).tolist()
+        return (np.asarray(evaluated(energy, x_0, 0.0, valid)) < 0.5).tolist()
 
     assert there(keyword("w5 w6")) == [True, False] and there(keyword("w8", "w9")) == [True, True]
     assert there(regex("w[78]")) == [True, False] and there(~regex("w[78]")) == [False, True]
@@ -195,18 +211,18 @@ def test_rules_ask_for_words_of_the_text(params: Any) -> None:
 def test_texts_with_controls_of_their_own_are_drawn_as_if_alone(params: Any) -> None:
     """Targets, weights, lengths and even kinds of control may differ within a batch: a text does not notice."""
     from jtextdiff.diffusion.randomness import keys_for
-    from jtextdiff.inference.batched import written
+    from jtextdiff.inference.sample_batches import run_batched
     from jtextdiff.methods.components.types import nothing_given
 
-    method = dataclasses.replace(BASE, sampler=dataclasses.replace(BASE.sampler, steps=4))
-    model = Steered(run=Path("run"), method=method, params=params, tokenizer=Spelling())  # type: ignore[arg-type]
+    method = dataclasses.replace(BASE, sampler=dataclasses.replace(BASE.sampler, steps=2))
+    model = TinyModel(method, params)
     texts = ["food=Thai", "food=Greek*2", "keyword=w5|w7", "keyword='w5 w6'", "food=none", "keyword='w8 w4'"]
-    energies = [ask(spelled(text), model).energy for text in texts]
+    energies = [resolve(parse_control(text), model).energy for text in texts]
     keys, given = keys_for(jax.random.key(0), jnp.arange(6)), nothing_given(6, 8)._replace(length=jnp.full(6, 6))
-    both = written(method, "sample", params, keys, given, energies)
+    both = run_batched(method, "sample", params, keys, given, energies)
     for row, energy in enumerate(energies):
         cut = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], given)
-        alone = written(method, "sample", params, keys[row : row + 1], cut, [energy])
+        alone = run_batched(method, "sample", params, keys[row : row + 1], cut, [energy])
         np.testing.assert_array_equal(alone.tokens[0], both.tokens[row])
 
 
@@ -218,10 +234,10 @@ def test_a_length_is_held_where_pad_is_a_word(params: Any) -> None:
     method = dataclasses.replace(BASE, known_length=False, sampler=dataclasses.replace(BASE.sampler, steps=4))
     given = with_lengths(nothing_given(6, 8), [3, 5, 8, 0, 0, 2], method)
     tokens = np.asarray(
-        method.sample(method.init(jax.random.key(0)), keys_for(jax.random.key(0), jnp.arange(6)), given).tokens
+        jax.jit(method.sample)(fresh(method, 0), keys_for(jax.random.key(0), jnp.arange(6)), given).tokens
     )
     for row, size in ((0, 3), (1, 5), (2, 8), (5, 2)):
-        assert tokens[row, size - 1] == LANGUAGE.eos and np.all(tokens[row, size:] == LANGUAGE.pad)
+        assert tokens[row, size - 1] == TEXT_SPEC.eos and np.all(tokens[row, size:] == TEXT_SPEC.pad)
 
 
 def test_what_is_asked_of_words_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,15 +245,15 @@ def test_what_is_asked_of_words_has_a_length(monkeypatch: pytest.MonkeyPatch) ->
     tags = dataclasses.replace(FOOD, label="pos", kind="words", values=("DET", "NOUN", "END"))
     trees = dataclasses.replace(FOOD, label="tree", kind="stretches", values=("none", "noun"))
     load = lambda run, name, params: {
-        "pos": (tags, tags.init(jax.random.key(0))),
-        "tree": (trees, trees.init(jax.random.key(0))),
+        "pos": (tags, fresh(tags, 0)),
+        "tree": (trees, fresh(trees, 0)),
     }[name]
     monkeypatch.setattr("jtextdiff.control.trained.load_control", load)
-    base = BASE.init(jax.random.key(0))
-    length_of = lambda *texts: asked(together(list(texts)) or length(1), BASE, base).length
+    base = fresh(BASE, 0)
+    length_of = lambda *texts: conditioning(parse_controls(list(texts)) or length(1), BASE, base).length
     assert length_of("pos=DET NOUN") == 3 and length_of("span=2-4:noun") == -5 and length_of("span=1:noun") == -2
     assert length_of("span=2-4:noun", "length=5") == 6 and length_of("pos=DET NOUN", "span=1-2:noun") == 3
-    for texts, told in ((("pos=END",), "the words alone"), (("span=1-2:none",), "no constituent")):
+    for texts, told in ((("pos=END",), "the tags of words"), (("span=1-2:none",), "no constituent")):
         with pytest.raises(UserError, match=told):
             length_of(*texts)
     for texts in (("span=2-4:noun", "length=3"), ("pos=DET NOUN", "length=3"), ("pos=DET NOUN", "span=2-4:noun")):

@@ -9,20 +9,20 @@ import pytest
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import classifier, parts_of_speech, span, tree
-from jtextdiff.control.label_targets import target
-from jtextdiff.data.grammar.constituents import stretches
+from jtextdiff.control.label_targets import label_target
+from jtextdiff.data.grammar.constituents import constituents_of
 from jtextdiff.data.grammar.restaurants import sentences
 from jtextdiff.methods.classifier import Classifier
-from jtextdiff.methods.components.types import Language
+from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
 
-LANGUAGE = Language(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 0, 9, 9, 9, 9, 9, 9))
+TEXT_SPEC = TextSpec(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 0, 9, 9, 9, 9, 9, 9))
 TRUNK = Transformer(num_layers=1, width=16, num_heads=2)
-BASE = DiffusionLM(language=LANGUAGE, trunk=TRUNK, embed_dim=4)
-POS = Classifier(language=LANGUAGE, base=BASE, trunk=TRUNK, label="pos", kind="words", values=("DET", "NOUN", "END"))
+BASE = DiffusionLM(text_spec=TEXT_SPEC, trunk=TRUNK, embed_dim=4)
+POS = Classifier(text_spec=TEXT_SPEC, base=BASE, trunk=TRUNK, label="pos", kind="words", values=("DET", "NOUN", "END"))
 TREE = Classifier(
-    language=LANGUAGE,
+    text_spec=TEXT_SPEC,
     base=BASE,
     trunk=TRUNK,
     label="tree",
@@ -32,17 +32,17 @@ TREE = Classifier(
 
 
 def test_tags_are_asked_of_each_word_and_the_end_of_all_after() -> None:
-    accepted, words, _ = target(parts_of_speech("DET NOUN NOUN"), POS)
+    accepted, words, _ = label_target(parts_of_speech("DET NOUN NOUN"), POS)
     assert words == 3 and accepted.sum() == 8
     np.testing.assert_array_equal(np.argmax(accepted, axis=-1), [0, 1, 1, 2, 2, 2, 2, 2])
 
 
 def test_a_tree_is_asked_of_every_stretch_and_a_span_of_one() -> None:
-    accepted, words, _ = target(tree("(core x y (noun z))"), TREE)
+    accepted, words, _ = label_target(tree("(core x y (noun z))"), TREE)
     assert words == 3 and np.all(accepted.sum(-1) == 1)
     chart = np.argmax(accepted, axis=-1)
     assert chart[0, 2] == 1 and chart[2, 2] == 3 and np.count_nonzero(chart) == 2
-    accepted, words, least = target(span("noun", 2, 3), TREE)
+    accepted, words, least = label_target(span("noun", 2, 3), TREE)
     assert (
         words is None and least == 3 and accepted.sum() == 2 and accepted[1, 2].tolist() == [False, False, True, True]
     )
@@ -51,34 +51,34 @@ def test_a_tree_is_asked_of_every_stretch_and_a_span_of_one() -> None:
 @pytest.mark.parametrize(
     ("control", "method", "told"),
     [
-        (classifier("pos", "DET VERB"), POS, "never seen 'VERB'; it knows: DET, NOUN, END"),
+        (classifier("pos", "DET VERB"), POS, "has no value 'VERB'; it has: DET, NOUN, END"),
         (classifier("pos", "a b"), POS, "neither parts of speech"),
         (classifier("pos", "DET " * 8), POS, "at most 7"),
         (classifier("pos", "DET", "NOUN"), POS, "one value"),
-        (classifier("tree", "(core x y"), TREE, "tree=.*no end"),
-        (classifier("tree", "(fish x)"), TREE, "never seen 'fish'"),
+        (classifier("tree", "(core x y"), TREE, "tree=.*no closing bracket"),
+        (classifier("tree", "(fish x)"), TREE, "has no value 'fish'"),
         (classifier("span", "4-2:noun"), TREE, "FIRST-LAST:NAME"),
-        (classifier("span", "1-2:fish"), TREE, "never seen 'fish'; it knows: core, none, noun"),
+        (classifier("span", "1-2:fish"), TREE, "has no value 'fish'; it has: core, none, noun"),
         (classifier("span", "1-8:noun"), TREE, "at most 7"),
     ],
 )
 def test_what_cannot_be_is_refused(control: object, method: Classifier, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        target(control, method)  # type: ignore[arg-type]
+        label_target(control, method)  # type: ignore[arg-type]
 
 
 def test_an_example_stands_for_its_tags_and_its_tree() -> None:
     one = next(one for one in sentences(50, seed=4) if len(one.words) < 20)
-    language = dataclasses.replace(LANGUAGE, length=31)
-    names = tuple(sorted({each.name for each in stretches(one.tree)}))
-    tags = dataclasses.replace(POS, language=language, values=(*sorted(set(one.tags)), "END"))
-    trees = dataclasses.replace(TREE, language=language, values=("none", *names))
-    given = target(parts_of_speech(one.text), tags)
-    assert given.words == len(one.words)
-    np.testing.assert_array_equal(given.accepted, target(parts_of_speech(" ".join(one.tags)), tags).accepted)
-    chart = np.argmax(target(tree(one.text), trees).accepted, axis=-1)
+    text_spec = dataclasses.replace(TEXT_SPEC, length=31)
+    names = tuple(sorted({each.name for each in constituents_of(one.tree)}))
+    tags = dataclasses.replace(POS, text_spec=text_spec, values=(*sorted(set(one.tags)), "END"))
+    trees = dataclasses.replace(TREE, text_spec=text_spec, values=("none", *names))
+    given = label_target(parts_of_speech(one.text), tags)
+    assert given.num_words == len(one.words)
+    np.testing.assert_array_equal(given.accepted, label_target(parts_of_speech(" ".join(one.tags)), tags).accepted)
+    chart = np.argmax(label_target(tree(one.text), trees).accepted, axis=-1)
     assert {(i, j + 1, trees.values[chart[i, j]]) for i, j in zip(*np.nonzero(chart), strict=True)} == set(
-        stretches(one.tree)
+        constituents_of(one.tree)
     )
 
 
@@ -90,18 +90,18 @@ def test_an_energy_is_of_the_cells_that_are_asked_and_of_the_text_alone(method: 
     shape = (8,) if method is POS else (8, 8)
     rng = np.random.default_rng(0)
     one = np.eye(len(method.values), dtype=bool)[rng.integers(len(method.values), size=shape)]
-    energy = lambda target, x, valid: np.asarray(method.wanting(params, target)(x, 0.3, valid))
+    compiled = jax.jit(lambda energy, x, valid: energy(x, 0.3, valid))
+    energy = lambda target, x, valid: np.asarray(compiled(method.energy(params, target), x, valid))
     np.testing.assert_allclose(energy(np.ones_like(one), x, valid), 0.0, atol=1e-4)
     np.testing.assert_array_equal(energy(np.zeros_like(one), x, valid), 0.0)
     found = energy(one, x, valid)
     np.testing.assert_allclose(energy(np.stack([one] * 3), x, valid), found, rtol=1e-6)
     np.testing.assert_allclose(energy(one, x.at[2, 3:].set(9.0), valid), found, rtol=1e-5)
     np.testing.assert_allclose(energy(one, x[:, :5], valid[:, :5])[1:], found[1:], rtol=1e-5)
-    log_p = np.asarray(
-        jax.nn.log_softmax(
-            method.net.bind(params["net"])(BASE.states.readable(x, 0.3), jnp.full((3, 1), 300.0), valid=valid)
-        )
+    logits = jax.jit(
+        lambda net: method.net.bind(net)(BASE.states.network_input(x, 0.3), jnp.full((3, 1), 300.0), valid=valid)
     )
+    log_p = np.asarray(jax.nn.log_softmax(logits(params["net"])))
     cells = np.asarray(valid) if method is POS else np.triu(np.asarray(valid)[:, :, None] & np.asarray(valid)[:, None])
     np.testing.assert_allclose(
         found, -np.where(cells, np.where(one, log_p, 0).sum(-1), 0).reshape(3, -1).sum(1), rtol=1e-4
@@ -115,4 +115,4 @@ def test_the_head_of_stretches_is_a_dense_layer_of_both_ends() -> None:
     both = jnp.concatenate([jnp.repeat(h[:, :, None], 4, 2), jnp.repeat(h[:, None], 4, 1)], axis=-1)
     kernel = jnp.concatenate([net.first.kernel[...], net.last.kernel[...]])
     dense = jnp.tanh(both @ kernel + net.first.bias[...] + net.last.bias[...])
-    np.testing.assert_allclose(net.stretches(h), dense, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(net.span_states)(h), dense, atol=1e-5)

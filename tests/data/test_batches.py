@@ -1,4 +1,4 @@
-"""Laws of batches: pure in the step, each row once an epoch, padding apart from text."""
+"""Batches: a pure function of the step, each row once per epoch, padding separate from text."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ PAD = 0
 
 
 def _split(lengths):
-    """Row n holds the token n + 10 alone, `lengths[n]` times; its label is n."""
+    """Row n is the token n + 10, repeated `lengths[n]` times; its label is n."""
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     rows = np.arange(len(lengths))
     tokens = np.repeat(rows + 10, lengths).astype(np.uint16)
@@ -38,25 +38,25 @@ def _at(split, step, *, batch_size=16, buckets=BUCKETS, seed=0):
 
 
 def _num_batches(lengths, batch_size):
-    places = np.searchsorted(BUCKETS, lengths)
-    return sum(int((places == bucket).sum()) // batch_size for bucket in range(len(BUCKETS)))
+    bucket_of_row = np.searchsorted(BUCKETS, lengths)
+    return sum(int((bucket_of_row == bucket).sum()) // batch_size for bucket in range(len(BUCKETS)))
 
 
-def _equal(one, other):
+def _assert_equal(actual, expected):
     for name in ("tokens", "valid", "given"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    np.testing.assert_array_equal(one.labels["row"], other.labels["row"])
+        np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name))
+    np.testing.assert_array_equal(actual.labels["row"], expected.labels["row"])
 
 
 def test_any_step_in_any_order_gives_the_same_rows():
     split, steps = _split(LENGTHS), list(range(60))
     forward = {step: _at(split, step) for step in steps}
     for step in np.random.default_rng(1).permutation(steps):
-        _equal(_at(_split(LENGTHS), int(step)), forward[int(step)])
+        _assert_equal(_at(_split(LENGTHS), int(step)), forward[int(step)])
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 7])
-def test_an_epoch_takes_every_row_once_but_a_remainder(epoch):
+def test_an_epoch_takes_every_row_once_except_a_remainder(epoch):
     num = _num_batches(LENGTHS, 16)
     rows = np.concatenate([batch.labels["row"] for batch in _epoch(_split(LENGTHS), epoch, num, 16)])
     assert len(np.unique(rows)) == len(rows) == num * 16
@@ -82,7 +82,7 @@ def test_the_order_of_lengths_differs_between_epochs_and_seeds():
     assert len(set(orders)) == 3 and len({tuple(sorted(order)) for order in orders}) == 1
 
 
-def test_rows_stand_whole_in_their_bucket():
+def test_rows_are_complete_in_their_bucket():
     split = _split(LENGTHS)
     for step in range(30):
         batch = _at(split, step)
@@ -106,8 +106,8 @@ def test_a_bucket_smaller_than_a_batch_joins_the_next():
 
 def test_a_last_bucket_too_small_takes_remainders_before_it_repeats():
     split = _split([3] * 20 + [20] * 2)  # 16 short ones, then 2 long ones with the 4 short ones left over
-    found = [_at(split, step).labels["row"] for step in range(2)]
-    assert set(np.concatenate(found).tolist()) == set(range(22))
+    rows = [_at(split, step).labels["row"] for step in range(2)]
+    assert set(np.concatenate(rows).tolist()) == set(range(22))
     tiny = _at(_split([3, 20, 5]), 0)
     assert tiny.tokens.shape == (16, 24) and set(tiny.labels["row"].tolist()) == {0, 1, 2}
 
@@ -120,25 +120,25 @@ def test_an_empty_last_bucket_makes_no_batch():
 
 def test_one_ordered_pass_takes_each_row_once():
     split = _split(LENGTHS)
-    found = list(batches(split, batch_size=16, buckets=BUCKETS, pad=PAD))
-    rows = np.concatenate([batch.labels["row"][:real] for batch, real in found])
+    in_order = list(batches(split, batch_size=16, buckets=BUCKETS, pad=PAD))
+    rows = np.concatenate([batch.labels["row"][:real] for batch, real in in_order])
     np.testing.assert_array_equal(rows, np.arange(203))
-    last, real = found[-1]
+    last, real = in_order[-1]
     assert real == 203 % 16 and last.tokens.shape[0] == 16 and (last.labels["row"][real:] == 202).all()
-    for batch, _ in found:
+    for batch, _ in in_order:
         np.testing.assert_array_equal(batch.valid.sum(1), LENGTHS[batch.labels["row"]])
         assert batch.tokens.shape[1] in BUCKETS
 
 
-def test_a_limit_takes_rows_evenly():
+def test_a_limit_takes_evenly_spaced_rows():
     split = _split(LENGTHS)
-    found = list(batches(split, batch_size=16, buckets=BUCKETS, pad=PAD, limit=50))
-    rows = np.concatenate([batch.labels["row"][:real] for batch, real in found])
+    in_order = list(batches(split, batch_size=16, buckets=BUCKETS, pad=PAD, limit=50))
+    rows = np.concatenate([batch.labels["row"][:real] for batch, real in in_order])
     assert len(rows) == 50 and set(np.diff(rows).tolist()) <= {4, 5} and rows[0] == 0
-    whole = batches(split, batch_size=16, buckets=BUCKETS, pad=PAD, limit=1000)
-    assert sum(real for _, real in whole) == 203
+    unlimited = batches(split, batch_size=16, buckets=BUCKETS, pad=PAD, limit=1000)
+    assert sum(real for _, real in unlimited) == 203
 
 
-def test_a_row_no_bucket_holds_is_refused():
+def test_a_row_longer_than_every_bucket_is_refused():
     with pytest.raises(ValueError, match="a text has 25 tokens, more than the last bucket"):
         _at(_split([25]), 0)

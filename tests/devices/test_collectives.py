@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from jtextdiff.devices.collectives import Sent, collectives
+from jtextdiff.devices.collectives import Traffic, collectives
 
 PROGRAM = """HloModule jit_step
 
@@ -38,8 +38,8 @@ print(json.dumps(collectives(jax.jit(lambda x: x.sum(0)).lower(rows).compile().a
 
 def test_loops_count_as_often_as_they_run_and_tuples_whole() -> None:
     assert collectives(PROGRAM) == {
-        "all-gather": Sent(times=13, bytes=12 * 128 + 400, largest=400),
-        "all-reduce": Sent(times=1, bytes=4 + 3, largest=7),
+        "all-gather": Traffic(times=13, bytes=12 * 128 + 400, largest=400),
+        "all-reduce": Traffic(times=1, bytes=4 + 3, largest=7),
     }
 
 

@@ -1,6 +1,8 @@
 """Devices: every array of a run has its place on a mesh, and what is computed there is what one device computes."""
 
+import functools
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -10,20 +12,20 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from support import mesh_world
+from support.runs import ROOT
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.devices.sharding import check_batch, make_mesh, mesh_of, rows_here, shardings
+from jtextdiff.devices.sharding import AXES, RULES, _name, check_batch, local_row_indices, make_mesh, mesh_of, shardings
+from jtextdiff.training.train_step import init_state
 
-WORLD = Path(__file__).with_name("mesh_world.py")
-ROOT = Path(__file__).parents[2]
 ONE = {"one": [1, 1, 1]}
-EIGHT = {"data": [8, 1, 1], "fsdp": [1, 8, 1], "tensor": [2, 1, 4], "all": [2, 2, 2]}
-FAMILIES = ["embedding", "discrete", "latent"]
+EIGHT = {"fsdp": [1, 8, 1], "tensor": [2, 1, 4], "all": [2, 2, 2]}
 
 
 def start(**asked: Any) -> subprocess.Popen[str]:
     """A process of simulated devices; see mesh_world.py."""
-    command = [sys.executable, str(WORLD), json.dumps(asked)]
+    command = [sys.executable, str(mesh_world.__file__), json.dumps(asked)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -43,40 +45,40 @@ def agree(one: dict[str, Any], many: dict[str, Any], *, rtol: float, same: float
             assert kept >= same, (family, mesh, kept)
 
 
-@pytest.fixture(scope="module")
-def eight() -> dict[str, Any]:
-    return told_by(start(devices=8, double=False, steps=10, meshes={name: EIGHT[name] for name in ("fsdp", "all")}))
-
-
-def test_eight_devices_compute_what_one_does(eight: dict[str, Any]) -> None:
-    """Ten steps of each family in two microbatches with dropout, and samples whose last turn is uneven."""
-    agree(told_by(start(devices=1, double=False, steps=10, meshes=ONE)), eight, rtol=1e-5, same=0.999)
-
-
 @pytest.mark.slow
 def test_in_double_precision_devices_and_processes_make_no_difference() -> None:
-    one = told_by(start(devices=1, double=True, steps=50, meshes=ONE))
-    agree(one, told_by(start(devices=8, double=True, steps=50, meshes=EIGHT)), rtol=1e-8, same=1.0)
+    """Ten steps of each family in two microbatches with dropout, and samples whose last turn is uneven."""
+    one = told_by(start(devices=1, double=True, steps=10, meshes=ONE))
+    agree(one, told_by(start(devices=8, double=True, steps=10, meshes=EIGHT)), rtol=1e-8, same=1.0)
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"
-    two = [start(devices=4, double=True, steps=50, meshes=EIGHT, process=[address, 2, i]) for i in range(2)]
+    two = [
+        start(devices=4, double=True, steps=10, meshes={"all": EIGHT["all"]}, process=[address, 2, i]) for i in range(2)
+    ]
     first, second = map(told_by, two)
     agree(one, first, rtol=1e-8, same=1.0)
     agree(one, second, rtol=1e-8, same=1.0)
-    assert first["discrete"]["data"]["mine"] == 16, "each process reads its half of the rows"
+    assert first["discrete"]["all"]["mine"] == 16, "each process reads its half of the rows"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_matrix_has_a_rule(eight: dict[str, Any], family: str) -> None:
+@pytest.mark.parametrize("family", mesh_world.METHODS)
+def test_every_matrix_has_a_rule(family: str) -> None:
     """Parameters, moments and means; what no rule names is a count, a vector or small."""
-    unruled = eight[family]["fsdp"]["unruled"]
-    assert not [path for path, rank in unruled if rank > 1 and not path.endswith("law/scale")]
-    split = eight[family]["fsdp"]["split"]
+    method, mesh = mesh_world.METHODS[family], jax.sharding.AbstractMesh((1, 8, 1), AXES)
+    shapes = jax.eval_shape(functools.partial(init_state, method, mesh_world.OPTIM), jax.random.key(0))
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+    ruled = lambda path: any(re.search(pattern, path) for pattern, _ in RULES)
+    assert not [
+        path for path, leaf in leaves.items() if leaf.ndim > 1 and not ruled(path) and not path.endswith("law/scale")
+    ]
+    places = jax.tree_util.tree_leaves_with_path(shardings(mesh, shapes))
+    split = [_name(path) for path, place in places if not place.is_fully_replicated]
     for kind in ("params/", "ema/", "opt/"):
         for matrix in ("query/kernel", "out/kernel", "up/kernel", "down/kernel", "embedding"):
             assert any(path.startswith(kind) and path.endswith(matrix) for path in split), (kind, matrix)
 
 
+@pytest.mark.slow
 def test_divided_parameters_are_an_eighth_on_each_device_and_never_gathered_at_once(tmp_path: Path) -> None:
     """Read off the compiled step of a config: the state's bytes, and the largest gather of it."""
     command = [sys.executable, "-m", "jtextdiff.train", "--config", "configs/diffusion_lm.py", "--dry_run"]
@@ -116,7 +118,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_one_that_does() -> None:
 
 def test_one_device_has_no_mesh_and_all_rows() -> None:
     assert mesh_of({"x": jax.numpy.zeros(3)}) is None
-    assert rows_here(make_mesh(), 6).tolist() == list(range(6))
+    assert local_row_indices(make_mesh(), 6).tolist() == list(range(6))
 
 
 def test_a_large_array_without_a_rule_is_refused() -> None:

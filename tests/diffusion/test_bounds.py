@@ -1,4 +1,4 @@
-"""Bounds: each term is the divergence it claims; the sum is −log p for the exact denoiser, and more for others."""
+"""Bounds: each term equals its divergence; the sum is −log p for the exact denoiser, and larger for others."""
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +20,17 @@ def process(request: pytest.FixtureRequest) -> Gaussian:
 
 
 @pytest.mark.parametrize(("s", "t"), [(0.01, 0.02), (0.1, 0.6), (0.5, 1.0)])
-def test_denoising_kl_is_that_of_the_posteriors(process: Gaussian, s: float, t: float) -> None:
+def test_denoising_kl_is_the_kl_of_the_posteriors(process: Gaussian, s: float, t: float) -> None:
     x_0, guess, x_t = jax.random.normal(jax.random.key(0), (3, *SHAPE))
     true, modelled = process.posterior(x_0, x_t, s, t), process.posterior(guess, x_t, s, t)
-    full = lambda law: Normal(mean=law.mean, std=jnp.broadcast_to(law.std, SHAPE))
+    full = lambda normal: Normal(mean=normal.mean, std=jnp.broadcast_to(normal.std, SHAPE))
     expected = jnp.sum(full(true).kl(full(modelled)), axis=-1)
-    found = bounds.denoising_kl(process, x_0, guess, jnp.asarray(s), jnp.asarray(t))
-    np.testing.assert_allclose(found, expected, rtol=2e-3)
+    result = bounds.denoising_kl(process, x_0, guess, jnp.asarray(s), jnp.asarray(t))
+    np.testing.assert_allclose(result, expected, rtol=2e-3)
 
 
-def test_denoising_kl_adds_up_over_strides(process: Gaussian) -> None:
-    """For one x̂_0, two strides cost what one does: SNR(s) − SNR(t) telescopes."""
+def test_denoising_kl_telescopes_over_strides(process: Gaussian) -> None:
+    """For one x̂_0, two strides have the divergence of one: SNR(s) − SNR(t) telescopes."""
     x_0, guess = jax.random.normal(jax.random.key(1), (2, *SHAPE))
     kl = lambda s, t: bounds.denoising_kl(process, x_0, guess, jnp.asarray(s), jnp.asarray(t))
     np.testing.assert_allclose(kl(0.2, 0.5) + kl(0.5, 0.9), kl(0.2, 0.9), rtol=1e-5)
@@ -45,62 +45,65 @@ def test_prior_kl_in_closed_form(process: Gaussian) -> None:
     np.testing.assert_allclose(bounds.prior_kl(process, x_0), expected, rtol=1e-2, atol=2e-7)
 
 
-# A world of one dimension: three words on a line.
-WORDS, LAW = np.asarray([-1.5, -0.2, 0.9]), np.asarray([0.5, 0.2, 0.3])
-FIRST, ROWS = 1 / 100, 2000
+# One dimension: three tokens on a line, with their probabilities.
+TOKENS, P = np.asarray([-1.5, -0.2, 0.9]), np.asarray([0.5, 0.2, 0.3])
+T_MIN, ROWS = 1 / 100, 2000
 LINE = Gaussian(log_alpha_bar=SCHEDULES["sqrt"](1000))
 SHORT = Gaussian(log_alpha_bar=lambda t: jnp.log1p(-0.9 * jnp.asarray(t)))
-"""A tenth of the signal's variance is left at t = 1, so that the prior's divergence is no small thing."""
+"""ᾱ(1) = .1, so that the divergence of the prior is not small."""
 
 
 def logits_of(x_t: jax.Array, t: jax.Array) -> jax.Array:
     """log p(w | x_t) up to normalisation, exact; [b l 1] -> [b l 3]."""
-    away = x_t - LINE.signal(t, x_t) * jnp.asarray(WORDS)[None, None]
-    return jnp.log(jnp.asarray(LAW))[None, None] - 0.5 * (away / LINE.noise(t, x_t)) ** 2
+    distance = x_t - LINE.signal(t, x_t) * jnp.asarray(TOKENS)[None, None]
+    return jnp.log(jnp.asarray(P))[None, None] - 0.5 * (distance / LINE.noise(t, x_t)) ** 2
 
 
 def exact(x_t: jax.Array, t: jax.Array) -> jax.Array:
-    return jax.nn.softmax(logits_of(x_t, t)) @ jnp.asarray(WORDS)[:, None]
+    return jax.nn.softmax(logits_of(x_t, t)) @ jnp.asarray(TOKENS)[:, None]
 
 
 def biased(x_t: jax.Array, t: jax.Array) -> jax.Array:
     return 0.6 * exact(x_t, t) + 0.3
 
 
-def bound_of(denoise: bounds.Estimate) -> tuple[np.ndarray, np.ndarray]:
-    """The bound of each word, nats, and its standard error."""
+def bound_of(denoise: bounds.Denoiser) -> tuple[np.ndarray, np.ndarray]:
+    """The bound of each token, nats, and its standard error."""
     tokens = jnp.repeat(jnp.arange(3), ROWS)[:, None]
-    x_0, t = jnp.asarray(WORDS)[tokens][..., None], jnp.full((3 * ROWS, 1), FIRST)
-    gap = bounds.continuous_bound(LINE, x_0, denoise, jax.random.key(3), FIRST, 64)
+    x_0, t = jnp.asarray(TOKENS)[tokens][..., None], jnp.full((3 * ROWS, 1), T_MIN)
+    bound = jax.jit(lambda x_0: bounds.continuous_bound(LINE, x_0, denoise, jax.random.key(3), T_MIN, 64))
+    gap = bound(x_0)
     x_t = LINE.marginal(x_0, t).sample(jax.random.key(4))
     total = np.asarray(gap + cross_entropy(logits_of(x_t, t), tokens), np.float64).reshape(3, ROWS)
     return total.mean(axis=1), total.std(axis=1) / np.sqrt(ROWS)
 
 
-def nll_by_quadrature(denoise: bounds.Estimate, num_steps: int) -> np.ndarray:
-    """−log p(w) of the chain x_1 ~ N(0, 1), x_s ~ q(x_s | x_t, x̂_0), w ~ p(w | x_first), on a grid of the line."""
+def nll_by_quadrature(denoise: bounds.Denoiser, num_steps: int) -> np.ndarray:
+    """−log p(w) of the chain x_1 ~ N(0, 1), x_s ~ q(x_s | x_t, x̂_0), w ~ p(w | x_t_min), on a grid."""
     grid = np.linspace(-6, 6, 801)
     width, mass = grid[1] - grid[0], np.exp(-0.5 * grid**2)
-    times = FIRST + (1 - FIRST) * np.arange(num_steps, -1, -1) / num_steps
+    times = T_MIN + (1 - T_MIN) * np.arange(num_steps, -1, -1) / num_steps
     x = jnp.asarray(grid)[:, None, None]
-    estimate = jax.jit(denoise)
+    posterior_of = jax.jit(lambda s, t: LINE.posterior(denoise(x, jnp.full((len(grid), 1), t)), x, s, t))
     for t, s in zip(times[:-1], times[1:], strict=True):
-        law = LINE.posterior(estimate(x, jnp.full((len(grid), 1), t)), x, float(s), float(t))
-        away = (grid[None, :] - np.asarray(law.mean, np.float64)[:, 0]) / np.asarray(law.std, np.float64).ravel()
-        kernel = np.exp(-0.5 * away**2)
+        posterior = posterior_of(float(s), float(t))
+        distance = (grid[None, :] - np.asarray(posterior.mean, np.float64)[:, 0]) / np.asarray(
+            posterior.std, np.float64
+        ).ravel()
+        kernel = np.exp(-0.5 * distance**2)
         mass = (mass / mass.sum()) @ (kernel / kernel.sum(axis=1, keepdims=True))
-    said = np.asarray(jax.nn.softmax(logits_of(x, jnp.full((len(grid), 1), FIRST))), np.float64)[:, 0]
-    assert width < 0.25 * float(law.std.ravel()[0])  # the grid resolves the narrowest step
-    return -np.log(mass @ said)
+    p_token = np.asarray(jax.nn.softmax(logits_of(x, jnp.full((len(grid), 1), T_MIN))), np.float64)[:, 0]
+    assert width < 0.25 * float(posterior.std.ravel()[0])  # the grid resolves the narrowest step
+    return -np.log(mass @ p_token)
 
 
 def test_the_bound_of_the_exact_denoiser_is_the_exact_nll() -> None:
-    """Per word, not only on average, so that no wrong sign or factor survives."""
+    """Per token, not only on average, so that no wrong sign or factor survives."""
     bound, error = bound_of(exact)
     prior = 1e-3  # q(x_1 | w) is not quite N(0, 1)
-    assert np.all(np.abs(bound + np.log(LAW)) <= 5 * error + prior)
+    assert np.all(np.abs(bound + np.log(P)) <= 5 * error + prior)
     assert np.all(error < 0.05)
-    np.testing.assert_allclose(nll_by_quadrature(exact, 100), -np.log(LAW), atol=0.02)
+    np.testing.assert_allclose(nll_by_quadrature(exact, 100), -np.log(P), atol=0.02)
 
 
 def test_the_bound_of_a_biased_denoiser_is_above_its_exact_nll() -> None:
@@ -109,39 +112,43 @@ def test_the_bound_of_a_biased_denoiser_is_above_its_exact_nll() -> None:
     assert np.all(np.abs(fine - coarse) < 0.1)  # the chain has nearly reached its limit of small steps
     mean_gap = float(np.mean(bound - fine))
     assert np.all(bound + 5 * error >= fine - np.abs(fine - coarse))
-    assert mean_gap > 0.05  # the error is paid for
+    assert mean_gap > 0.05  # the error of the denoiser counts
 
 
-@pytest.mark.parametrize("points", [1, 7, 64])
-def test_the_bound_is_unbiased_at_any_number_of_points(points: int) -> None:
-    """For a constant answer the integral is ½ (SNR(first) − SNR(1)) ‖x_0 − c‖², and the prior's divergence is added."""
+@pytest.mark.parametrize("num_strata", [1, 7, 64])
+def test_the_bound_is_unbiased_for_any_number_of_strata(num_strata: int) -> None:
+    """For a constant x̂_0 = c it is ½ (SNR(t_min) − SNR(1)) ‖x_0 − c‖² plus the divergence of the prior."""
     x_0 = jnp.full((20_000, 1, 1), 0.7)
     zero = lambda x_t, t: jnp.zeros_like(x_t)
-    found = np.asarray(bounds.continuous_bound(SHORT, x_0, zero, jax.random.key(5), 0.1, points), np.float64)
+    bound = jax.jit(lambda x_0: bounds.continuous_bound(SHORT, x_0, zero, jax.random.key(5), 0.1, num_strata))
+    result = np.asarray(bound(x_0), np.float64)
     prior = 0.5 * (0.1 * 0.49 - 0.1 - np.log1p(-0.1))
-    walk = 0.5 * (0.91 / 0.09 - 0.1 / 0.9) * 0.49
-    assert prior > 5 * found.std() / np.sqrt(len(found)) or points < 64  # at 64 points its absence would show
-    assert abs(found.mean() - walk - prior) <= 5 * found.std() / np.sqrt(len(found))
+    integral = 0.5 * (0.91 / 0.09 - 0.1 / 0.9) * 0.49
+    assert prior > 5 * result.std() / np.sqrt(len(result)) or num_strata < 64  # at 64 strata its absence would show
+    assert abs(result.mean() - integral - prior) <= 5 * result.std() / np.sqrt(len(result))
 
 
 @pytest.mark.parametrize("reads", [False, True])
 def test_the_released_quantity_by_hand(reads: bool) -> None:
-    """T = 20, every step drawn, in expectation: the answer is 0, or x_t itself."""
-    rows, word, first = 40_000, 0.8, 1 / 20
-    answer = (lambda x_t, t: x_t) if reads else (lambda x_t, t: jnp.zeros_like(x_t))
-    clear = jnp.full((rows, 1, 1), word)
-    found, x_0 = bounds.released_bound(SHORT, clear, answer, jax.random.key(6), first, points=19)
-    found = np.asarray(found, np.float64).ravel()
+    """T = 20, every step sampled, in expectation; x̂_0 is 0, or x_t itself."""
+    rows, embedding, first = 40_000, 0.8, 1 / 20
+    denoise = (lambda x_t, t: x_t) if reads else (lambda x_t, t: jnp.zeros_like(x_t))
+    embeddings = jnp.full((rows, 1, 1), embedding)
+    bound = lambda embeddings: bounds.released_bound(
+        SHORT, embeddings, denoise, jax.random.key(6), first, num_strata=19
+    )
+    result, x_0 = jax.jit(bound)(embeddings)
+    result = np.asarray(result, np.float64).ravel()
     bar = 1 - 0.9 * np.arange(21) / 20
-    spare = 1 - bar[1]  # variance of x_0 around the word
-    assert float(jnp.var(x_0)) == pytest.approx(spare, rel=0.05)
+    var_x_0 = 1 - bar[1]  # variance of x_0 around the embedding
+    assert float(jnp.var(x_0)) == pytest.approx(var_x_0, rel=0.05)
     snr = np.append(np.inf, bar[1:] / (1 - bar[1:]))
-    second = word**2 + spare  # E x_0²
-    # E (x_0 − x̂_0)² at each time, and E (word − x̂_0)² at the first.
+    second = embedding**2 + var_x_0  # E x_0²
+    # E (x_0 − x̂_0)² at each time, and E (embedding − x̂_0)² at the first.
     error = (1 - np.sqrt(bar)) ** 2 * second + 1 - bar if reads else np.full(21, second)
-    last = (1 - np.sqrt(bar[1])) ** 2 * word**2 + bar[1] * spare + 1 - bar[1] if reads else word**2
+    last = (1 - np.sqrt(bar[1])) ** 2 * embedding**2 + bar[1] * var_x_0 + 1 - bar[1] if reads else embedding**2
     steps = np.sum(0.5 * (snr[1:-1] - snr[2:]) * error[2:])
     narrow = (1 - bar[2] / bar[1]) * (1 - bar[1]) / (1 - bar[2])
-    first_kl = 0.5 * ((spare + last) / narrow - 1 - np.log(spare / narrow))
+    first_kl = 0.5 * ((var_x_0 + last) / narrow - 1 - np.log(var_x_0 / narrow))
     prior = 0.5 * (bar[-1] * second - bar[-1] - np.log1p(-bar[-1]))
-    assert abs(found.mean() - steps - first_kl - prior) <= 5 * found.std() / np.sqrt(rows)
+    assert abs(result.mean() - steps - first_kl - prior) <= 5 * result.std() / np.sqrt(rows)

@@ -1,4 +1,4 @@
-"""The Gaussian process: its marginals, posteriors and boundaries are one process, at any pair of times."""
+"""Gaussian diffusion: marginals, posteriors and limits are consistent at any pair of times."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def test_chapman_kolmogorov(process: Gaussian, s: float, t: float) -> None:
 
 @pytest.mark.parametrize(("u", "s", "t"), [(0.1, 0.4, 0.8), (0.0, 0.3, 1.0), (0.5, 0.6, 0.7)])
 def test_posteriors_compose(process: Gaussian, u: float, s: float, t: float) -> None:
-    """Two strides are one: q(x_u | x_s, x_0) mixed over q(x_s | x_t, x_0) is q(x_u | x_t, x_0)."""
+    """Two strides equal one: q(x_u | x_s, x_0) mixed over q(x_s | x_t, x_0) is q(x_u | x_t, x_0)."""
     offset_1, slope_1, std_1 = coefficients(process, X_0, s, t)
     offset_2, slope_2, std_2 = coefficients(process, X_0, u, s)
     offset, slope, std = coefficients(process, X_0, u, t)
@@ -47,7 +47,7 @@ def test_posteriors_compose(process: Gaussian, u: float, s: float, t: float) -> 
 
 @pytest.mark.parametrize(("s", "t"), [(0.05, 0.2), (0.1, 0.9), (0.4, 0.5)])
 def test_posterior_is_bayes_on_a_grid(process: Gaussian, s: float, t: float) -> None:
-    """q(x_s | x_t, x_0) ∝ q(x_s | x_0) q(x_t | x_s), the right side by numbers."""
+    """q(x_s | x_t, x_0) ∝ q(x_s | x_0) q(x_t | x_s), with the right side on a grid."""
     x_0, x_t = 0.7, -0.4
     bar_s, bar_t = float(process.alpha_bar(s)), float(process.alpha_bar(t))
     grid = np.linspace(-8.0, 8.0, 400_001)
@@ -57,9 +57,9 @@ def test_posterior_is_bayes_on_a_grid(process: Gaussian, s: float, t: float) -> 
     density /= density.sum()
     mean = np.sum(density * grid)
     std = np.sqrt(np.sum(density * (grid - mean) ** 2))
-    found = process.posterior(jnp.full((1, 1, 1), x_0), jnp.full((1, 1, 1), x_t), s, t)
-    assert found.mean.item() == pytest.approx(mean, rel=1e-5, abs=1e-5)
-    assert found.std.item() == pytest.approx(std, rel=1e-5)
+    result = process.posterior(jnp.full((1, 1, 1), x_0), jnp.full((1, 1, 1), x_t), s, t)
+    assert result.mean.item() == pytest.approx(mean, rel=1e-5, abs=1e-5)
+    assert result.std.item() == pytest.approx(std, rel=1e-5)
 
 
 def test_marginal_at_zero_is_the_data(process: Gaussian) -> None:
@@ -94,7 +94,7 @@ def test_no_noise_has_infinite_snr(process: Gaussian) -> None:
     assert float(process.half_log_snr(0.0)) == np.inf
 
 
-def test_a_time_per_row(process: Gaussian) -> None:
+def test_each_row_may_have_its_own_time(process: Gaussian) -> None:
     times = jnp.asarray([0.2, 0.7, 1.0])
     rows = jax.random.normal(jax.random.key(1), (3, 2, 4))
     together = process.posterior(rows, rows + 1.0, 0.5 * times, times)
@@ -105,11 +105,11 @@ def test_a_time_per_row(process: Gaussian) -> None:
 
 
 def test_the_linear_estimate_is_the_regression_of_x_0_on_x_t(process: Gaussian) -> None:
-    """With x_0 of deviation σ: the slope cov(x_0, x_t) / var(x_t), by draws, in units of σ."""
+    """With x_0 of deviation σ: the slope cov(x_0, x_t) / var(x_t), by sampling, in units of σ."""
     spread, t = 0.7, 0.4
     x_0 = spread * jax.random.normal(jax.random.key(1), (1, 100_000, 1))
     x_t = process.marginal(x_0, t).sample(jax.random.key(2))
     slope = jnp.mean(x_0 * x_t) / jnp.mean(x_t**2)
-    found = process.linear_estimate(jnp.ones((1, 1, 1)), t, spread)
+    result = process.linear_estimate(jnp.ones((1, 1, 1)), t, spread)
     residual = jnp.std(x_0 - slope * x_t) / jnp.std(x_t) / spread
-    assert abs(float(found.squeeze()) - float(slope) / spread) <= 5 * float(residual) / 100_000**0.5
+    assert abs(float(result.squeeze()) - float(slope) / spread) <= 5 * float(residual) / 100_000**0.5

@@ -1,4 +1,4 @@
-"""Readings: x_0, noise, score and v say the same, and give the reverse means of the literature."""
+"""Parameterizations: x_0, noise, score and v convert into each other and give the reverse means of the literature."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ TIMES = [0.02, 0.3, 0.7, 0.95]
 
 
 def pair(t: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x_0, the noise, and the x_t they make."""
+    """x_0, the noise, and x_t."""
     x_0, noise = jax.random.normal(jax.random.key(3), (2, 2, 3, 4))
     return x_0, noise, jnp.exp(0.5 * PROCESS.log_alpha_bar(t)) * x_0 + jnp.sqrt(1 - PROCESS.alpha_bar(t)) * noise
 
@@ -23,28 +23,28 @@ def pair(t: float) -> tuple[jax.Array, jax.Array, jax.Array]:
 @pytest.mark.parametrize("t", TIMES)
 def test_round_trip(name: str, t: float) -> None:
     x_0, _, x_t = pair(t)
-    reading = FROM_X_0[name](PROCESS, x_0, x_t, t)
-    np.testing.assert_allclose(TO_X_0[name](PROCESS, reading, x_t, t), x_0, rtol=1e-4, atol=1e-4)
+    target = FROM_X_0[name](PROCESS, x_0, x_t, t)
+    np.testing.assert_allclose(TO_X_0[name](PROCESS, target, x_t, t), x_0, rtol=1e-4, atol=1e-4)
 
 
-def test_every_reading_has_both_directions() -> None:
+def test_every_parameterization_has_both_directions() -> None:
     assert set(TO_X_0) == set(FROM_X_0) == {"x_0", "noise", "score", "v"}
 
 
 @pytest.mark.parametrize("t", TIMES)
-def test_each_reading_is_what_it_is_called(t: float) -> None:
+def test_each_target_matches_its_definition(t: float) -> None:
     x_0, noise, x_t = pair(t)
     signal, spread = np.sqrt(PROCESS.alpha_bar(t)), np.sqrt(1 - PROCESS.alpha_bar(t))
     density = lambda x: jnp.sum(-0.5 * ((x - signal * x_0) / spread) ** 2)
-    meant = {"x_0": x_0, "noise": noise, "score": jax.grad(density)(x_t), "v": signal * noise - spread * x_0}
-    for name, value in meant.items():
-        found = FROM_X_0[name](PROCESS, x_0, x_t, t)
-        np.testing.assert_allclose(found, value, rtol=2e-4, atol=2e-4 / float(spread) ** 2, err_msg=name)
+    expected = {"x_0": x_0, "noise": noise, "score": jax.grad(density)(x_t), "v": signal * noise - spread * x_0}
+    for name, value in expected.items():
+        result = FROM_X_0[name](PROCESS, x_0, x_t, t)
+        np.testing.assert_allclose(result, value, rtol=2e-4, atol=2e-4 / float(spread) ** 2, err_msg=name)
 
 
 @pytest.mark.parametrize("index", [1, 30, 70, 95])
 def test_reverse_means_of_luo(index: int) -> None:
-    """Luo (2022) writes the reverse mean by x̂_0, by noise and by score: each is the posterior's at that x̂_0."""
+    """Luo (2022) gives the reverse mean by x̂_0, noise and score: each is the posterior mean at that x̂_0."""
     t, s = (index + 1) / 100, index / 100
     x_0, noise, x_t = pair(t)
     score = FROM_X_0["score"](PROCESS, x_0, x_t, t)
@@ -55,7 +55,7 @@ def test_reverse_means_of_luo(index: int) -> None:
         "noise": x_t / np.sqrt(alpha) - (1 - alpha) / (np.sqrt(1 - bar_t) * np.sqrt(alpha)) * noise,
         "score": x_t / np.sqrt(alpha) + (1 - alpha) / np.sqrt(alpha) * score,
     }
-    for name, reading in {"x_0": x_0, "noise": noise, "score": score}.items():
-        x_0_hat = TO_X_0[name](PROCESS, reading, x_t, t)
-        found = PROCESS.posterior(x_0_hat, x_t, s, t).mean
-        np.testing.assert_allclose(found, means[name], rtol=1e-4, atol=1e-4, err_msg=name)
+    for name, target in {"x_0": x_0, "noise": noise, "score": score}.items():
+        x_0_hat = TO_X_0[name](PROCESS, target, x_t, t)
+        result = PROCESS.posterior(x_0_hat, x_t, s, t).mean
+        np.testing.assert_allclose(result, means[name], rtol=1e-4, atol=1e-4, err_msg=name)

@@ -1,24 +1,24 @@
-"""Randomness: a sample's noise is its own, and stratified times cover the interval without bias."""
+"""Randomness: a sample depends on its own key alone, and stratified times are unbiased."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.diffusion.randomness import draw, fold, keys_for, stratified
+from jtextdiff.diffusion.randomness import fold_in, keys_for, per_row, stratified
 
 
 def data(keys: jax.Array) -> np.ndarray:
     return np.asarray(jax.random.key_data(keys))
 
 
-def test_first_keys_are_the_same_whatever_the_batch() -> None:
+def test_keys_do_not_depend_on_the_batch_size() -> None:
     eight = keys_for(jax.random.key(0), jnp.arange(8))
     four = keys_for(jax.random.key(0), jnp.arange(4))
     np.testing.assert_array_equal(data(eight)[:4], data(four))
 
 
-def test_keys_follow_the_sample_and_not_the_row() -> None:
+def test_keys_depend_on_the_sample_and_not_on_the_row() -> None:
     order = jnp.asarray([5, 0, 3])
     np.testing.assert_array_equal(
         data(keys_for(jax.random.key(1), order)), data(keys_for(jax.random.key(1), jnp.arange(6)))[order]
@@ -27,27 +27,27 @@ def test_keys_follow_the_sample_and_not_the_row() -> None:
 
 def test_keys_differ() -> None:
     keys = keys_for(jax.random.key(2), jnp.arange(50))
-    assert len(np.unique(np.concatenate([data(keys), data(fold(keys, 0)), data(fold(keys, 1))]), axis=0)) == 150
+    assert len(np.unique(np.concatenate([data(keys), data(fold_in(keys, 0)), data(fold_in(keys, 1))]), axis=0)) == 150
 
 
-def test_folding_rows_is_folding_each() -> None:
+def test_fold_in_applies_row_by_row() -> None:
     keys = keys_for(jax.random.key(3), jnp.arange(3))
-    together = data(fold(keys, 7))
+    together = data(fold_in(keys, 7))
     for row in range(3):
-        np.testing.assert_array_equal(together[row], data(fold(keys[row], 7)))
+        np.testing.assert_array_equal(together[row], data(fold_in(keys[row], 7)))
 
 
-def test_a_row_is_drawn_from_its_own_key() -> None:
-    chosen = jnp.asarray([4, 1])
-    few = draw(jax.random.normal, keys_for(jax.random.key(4), chosen), (2, 3, 5))
-    many = draw(jax.random.normal, keys_for(jax.random.key(4), jnp.arange(6)), (6, 3, 5))
-    np.testing.assert_array_equal(many[chosen], few)
-    assert len(np.unique(np.asarray(many))) == many.size
+def test_a_row_is_sampled_from_its_own_key() -> None:
+    ids = jnp.asarray([4, 1])
+    two_rows = per_row(jax.random.normal, keys_for(jax.random.key(4), ids), (2, 3, 5))
+    six_rows = per_row(jax.random.normal, keys_for(jax.random.key(4), jnp.arange(6)), (6, 3, 5))
+    np.testing.assert_array_equal(six_rows[ids], two_rows)
+    assert len(np.unique(np.asarray(six_rows))) == six_rows.size
 
 
-def test_one_key_draws_a_whole_batch() -> None:
-    drawn = draw(jax.random.normal, jax.random.key(5), (6, 3))
-    assert len(np.unique(np.asarray(drawn))) == drawn.size
+def test_one_key_samples_a_whole_batch() -> None:
+    samples = per_row(jax.random.normal, jax.random.key(5), (6, 3))
+    assert len(np.unique(np.asarray(samples))) == samples.size
 
 
 @pytest.mark.parametrize("num", [1, 5, 64])
@@ -69,7 +69,7 @@ def test_each_row_is_uniform() -> None:
 
 
 def test_stratified_mean_varies_less() -> None:
-    """The variance of the batch mean is that of the jitter alone, 1/(12 n³), and not 1/(12 n)."""
+    """The variance of the batch mean is that of the jitter alone, 1/(12 n³), instead of 1/(12 n)."""
     means = np.asarray(jax.vmap(lambda key: stratified(key, 8).mean())(jax.random.split(jax.random.key(7), 4000)))
     squares = (means - 0.5) ** 2
     assert abs(squares.mean() - 1 / (12 * 8**3)) <= 5 * squares.std() / np.sqrt(len(means))

@@ -1,4 +1,4 @@
-"""Schedules: signal falls from all to nothing, and the tables that were published are met to the digit."""
+"""Schedules: ᾱ falls from 1 to almost 0, and equals the published tables to the digit."""
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,10 @@ RELEASED = {
     ("cosine", 200): lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2,
     ("cosine", 1000): lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2,
 }
-"""(schedule, T) ↦ the function g whose ratios g((i+1)/T)/g(i/T) make the published βs."""
+"""(schedule, T) ↦ the function g whose ratios g((i+1)/T)/g(i/T) give the published βs."""
 
 
-def table(g, num_steps: int) -> np.ndarray:
+def alpha_bars(g, num_steps: int) -> np.ndarray:
     """ᾱ by index, from the βs, in float64."""
     i = np.arange(num_steps)
     betas = np.minimum(1 - g((i + 1) / num_steps) / g(i / num_steps), 0.999)
@@ -47,13 +47,13 @@ def test_signal_only_falls(name: str, num_steps: int) -> None:
 
 @pytest.mark.parametrize(("name", "num_steps"), RELEASED)
 def test_products_of_the_released_betas(name: str, num_steps: int) -> None:
-    expected = table(RELEASED[name, num_steps], num_steps)
+    expected = alpha_bars(RELEASED[name, num_steps], num_steps)
     times = (np.arange(num_steps) + 1) / num_steps
     log_alpha_bar = np.asarray(SCHEDULES[name](num_steps)(jnp.asarray(times, jnp.float32)), np.float64)
-    # A float32 time near 1 is known to 6e-8, which is this much of what is left.
+    # A float32 time near 1 is accurate to 6e-8, which is this share of 1 − t.
     tolerance = 2e-6 + 4e-7 / np.maximum(1 - times, 1 / num_steps)
     assert np.all(np.abs(log_alpha_bar - np.log(expected)) < tolerance)
-    # Near the data the noise is what is small, and it keeps its digits too.
+    # Near the data the noise is small, and is as accurate.
     early = times < 0.1
     np.testing.assert_allclose(-np.expm1(log_alpha_bar[early]), 1 - expected[early], rtol=3e-6)
 
@@ -69,8 +69,8 @@ def test_products_of_the_released_betas(name: str, num_steps: int) -> None:
     ],
 )
 def test_sqrt_golden_values(num_steps: int, index: int, alpha_bar: float, digits: float) -> None:
-    found = jnp.exp(SCHEDULES["sqrt"](num_steps)((index + 1) / num_steps))
-    assert abs(float(found) - alpha_bar) <= digits * 1.01
+    result = jnp.exp(SCHEDULES["sqrt"](num_steps)((index + 1) / num_steps))
+    assert abs(float(result) - alpha_bar) <= digits * 1.01
 
 
 @pytest.mark.parametrize("name", ["sqrt", "cosine"])

@@ -1,4 +1,4 @@
-"""Scores of several runs share a table if they were taken alike, and seeds of one recipe share a row."""
+"""Scores obtained under the same conditions share a table, seeds of one recipe a row, and a table fits its width."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,25 @@ import pytest
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.compare import command
+from jtextdiff.evaluation.comparison import DEFAULT_METRICS
 
 
 def scores(value: float, *, steps: int = 200, num: int = 512, name: str = "nll") -> str:
     row = {"value": value, "unit": "nats/token", "se": 0.25, "n": num, "kind": "", "real_valid": value, "real_train": 1}
-    alike = {"text": "mine", "method": "Masked", "settings": {}, "split": "valid", "num_samples": num, "judge": None}
-    alike["tokenizer"] = "words"
-    return json.dumps({**alike, "sampler": "ancestral", "steps": steps, "nfe": steps / 2, "metrics": {name: row}})
+    conditions = {
+        "text": "mine",
+        "method": "Masked",
+        "settings": {},
+        "split": "valid",
+        "num_samples": num,
+        "judge": None,
+    }
+    conditions["tokenizer"] = "words"
+    return json.dumps({**conditions, "sampler": "ancestral", "steps": steps, "nfe": steps / 2, "metrics": {name: row}})
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 @pytest.fixture
@@ -37,14 +49,19 @@ def files(tmp_path: Path) -> dict[str, str]:
 def test_seeds_make_one_row(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     command([files["a.0.json"], files["a.1.json"], files["b.json"]])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| 512 samples | sampler | calls | nll (nats/token) |"
-    assert lines[3:] == ["| a | ancestral 200 | 100 | 2 ± 1.4 (2 runs) |", "| b | ancestral 20 | 10 | 7.5 ± 0.25 |"]
-    assert lines[2] == "| real valid text | | |  |"  # each model's own likelihood of it: the text has none
+    assert lines == [
+        "| 512 samples     | sampler       | calls | nll (nats/token) |",
+        "|-----------------|---------------|-------|------------------|",
+        "| real valid text |               |       |                  |",  # a likelihood of it is that of one model
+        "| a               | ancestral 200 | 100   | 2 ± 1.4 (2 runs) |",
+        "| b               | ancestral 20  | 10    | 7.5 ± 0.25       |",
+    ]
 
 
 def test_files_of_other_folders_or_other_settings_make_other_rows(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
     warm = json.loads(scores(2.0)) | {"settings": {"temperature": 0.9}, "steps": None}
     texts = {
         "A/x.json": scores(1.0),
@@ -56,30 +73,36 @@ def test_files_of_other_folders_or_other_settings_make_other_rows(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     command([str(tmp_path / name) for name in texts])
-    rows = [line.split(" | ")[:2] for line in capsys.readouterr().out.splitlines()[3:]]
+    rows = [cells(line)[:2] for line in capsys.readouterr().out.splitlines()[3:]]
     assert rows == [
-        [f"| {tmp_path}/A/x.json", "ancestral 200"],
-        [f"| {tmp_path}/B/x.json", "ancestral 200"],
-        ["| t-0.8", "ancestral 200"],
-        ["| t-0.9", "ancestral, temperature 0.9"],
+        [f"{tmp_path}/A/x.json", "ancestral 200"],
+        [f"{tmp_path}/B/x.json", "ancestral 200"],
+        ["t-0.8", "ancestral 200"],
+        ["t-0.9", "ancestral, temperature 0.9"],
     ]
 
 
-def test_what_real_text_has_of_its_own_stands_above(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_text_has_the_first_row(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     command([files["b.json"], files["other.json"]])
-    assert capsys.readouterr().out.splitlines()[2] == "| real valid text | | | 7.5 | 1 |"
+    assert cells(capsys.readouterr().out.splitlines()[2]) == ["real valid text", "", "", "7.5", "1"]
 
 
-def test_a_metric_that_a_row_lacks_is_left_blank(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_metric_that_a_row_lacks_is_left_blank(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     command([files["b.json"], files["other.json"]])
-    assert capsys.readouterr().out.splitlines()[3:] == [
-        "| b | ancestral 20 | 10 | 7.5 ± 0.25 |  |",
-        "| other | ancestral 200 | 100 |  | 1 ± 0.25 |",
+    assert [cells(line) for line in capsys.readouterr().out.splitlines()[3:]] == [
+        ["b", "ancestral 20", "10", "7.5 ± 0.25", ""],
+        ["other", "ancestral 200", "100", "", "1 ± 0.25"],
     ]
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["a.0.json", "few.json"], "num_samples"),
         (["a.0.json", "elsewhere.json"], "text"),
@@ -89,6 +112,50 @@ def test_a_metric_that_a_row_lacks_is_left_blank(files: dict[str, str], capsys: 
         (["b.json", "--metric=mauve"], "There are: nll"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(files: dict[str, str], names: list[str], told: str) -> None:
-    with pytest.raises(UserError, match=told.replace(".", r"\.")):
+def test_scores_that_cannot_be_compared_are_refused(files: dict[str, str], names: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
         command([files.get(name, name) for name in names])
+
+
+def wide(tmp_path: Path, names: list[str]) -> list[str]:
+    """Files of scores with so many metrics that a row per file takes more than 80 columns."""
+    paths = []
+    for place, name in enumerate(names):
+        result = json.loads(scores(float(place)))
+        row = result["metrics"]["nll"]
+        metrics = {metric: row | {"value": place + 0.125} for metric in DEFAULT_METRICS}
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(result | {"metrics": metrics, "settings": {"temperature": 0.5 + place / 10}}))
+        paths.append(str(path))
+    return paths
+
+
+def test_a_wide_table_has_a_row_per_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command(wide(tmp_path, ["a", "b"]) + ["--metric=nll", "--metric=perplexity_ratio", "--metric=unigram_entropy"])
+    assert capsys.readouterr().out.splitlines() == [
+        "512 samples of each:",
+        "",
+        "- a: ancestral 200, temperature 0.5, 100 calls",
+        "- b: ancestral 200, temperature 0.6, 100 calls",
+        "",
+        "| metric                        | real valid | a            | b            |",
+        "|-------------------------------|------------|--------------|--------------|",
+        "| nll (nats/token)              |            | 0.125 ± 0.25 | 1.125 ± 0.25 |",
+        "| perplexity_ratio (nats/token) |            | 0.125 ± 0.25 | 1.125 ± 0.25 |",
+        "| unigram_entropy (nats/token)  |            | 0.125 ± 0.25 | 1.125 ± 0.25 |",
+    ]
+
+
+@pytest.mark.parametrize("name", ["run", "a_run_with_a_name_of_more_than_twenty_characters"])
+@pytest.mark.parametrize("columns", ["60", "80", "100", "1000"])
+def test_lines_fit_and_no_value_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    command(wide(tmp_path, [f"{name}{number}" for number in range(7)]))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    values = [value for line in lines for value in cells(line) if "±" in value]
+    expected = [f"{place + 0.125:.4g} ± 0.25" for place in range(7) for _ in DEFAULT_METRICS]
+    assert sorted(values) == sorted(expected)
+    assert all(f"{name}{number}" in "\n".join(lines) for number in range(7))

@@ -5,14 +5,14 @@ import argparse
 import pytest
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.inference.reranking import choice, likeness
+from jtextdiff.inference.reranking import mean_bleu_with_others, sampling_spec
 
 
 def test_the_likest_text_is_the_one_in_the_middle() -> None:
     texts = ["a b c d e", "a b c d x", "a b c y x", "q r s t u"]
-    worth = likeness(texts)
+    worth = mean_bleu_with_others(texts)
     assert max(worth) == worth[1] and min(worth) == worth[3]
-    assert likeness(["alone"]) == [0.0]
+    assert mean_bleu_with_others(["alone"]) == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_the_likest_text_is_the_one_in_the_middle() -> None:
 )
 def test_what_cannot_be_chosen_by_is_refused(best_of: int, mbr: int, control: list[str], told: str) -> None:
     with pytest.raises(UserError, match=told):
-        choice(argparse.Namespace(best_of=best_of, mbr=mbr, control=control))
+        sampling_spec(argparse.Namespace(best_of=best_of, mbr=mbr, control=control))

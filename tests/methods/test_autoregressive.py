@@ -11,14 +11,14 @@ import pytest
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.autoregressive import Autoregressive
-from jtextdiff.methods.components.autoregressive_sampler import Writer, token_before
-from jtextdiff.methods.components.types import Given, Language, nothing_given
+from jtextdiff.methods.components.autoregressive_sampler import DecodingSettings, previous_tokens
+from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.method import Method
 from jtextdiff.nets.transformer import Transformer
 
 PAD, EOS, VOCAB, LENGTH = 0, 1, 5, 4
 METHOD = Autoregressive(
-    language=Language(vocab_size=VOCAB, mask=VOCAB, pad=PAD, eos=EOS, length=LENGTH, length_counts=(0, 1, 1, 1, 1)),
+    text_spec=TextSpec(vocab_size=VOCAB, mask=VOCAB, pad=PAD, eos=EOS, length=LENGTH, length_counts=(0, 1, 1, 1, 1)),
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, causal=True, max_length=LENGTH),
 )
 LOSS, NLL = jax.jit(METHOD.loss), jax.jit(METHOD.nll)
@@ -65,9 +65,9 @@ def test_is_a_method() -> None:
 
 def test_probabilities_of_all_sentences_sum_to_one(params: dict) -> None:
     """Those that end within the length, and those that have not ended there, are all there is."""
-    ended, rest = probabilities(params, ENDED).sum(), probabilities(params, UNENDED).sum()
+    ended, others = probabilities(params, ENDED).sum(), probabilities(params, UNENDED).sum()
     assert ended < 1
-    assert ended == pytest.approx(1 - rest, abs=1e-5)
+    assert ended == pytest.approx(1 - others, abs=1e-5)
     assert np.ptp(probabilities(params, ENDED)) > 0.01
 
 
@@ -75,9 +75,9 @@ def test_samples_follow_the_law(params: dict) -> None:
     """A sentence that ends early comes as often as its probability; at the last position EOS is forced."""
     num = 4096
     tokens = np.asarray(SAMPLE(params, keys(2, num), nothing_given(num, LENGTH)).tokens)
-    law = probabilities(params, ENDED)
+    expected = probabilities(params, ENDED)
     rows = batch(ENDED).tokens
-    for sentence, words, probability in zip(ENDED, rows, law, strict=True):
+    for sentence, words, probability in zip(ENDED, rows, expected, strict=True):
         if len(sentence) == LENGTH:  # forced: the probability of its words before EOS
             continue
         share = np.mean(np.all(tokens == words, axis=1))
@@ -135,14 +135,15 @@ def test_a_length_that_is_given_is_kept(params: dict) -> None:
 
 
 def test_the_unknown_word_is_written_only_where_it_is_given(params: dict) -> None:
-    method = dataclasses.replace(METHOD, language=dataclasses.replace(METHOD.language, unk=2))
+    method = dataclasses.replace(METHOD, text_spec=dataclasses.replace(METHOD.text_spec, unk=2))
     eager = params | {"answer": params["answer"] | {"bias": params["answer"]["bias"].at[2].add(20.0)}}
     given = nothing_given(64, LENGTH)._replace(tokens=jnp.full((64, LENGTH), 2))
     keys = keys_for(jax.random.key(9), jnp.arange(64))
     assert np.any(np.asarray(SAMPLE(eager, keys, given).tokens) == 2)
-    assert not np.any(np.asarray(method.sample(eager, keys, given).tokens) == 2)
+    sample = jax.jit(method.sample)
+    assert not np.any(np.asarray(sample(eager, keys, given).tokens) == 2)
     told = given._replace(fixed=given.fixed.at[:, 0].set(True))
-    assert np.all(np.asarray(method.sample(eager, keys, told).tokens)[:, 0] == 2)
+    assert np.all(np.asarray(sample(eager, keys, told).tokens)[:, 0] == 2)
 
 
 def test_a_sample_depends_on_its_own_key_and_not_on_the_batch(params: dict) -> None:
@@ -154,11 +155,11 @@ def test_a_sample_depends_on_its_own_key_and_not_on_the_batch(params: dict) -> N
 
 def test_the_path_is_kept_only_when_asked_for(params: dict) -> None:
     plain = SAMPLE(params, keys(10, 4), nothing_given(4, LENGTH))
-    kept = SAMPLE(params, keys(10, 4), nothing_given(4, LENGTH), keep_path=True)
+    cache = SAMPLE(params, keys(10, 4), nothing_given(4, LENGTH), keep_path=True)
     assert plain.path is None
-    assert kept.path.shape == (LENGTH + 1, 4, LENGTH)
-    np.testing.assert_array_equal(kept.tokens, plain.tokens)
-    np.testing.assert_array_equal(kept.path[-1], kept.tokens)
+    assert cache.path.shape == (LENGTH + 1, 4, LENGTH)
+    np.testing.assert_array_equal(cache.tokens, plain.tokens)
+    np.testing.assert_array_equal(cache.path[-1], cache.tokens)
 
 
 def test_a_trunk_that_sees_ahead_is_refused() -> None:
@@ -181,21 +182,21 @@ def test_what_is_kept_answers_as_the_whole_text_does(shape: dict) -> None:
     weights = jax.tree.map(lambda leaf: 2.0 * leaf, method.init(jax.random.key(11)))
     tokens = jnp.asarray([[2, 3, 3, 1], [3, 2, 1, 0]])
     net = method.net.bind(weights)
-    whole = net(token_before(method.language, tokens))
-    earlier, kept = jnp.asarray([[EOS, 2, 3, 3], [EOS, 3, 2, 1]]), net.empty(2, LENGTH)
+    all_logits, step = jax.jit(net)(previous_tokens(method.text_spec, tokens)), jax.jit(net.step)
+    earlier, cache = jnp.asarray([[EOS, 2, 3, 3], [EOS, 3, 2, 1]]), net.init_cache(2, LENGTH)
     for position in range(LENGTH):
-        logits, kept = net.step(earlier[:, position], jnp.asarray(position), kept)
-        np.testing.assert_allclose(logits, whole[:, position], atol=1e-5)
+        logits, cache = step(earlier[:, position], jnp.asarray(position), cache)
+        np.testing.assert_allclose(logits, all_logits[:, position], atol=1e-5)
 
 
 def likeliest(params: dict, width: int) -> list[int]:
-    method = dataclasses.replace(METHOD, sampler=Writer(name="beam", beams=width))
-    return np.asarray(method.sample(params, keys(12, 2), nothing_given(2, LENGTH)).tokens)[1].tolist()
+    method = dataclasses.replace(METHOD, sampler=DecodingSettings(name="beam", beams=width))
+    return np.asarray(jax.jit(method.sample)(params, keys(12, 2), nothing_given(2, LENGTH)).tokens)[1].tolist()
 
 
 def test_a_wide_search_finds_the_likeliest_text(params: dict) -> None:
     """By counting all: EOS is forced at the last position, so that there its probability does not count."""
-    logits = METHOD.net.bind(params)(token_before(METHOD.language, jnp.asarray(batch(ENDED).tokens)))
+    logits = jax.jit(METHOD.net.bind(params))(previous_tokens(METHOD.text_spec, jnp.asarray(batch(ENDED).tokens)))
     log_p = np.asarray(jax.nn.log_softmax(logits.at[..., -1, :].set(0.0).at[:, -1].set(0.0)))
     rows = batch(ENDED)
     free = np.arange(LENGTH) < LENGTH - 1
@@ -205,16 +206,23 @@ def test_a_wide_search_finds_the_likeliest_text(params: dict) -> None:
 
 
 def test_greedy_takes_the_likeliest_word_and_a_cold_law_comes_to_it(params: dict) -> None:
-    writers = [Writer(name="greedy"), Writer(temperature=0.01), Writer(top_p=1e-6), Writer(name="beam", beams=2)]
-    drawn = [
+    writers = [
+        DecodingSettings(name="greedy"),
+        DecodingSettings(temperature=0.01),
+        DecodingSettings(top_p=1e-6),
+        DecodingSettings(name="beam", beams=2),
+    ]
+    samples = [
         np.asarray(
-            dataclasses.replace(METHOD, sampler=writer).sample(params, keys(13, 4), nothing_given(4, LENGTH)).tokens
+            jax.jit(dataclasses.replace(METHOD, sampler=writer).sample)(
+                params, keys(13, 4), nothing_given(4, LENGTH)
+            ).tokens
         )
         for writer in writers
     ]
-    np.testing.assert_array_equal(drawn[0], drawn[1])
-    np.testing.assert_array_equal(drawn[0], drawn[2])
-    assert np.all(drawn[3] == drawn[3][0])
+    np.testing.assert_array_equal(samples[0], samples[1])
+    np.testing.assert_array_equal(samples[0], samples[2])
+    assert np.all(samples[3] == samples[3][0])
 
 
 def test_calls_are_the_words_written(params: dict) -> None:
@@ -225,4 +233,4 @@ def test_calls_are_the_words_written(params: dict) -> None:
 @pytest.mark.parametrize("bad", [{"name": "nucleus"}, {"beams": 3}, {"temperature": 0.0}, {"top_p": 0.0}])
 def test_ways_of_writing_that_cannot_be_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
-        Writer(**bad)
+        DecodingSettings(**bad)

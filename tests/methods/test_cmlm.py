@@ -9,14 +9,14 @@ import pytest
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.methods.cmlm import CMLM, MaskPredict
-from jtextdiff.methods.components.types import Given, Language
+from jtextdiff.methods.components.types import Given, TextSpec
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling import masked_samplers as unmasking
 from jtextdiff.sampling.loop import unroll
 
-LANGUAGE = Language(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3))
+TEXT_SPEC = TextSpec(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3))
 MODEL = CMLM(
-    language=LANGUAGE,
+    text_spec=TEXT_SPEC,
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, max_length=8),
     sampler=MaskPredict(steps=4),
 )
@@ -39,18 +39,18 @@ def test_the_loss_is_the_bound_by_the_length_and_of_the_length_by_the_mean_lengt
 
 def test_the_published_numbers_of_words_that_are_masked_again() -> None:
     """N = 12, T = 10: all, then 10, 9, 8, 7, 6, 4, 3, 2, 1, the least likely first."""
-    seen = []
+    inputs = []
 
     def predict(x_t: jax.Array, t: float) -> jax.Array:
-        jax.debug.callback(lambda tokens: seen.append(int((tokens == 9).sum())), x_t, ordered=True)
+        jax.debug.callback(lambda tokens: inputs.append(int((tokens == 9).sum())), x_t, ordered=True)
         return jnp.broadcast_to(jnp.log(jnp.asarray([0.5, 0.3, 0.2])), (*x_t.shape, 3))
 
     free = jnp.ones((1, 12), bool)
     step = unmasking.mask_predict(predict, 9, free, 10)
-    state = unmasking.Guess(jnp.full((1, 12), 9), jnp.zeros((1, 12)))
+    state = unmasking.MaskPredictState(jnp.full((1, 12), 9), jnp.zeros((1, 12)))
     unroll(step, state, jax.random.split(jax.random.key(0), 1), jnp.arange(10))
     jax.effects_barrier()
-    assert seen == [12, 10, 9, 8, 7, 6, 4, 3, 2, 1]
+    assert inputs == [12, 10, 9, 8, 7, 6, 4, 3, 2, 1]
 
 
 @pytest.mark.parametrize("candidates", [1, 3])
@@ -60,11 +60,11 @@ def test_given_words_stay_and_batch_mates_do_not_matter(candidates: int) -> None
     fixed = jnp.zeros((8, 8), bool).at[:, 0].set(True)
     given = Given(jnp.full((8, 8), 7), fixed, jnp.asarray([4, 5, 8, 3, 2, 6, 7, 4]))
     sample = jax.jit(model.sample, static_argnames="keep_path")
-    found = sample(params, keys, given, keep_path=True)
-    tokens = np.asarray(found.tokens)
+    result = sample(params, keys, given, keep_path=True)
+    tokens = np.asarray(result.tokens)
     assert np.all(tokens[:, 0] == 7) and not np.any(tokens == 12)
-    assert found.path.shape == (5, 8, 8) and np.all(found.calls == 4 * candidates)
-    np.testing.assert_array_equal(found.path[-1], tokens)
+    assert result.path.shape == (5, 8, 8) and np.all(result.calls == 4 * candidates)
+    np.testing.assert_array_equal(result.path[-1], tokens)
     for row, length in enumerate(np.asarray(given.length)):
         assert tokens[row, length - 1] == 1 and np.all(tokens[row, length:] == 0)
     order = np.asarray([3, 1, 4, 0, 2, 7, 6, 5])

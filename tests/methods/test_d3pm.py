@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.methods.components.types import Given, Language, nothing_given
+from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.d3pm import D3PM, Ancestral
 from jtextdiff.nets.transformer import Transformer
 
-ONE_WORD = Language(vocab_size=4, mask=4, pad=0, eos=1, length=1, length_counts=(0, 1))
-TWO_WORDS = Language(vocab_size=2, mask=2, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
+ONE_WORD = TextSpec(vocab_size=4, mask=4, pad=0, eos=1, length=1, length_counts=(0, 1))
+TWO_WORDS = TextSpec(vocab_size=2, mask=2, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
 LAW = np.asarray([0.4, 0.3, 0.2, 0.1])
 JOINT = np.asarray([[0.3, 0.1], [0.2, 0.4]])
 ENTROPY = 1.279854  # of both
@@ -30,7 +30,7 @@ class Known:
     def bind(self, params: Any) -> "Known":
         return self
 
-    def per_word(self, values: Callable[..., Any], others: tuple[jax.Array, ...], *seen: Any, **told: Any) -> Any:
+    def per_token(self, values: Callable[..., Any], others: tuple[jax.Array, ...], *seen: Any, **told: Any) -> Any:
         return values(self(*seen, **told), *others)
 
     def __call__(self, x_t: jax.Array, t: jax.Array, *, valid: jax.Array, key: Any = None) -> jax.Array:
@@ -49,10 +49,10 @@ def batch(rows: np.ndarray) -> Batch:
 
 def mean_bound(method: D3PM, rows: np.ndarray, p: np.ndarray, repeat: int = 20_000) -> tuple[float, float]:
     """Σ p E[bound] over the texts `rows`, and its standard error; the length costs what 0.01 of a text costs."""
-    nats = method.nll({}, jax.random.key(0), batch(np.repeat(rows, repeat, axis=0)))
+    nats = jax.jit(method.nll)({}, jax.random.key(0), batch(np.repeat(rows, repeat, axis=0)))
     nats = np.asarray(nats, np.float64).reshape(len(rows), repeat)
-    law = np.asarray(method.language.length_counts) + 0.01 * (np.arange(method.language.length + 1) > 0)
-    return float(p @ nats.mean(1) + np.log(law[-1] / law.sum())), float(np.sqrt(p**2 @ nats.var(1) / repeat))
+    lengths = np.asarray(method.text_spec.length_counts) + 0.01 * (np.arange(method.text_spec.length + 1) > 0)
+    return float(p @ nats.mean(1) + np.log(lengths[-1] / lengths.sum())), float(np.sqrt(p**2 @ nats.var(1) / repeat))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def mean_bound(method: D3PM, rows: np.ndarray, p: np.ndarray, repeat: int = 20_0
 def test_the_uniform_bound_of_one_word(form: str, sees: bool, nats: float) -> None:
     """K = 4, T = 5, cosine: the true belief given x_t is best for the mixture; without x_t, for the joint form."""
     method = D3PM(
-        language=ONE_WORD,
+        text_spec=ONE_WORD,
         kernel="uniform",
         schedule="cosine_d3pm",
         num_steps=5,
@@ -78,17 +78,17 @@ def test_the_uniform_bound_of_one_word(form: str, sees: bool, nats: float) -> No
     process = method.process
 
     def answer(x_t: jax.Array, index: jax.Array) -> jax.Array:
-        law = jnp.broadcast_to(jnp.log(jnp.asarray(LAW)), (*x_t.shape, 4))
-        return law + process.likelihood(x_t, jnp.zeros(()), index / 5) if sees else law
+        log_p = jnp.broadcast_to(jnp.log(jnp.asarray(LAW)), (*x_t.shape, 4))
+        return log_p + process.likelihood(x_t, jnp.zeros(()), index / 5) if sees else log_p
 
-    found, error = mean_bound(known(method, answer), np.arange(4)[:, None], LAW)
-    assert abs(found - nats) <= 5 * error + 2e-4
+    result, error = mean_bound(known(method, answer), np.arange(4)[:, None], LAW)
+    assert abs(result - nats) <= 5 * error + 2e-4
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 4, 16, 256])
+@pytest.mark.parametrize("num_steps", [1, 4, 256])
 def test_the_absorbing_bound_of_two_words(num_steps: int) -> None:
     """L_T = L_∞ + Σ (a_i − b_i)/(2T): a_i the entropy of a word, b_i given the other one; L_∞ the text's own."""
-    method = D3PM(language=TWO_WORDS, num_steps=num_steps, bound_points=16, sampler=Ancestral(steps=1))
+    method = D3PM(text_spec=TWO_WORDS, num_steps=num_steps, bound_points=16, sampler=Ancestral(steps=1))
 
     def answer(x_t: jax.Array, index: jax.Array) -> jax.Array:
         allowed = jnp.where((x_t == 2)[..., None], 1.0, jax.nn.one_hot(x_t, 2))
@@ -98,12 +98,12 @@ def test_the_absorbing_bound_of_two_words(num_steps: int) -> None:
 
     a, b = np.asarray([0.673012, 0.693147]), np.asarray([0.586707, 0.606843])
     rows = np.asarray([[0, 0], [0, 1], [1, 0], [1, 1]])
-    found, error = mean_bound(known(method, answer), rows, JOINT.ravel())
-    assert abs(found - ENTROPY - np.sum(a - b) / (2 * num_steps)) <= 5 * error + 1e-4
+    result, error = mean_bound(known(method, answer), rows, JOINT.ravel())
+    assert abs(result - ENTROPY - np.sum(a - b) / (2 * num_steps)) <= 5 * error + 1e-4
 
 
 SMALL = D3PM(
-    language=Language(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3)),
+    text_spec=TextSpec(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3)),
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, max_length=8),
     num_steps=20,
     sampler=Ancestral(steps=6),
@@ -115,7 +115,9 @@ def test_under_mask_the_divergence_is_a_share_of_the_cross_entropy() -> None:
     params, valid = SMALL.init(jax.random.key(0)), jnp.ones((4, 8), bool)
     tokens, index = jax.random.randint(jax.random.key(2), (4, 8), 0, 12), jnp.asarray([1, 2, 10, 20])
     gaps = [
-        SMALL._terms(params, jax.random.key(1), tokens, valid, index, None, by_bayes=by_bayes)[0]
+        jax.jit(
+            lambda p, by=by_bayes: SMALL._denoiser(p).terms(jax.random.key(1), tokens, valid, index, by_bayes=by)[0]
+        )(params)
         for by_bayes in (False, True)
     ]
     np.testing.assert_allclose(*gaps, atol=1e-5)
@@ -129,9 +131,9 @@ def test_given_words_stay_and_batch_mates_do_not_matter(kernel: str) -> None:
     fixed = jnp.zeros((8, 8), bool).at[:, 1].set(True)
     given = Given(jnp.full((8, 8), 7), fixed, jnp.asarray([4, 5, 8, 3, 3, 6, 7, 4]))
     sample = jax.jit(model.sample)
-    found = sample(params, keys, given)
-    tokens = np.asarray(found.tokens)
-    assert np.all(tokens[:, 1] == 7) and not np.any(tokens == 12) and np.all(found.calls <= 6)
+    result = sample(params, keys, given)
+    tokens = np.asarray(result.tokens)
+    assert np.all(tokens[:, 1] == 7) and not np.any(tokens == 12) and np.all(result.calls <= 6)
     for row, length in enumerate(np.asarray(given.length)):
         assert tokens[row, length - 1] == 1 and np.all(tokens[row, length:] == 0)
     order = np.asarray([3, 1, 4, 0, 2, 7, 6, 5])
@@ -140,10 +142,10 @@ def test_given_words_stay_and_batch_mates_do_not_matter(kernel: str) -> None:
 
 
 def test_the_uniform_sampler_draws_the_law_of_one_word() -> None:
-    words = Language(vocab_size=6, mask=6, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
-    method = D3PM(language=words, kernel="uniform", schedule="cosine_d3pm", num_steps=20, sampler=Ancestral(steps=20))
-    process, law = method.process, jnp.log(jnp.asarray([0.0, 0.0, *LAW]))
-    answer = lambda x_t, index: law + process.likelihood(x_t, jnp.zeros(()), index / 20)
+    words = TextSpec(vocab_size=6, mask=6, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
+    method = D3PM(text_spec=words, kernel="uniform", schedule="cosine_d3pm", num_steps=20, sampler=Ancestral(steps=20))
+    process, log_p = method.process, jnp.log(jnp.asarray([0.0, 0.0, *LAW]))
+    answer = lambda x_t, index: log_p + process.likelihood(x_t, jnp.zeros(()), index / 20)
     given = nothing_given(20_000, 2)._replace(length=jnp.full(20_000, 2))
     guess = lambda x_t, index: jnp.where(jnp.arange(2)[:, None] == 1, jax.nn.one_hot(1, 6), answer(x_t, index))
     tokens = jax.jit(known(method, guess).sample)({}, jax.random.split(jax.random.key(5), 20_000), given).tokens
@@ -167,25 +169,25 @@ def test_more_steps_than_were_trained_are_refused() -> None:
 
 def test_a_word_is_drawn_by_what_the_network_says_at_its_time() -> None:
     """The network's answer depends on the step: what is drawn has the law of the steps, each at its share."""
-    language = dataclasses.replace(ONE_WORD, length=3, length_counts=(0, 0, 0, 1))
-    model = D3PM(language=language, num_steps=20, sampler=Ancestral(steps=4))
+    text_spec = dataclasses.replace(ONE_WORD, length=3, length_counts=(0, 0, 0, 1))
+    model = D3PM(text_spec=text_spec, num_steps=20, sampler=Ancestral(steps=4))
     answers = jnp.log(jax.random.dirichlet(jax.random.key(7), jnp.ones(4), (21,)))
     model = known(model, lambda x_t, index: jnp.repeat(answers[index][:, None], 3, axis=1))
     num = 20_000
     given = nothing_given(num, 3)._replace(length=jnp.full(num, 3))
     sample = jax.jit(model.sample)({}, jax.random.split(jax.random.key(2), num), given)
     one = jax.tree.map(lambda leaf: leaf[:1], given)
-    law = np.exp(np.asarray(model.law({}, one)[0], np.float64))
-    law = law[2:4] / law[2:4].sum()
+    distribution = np.exp(np.asarray(model.token_distribution({}, one)[0], np.float64))
+    distribution = distribution[2:4] / distribution[2:4].sum()
     for position in range(2):
         counts = np.bincount(np.asarray(sample.tokens)[:, position], minlength=4)[2:4]
-        assert np.sum((counts - num * law) ** 2 / (num * law)) < 15.2  # 1 degree of freedom, p = 1e-4
+        assert np.sum((counts - num * distribution) ** 2 / (num * distribution)) < 15.2  # 1 degree of freedom, p = 1e-4
 
 
 def test_what_is_guessed_at_the_start_is_a_word_that_may_stand_there() -> None:
     """log_linear leaves one word in a thousand as it is: such a word is guessed, and never revised."""
-    language = dataclasses.replace(SMALL.language, vocab_size=6, mask=6, unk=2)
-    model = D3PM(language=language, schedule="log_linear", num_steps=20, sampler=Ancestral(steps=4))
+    text_spec = dataclasses.replace(SMALL.text_spec, vocab_size=6, mask=6, unk=2)
+    model = D3PM(text_spec=text_spec, schedule="log_linear", num_steps=20, sampler=Ancestral(steps=4))
     model = known(model, lambda x_t, index: jnp.zeros((*x_t.shape, 6)))
     num = 4_000
     given = nothing_given(num, 8)._replace(length=jnp.full(num, 8))
@@ -197,7 +199,7 @@ def test_the_bound_of_the_uniform_kernel_is_the_same_however_few_its_terms() -> 
     """Its terms are drawn unevenly and weighted for it: the mean is that of all of them, with less spread."""
     answer = lambda x_t, index: 2.0 * jax.nn.one_hot(x_t, 2)
     model = D3PM(
-        language=TWO_WORDS,
+        text_spec=TWO_WORDS,
         kernel="uniform",
         schedule="cosine_d3pm",
         num_steps=40,
@@ -206,9 +208,9 @@ def test_the_bound_of_the_uniform_kernel_is_the_same_however_few_its_terms() -> 
     )
     model = known(model, answer)
     rows, p = np.asarray([[0, 0], [0, 1], [1, 0], [1, 1]]), JOINT.ravel()
-    few, error = mean_bound(model, rows, p)
-    again = model.nll_again({}, jax.random.key(6), batch(np.repeat(rows, 5_000, axis=0)))
+    estimate, error = mean_bound(model, rows, p)
+    again = jax.jit(model.nll_check)({}, jax.random.key(6), batch(np.repeat(rows, 5_000, axis=0)))
     again = np.asarray(again, np.float64).reshape(4, -1)
-    law = np.asarray(TWO_WORDS.length_counts) + 0.01 * (np.arange(3) > 0)
-    every = p @ again.mean(1) + np.log(law[-1] / law.sum())
-    assert abs(few - every) <= 5 * np.hypot(error, np.sqrt(p**2 @ again.var(1) / again.shape[1]))
+    lengths = np.asarray(TWO_WORDS.length_counts) + 0.01 * (np.arange(3) > 0)
+    every = p @ again.mean(1) + np.log(lengths[-1] / lengths.sum())
+    assert abs(estimate - every) <= 5 * np.hypot(error, np.sqrt(p**2 @ again.var(1) / again.shape[1]))

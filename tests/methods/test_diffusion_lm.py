@@ -13,19 +13,20 @@ from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion import bounds
 from jtextdiff.diffusion import losses as objectives
 from jtextdiff.diffusion.gaussian import Gaussian
-from jtextdiff.diffusion.randomness import on_grid
-from jtextdiff.methods.components.types import Language
+from jtextdiff.diffusion.lengths import length_nll
+from jtextdiff.diffusion.randomness import stratified_on_grid
+from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
-from jtextdiff.methods.method import Method, Monitored
+from jtextdiff.methods.method import HasDiagnostics, Method
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.gaussian_samplers import Sampler
 
 PAD, EOS, VOCAB, LENGTH, DIM = 0, 1, 12, 8, 8
-LANGUAGE = Language(
+TEXT_SPEC = TextSpec(
     vocab_size=VOCAB, mask=VOCAB, pad=PAD, eos=EOS, length=LENGTH, length_counts=(0, 0, 2, 3, 0, 1, 1, 0, 5)
 )
 MODERN = DiffusionLM(
-    language=LANGUAGE,
+    text_spec=TEXT_SPEC,
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, time_features=8, max_length=LENGTH),
     embed_dim=DIM,
     num_steps=100,
@@ -34,17 +35,17 @@ MODERN = DiffusionLM(
 )
 PAPER = dataclasses.replace(
     MODERN,
-    answers="vector",
+    output="vector",
     cross_entropy=0.0,
     mse=1.0,
     rounding=1.0,
     prior=1.0,
     embed_norm=None,
-    vectors="learned",
+    embeddings="learned",
     schedule="sqrt",
     self_conditioning=0.0,
-    times="shared",
-    doors="deep",
+    per_token_times=False,
+    projections="deep",
 )
 METHODS = {"modern": MODERN, "paper": PAPER, "noisy": dataclasses.replace(PAPER, noisy_x_0=True)}
 ROWS = [[2, 3, 4, 1], [5, 1], [6, 7, 8, 9, 10, 11, 2, 1], [3, 4, 5, 6, 1]]
@@ -73,7 +74,7 @@ def loss(method: DiffusionLM, rows: Batch, seed: int = 1, weights: dict | None =
 
 def test_is_a_method() -> None:
     assert isinstance(MODERN, Method)
-    assert isinstance(MODERN, Monitored)
+    assert isinstance(MODERN, HasDiagnostics)
     assert MODERN.bound == "continuous-time bound, 4 times a text"
 
 
@@ -151,26 +152,26 @@ def test_noisy_x_0_is_the_target_but_at_the_first_time(num_steps: int) -> None:
     assert abs(later.mean() - variance) <= 5 * later.std() / np.sqrt(len(later))
 
 
-@pytest.mark.parametrize("vectors", ["learned", "neighbours"])
-def test_the_gradient_reaches_every_parameter_in_use(vectors: str) -> None:
-    method = dataclasses.replace(MODERN, vectors=vectors)
+@pytest.mark.parametrize("embeddings", ["learned", "neighbours"])
+def test_the_gradient_reaches_every_parameter_in_use(embeddings: str) -> None:
+    method = dataclasses.replace(MODERN, embeddings=embeddings)
     gradient = jax.jit(jax.grad(lambda p: method.loss(p, jax.random.key(4), batch())[0].mean()))(params(method))
     silent = {
         jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
         if float(jnp.max(jnp.abs(leaf))) == 0.0
     }
-    kept = {"['embedding']"} if vectors == "neighbours" else set()
+    kept = {"['embedding']"} if embeddings == "neighbours" else set()
     assert silent == {"['rounding_bias']"} | kept  # the rounding term has weight 0 here
 
 
 def test_priming_sets_the_vectors_and_nothing_else() -> None:
     tokens, offsets = np.concatenate([np.asarray(row) for row in ROWS]), np.cumsum([0, *map(len, ROWS)])
-    primed = MODERN.prime(params(MODERN), tokens, offsets)
+    primed = MODERN.init_from_data(params(MODERN), tokens, offsets)
     assert {name for name in primed if primed[name] is not params(MODERN)[name]} == {"embedding"}
     assert primed["embedding"].shape == params(MODERN)["embedding"].shape
-    learned = dataclasses.replace(MODERN, vectors="learned")
-    assert learned.prime(params(learned), tokens, offsets) is params(learned)
+    learned = dataclasses.replace(MODERN, embeddings="learned")
+    assert learned.init_from_data(params(learned), tokens, offsets) is params(learned)
 
 
 @pytest.mark.parametrize("name", ["modern", "paper"])
@@ -188,8 +189,8 @@ def implied(method: DiffusionLM, quiet: bool) -> tuple[float, float]:
 
     `quiet`: vectors so short that noise drowns them, and an answer of 0, so that every divergence is near 0.
     """
-    small = dataclasses.replace(LANGUAGE, vocab_size=3, length=2, length_counts=(0, 3, 5))
-    method = dataclasses.replace(method, language=small, embed_dim=2, bound_points=8)
+    small = dataclasses.replace(TEXT_SPEC, vocab_size=3, length=2, length_counts=(0, 3, 5))
+    method = dataclasses.replace(method, text_spec=small, embed_dim=2, bound_points=8)
     weights = dict(method.init(jax.random.key(13)))
     if quiet:
         weights["embedding"] = 0.01 * weights["embedding"]
@@ -211,7 +212,7 @@ def test_the_bound_leaves_the_sentences_of_a_length_no_more_than_its_law(name: s
 @pytest.mark.parametrize("likelihood", ["bound", "released"])
 def test_the_likelihood_of_a_constant_answer_by_hand(likelihood: str) -> None:
     """A network that says c everywhere: the divergences add up to ½ (SNR(first) − SNR(1)) ‖x_0 − c‖² a word."""
-    method = dataclasses.replace(PAPER, likelihood=likelihood, num_steps=5, bound_points=4, bound_from=0.3)
+    method = dataclasses.replace(PAPER, likelihood=likelihood, num_steps=5, bound_points=4, bound_start=0.3)
     weights = dict(params(PAPER))
     constant = jnp.linspace(-1.0, 1.0, DIM)
     weights["answer"] = {"kernel": 0.0 * weights["answer"]["kernel"], "bias": constant}
@@ -233,7 +234,7 @@ def test_the_likelihood_of_a_constant_answer_by_hand(likelihood: str) -> None:
         logits = np.broadcast_to(table @ c + bias, (*word.shape[:2], VOCAB))[None]
     chosen = np.take_along_axis(logits, np.broadcast_to(rows.tokens, logits.shape[:-1])[..., None], -1)[..., 0]
     words += np.mean(np.log(np.exp(logits).sum(-1)) - chosen, 0)
-    counts = np.asarray(LANGUAGE.length_counts) + 0.01 * (np.arange(LENGTH + 1) > 0)
+    counts = np.asarray(TEXT_SPEC.length_counts) + 0.01 * (np.arange(LENGTH + 1) > 0)
     expected = np.sum(words * rows.valid, -1) - np.log(counts[rows.valid.sum(-1)] / counts.sum())
     spread = draws.std(0) / np.sqrt(len(draws)) + 0.02 * (likelihood == "released")
     assert np.all(np.abs(draws.mean(0) - expected) <= 5 * spread + 1e-3)
@@ -242,22 +243,26 @@ def test_the_likelihood_of_a_constant_answer_by_hand(likelihood: str) -> None:
 def test_the_bound_reads_x_t_in_two_passes() -> None:
     """The default network's bound, put together from its answers: each sees x_t and its own first estimate."""
     weights, rows, key = params(MODERN), batch(), jax.random.key(15)
-    belief, valid = MODERN._belief(weights), jnp.asarray(rows.valid)
-    net = belief.net
+    denoiser, valid = MODERN._denoiser(weights), jnp.asarray(rows.valid)
+    net = denoiser.net
     walk, last = jax.random.split(jax.random.clone(key))
 
-    def answer(x_t: jax.Array, t: jax.Array) -> jax.Array:
-        first = jax.nn.softmax(belief.answer(x_t, t, None, valid, None)) @ net.table()
-        return belief.answer(x_t, t, first, valid, None)
+    def predict(x_t: jax.Array, t: jax.Array) -> jax.Array:
+        first = jax.nn.softmax(denoiser.predict(x_t, t, None, valid, None)) @ net.embedding_matrix()
+        return denoiser.predict(x_t, t, first, valid, None)
 
-    word, t = net.embed(jnp.asarray(rows.tokens)), jnp.full((len(ROWS), 1), MODERN.bound_from)
-    estimate = lambda x_t, t: jax.nn.softmax(answer(x_t, t)) @ net.table()
-    gap = bounds.continuous_bound(MODERN.process, word, estimate, walk, MODERN.bound_from, MODERN.bound_points)
-    x_t = MODERN.process.marginal(word, t).sample(last)
-    rounding = objectives.cross_entropy(answer(x_t, t), jnp.asarray(rows.tokens))
-    length = objectives.length_nll(jnp.asarray(LANGUAGE.length_counts), valid.sum(-1))
-    expected = objectives.sum_over(gap + rounding, valid) + length
-    np.testing.assert_allclose(MODERN.nll(weights, key, rows), expected, rtol=1e-4)
+    @jax.jit
+    def bound() -> jax.Array:
+        word, t = net.embed(jnp.asarray(rows.tokens)), jnp.full((len(ROWS), 1), MODERN.bound_start)
+        estimate = lambda x_t, t: jax.nn.softmax(predict(x_t, t)) @ net.embedding_matrix()
+        gap = bounds.continuous_bound(MODERN.process, word, estimate, walk, MODERN.bound_start, MODERN.bound_points)
+        rounding = objectives.cross_entropy(
+            predict(MODERN.process.marginal(word, t).sample(last), t), jnp.asarray(rows.tokens)
+        )
+        length = length_nll(jnp.asarray(TEXT_SPEC.length_counts), valid.sum(-1))
+        return objectives.sum_over(gap + rounding, valid) + length
+
+    np.testing.assert_allclose(compiled(MODERN, "nll")(weights, key, rows), bound(), rtol=1e-4)
 
 
 def test_the_bound_of_pure_noise_is_tight() -> None:
@@ -266,18 +271,20 @@ def test_the_bound_of_pure_noise_is_tight() -> None:
     assert total == pytest.approx(5.01 / 8.02, rel=0.01)
 
 
-@pytest.mark.parametrize("times", ["own", "shared"])
-def test_training_times_are_uniform_and_a_words_own_or_its_texts(times: str) -> None:
+@pytest.mark.parametrize("per_token_times", [True, False])
+def test_training_times_are_uniform_and_a_words_own_or_its_texts(per_token_times: bool) -> None:
     """On 1/T … 1; two words of a text are as independent as two texts, or share their time."""
-    method = dataclasses.replace(MODERN, times=times, num_steps=10)
-    drawn = np.stack([on_grid(jax.random.key(seed), method._times((64, LENGTH)), 10) for seed in range(50)])
-    assert drawn.shape == (50, 64, LENGTH if times == "own" else 1)
-    counts = np.bincount(np.rint(drawn * 10).astype(int).ravel(), minlength=11)
-    expected = drawn.size / 10
+    method = dataclasses.replace(MODERN, per_token_times=per_token_times, num_steps=10)
+    times = np.stack(
+        [stratified_on_grid(jax.random.key(seed), method._times_shape((64, LENGTH)), 10) for seed in range(50)]
+    )
+    assert times.shape == (50, 64, LENGTH if per_token_times else 1)
+    counts = np.bincount(np.rint(times * 10).astype(int).ravel(), minlength=11)
+    expected = times.size / 10
     assert counts[0] == 0
     assert np.all(np.abs(counts[1:] - expected) <= 5 * np.sqrt(expected))
-    if times == "own":
-        pairs = drawn.reshape(-1, LENGTH)[:, :2]
+    if per_token_times:
+        pairs = times.reshape(-1, LENGTH)[:, :2]
         assert abs(np.corrcoef(pairs.T)[0, 1]) <= 5 / np.sqrt(len(pairs))
 
 
@@ -293,41 +300,40 @@ def test_a_text_that_models_pad_fills_the_length_in_every_bucket() -> None:
 
 def test_monitor_sees_collapse() -> None:
     weights = dict(params(PAPER))
-    health = PAPER.monitor(weights)
+    health = PAPER.diagnostics(weights)
     table = np.asarray(weights["embedding"], np.float64)
     norms = np.linalg.norm(table, axis=-1)
     gaps = np.linalg.norm(table[:, None] - table[None], axis=-1) + np.diag(np.full(VOCAB, np.inf))
     assert float(health["embedding_norm"]) == pytest.approx(norms.mean(), rel=1e-5)
     assert float(health["nearest_word"]) == pytest.approx(gaps.min(axis=-1).mean() / norms.mean(), rel=1e-4)
     pairs = jnp.repeat(weights["embedding"][: VOCAB // 2], 2, axis=0)
-    assert float(PAPER.monitor(weights | {"embedding": pairs})["nearest_word"]) < 1e-3
+    assert float(PAPER.diagnostics(weights | {"embedding": pairs})["nearest_word"]) < 1e-3
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        {"answers": "words"},
-        {"reading": "noise"},
-        {"answers": "vector"},
-        {"answers": "vector", "cross_entropy": 0.0, "sampler": Sampler(temperature=0.5)},
+        {"output": "words"},
+        {"parameterization": "noise"},
+        {"output": "vector"},
+        {"output": "vector", "cross_entropy": 0.0, "sampler": Sampler(temperature=0.5)},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(bad: dict) -> None:
-    with pytest.raises(ValueError, match="answers"):
+    with pytest.raises(ValueError, match="output"):
         DiffusionLM(**bad)
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        {"times": "each"},
-        {"doors": "wide"},
+        {"projections": "wide"},
         {"schedule": "root"},
-        {"vectors": "random"},
+        {"embeddings": "random"},
         {"embed_norm": None},  # vectors that are read off the text have no norm of their own
         {"embed_norm": 0.0},
         {"embed_dim": 0},
-        {"bound_from": 0.0},
+        {"bound_start": 0.0},
     ],
 )
 def test_values_that_cannot_be_are_refused(bad: dict) -> None:

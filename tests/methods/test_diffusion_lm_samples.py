@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from jtextdiff.diffusion.randomness import keys_for
-from jtextdiff.methods.components.types import Given, Language, nothing_given
+from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.gaussian_samplers import Sampler
 
 PAD, EOS, VOCAB, LENGTH, DIM = 0, 1, 12, 8, 8
-LANGUAGE = Language(
+TEXT_SPEC = TextSpec(
     vocab_size=VOCAB, mask=VOCAB, pad=PAD, eos=EOS, length=LENGTH, length_counts=(0, 0, 2, 3, 0, 1, 1, 0, 5)
 )
 MODERN = DiffusionLM(
-    language=LANGUAGE,
+    text_spec=TEXT_SPEC,
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, time_features=8, max_length=LENGTH),
     embed_dim=DIM,
     num_steps=100,
@@ -28,23 +28,23 @@ MODERN = DiffusionLM(
 )
 PAPER = dataclasses.replace(
     MODERN,
-    answers="vector",
+    output="vector",
     cross_entropy=0.0,
     mse=1.0,
     rounding=1.0,
     prior=1.0,
     embed_norm=None,
-    vectors="learned",
+    embeddings="learned",
     self_conditioning=0.0,
-    times="shared",
-    doors="deep",
+    per_token_times=False,
+    projections="deep",
 )
 METHODS = {"modern": MODERN, "paper": PAPER}
 
 
 @functools.cache
 def compiled(method: DiffusionLM, name: str) -> jax.stages.Wrapped:
-    return jax.jit(getattr(method, name), static_argnames="keep_path" if name == "sample" else None)
+    return jax.jit(getattr(method, name), static_argnames="keep_path" if name in ("sample", "edit") else None)
 
 
 @functools.cache
@@ -62,59 +62,61 @@ def sample(method: DiffusionLM, seed: int, given: Given, **options: bool) -> np.
     )
 
 
-@pytest.mark.parametrize("answers", ["modern", "paper"])
-@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver"])
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [("ancestral", "modern"), ("ancestral", "paper"), ("ddim", "paper"), ("dpm_solver", "modern")],
+)
 def test_fixed_words_stay_and_pad_follows_the_length(name: str, answers: str) -> None:
     method = dataclasses.replace(METHODS[answers], sampler=Sampler(name=name, steps=3))
     tokens = jnp.full((4, LENGTH), 7).at[:, 2].set(9)
     fixed = jnp.zeros((4, LENGTH), bool).at[:, 1:3].set(True)
-    found = sample(method, 5, Given(tokens, fixed, jnp.asarray([3, 5, 8, 4])))
-    np.testing.assert_array_equal(found[:, 1:3], [[7, 9]] * 4)
+    result = sample(method, 5, Given(tokens, fixed, jnp.asarray([3, 5, 8, 4])))
+    np.testing.assert_array_equal(result[:, 1:3], [[7, 9]] * 4)
     for row, length in enumerate([3, 5, 8, 4]):
-        assert np.all(found[row, length:] == PAD)
-    assert found.min() >= 0
-    assert found.max() < VOCAB
+        assert np.all(result[row, length:] == PAD)
+    assert result.min() >= 0
+    assert result.max() < VOCAB
 
 
-@pytest.mark.parametrize("known_length", [True, False])
-@pytest.mark.parametrize("answers", ["modern", "paper"])
-def test_the_unknown_word_is_written_only_where_it_is_given(answers: str, known_length: bool) -> None:
-    """Its vector is the mean of all others, and so the nearest to an undecided answer; clamp or not."""
-    language = dataclasses.replace(LANGUAGE, unk=2)
+@pytest.mark.parametrize(
+    ("answers", "known_length", "clamp"),
+    [("modern", True, 0.0), ("modern", False, 1.0), ("paper", True, 1.0), ("paper", False, 0.0)],
+)
+def test_the_unknown_word_is_written_only_where_it_is_given(answers: str, known_length: bool, clamp: float) -> None:
+    """Its vector is the mean of all others, and so the nearest to an undecided answer; every two choices meet."""
+    text_spec = dataclasses.replace(TEXT_SPEC, unk=2)
     given = nothing_given(16, LENGTH)._replace(tokens=jnp.full((16, LENGTH), 2))
-    for clamp in (0.0, 1.0):
-        method = dataclasses.replace(
-            METHODS[answers], language=language, known_length=known_length, sampler=Sampler(steps=3, clamp=clamp)
-        )
-        weights = dict(method.init(jax.random.key(0)))
-        weights["embedding"] = weights["embedding"].at[2].set(weights["embedding"].mean(0))
-        weights["answer"] = jax.tree.map(lambda leaf: 0.01 * leaf, weights["answer"])
-        run = jax.jit(method.sample)
-        free = np.asarray(run(weights, keys(3, 16), given).tokens)
-        assert not np.any(free == 2)
-        if known_length:
-            ends = (free != PAD).sum(-1) - 1
-            assert np.all((free == EOS) == (np.arange(LENGTH) == ends[:, None]))
-        fixed = given._replace(fixed=given.fixed.at[:, 0].set(True))
-        assert np.all(np.asarray(run(weights, keys(3, 16), fixed).tokens)[:, 0] == 2)
+    method = dataclasses.replace(
+        METHODS[answers], text_spec=text_spec, known_length=known_length, sampler=Sampler(steps=3, clamp=clamp)
+    )
+    weights = dict(method.init(jax.random.key(0)))
+    weights["embedding"] = weights["embedding"].at[2].set(weights["embedding"].mean(0))
+    weights["answer"] = jax.tree.map(lambda leaf: 0.01 * leaf, weights["answer"])
+    run = jax.jit(method.sample)
+    free = np.asarray(run(weights, keys(3, 16), given).tokens)
+    assert not np.any(free == 2)
+    if known_length:
+        ends = (free != PAD).sum(-1) - 1
+        assert np.all((free == EOS) == (np.arange(LENGTH) == ends[:, None]))
+    fixed = given._replace(fixed=given.fixed.at[:, 0].set(True))
+    assert np.all(np.asarray(run(weights, keys(3, 16), fixed).tokens)[:, 0] == 2)
 
 
-@pytest.mark.parametrize("times", ["own", "shared"])
-def test_given_words_are_shown_as_they_are_to_a_network_that_can_tell(times: str) -> None:
+@pytest.mark.parametrize("per_token_times", [True, False])
+def test_given_words_are_shown_as_they_are_to_a_network_that_can_tell(per_token_times: bool) -> None:
     """With own times the noise at a given word is never seen; a network of shared times sees it."""
-    method = dataclasses.replace(MODERN, times=times, embed_norm=None, vectors="learned")
-    belief = method._belief(params(method))
+    method = dataclasses.replace(MODERN, per_token_times=per_token_times, embed_norm=None, embeddings="learned")
+    denoiser = method._denoiser(params(method))
     fixed = jnp.zeros((2, LENGTH), bool).at[:, 3].set(True)
     given = Given(jnp.full((2, LENGTH), 7), fixed, jnp.full(2, LENGTH))
-    everything = jnp.ones((2, LENGTH, VOCAB), bool)
-    words, valid = belief.net.embed(given.tokens), jnp.ones((2, LENGTH), bool)
-    denoise = jax.jit(belief.denoise(words, method._shown(given), valid, everything, 1.0))
+    constraints = method._constraints(given, given.length)._replace(allowed=jnp.ones((2, LENGTH, VOCAB), bool))
+    denoise = jax.jit(denoiser.denoise(constraints, 1.0))
     x_t, other = (jax.random.normal(jax.random.key(seed), (2, LENGTH, DIM)) for seed in (1, 2))
     previous = jnp.zeros_like(x_t)
     one = denoise(x_t, 0.8, previous)
     same = denoise(jnp.where(fixed[..., None], other, x_t), 0.8, previous)
     difference = float(jnp.max(jnp.abs(one - same)))
-    assert difference == 0 if times == "own" else difference > 1e-4
+    assert difference == 0 if per_token_times else difference > 1e-4
     assert float(jnp.max(jnp.abs(one - denoise(other, 0.8, previous)))) > 1e-4
 
 
@@ -123,21 +125,21 @@ def test_lengths_are_drawn_from_the_fitted_law() -> None:
     num = 2048
     weights = dict(params(MODERN))
     weights["answer"] = {"kernel": 0.0 * weights["answer"]["kernel"], "bias": 100.0 * jax.nn.one_hot(5, VOCAB)}
-    found = np.asarray(compiled(MODERN, "sample")(weights, keys(6, num), nothing_given(num, LENGTH)).tokens)
-    lengths = 1 + np.sum(found == 5, axis=1)
+    result = np.asarray(compiled(MODERN, "sample")(weights, keys(6, num), nothing_given(num, LENGTH)).tokens)
+    lengths = 1 + np.sum(result == 5, axis=1)
     place = np.arange(LENGTH) - lengths[:, None] + 1  # 0 at the last position of each
-    np.testing.assert_array_equal(found, np.where(place < 0, 5, np.where(place == 0, EOS, PAD)))
-    counts = np.asarray(LANGUAGE.length_counts) + 0.01 * (np.arange(LENGTH + 1) > 0)
+    np.testing.assert_array_equal(result, np.where(place < 0, 5, np.where(place == 0, EOS, PAD)))
+    counts = np.asarray(TEXT_SPEC.length_counts) + 0.01 * (np.arange(LENGTH + 1) > 0)
     for length, share in enumerate(counts / counts.sum()):
         assert abs(np.mean(lengths == length) - share) <= 5 * np.sqrt(share * (1 - share) / num)
 
 
 def test_a_tokenizer_whose_pad_is_its_eos_ends_texts_too() -> None:
-    method = dataclasses.replace(MODERN, language=dataclasses.replace(LANGUAGE, pad=EOS))
-    found = sample(method, 12, nothing_given(8, LENGTH)._replace(length=jnp.full(8, 5)))
-    assert np.all(found[:, 4:] == EOS)
-    assert np.all(found[:, :4] != EOS)
-    assert len(np.unique(found)) > 2
+    method = dataclasses.replace(MODERN, text_spec=dataclasses.replace(TEXT_SPEC, pad=EOS))
+    result = sample(method, 12, nothing_given(8, LENGTH)._replace(length=jnp.full(8, 5)))
+    assert np.all(result[:, 4:] == EOS)
+    assert np.all(result[:, :4] != EOS)
+    assert len(np.unique(result)) > 2
 
 
 def test_a_sample_depends_on_its_own_key_and_not_on_the_batch() -> None:
@@ -151,11 +153,11 @@ def test_a_sample_depends_on_its_own_key_and_not_on_the_batch() -> None:
 def test_the_path_is_kept_only_when_asked_for() -> None:
     run = compiled(MODERN, "sample")
     plain = run(params(MODERN), keys(8, 8), nothing_given(8, LENGTH))
-    kept = run(params(MODERN), keys(8, 8), nothing_given(8, LENGTH), keep_path=True)
+    fixed_tokens = run(params(MODERN), keys(8, 8), nothing_given(8, LENGTH), keep_path=True)
     assert plain.path is None
-    assert kept.path.shape == (5, 8, LENGTH)
-    np.testing.assert_array_equal(kept.path[-1], kept.tokens)
-    np.testing.assert_array_equal(kept.tokens, plain.tokens)
+    assert fixed_tokens.path.shape == (5, 8, LENGTH)
+    np.testing.assert_array_equal(fixed_tokens.path[-1], fixed_tokens.tokens)
+    np.testing.assert_array_equal(fixed_tokens.tokens, plain.tokens)
 
 
 def test_one_compilation_serves_all_keys_and_lengths() -> None:
@@ -201,12 +203,12 @@ def test_an_edit_starts_from_its_text_and_holds_what_is_fixed(strength: float) -
     tokens = jax.random.randint(jax.random.key(1), (16, LENGTH), 2, VOCAB).at[:, -1].set(EOS)
     fixed = jnp.zeros(tokens.shape, bool).at[:, 2].set(True)
     given = Given(tokens, fixed, jnp.full(16, LENGTH))
-    edit = jax.jit(MODERN.edit, static_argnames="keep_path")
-    found = edit(params(MODERN), keys(5, 16), given, strength=strength, keep_path=True)
-    same = float(jnp.mean((found.path[0] == tokens)[:, :-1]))
+    edit = compiled(MODERN, "edit")
+    result = edit(params(MODERN), keys(5, 16), given, strength=strength, keep_path=True)
+    same = float(jnp.mean((result.path[0] == tokens)[:, :-1]))
     assert same == 1.0 if strength == 0.01 else same < 1.0 if strength == 0.6 else same < 0.5
-    np.testing.assert_array_equal(found.tokens[:, 2], tokens[:, 2])
-    assert np.all(np.asarray(found.tokens)[:, -1] == EOS) and np.all(np.asarray(found.tokens)[:, :-1] != EOS)
+    np.testing.assert_array_equal(result.tokens[:, 2], tokens[:, 2])
+    assert np.all(np.asarray(result.tokens)[:, -1] == EOS) and np.all(np.asarray(result.tokens)[:, :-1] != EOS)
     one = jax.tree.map(lambda leaf: leaf[3:4], given)
     alone = edit(params(MODERN), keys(5, 16)[3:4], one, strength=strength, keep_path=True)
-    np.testing.assert_array_equal(alone.tokens[0], found.tokens[3])
+    np.testing.assert_array_equal(alone.tokens[0], result.tokens[3])

@@ -10,16 +10,22 @@ import pytest
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.diffusion.randomness import keys_for
-from jtextdiff.methods.components.latents import LatentSampler, coloured, fit_loss, fresh_law, law_nll, whitened
-from jtextdiff.methods.components.types import Given, Language, nothing_given
-from jtextdiff.methods.method import Latent, Method
+from jtextdiff.inference.batched import jitted
+from jtextdiff.methods.components.affine_prior import initial_prior, prior_fit_loss, prior_nll, unwhitened, whitened
+from jtextdiff.methods.components.latents import LatentSampler
+from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
+from jtextdiff.methods.method import LatentVariableModel, Method
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
 
-LANGUAGE = Language(vocab_size=9, mask=9, pad=0, eos=1, unk=2, length=6, length_counts=(0, 0, 1, 5, 5, 5, 5))
+TEXT_SPEC = TextSpec(vocab_size=9, mask=9, pad=0, eos=1, unk=2, length=6, length_counts=(0, 0, 1, 5, 5, 5, 5))
 SHAPE = Transformer(num_layers=1, width=16, num_heads=2)
 METHOD = TextVAE(
-    language=LANGUAGE, encoder=SHAPE, decoder=dataclasses.replace(SHAPE, causal=True), latent_dim=4, importance=2
+    text_spec=TEXT_SPEC,
+    encoder=SHAPE,
+    decoder=dataclasses.replace(SHAPE, causal=True),
+    latent_dim=4,
+    importance_samples=2,
 )
 TOKENS = np.asarray([[3, 4, 5, 1, 0, 0], [6, 7, 1, 0, 0, 0], [3, 3, 8, 4, 5, 1]], np.int32)
 VALID = np.asarray([[1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0], [1] * 6], bool)
@@ -42,77 +48,79 @@ def keys(num: int = 3) -> jax.Array:
 
 
 def test_it_is_a_method_with_latents() -> None:
-    assert isinstance(METHOD, Method) and isinstance(METHOD, Latent)
+    assert isinstance(METHOD, Method) and isinstance(METHOD, LatentVariableModel)
 
 
 def test_the_law_there_and_back(params: dict) -> None:
     z = jax.random.normal(jax.random.key(3), (5, 4))
-    np.testing.assert_allclose(coloured(params["law"], whitened(params["law"], z)), z, atol=1e-5)
+    np.testing.assert_allclose(unwhitened(params["law"], whitened(params["law"], z)), z, atol=1e-5)
     standard = Normal(mean=jnp.zeros((5, 4)), std=jnp.ones(()))
-    np.testing.assert_allclose(law_nll(fresh_law(4), z), -jnp.sum(standard.log_prob(z), axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(prior_nll(initial_prior(4), z), -jnp.sum(standard.log_prob(z), axis=-1), rtol=1e-5)
 
 
 def test_the_law_is_a_density(params: dict) -> None:
     """E over N(0, 9 I) of p(z)/q(z) is 1."""
-    z = 3 * jax.random.normal(jax.random.key(4), (400_000, 4)) + coloured(params["law"], jnp.zeros((1, 4)))
-    wide = Normal(mean=jnp.broadcast_to(coloured(params["law"], jnp.zeros((1, 4))), z.shape), std=jnp.full((), 3.0))
-    ratio = np.exp(np.asarray(-law_nll(params["law"], z) - jnp.sum(wide.log_prob(z), axis=-1)))
+    z = 3 * jax.random.normal(jax.random.key(4), (400_000, 4)) + unwhitened(params["law"], jnp.zeros((1, 4)))
+    wide = Normal(mean=jnp.broadcast_to(unwhitened(params["law"], jnp.zeros((1, 4))), z.shape), std=jnp.full((), 3.0))
+    ratio = np.exp(np.asarray(-prior_nll(params["law"], z) - jnp.sum(wide.log_prob(z), axis=-1)))
     assert ratio.mean() == pytest.approx(1.0, abs=5 * ratio.std() / np.sqrt(len(ratio)))
 
 
 def test_fitting_the_law_finds_mean_and_covariance() -> None:
     data = jax.random.normal(jax.random.key(5), (4000, 2)) @ jnp.asarray([[1.0, 0.8], [0.0, 0.5]]) + 2.0
-    law = fresh_law(2)
-    step = jax.jit(jax.grad(lambda law: jnp.mean(law_nll(law, data))))
+    prior = initial_prior(2)
+    step = jax.jit(jax.grad(lambda prior: jnp.mean(prior_nll(prior, data))))
     for _ in range(2000):
-        law = jax.tree.map(lambda leaf, down: leaf - 0.05 * down, law, step(law))
-    white = np.asarray(whitened(law, data))
+        prior = jax.tree.map(lambda leaf, down: leaf - 0.05 * down, prior, step(prior))
+    white = np.asarray(whitened(prior, data))
     np.testing.assert_allclose(white.mean(0), 0, atol=0.01)
     np.testing.assert_allclose(np.cov(white.T), np.eye(2), atol=0.02)
 
 
 def test_an_adversarial_law_finds_the_mean_and_hardly_the_spread() -> None:
     """A linear critic sees means; the two players go round them, so that it is their average which is there."""
-    data = jnp.asarray([1.5, -0.5]) + 2.0 * jax.random.normal(jax.random.key(2), (512, 2))
+    data = jnp.asarray([1.5, -0.5]) + 2.0 * jax.random.normal(jax.random.key(2), (128, 2))
 
-    def step(law: dict, at: jax.Array) -> tuple[dict, jax.Array]:
-        down = jax.grad(lambda law: jnp.mean(fit_loss(law, data, jax.random.fold_in(jax.random.key(3), at))))(law)
-        law = jax.tree.map(lambda leaf, down: leaf - 0.1 * down, law, down)
-        return law, coloured(law, jnp.zeros((1, 2)))[0]
+    def step(prior: dict, at: jax.Array) -> tuple[dict, jax.Array]:
+        down = jax.grad(lambda prior: jnp.mean(prior_fit_loss(prior, data, jax.random.fold_in(jax.random.key(3), at))))(
+            prior
+        )
+        prior = jax.tree.map(lambda leaf, down: leaf - 0.1 * down, prior, down)
+        return prior, unwhitened(prior, jnp.zeros((1, 2)))[0]
 
-    law, means = jax.jit(lambda law: jax.lax.scan(step, law, jnp.arange(6_000)))(fresh_law(2, "adversarial"))
-    np.testing.assert_allclose(jnp.mean(means[2_000:], axis=0), data.mean(0), atol=0.1)
-    spread = np.std(coloured(law, jax.random.normal(jax.random.key(4), (4_000, 2))), axis=0)
+    prior, means = jax.jit(lambda prior: jax.lax.scan(step, prior, jnp.arange(3_000)))(initial_prior(2, "adversarial"))
+    np.testing.assert_allclose(jnp.mean(means[1_000:], axis=0), data.mean(0), atol=0.1)
+    spread = np.std(unwhitened(prior, jax.random.normal(jax.random.key(4), (4_000, 2))), axis=0)
     assert np.all(spread < 1.5) and np.all(data.std(0) > 1.9), spread
 
 
 def test_the_law_learns_and_moves_nothing_else(params: dict) -> None:
     """Its gradient is that of −log p(z) alone; the networks' gradient does not know of it."""
-    down = jax.grad(lambda params: METHOD.loss(params, jax.random.key(2), BATCH)[0].mean())
-    here, there = down(params), down({**params, "law": fresh_law(4)})
-    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(here["law"]))
+    down = jax.jit(jax.grad(lambda params: METHOD.loss(params, jax.random.key(2), BATCH)[0].mean()))
+    gradient, other_gradient = down(params), down({**params, "law": initial_prior(4)})
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["law"]))
     for name in ("reader", "writer"):
-        jax.tree.map(np.testing.assert_array_equal, here[name], there[name])
-    loss = METHOD.loss(params, jax.random.key(2), BATCH)[0]
-    np.testing.assert_array_equal(loss, METHOD.loss({**params, "law": fresh_law(4)}, jax.random.key(2), BATCH)[0])
+        jax.tree.map(np.testing.assert_array_equal, gradient[name], other_gradient[name])
+    loss = lambda params: jitted(METHOD, "loss")(params, jax.random.key(2), BATCH)[0]
+    np.testing.assert_array_equal(loss(params), loss({**params, "law": initial_prior(4)}))
 
 
 def test_divergence_is_free_up_to_its_bits(params: dict) -> None:
-    law = METHOD.posterior(params, jnp.asarray(TOKENS), jnp.asarray(VALID))
-    plain = dataclasses.replace(METHOD, hidden_read=0.0, hidden_written=0.0)
-    kl = np.asarray(law.kl(Normal(mean=jnp.zeros((3, 4)), std=jnp.ones(()))))
-    cost = lambda bits: np.asarray(dataclasses.replace(plain, free_bits=bits).loss(params, jax.random.key(2), BATCH)[0])
-    paid = METHOD.beta * (np.maximum(kl, 0.4) - kl).sum(-1) / LANGUAGE.mean_length
-    np.testing.assert_allclose(cost(0.4) - cost(0.0), paid, atol=1e-5)
-    np.testing.assert_allclose(METHOD.loss(params, jax.random.key(2), BATCH)[1]["kl"].shape, (3,))
+    prior = jitted(METHOD, "posterior")(params, jnp.asarray(TOKENS), jnp.asarray(VALID))
+    plain = dataclasses.replace(METHOD, encoder_word_dropout=0.0, decoder_word_dropout=0.0)
+    kl = np.asarray(prior.kl(Normal(mean=jnp.zeros((3, 4)), std=jnp.ones(()))))
+    loss = lambda bits: jitted(dataclasses.replace(plain, free_bits=bits), "loss")(params, jax.random.key(2), BATCH)
+    paid = METHOD.beta * (np.maximum(kl, 0.4) - kl).sum(-1) / TEXT_SPEC.mean_length
+    np.testing.assert_allclose(np.asarray(loss(0.4)[0] - loss(0.0)[0]), paid, atol=1e-5)
+    np.testing.assert_allclose(loss(0.0)[1]["kl"].shape, (3,))
 
 
 def test_divergence_counts_more_as_the_training_goes_on(params: dict) -> None:
     plain = dataclasses.replace(METHOD, beta=0.8, beta_first=0.2)
     loss = lambda done: np.asarray(
-        plain.loss(params, jax.random.key(2), BATCH._replace(progress=np.full(3, done, np.float32)))[0]
+        jitted(plain, "loss")(params, jax.random.key(2), BATCH._replace(progress=np.full(3, done, np.float32)))[0]
     )
-    kl = np.asarray(plain.loss(params, jax.random.key(2), BATCH)[1]["kl"]) / LANGUAGE.mean_length
+    kl = np.asarray(jitted(plain, "loss")(params, jax.random.key(2), BATCH)[1]["kl"]) / TEXT_SPEC.mean_length
     for done, beta in ((0.125, 0.1), (0.25, 0.2), (0.75, 0.2), (0.8125, 0.5), (0.875, 0.8), (1.0, 0.8)):
         np.testing.assert_allclose(loss(done) - loss(0.0), beta * kl, atol=1e-4)
 
@@ -121,17 +129,18 @@ def test_padding_changes_nothing(params: dict) -> None:
     wide = Batch(*(np.pad(leaf, ((0, 0), (0, 3))) for leaf in (TOKENS, VALID, np.zeros_like(VALID))), {})
     for name in ("mean", "std"):
         narrow, padded = (
-            getattr(METHOD.posterior(params, jnp.asarray(b.tokens), jnp.asarray(b.valid)), name) for b in (BATCH, wide)
+            getattr(jitted(METHOD, "posterior")(params, jnp.asarray(b.tokens), jnp.asarray(b.valid)), name)
+            for b in (BATCH, wide)
         )
         np.testing.assert_allclose(narrow, padded, atol=1e-6)
     np.testing.assert_allclose(
-        METHOD.nll(params, jax.random.key(0), BATCH), METHOD.nll(params, jax.random.key(0), wide), rtol=1e-5
+        *(jitted(METHOD, "nll")(params, jax.random.key(0), rows) for rows in (BATCH, wide)), rtol=1e-5
     )
 
 
 def test_the_decoder_sees_the_latent_and_what_was_before_and_no_more(params: dict) -> None:
-    writer = METHOD.writer.bind(params["writer"])
-    logits = lambda before, z: writer.per_word(lambda logits: logits, (), before, z)
+    writer = METHOD.decoder_net.bind(params["writer"])
+    logits = jax.jit(lambda before, z: writer.per_token(lambda logits: logits, (), before, z))
     before, z = jnp.asarray(TOKENS), jax.random.normal(jax.random.key(3), (3, 4))
     plain = logits(before, z)
     later = logits(before.at[:, 3].set(8), z)
@@ -141,19 +150,21 @@ def test_the_decoder_sees_the_latent_and_what_was_before_and_no_more(params: dic
 
 
 def test_what_is_kept_answers_as_the_whole_text_does(params: dict) -> None:
-    writer = METHOD.writer.bind(params["writer"])
+    writer = METHOD.decoder_net.bind(params["writer"])
     before, z = jnp.asarray(TOKENS), jax.random.normal(jax.random.key(3), (3, 4))
-    whole, kept = writer.per_word(lambda logits: logits, (), before, z), writer.empty(z, 6)
+    all_logits = jax.jit(lambda before, z: writer.per_token(lambda logits: logits, (), before, z))(before, z)
+    cache, step = writer.init_cache(z, 6), jax.jit(writer.step)
     for position in range(6):
-        logits, kept = writer.step(before[:, position], z, jnp.asarray(position), kept)
-        np.testing.assert_allclose(logits, whole[:, position], atol=1e-5)
+        logits, cache = step(before[:, position], z, jnp.asarray(position), cache)
+        np.testing.assert_allclose(logits, all_logits[:, position], atol=1e-5)
 
 
 def test_more_latents_never_loosen_the_bound(params: dict) -> None:
     """In the mean over many draws, K = 1, 4 and 16 come nearer to −log p from above (Burda et al. 2016)."""
     rows = jax.tree.map(lambda leaf: np.repeat(leaf, 300, axis=0), BATCH)
     nats = [
-        np.asarray(dataclasses.replace(METHOD, importance=k).nll(params, jax.random.key(1), rows)) for k in (1, 4, 16)
+        np.asarray(jitted(dataclasses.replace(METHOD, importance_samples=k), "nll")(params, jax.random.key(1), rows))
+        for k in (1, 4, 16)
     ]
     for looser, tighter in zip(nats, nats[1:], strict=False):
         apart = looser - tighter
@@ -167,44 +178,46 @@ def test_the_bound_is_exact_where_the_latent_tells_nothing() -> None:
     writer = {**fresh["writer"], **{d: jax.tree.map(jnp.zeros_like, fresh["writer"][d]) for d in ("add", "remember")}}
     answer = {"kernel": jnp.zeros_like(fresh["reader"]["answer"]["kernel"]), "bias": jnp.repeat(jnp.arange(2.0), 4) * 2}
     blind = {**fresh, "reader": {**fresh["reader"], "answer": answer}, "writer": writer}
-    told = METHOD.writer.bind(writer).per_word(
+    token_nll = METHOD.decoder_net.bind(writer).per_token(
         lambda logits, words: -jnp.take_along_axis(jax.nn.log_softmax(logits), words[..., None], axis=-1)[..., 0],
         (jnp.asarray(TOKENS),),
         jnp.pad(jnp.asarray(TOKENS)[:, :-1], ((0, 0), (1, 0)), constant_values=1),
         jnp.zeros((3, 4)),
     )
-    exact = np.sum(np.where(VALID, told, 0.0), axis=-1)
-    np.testing.assert_allclose(METHOD.nll(blind, jax.random.key(1), BATCH), exact, rtol=1e-5)
+    exact = np.sum(np.where(VALID, token_nll, 0.0), axis=-1)
+    np.testing.assert_allclose(jitted(METHOD, "nll")(blind, jax.random.key(1), BATCH), exact, rtol=1e-5)
 
 
 def test_samples_do_not_know_their_batch_mates_and_keep_the_length_asked(params: dict) -> None:
     method = dataclasses.replace(METHOD, sampler=LatentSampler(name="sample"))
-    asked = nothing_given(3, 6)._replace(length=jnp.asarray([3, 5, 0]))
-    together = method.sample(params, keys(), asked).tokens
-    alone = method.sample(params, keys()[1:2], jax.tree.map(lambda leaf: leaf[1:2], asked)).tokens
+    request = nothing_given(3, 6)._replace(length=jnp.asarray([3, 5, 0]))
+    together = jitted(method, "sample")(params, keys(), request).tokens
+    alone = jitted(method, "sample")(params, keys()[1:2], jax.tree.map(lambda leaf: leaf[1:2], request)).tokens
     np.testing.assert_array_equal(together[1:2], alone)
     assert together[0, 2] == 1 and together[1, 4] == 1 and not np.any(np.asarray(together)[:2, :2] == 1)
 
 
 def test_an_energy_moves_samples_and_rewrites_downhill(params: dict) -> None:
     energy = lambda z, t, valid=None, x_0=None: 0.5 * jnp.sum((z - 3.0) ** 2, axis=-1)
-    how = {"until": 1e-3, "keep": 0.0}
-    found = METHOD.rewrite(params, keys(), given(), energy=energy, tau=50.0, **how)
-    assert np.all(np.asarray(found.after) < np.asarray(found.before)) and np.all(found.solved)
-    np.testing.assert_allclose(found.after[:, 0], -np.log(1e-3), rtol=1e-2)
-    still = METHOD.rewrite(params, keys(), given(), energy=energy, tau=0.0, **how)
-    np.testing.assert_allclose(still.moved, 0.0, atol=1e-6)
-    plain = METHOD.decode(
-        params, keys(), nothing_given(3, 6), METHOD.encode(params, given().tokens, jnp.asarray(VALID))
+    rewrite = jitted(METHOD, "rewrite", energy=energy)
+    flow = {"target_probability": 1e-3, "source_pull": 0.0}
+    edited = rewrite(params, keys(), given(), max_time=50.0, **flow)
+    assert np.all(np.asarray(edited.after) < np.asarray(edited.before)) and np.all(edited.solved)
+    np.testing.assert_allclose(edited.after[:, 0], -np.log(1e-3), rtol=1e-2)
+    still = rewrite(params, keys(), given(), max_time=0.0, **flow)
+    np.testing.assert_allclose(still.distance, 0.0, atol=1e-6)
+    plain = jitted(METHOD, "decode")(
+        params, keys(), nothing_given(3, 6), jitted(METHOD, "encode")(params, given().tokens, jnp.asarray(VALID))
     )
     np.testing.assert_array_equal(still.tokens, plain.tokens)
     rows = jax.tree.map(lambda leaf: leaf[1:2], given())
-    alone = METHOD.rewrite(params, keys()[1:2], rows, energy=energy, tau=50.0, **how)
-    np.testing.assert_array_equal(found.tokens[1:2], alone.tokens)
+    alone = rewrite(params, keys()[1:2], rows, max_time=50.0, **flow)
+    np.testing.assert_array_equal(edited.tokens[1:2], alone.tokens)
 
 
 @pytest.mark.parametrize(
-    "bad", [{"latent_dim": 0}, {"beta": -1.0}, {"hidden_read": 1.0}, {"decoder": SHAPE}, {"importance": 0}]
+    "bad",
+    [{"latent_dim": 0}, {"beta": -1.0}, {"encoder_word_dropout": 1.0}, {"decoder": SHAPE}, {"importance_samples": 0}],
 )
 def test_settings_of_no_use_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad)).split("_")[0]):

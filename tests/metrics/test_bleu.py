@@ -1,11 +1,11 @@
-"""Laws of the counting of words."""
+"""BLEU and n-gram counts against values by hand."""
 
 import math
 
 import pytest
 
-from jtextdiff.metrics.bleu import self_bleu, sentence_bleu
-from jtextdiff.metrics.ngrams import copies, distinct_ngrams, unigram_entropy
+from jtextdiff.metrics.bleu import corpus_bleu, self_bleu, sentence_bleu
+from jtextdiff.metrics.ngrams import distinct_ngrams, share_copied, unigram_entropy
 
 
 def test_entropy_of_equal_words_is_log_of_their_number():
@@ -19,7 +19,7 @@ def test_strings_and_their_words_count_alike():
     split = [text.split() for text in texts]
     assert unigram_entropy(texts) == unigram_entropy(split)
     assert distinct_ngrams(texts, 2) == distinct_ngrams(split, 2)
-    assert copies(texts, split[1:]) == 0.5
+    assert share_copied(texts, split[1:]) == 0.5
 
 
 def test_distinct_ngrams_stay_within_texts():
@@ -29,7 +29,7 @@ def test_distinct_ngrams_stay_within_texts():
 
 
 def test_copies_is_the_share_found_in_train():
-    assert copies(["a b", "b  a", "a"], ["b a", "c"]) == pytest.approx(1 / 3)
+    assert share_copied(["a b", "b  a", "a"], ["b a", "c"]) == pytest.approx(1 / 3)
 
 
 def test_self_bleu_is_one_of_copies_and_small_of_strangers():
@@ -53,7 +53,7 @@ def test_self_bleu_frowns_on_texts_shorter_than_all_others():
         (lambda: unigram_entropy([""]), "no word"),
         (lambda: distinct_ngrams(["a"], 2), "no 2-gram"),
         (lambda: distinct_ngrams(["a"], 0), "at least 1"),
-        (lambda: copies([], ["a"]), "no texts"),
+        (lambda: share_copied([], ["a"]), "no texts"),
         (lambda: self_bleu(["a"]), "at least two"),
     ],
 )
@@ -70,3 +70,14 @@ def test_bleu_of_one_text_is_one_for_itself_and_falls_with_every_word():
     # One word of four is right, 2-grams 1/4, 3-grams 1/3, 4-grams 1/2 with what is added; brevity e^(1 - 9/4).
     expected = math.exp(1 - 9 / 4 + math.log(1 / 4 * 1 / 4 * 1 / 3 * 1 / 2) / 4)
     assert sentence_bleu("the x y z", reference) == pytest.approx(expected)
+
+
+def test_bleu_of_a_corpus() -> None:
+    """Two of three 1-grams, one of two 2-grams …; counted over all texts at once; Papineni's brevity penalty."""
+    assert corpus_bleu(["a b c d e"], ["a b c d e"]) == pytest.approx(1.0)
+    assert corpus_bleu(["a b x"], ["a b c"], n=2) == pytest.approx((2 / 3 * 1 / 2) ** 0.5)
+    assert corpus_bleu(["a b", "c d e"], ["a b", "c d f"], n=1) == pytest.approx(4 / 5)
+    assert corpus_bleu(["a b"], ["a b c d"], n=1) == pytest.approx(math.exp(1 - 4 / 2))
+    assert corpus_bleu(["a"], ["b"]) == 0.0
+    with pytest.raises(ValueError, match="a reference for each"):
+        corpus_bleu(["a"], [])

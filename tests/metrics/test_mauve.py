@@ -1,4 +1,4 @@
-"""The area under a divergence frontier: 1 for one law, 0 for two that share nothing, and the same from both sides."""
+"""The area under a divergence frontier: 1 for one distribution, 0 for disjoint ones, and symmetric."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ def cloud(shift: float, seed: int, num: int = 600) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((num, 4)) + shift * np.asarray([1.0, 0.0, 0.0, 0.0])
 
 
-def test_one_law_is_near_one_and_strangers_are_near_nothing() -> None:
+def test_one_distribution_is_near_one_and_disjoint_ones_near_zero() -> None:
     assert frontier_area(cloud(0, 1), cloud(0, 2)) > 0.9
     assert frontier_area(cloud(0, 1), cloud(30, 2)) < 0.05
     assert frontier_area(cloud(0, 1), cloud(0, 1)) == pytest.approx(1.0, abs=1e-6)

@@ -1,31 +1,31 @@
-"""Telling phrases say of a text what its label says, and know when it contradicts itself."""
+"""Phrases that occur with one value only recover the label of a text, or find that it contradicts itself."""
 
 import numpy as np
 import pytest
 
 from jtextdiff.data.grammar.restaurants import grammar, sentences
-from jtextdiff.metrics.phrase_classifier import learn
+from jtextdiff.metrics.phrase_classifier import fit
 
 TRAIN, FRESH = sentences(8_000, seed=0), sentences(500, seed=7)
 
 
 @pytest.mark.parametrize("label", sorted(set(grammar().attributes) - {"sentiment"}))
-def test_they_agree_with_the_grammar(label: str) -> None:
-    telling = learn([made.words for made in TRAIN], [made.fields[label] for made in TRAIN])
-    found = [telling.value(made.words) == made.fields[label] for made in FRESH]
-    assert np.mean(found) >= 0.99
+def test_it_agrees_with_the_grammar(label: str) -> None:
+    classifier = fit([sentence.words for sentence in TRAIN], [sentence.fields[label] for sentence in TRAIN])
+    agrees = [classifier.value(sentence.words) == sentence.fields[label] for sentence in FRESH]
+    assert np.mean(agrees) >= 0.99
 
 
-def test_a_text_that_tells_two_values_has_none_and_one_that_tells_nothing_is_silent() -> None:
+def test_a_text_with_phrases_of_two_values_has_none_and_one_without_has_the_default() -> None:
     texts = ["it serves sushi today", "it serves curry today", "it is open today"] * 6
-    telling = learn([text.split() for text in texts], ["Japanese", "Indian", "none"] * 6)
-    assert telling.silent == "none"
-    assert telling.value(["a", "place", "for", "sushi"]) == "Japanese"
-    assert telling.value(["sushi", "and", "curry"]) is None
-    assert telling.value(["a", "place"]) == "none"
+    classifier = fit([text.split() for text in texts], ["Japanese", "Indian", "none"] * 6)
+    assert classifier.default == "none"
+    assert classifier.value(["a", "place", "for", "sushi"]) == "Japanese"
+    assert classifier.value(["sushi", "and", "curry"]) is None
+    assert classifier.value(["a", "place"]) == "none"
 
 
-def test_what_is_seldom_seen_tells_nothing() -> None:
+def test_rare_phrases_are_no_evidence() -> None:
     texts = ["it serves sushi"] * 4 + ["it serves food"] * 9
-    telling = learn([text.split() for text in texts], ["Japanese"] * 4 + ["none"] * 9)
-    assert telling.value(["sushi"]) == "none"
+    classifier = fit([text.split() for text in texts], ["Japanese"] * 4 + ["none"] * 9)
+    assert classifier.value(["sushi"]) == "none"

@@ -1,4 +1,4 @@
-"""The seam to flax: parameters are plain dictionaries, and the module over them is the module that made them."""
+"""Functional networks: parameters are plain dictionaries, and a bound module equals the module that made them."""
 
 import functools
 
@@ -23,8 +23,8 @@ MAKERS = {
         embed_dim=4,
         embed_norm=2.0,
         learned=True,
-        answers="logits",
-        doors="deep",
+        output="logits",
+        projections="deep",
         self_conditioned=True,
         num_lengths=9,
     ),
@@ -66,7 +66,7 @@ def test_modules_hold_only_parameters(net: Net) -> None:
     assert kinds == {nnx.Param}
 
 
-def test_binding_gives_back_the_parameters(net: Net) -> None:
+def test_a_bound_module_has_the_parameters(net: Net) -> None:
     params = net.init(jax.random.key(3))
     doubled = jax.tree.map(lambda leaf: 2 * leaf, params)
     bound = dict(leaves(nnx.to_pure_dict(nnx.state(net.bind(doubled), nnx.Param))))
@@ -74,7 +74,7 @@ def test_binding_gives_back_the_parameters(net: Net) -> None:
     assert sorted(float(jnp.sum(leaf)) for leaf in bound.values()) == sorted(float(jnp.sum(leaf)) for leaf in expected)
 
 
-def test_binding_leaves_other_bindings_alone(net: Net) -> None:
+def test_binding_does_not_change_other_bindings(net: Net) -> None:
     params = net.init(jax.random.key(4))
     first = net.bind(params)
     before = [np.asarray(leaf) for _, leaf in leaves(nnx.to_pure_dict(nnx.state(first, nnx.Param)))]
@@ -84,12 +84,12 @@ def test_binding_leaves_other_bindings_alone(net: Net) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_bound_under_jit_is_the_module_that_was_made() -> None:
+def test_a_bound_module_under_jit_equals_the_original() -> None:
     net = Net(lambda rngs: MAKERS["tokens"](rngs=rngs))
     params = net.init(jax.random.key(5))
     module = net.make(nnx.Rngs(jax.random.key(5)))
-    found = jax.jit(lambda params: net.bind(params)(TOKENS))(params)
-    np.testing.assert_allclose(found, module(TOKENS), rtol=1e-5, atol=1e-5)
+    result = jax.jit(lambda params: net.bind(params)(TOKENS))(params)
+    np.testing.assert_allclose(result, module(TOKENS), rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_have_the_shape_of_the_parameters() -> None:

@@ -1,4 +1,4 @@
-"""The transformer: who sees whom, what padding and position may change, and where randomness comes from."""
+"""The transformer: attention masks, padding, positions, times, dropout, rematerialisation and bfloat16."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from jtextdiff.nets.functional import Net
-from jtextdiff.nets.layers import dropout, rotate, sinusoid
+from jtextdiff.nets.layers import dropout, rotary, sinusoid
 from jtextdiff.nets.transformer import Transformer, Trunk
 
 SMALL = Transformer(num_layers=1, width=16, num_heads=2, expansion=2, time_features=8, max_length=12)
@@ -22,14 +22,14 @@ SHAPES = [
     ("relative", "pre", "add"),
     ("relative", "post", "adaln"),
 ]
-"""(positions, norm, time): every pair of choices meets."""
+"""(positions, norm, time): every pair of choices occurs."""
 
 TIMES = jnp.asarray([[10.0], [700.0]])
 
 
 @functools.cache
 def trunk(positions: str = "rotary", norm: str = "pre", time: str = "add", causal: bool = False) -> Trunk:
-    """A trunk whose every parameter is random, so that nothing is hidden by a zero."""
+    """A trunk in which no parameter is zero."""
     shape = dataclasses.replace(SMALL, positions=positions, norm=norm, time=time, causal=causal)
     made = Trunk(shape, timed=True, rngs=nnx.Rngs(0))
     graph, state = nnx.split(made)
@@ -58,14 +58,14 @@ def influence(trunk: Trunk, x: jax.Array) -> jax.Array:
 
 
 @pytest.mark.parametrize(("positions", "norm", "time"), SHAPES)
-def test_causal_gradient_past_the_token_is_zero(positions: str, norm: str, time: str) -> None:
-    seen = np.asarray(influence(trunk(positions, norm, time, causal=True), hidden(3)))
-    assert np.all(seen[np.triu_indices(6, 1)] == 0.0)
-    assert np.all(seen[np.tril_indices(6)] > 0.0)
+def test_causal_gradients_from_later_positions_are_zero(positions: str, norm: str, time: str) -> None:
+    gradient = np.asarray(influence(trunk(positions, norm, time, causal=True), hidden(3)))
+    assert np.all(gradient[np.triu_indices(6, 1)] == 0.0)
+    assert np.all(gradient[np.tril_indices(6)] > 0.0)
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary", "relative"])
-def test_bidirectional_gradient_is_nowhere_zero(positions: str) -> None:
+def test_bidirectional_gradients_are_nonzero(positions: str) -> None:
     assert np.all(np.asarray(influence(trunk(positions), hidden(4))) > 0.0)
 
 
@@ -79,13 +79,13 @@ def test_padding_changes_nothing(positions: str, norm: str, time: str) -> None:
     longer = jnp.concatenate([x, hidden(7, 3)], axis=1)
     padded = apply(net, longer, jnp.pad(valid, ((0, 0), (0, 3))))
     np.testing.assert_allclose(padded[:, :6][valid], answer[valid], rtol=1e-4, atol=1e-5)
-    seen_by_all = apply(net, x, None)
-    assert float(jnp.max(jnp.abs(seen_by_all - answer)[valid])) > 1e-3
+    unmasked = apply(net, x, None)
+    assert float(jnp.max(jnp.abs(unmasked - answer)[valid])) > 1e-3
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary", "relative"])
 def test_order_matters(positions: str) -> None:
-    """Attention alone is blind to order; each kind of position is what lets it see."""
+    """Attention without positions is invariant to order; each kind of position breaks the invariance."""
     x = hidden(8)
     swapped = apply(trunk(positions), x[:, ::-1], None)[:, ::-1]
     assert float(jnp.max(jnp.abs(swapped - apply(trunk(positions), x, None)))) > 1e-3
@@ -101,7 +101,7 @@ def test_time_is_read_row_by_row(time: str) -> None:
 
 
 @pytest.mark.parametrize("time", ["add", "adaln"])
-def test_a_words_own_time_is_its_texts_time_where_all_are_equal(time: str) -> None:
+def test_equal_times_per_token_are_the_time_of_the_text(time: str) -> None:
     x, net = hidden(10), trunk(time=time)
     call = nnx.jit(lambda net, x, t: net(x, t))
     each = jnp.broadcast_to(TIMES, x.shape[:2])
@@ -116,9 +116,9 @@ def test_no_key_no_randomness() -> None:
     x = hidden(10)
     np.testing.assert_array_equal(call(wet, x, None), call(dry, x, None))
     np.testing.assert_array_equal(call(dry, x, jax.random.key(11)), call(dry, x, None))
-    drawn = [call(wet, x, jax.random.key(seed)) for seed in (12, 12, 13)]
-    np.testing.assert_array_equal(drawn[0], drawn[1])
-    assert float(jnp.max(jnp.abs(drawn[0] - drawn[2]))) > 1e-3
+    dropped_out = [call(wet, x, jax.random.key(seed)) for seed in (12, 12, 13)]
+    np.testing.assert_array_equal(dropped_out[0], dropped_out[1])
+    assert float(jnp.max(jnp.abs(dropped_out[0] - dropped_out[2]))) > 1e-3
 
 
 def test_dropout_keeps_the_mean() -> None:
@@ -129,7 +129,7 @@ def test_dropout_keeps_the_mean() -> None:
 
 def test_rotary_products_depend_on_distance_alone() -> None:
     query, key = jax.random.normal(jax.random.key(15), (2, 8))
-    at_every_place = lambda x: rotate(jnp.broadcast_to(x, (1, 1, 10, 8)))[0, 0]
+    at_every_place = lambda x: rotary(jnp.broadcast_to(x, (1, 1, 10, 8)))[0, 0]
     products = np.asarray(at_every_place(query) @ at_every_place(key).T)
     for distance in range(-9, 10):
         diagonal = np.diagonal(products, distance)
@@ -140,10 +140,10 @@ def test_rotary_products_depend_on_distance_alone() -> None:
 
 def test_sinusoid_starts_at_frequency_one() -> None:
     t = jnp.asarray([0.0, 1.0, 250.0])
-    found = np.asarray(sinusoid(t, 8))
-    np.testing.assert_allclose(found[0], [1, 1, 1, 1, 0, 0, 0, 0])
-    np.testing.assert_allclose(found[:, [0, 4]], np.stack([np.cos(t), np.sin(t)], axis=-1), atol=1e-5)
-    np.testing.assert_allclose(found[1, 5], np.sin(0.1), atol=1e-6)
+    result = np.asarray(sinusoid(t, 8))
+    np.testing.assert_allclose(result[0], [1, 1, 1, 1, 0, 0, 0, 0])
+    np.testing.assert_allclose(result[:, [0, 4]], np.stack([np.cos(t), np.sin(t)], axis=-1), atol=1e-5)
+    np.testing.assert_allclose(result[1, 5], np.sin(0.1), atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 5, 12])
@@ -152,58 +152,61 @@ def test_shapes_pass_through(length: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [{"width": 15}, {"norm": "middle"}, {"positions": "absolute"}, {"time": "film"}])
-def test_impossible_shapes_are_refused(bad: dict) -> None:
+def test_invalid_settings_raise(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         dataclasses.replace(SMALL, **bad)
 
 
 @pytest.mark.parametrize("changes", [{}, {"norm": "post", "time": "adaln", "positions": "relative"}, {"causal": True}])
-def test_computing_again_changes_nothing(changes: dict) -> None:
-    """The answer and its gradient, with dropout of the same key."""
-    shape = dataclasses.replace(SMALL, num_layers=3, dropout=0.2, **changes)
+def test_rematerialisation_changes_nothing(changes: dict) -> None:
+    """Neither the output nor its gradient, with dropout of the same key."""
+    shape = dataclasses.replace(SMALL, num_layers=2, dropout=0.2, **changes)
     answers = []
     for remat in (False, True):
         net = Net(lambda rngs, remat=remat: Trunk(dataclasses.replace(shape, remat=remat), timed=True, rngs=rngs))
         params = net.init(jax.random.key(0))
         loss = lambda params, net=net: jnp.sum(net.bind(params)(hidden(0), TIMES, key=jax.random.key(3)) ** 2)
-        with jax.debug_key_reuse(False):  # what is computed again is drawn again, by the same key
+        with jax.debug_key_reuse(False):  # what is computed again is dropped_out again, by the same key
             answers.append(jax.jit(jax.value_and_grad(loss))(params))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), *answers)
 
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_bfloat16_is_within_its_digits_and_stays_in_the_blocks(remat: bool) -> None:
-    """Parameters, their gradients and what leaves the trunk are float32; the answer is that of float32 to 8 bits."""
-    shape = dataclasses.replace(SMALL, num_layers=3, remat=remat)
+    """Parameters, gradients and the trunk's output are float32; the output equals that of float32 to 8 bits."""
+    shape = dataclasses.replace(SMALL, num_layers=2, remat=remat)
     answers = []
     for bfloat16 in (False, True):
         net = Net(lambda rngs, half=bfloat16: Trunk(dataclasses.replace(shape, bfloat16=half), timed=True, rngs=rngs))
         params = net.init(jax.random.key(0))
-        answers.append(net.bind(params)(hidden(0), TIMES))
-        gradient = jax.grad(lambda params, net=net: jnp.sum(net.bind(params)(hidden(0), TIMES) ** 3))(params)
+        output = lambda params, net=net: net.bind(params)(hidden(0), TIMES)
+        answers.append(jax.jit(output)(params))
+        gradient = jax.jit(jax.grad(lambda params, output=output: jnp.sum(output(params) ** 3)))(params)
         assert {leaf.dtype for leaf in jax.tree.leaves((params, gradient, answers[-1]))} == {jnp.dtype(jnp.float32)}
     gap = np.abs(answers[0] - answers[1])
     assert 0 < gap.max() < 0.05
 
 
-def test_computing_again_rounds_what_bfloat16_rounds_and_no_more() -> None:
-    """The bias of distances and the modulation by time are float32 in both, and so are their gradients."""
+def test_rematerialisation_casts_only_the_dense_kernels() -> None:
+    """Distance biases and the modulation by time stay float32, and so do their gradients."""
     shape = dataclasses.replace(SMALL, num_layers=2, positions="relative", time="adaln", bfloat16=True)
     net = Net(lambda rngs: Trunk(dataclasses.replace(shape, remat=True), timed=True, rngs=rngs))
     moved = lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
     params = jax.tree.map(moved, net.init(jax.random.key(0)))
-    block = jax.grad(lambda params: jnp.sum(net.bind(params)(hidden(0), TIMES) ** 3))(params)["blocks"]["0"]
+    block = jax.jit(jax.grad(lambda params: jnp.sum(net.bind(params)(hidden(0), TIMES) ** 3)))(params)["blocks"]["0"]
     for leaf in (block["attention"]["relative_bias"], block["modulation"]["kernel"]):
         assert np.any(leaf != leaf.astype(jnp.bfloat16).astype(jnp.float32))
 
 
-def test_bfloat16_steps_are_its_whole_pass() -> None:
-    """What is kept of a causal text is kept in bfloat16, and is what the whole pass sees."""
+def test_bfloat16_steps_equal_the_whole_pass() -> None:
+    """The cache is in bfloat16 and equals the keys and values of the whole pass."""
     made = Trunk(
         dataclasses.replace(SMALL, causal=True, bfloat16=True, positions="rotary"), timed=False, rngs=nnx.Rngs(0)
     )
-    x, kept = hidden(0), made.empty(2, 6)
-    assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype(jnp.bfloat16)}
+    x, cache = hidden(0), made.init_cache(2, 6)
+    assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype(jnp.bfloat16)}
+    whole = nnx.jit(lambda net, x: net(x))(made, x)
+    step = nnx.jit(lambda net, x, position, cache: net.step(x, position, cache))
     for position in range(6):
-        step, kept = made.step(x[:, position : position + 1], jnp.asarray(position), kept)
-        np.testing.assert_allclose(step[:, 0], made(x)[:, position], atol=0.05)
+        output, cache = step(made, x[:, position : position + 1], jnp.asarray(position), cache)
+        np.testing.assert_allclose(output[:, 0], whole[:, position], atol=0.05)

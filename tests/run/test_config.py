@@ -9,36 +9,38 @@ from ml_collections import ConfigDict
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.autoregressive import Autoregressive
-from jtextdiff.methods.components.types import Language
+from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.run.config import build, choose_preset, differences, from_json, load_config, override, spec, to_json
+from jtextdiff.run.config import build, differences, from_json, spec, to_json
+from jtextdiff.run.config_files import choose_preset, load_config, override
 from jtextdiff.sampling.gaussian_samplers import Sampler
-from jtextdiff.training.optimizer import AdamW
+from jtextdiff.training.optimizer import Optimizer
 
 VALUES = [
-    AdamW(),
-    AdamW(clip=None, decay_steps=7),
+    Optimizer(),
+    Optimizer(clip=None, decay_steps=7),
     Sampler(name="ddim", eta=0.3),
     Autoregressive(),
     DiffusionLM(
-        language=Language(vocab_size=5, length=3, length_counts=(0, 2, 1, 4)),
+        text_spec=TextSpec(vocab_size=5, length=3, length_counts=(0, 2, 1, 4)),
         trunk=Transformer(num_layers=2, width=8, num_heads=2),
         embed_norm=None,
-        vectors="learned",
+        embeddings="learned",
         sampler=Sampler(steps=3),
     ),
 ]
 CONFIG = '''"""A config of its own."""
 from ml_collections import ConfigDict
-from jtextdiff.run.config import choose_preset, spec
-from jtextdiff.training.optimizer import AdamW
+from jtextdiff.run.config import spec
+from jtextdiff.run.config_files import choose_preset
+from jtextdiff.training.optimizer import Optimizer
 
 def get_config(preset=""):
     return choose_preset(preset, {"": default, "paper": paper})()
 
 def default():
-    return ConfigDict(dict(seed=0, optim=spec(AdamW)))
+    return ConfigDict(dict(seed=0, optim=spec(Optimizer)))
 
 def paper():
     config = default()
@@ -76,32 +78,32 @@ def test_defaults_are_the_dataclass_s_own() -> None:
 
 def test_spec_refuses_an_unknown_field() -> None:
     with pytest.raises(TypeError, match="Did you mean 'warmup'"):
-        spec(AdamW, warmpu=3)
+        spec(Optimizer, warmpu=3)
 
 
 def test_only_classes_of_the_library_are_built() -> None:
     for stranger in ("subprocess:Popen", "jtextdiffx:Method", "os:system", "jtextdiff.run.config:spec"):
-        with pytest.raises(UserError, match="no dataclass of jtextdiff"):
+        with pytest.raises(UserError, match="not a dataclass of jtextdiff"):
             build(ConfigDict({"class": stranger}))
 
 
 def test_what_a_dataclass_refuses_is_the_user_s_mistake() -> None:
     with pytest.raises(UserError, match="ema must be in"):
-        build(spec(AdamW, ema=2.0))
+        build(spec(Optimizer, ema=2.0))
 
 
 def test_overrides_have_the_field_s_type() -> None:
-    config = ConfigDict({"optim": spec(AdamW)})
+    config = ConfigDict({"optim": spec(Optimizer)})
     changed = override(config, ["optim.peak=0.5", "optim.warmup=3", "optim.ema_warmup=false", "optim.decay=linear"])
     made = build(changed.optim)
-    assert made == AdamW(peak=0.5, warmup=3, ema_warmup=False, decay="linear")
+    assert made == Optimizer(peak=0.5, warmup=3, ema_warmup=False, decay="linear")
     assert type(made.warmup) is int
-    assert build(config.optim) == AdamW(), "the original is left alone"
+    assert build(config.optim) == Optimizer(), "the original is left alone"
 
 
 @pytest.mark.parametrize("config", ["fresh", "stored"])
 def test_an_open_field_takes_a_value(config: str) -> None:
-    one = ConfigDict({"optim": spec(AdamW, clip=None)})
+    one = ConfigDict({"optim": spec(Optimizer, clip=None)})
     one = one if config == "fresh" else from_json(to_json(one))
     assert build(override(one, ["optim.clip=2.5"]).optim).clip == 2.5
     assert build(override(one, ["optim.decay_steps=40"]).optim).decay_steps == 40
@@ -110,18 +112,18 @@ def test_an_open_field_takes_a_value(config: str) -> None:
 @pytest.mark.parametrize("text", ["optim.warmup=fast", "optim.warmup=1.5", "optim.peak=high", "optim.ema_warmup=maybe"])
 def test_a_value_of_the_wrong_type_is_refused(text: str) -> None:
     with pytest.raises(UserError):
-        override(ConfigDict({"optim": spec(AdamW)}), [text])
+        override(ConfigDict({"optim": spec(Optimizer)}), [text])
 
 
 @pytest.mark.parametrize("text", ["optim.warmpu=3", "optmi.warmup=3"])
 def test_an_unknown_field_is_answered_with_the_nearest(text: str) -> None:
     with pytest.raises(UserError, match="(?i)did you mean.*(warmup|optim)"):
-        override(ConfigDict({"optim": spec(AdamW)}), [text])
+        override(ConfigDict({"optim": spec(Optimizer)}), [text])
 
 
 def test_an_override_needs_a_value() -> None:
     with pytest.raises(UserError, match="FIELD=VALUE"):
-        override(ConfigDict({"optim": spec(AdamW)}), ["optim.peak"])
+        override(ConfigDict({"optim": spec(Optimizer)}), ["optim.peak"])
 
 
 def test_a_file_is_read_with_its_preset_and_overrides(file: str) -> None:
@@ -148,9 +150,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_differences_name_the_field() -> None:
-    old = ConfigDict({"num_steps": 10, "optim": spec(AdamW)})
+    old = ConfigDict({"num_steps": 10, "optim": spec(Optimizer)})
     new = override(old, ["optim.peak=0.5", "num_steps=20"])
-    assert differences(old, new, ignored=["num_steps"]) == [("optim.peak", AdamW().peak, 0.5)]
+    assert differences(old, new, ignored=["num_steps"]) == [("optim.peak", Optimizer().peak, 0.5)]
     assert differences(old, old, ignored=[]) == []
 
 
@@ -166,6 +168,14 @@ def test_an_optional_field_can_be_emptied_and_filled_again(file: str) -> None:
 def test_a_field_that_needs_a_value_cannot_be_emptied(file: str, field: str) -> None:
     with pytest.raises(UserError, match=f"{field} cannot be None"):
         load_config(file, [f"--config.{field}=None"])
+
+
+def test_a_former_field_is_refused_with_its_current_name(file: str) -> None:
+    match = "'matrices'.*now called 'matrix_optimizer'"
+    with pytest.raises(UserError, match=match):
+        load_config(file, ["--config.optim.matrices=adam"])
+    with pytest.raises(UserError, match=match.replace("'matrices'", "'optim.matrices'")):
+        override(load_config(file), ["optim.matrices=adam"])
 
 
 def test_emptying_an_unknown_field_is_refused(file: str) -> None:
@@ -185,19 +195,19 @@ def test_a_setting_of_a_sampler_that_an_earlier_version_had_is_left_out() -> Non
 
 
 def test_a_field_that_an_earlier_version_lacked_has_its_default() -> None:
-    stored = spec(AdamW, peak=0.5)
+    stored = spec(Optimizer, peak=0.5)
     with stored.unlocked():
         del stored.warmup
-    assert build(from_json(to_json(stored))) == AdamW(peak=0.5)
+    assert build(from_json(to_json(stored))) == Optimizer(peak=0.5)
 
 
 def test_a_stored_config_means_what_it_meant() -> None:
     """Runs from before word vectors were read off the text have no field for it: theirs are learned."""
     stored = spec(DiffusionLM)
     with stored.unlocked():
-        del stored["vectors"], stored["bound_from"]
+        del stored["embeddings"], stored["bound_start"]
     read = from_json(to_json(ConfigDict({"method": stored}))).method
-    assert read.vectors == "learned" and read.bound_from == DiffusionLM().bound_from
+    assert read.embeddings == "learned" and read.bound_start == DiffusionLM().bound_start
 
 
 def test_no_field_is_hidden_by_what_a_config_can_do() -> None:
@@ -215,6 +225,6 @@ def test_no_field_is_hidden_by_what_a_config_can_do() -> None:
             if isinstance(value, ConfigDict):
                 yield from fields(value)
 
-    for cls in (AdamW, Autoregressive, CMLM, Classifier, D3PM, DiffusionLM, Masked, Text):
+    for cls in (Optimizer, Autoregressive, CMLM, Classifier, D3PM, DiffusionLM, Masked, Text):
         hidden = set(fields(spec(cls))) & set(dir(ConfigDict))
         assert hidden <= {"values"}  # a classifier's, which is filled in and never typed

@@ -1,5 +1,6 @@
-"""Runs stored by earlier versions: their configs still describe a method that samples, and a run that goes on."""
+"""Runs stored by earlier versions: their configs still describe a method that samples, and a run that can resume."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,36 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jtextdiff.cli.errors import UserError
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.components.types import nothing_given
 from jtextdiff.methods.method import Method
-from jtextdiff.run.config import build, differences, from_json, to_json
+from jtextdiff.run.config import build, class_of, differences, from_json, spec, to_json
+from jtextdiff.run.config_files import override
+from jtextdiff.run.renames import ABSENT, CLASS, CLASSES, FIELDS, VALUES, with_current_names
+from jtextdiff.run.workdir import MAY_CHANGE
 
 STORED: dict[str, Any] = json.loads(Path(__file__).with_name("stored_configs.json").read_text(encoding="utf-8"))
-"""A config of each method, as the version before the rooms had their names wrote it."""
+"""A config of each method, as stored before classes and fields had their current names."""
+
+FORMER = {current: former for former, current in CLASSES.items()}
+FIELD_ROWS = [(name, former, current) for name, fields in FIELDS.items() for former, current in fields.items()]
+VALUE_ROWS = [
+    (name, field, former, current)
+    for name, fields in VALUES.items()
+    for field, values in fields.items()
+    for former, current in values.items()
+]
+
+
+def fields_of(name: str) -> set[str]:
+    return {field.name for field in dataclasses.fields(class_of({CLASS: name}))}
+
+
+def respecified(config: Any) -> Any:
+    """The same part of a config as a fresh run would write it."""
+    built = build(config)
+    return spec(type(built), **{field.name: getattr(built, field.name) for field in dataclasses.fields(built)})
 
 
 @pytest.mark.parametrize("name", STORED)
@@ -25,11 +49,44 @@ def test_a_stored_config_still_describes_its_run(name: str) -> None:
     assert jax.tree.leaves(params)
     if isinstance(method, Method):
         keys = keys_for(jax.random.key(0), jnp.arange(2))
-        sample = jax.eval_shape(method.sample, params, keys, nothing_given(2, method.language.length))
-        assert sample.tokens.shape == (2, method.language.length)
+        sample = jax.eval_shape(method.sample, params, keys, nothing_given(2, method.text_spec.length))
+        assert sample.tokens.shape == (2, method.text_spec.length)
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_what_is_stored_again_is_the_same_config(name: str) -> None:
+def test_a_stored_run_resumes_as_the_same_run(name: str) -> None:
+    """Neither storing it again nor describing it by today's classes changes a field."""
     config = from_json(json.dumps(STORED[name]))
     assert differences(config, from_json(to_json(config)), ignored=()) == []
+    fresh = from_json(to_json(config))
+    for part in ("method", "text", "optim"):
+        fresh[part] = respecified(fresh[part])
+    assert differences(config, fresh, MAY_CHANGE) == []
+
+
+@pytest.mark.parametrize("former", CLASSES)
+def test_a_former_class_is_a_dataclass_today(former: str) -> None:
+    assert dataclasses.is_dataclass(class_of(with_current_names({CLASS: former})))
+
+
+@pytest.mark.parametrize(("name", "former", "current"), FIELD_ROWS)
+def test_a_former_field_is_read_under_its_current_name(name: str, former: str, current: str) -> None:
+    assert current in fields_of(name) and former not in fields_of(name)
+    stored = {CLASS: FORMER.get(name, name), former: 7}
+    assert with_current_names({"a": [{"sampler": stored}]}) == {"a": [{"sampler": {CLASS: name, current: 7}}]}
+
+
+@pytest.mark.parametrize(("name", "field", "former", "current"), VALUE_ROWS)
+def test_a_former_value_is_read_as_its_current_one(name: str, field: str, former: str, current: Any) -> None:
+    assert field in fields_of(name)
+    assert with_current_names({CLASS: name, field: former}) == {CLASS: name, field: current}
+
+
+def test_fields_that_older_configs_lack_exist() -> None:
+    assert all(field in fields_of(name) for name, fields in ABSENT.items() for field in fields)
+
+
+def test_the_error_for_a_former_field_names_the_current_one() -> None:
+    config = from_json(json.dumps(STORED["latent_ops"]))
+    with pytest.raises(UserError, match=r"no field 'method\.sampler\.tau' \(it is now called 'max_time'\)"):
+        override(config, ["method.sampler.tau=3"])

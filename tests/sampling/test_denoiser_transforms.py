@@ -1,4 +1,4 @@
-"""Transforms: what is done between network and sampler does what it says, and nothing at the other times."""
+"""Transforms of denoisers: clamping, temperature and infilling, each at its own times and positions only."""
 
 import jax
 import jax.numpy as jnp
@@ -10,30 +10,30 @@ from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.diffusion.schedules import SCHEDULES
 from jtextdiff.sampling.denoiser_transforms import clamp, infill, temper
 from jtextdiff.sampling.gaussian_samplers import Sampler
-from jtextdiff.sampling.loop import State, ticks, unroll
+from jtextdiff.sampling.loop import State, time_grid, unroll
 
 SHAPE = (2, 4, 3)
 PREVIOUS = jnp.zeros(SHAPE)
 
 
-def guess(x_t: jax.Array, t: jax.Array, previous: jax.Array) -> jax.Array:
+def denoise(x_t: jax.Array, t: jax.Array, previous: jax.Array) -> jax.Array:
     return 0.5 * x_t + t + 0.1 * previous
 
 
 def test_clamp_projects_only_at_or_below_its_time() -> None:
     x_t = jax.random.normal(jax.random.key(0), SHAPE)
-    clamped = clamp(guess, jnp.round, below=0.5)
+    clamped = clamp(denoise, jnp.round, below=0.5)
     for t in (0.0, 0.25, 0.5):
         at = jnp.asarray(t)
-        np.testing.assert_array_equal(clamped(x_t, at, PREVIOUS), jnp.round(guess(x_t, at, PREVIOUS)))
+        np.testing.assert_array_equal(clamped(x_t, at, PREVIOUS), jnp.round(denoise(x_t, at, PREVIOUS)))
     for t in (0.5001, 1.0):
         at = jnp.asarray(t)
-        np.testing.assert_array_equal(clamped(x_t, at, PREVIOUS), guess(x_t, at, PREVIOUS))
+        np.testing.assert_array_equal(clamped(x_t, at, PREVIOUS), denoise(x_t, at, PREVIOUS))
 
 
 def test_clamp_is_idempotent() -> None:
     x_t = jax.random.normal(jax.random.key(1), SHAPE)
-    once = clamp(guess, jnp.round, below=0.7)
+    once = clamp(denoise, jnp.round, below=0.7)
     twice = clamp(once, jnp.round, below=0.7)
     for t in (0.2, 0.9):
         at = jnp.asarray(t)
@@ -42,35 +42,35 @@ def test_clamp_is_idempotent() -> None:
 
 def test_clamp_always_and_never() -> None:
     x_t, end = jax.random.normal(jax.random.key(2), SHAPE), jnp.ones(())
-    always, never = clamp(guess, jnp.round, below=1.0), clamp(guess, jnp.round, below=0.0)
-    np.testing.assert_array_equal(always(x_t, end, PREVIOUS), jnp.round(guess(x_t, end, PREVIOUS)))
-    np.testing.assert_array_equal(never(x_t, 0 * end, PREVIOUS), guess(x_t, 0 * end, PREVIOUS))
+    always, never = clamp(denoise, jnp.round, below=1.0), clamp(denoise, jnp.round, below=0.0)
+    np.testing.assert_array_equal(always(x_t, end, PREVIOUS), jnp.round(denoise(x_t, end, PREVIOUS)))
+    np.testing.assert_array_equal(never(x_t, 0 * end, PREVIOUS), denoise(x_t, 0 * end, PREVIOUS))
 
 
 def test_temperature_one_normalises_and_changes_nothing_else() -> None:
     x_t, t = jax.random.normal(jax.random.key(3), SHAPE), jnp.asarray(0.3)
-    found = temper(guess, 1.0)(x_t, t, PREVIOUS)
-    np.testing.assert_allclose(found, jax.nn.log_softmax(guess(x_t, t, PREVIOUS)), rtol=1e-6)
-    np.testing.assert_allclose(jnp.sum(jnp.exp(found), axis=-1), np.ones(SHAPE[:2]), rtol=1e-6)
+    result = temper(denoise, 1.0)(x_t, t, PREVIOUS)
+    np.testing.assert_allclose(result, jax.nn.log_softmax(denoise(x_t, t, PREVIOUS)), rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(jnp.exp(result), axis=-1), np.ones(SHAPE[:2]), rtol=1e-6)
 
 
-def test_low_temperature_chooses_and_high_temperature_levels() -> None:
+def test_low_temperature_is_argmax_and_high_temperature_is_uniform() -> None:
     x_t, t = jax.random.normal(jax.random.key(4), SHAPE), jnp.asarray(0.3)
-    best = jax.nn.one_hot(jnp.argmax(guess(x_t, t, PREVIOUS), axis=-1), SHAPE[-1])
-    np.testing.assert_allclose(jnp.exp(temper(guess, 1e-4)(x_t, t, PREVIOUS)), best, atol=1e-6)
-    np.testing.assert_allclose(jnp.exp(temper(guess, 1e6)(x_t, t, PREVIOUS)), np.full(SHAPE, 1 / 3), atol=1e-5)
+    best = jax.nn.one_hot(jnp.argmax(denoise(x_t, t, PREVIOUS), axis=-1), SHAPE[-1])
+    np.testing.assert_allclose(jnp.exp(temper(denoise, 1e-4)(x_t, t, PREVIOUS)), best, atol=1e-6)
+    np.testing.assert_allclose(jnp.exp(temper(denoise, 1e6)(x_t, t, PREVIOUS)), np.full(SHAPE, 1 / 3), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver"])
 @pytest.mark.parametrize("steps", [1, 6])
-def test_fixed_positions_end_at_what_was_given(name: str, steps: int) -> None:
+def test_fixed_positions_end_at_the_given_vectors(name: str, steps: int) -> None:
     process = Gaussian(log_alpha_bar=SCHEDULES["sqrt"](1000))
     x_0 = jax.random.normal(jax.random.key(5), SHAPE)
     fixed = jnp.asarray([[True, False, True, False], [False, False, False, True]])
-    step = Sampler(name=name, eta=0.5).step(process, infill(guess, x_0, fixed))
+    step = Sampler(name=name, eta=0.5).step(process, infill(denoise, x_0, fixed))
     start = State(jax.random.normal(jax.random.key(6), SHAPE), PREVIOUS, jnp.ones(()))
     keys = keys_for(jax.random.key(7), jnp.arange(2))
-    end, path = unroll(step, start, keys, ticks(steps), keep=lambda state: state.x_0_hat)
+    end, path = unroll(step, start, keys, time_grid(steps), record=lambda state: state.x_0_hat)
     np.testing.assert_allclose(end.x_t[fixed], x_0[fixed], rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(path[1:, fixed], jnp.broadcast_to(x_0[fixed], path[1:, fixed].shape))
     assert float(jnp.min(jnp.abs(end.x_t - x_0)[~fixed])) > 1e-6
@@ -78,5 +78,5 @@ def test_fixed_positions_end_at_what_was_given(name: str, steps: int) -> None:
 
 def test_infill_leaves_free_positions_to_the_network() -> None:
     x_t, t = jax.random.normal(jax.random.key(8), SHAPE), jnp.asarray(0.4)
-    nothing = infill(guess, jnp.full(SHAPE, 9.0), jnp.zeros(SHAPE[:2], bool))
-    np.testing.assert_array_equal(nothing(x_t, t, PREVIOUS), guess(x_t, t, PREVIOUS))
+    nothing = infill(denoise, jnp.full(SHAPE, 9.0), jnp.zeros(SHAPE[:2], bool))
+    np.testing.assert_array_equal(nothing(x_t, t, PREVIOUS), denoise(x_t, t, PREVIOUS))

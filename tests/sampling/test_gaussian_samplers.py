@@ -1,4 +1,4 @@
-"""Samplers: each recovers what an oracle knows, keeps the law of the process, and has the order it claims."""
+"""Gaussian samplers: exact with an oracle, the marginals of the process at any stride, their order of convergence."""
 
 import itertools
 
@@ -10,14 +10,13 @@ import pytest
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.diffusion.schedules import SCHEDULES
-from jtextdiff.sampling.decoding import Writing, autoregress
 from jtextdiff.sampling.gaussian_samplers import Sampler, ancestral, ddim
-from jtextdiff.sampling.loop import Denoise, State, ticks, unroll
+from jtextdiff.sampling.loop import Denoise, State, time_grid, unroll
 
 NAMES = ["ancestral", "ddim", "dpm_solver"]
 PROCESS = Gaussian(log_alpha_bar=SCHEDULES["cosine"](1000))
 MEAN, STD = 0.7, 0.4
-"""The data of the laws below: x_0 ~ N(MEAN, STD²)."""
+"""The data distribution: x_0 ~ N(MEAN, STD²)."""
 
 
 def keys(seed: int, num: int) -> jax.Array:
@@ -40,33 +39,33 @@ def expected_x_0(x_t: jax.Array, t: jax.Array, previous: jax.Array) -> jax.Array
     return MEAN + STD**2 * signal / spread(t) ** 2 * (x_t - signal * MEAN)
 
 
-def drawn_x_0(seed: int) -> Denoise:
-    """x_0 ~ p(x_0 | x_t), not its mean: with it every stride is exact in law."""
+def sampled_x_0(seed: int) -> Denoise:
+    """x_0 ~ p(x_0 | x_t) instead of its mean: every stride then has the exact distribution."""
 
     def denoise(x_t: jax.Array, t: jax.Array, previous: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(seed), jnp.round(t * 1000).astype(jnp.int32))
-        left = STD * jnp.sqrt(1 - PROCESS.alpha_bar(t)) / spread(t)
-        return expected_x_0(x_t, t, previous) + left * jax.random.normal(key, x_t.shape)
+        std = STD * jnp.sqrt(1 - PROCESS.alpha_bar(t)) / spread(t)
+        return expected_x_0(x_t, t, previous) + std * jax.random.normal(key, x_t.shape)
 
     return denoise
 
 
-def walk(sampler: Sampler, denoise: Denoise, x_1: jax.Array, steps: int, seed: int = 0) -> State:
-    return unroll(sampler.step(PROCESS, denoise), begin(x_1), keys(seed, len(x_1)), ticks(steps))[0]
+def sample(sampler: Sampler, denoise: Denoise, x_1: jax.Array, steps: int, seed: int = 0) -> State:
+    return unroll(sampler.step(PROCESS, denoise), begin(x_1), keys(seed, len(x_1)), time_grid(steps))[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_an_oracle_is_obeyed(name: str, steps: int) -> None:
+def test_an_oracle_is_recovered_exactly(name: str, steps: int) -> None:
     x_0, x_1 = jax.random.normal(jax.random.key(1), (2, 3, 4, 2))
-    end = walk(Sampler(name=name, eta=0.3), lambda x_t, t, previous: x_0, x_1, steps)
+    end = sample(Sampler(name=name, eta=0.3), lambda x_t, t, previous: x_0, x_1, steps)
     np.testing.assert_allclose(end.x_t, x_0, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_last_tick_returns_the_estimate(name: str) -> None:
+def test_the_last_step_returns_the_estimate(name: str) -> None:
     x_1 = jax.random.normal(jax.random.key(2), (3, 4, 2))
-    end = walk(Sampler(name=name, eta=1.0), expected_x_0, x_1, 5)
+    end = sample(Sampler(name=name, eta=1.0), expected_x_0, x_1, 5)
     np.testing.assert_allclose(end.x_t, end.x_0_hat, rtol=1e-6, atol=1e-6)
     assert float(end.t_hat) == pytest.approx(0.2)
 
@@ -74,28 +73,28 @@ def test_the_last_tick_returns_the_estimate(name: str) -> None:
 @pytest.mark.parametrize(("t", "s"), [(1.0, 0.9), (0.7, 0.2), (0.3, 0.29), (0.2, 0.0)])
 def test_ddim_with_eta_one_is_ancestral(t: float, s: float) -> None:
     x_t = jax.random.normal(jax.random.key(3), (4, 5, 2))
-    tick = (jnp.asarray(t), jnp.asarray(s))
-    one = ancestral(PROCESS, expected_x_0)(keys(4, 4), begin(x_t), tick)
-    other = ddim(PROCESS, expected_x_0, 1.0)(keys(4, 4), begin(x_t), tick)
+    times = (jnp.asarray(t), jnp.asarray(s))
+    one = ancestral(PROCESS, expected_x_0)(keys(4, 4), begin(x_t), times)
+    other = ddim(PROCESS, expected_x_0, 1.0)(keys(4, 4), begin(x_t), times)
     # DDIM's direction is the root of a difference of variances: at t = 1 float32 knows it to √1e-7 · .1.
     np.testing.assert_allclose(one.x_t, other.x_t, rtol=1e-4, atol=2e-4 if t == 1.0 else 2e-5)
 
 
-def test_ddim_with_eta_zero_draws_nothing() -> None:
+def test_ddim_with_eta_zero_is_deterministic() -> None:
     x_1 = jax.random.normal(jax.random.key(5), (2, 3, 2))
-    one, other = (walk(Sampler(name="ddim", eta=0.0), expected_x_0, x_1, 4, seed) for seed in (6, 7))
+    one, other = (sample(Sampler(name="ddim", eta=0.0), expected_x_0, x_1, 4, seed) for seed in (6, 7))
     np.testing.assert_array_equal(one.x_t, other.x_t)
 
 
 @pytest.mark.parametrize(("name", "eta"), [("ancestral", 0.0), ("ddim", 0.0), ("ddim", 0.6), ("ddim", 1.0)])
-def test_every_stride_keeps_the_law_of_the_process(name: str, eta: float) -> None:
-    """From x_t in law and x_0 ~ p(x_0 | x_t), every x_s on the way has the marginal's mean and variance."""
+def test_every_stride_has_the_marginals_of_the_process(name: str, eta: float) -> None:
+    """From x_t ~ q(x_t) and x_0 ~ p(x_0 | x_t), every x_s on the path has the mean and variance of its marginal."""
     num, grid = 20_000, [0.95, 0.7, 0.4, 0.15, 0.0]
     noise = jax.random.normal(jax.random.key(8), (num, 1, 1))
     start = jnp.sqrt(PROCESS.alpha_bar(grid[0])) * MEAN + spread(grid[0]) * noise
-    step = Sampler(name=name, eta=eta).step(PROCESS, drawn_x_0(9))
-    way = (jnp.asarray(grid[:-1]), jnp.asarray(grid[1:]))
-    _, path = unroll(step, begin(start, grid[0]), keys(10, num), way, keep=lambda state: state.x_t)
+    step = Sampler(name=name, eta=eta).step(PROCESS, sampled_x_0(9))
+    strides = (jnp.asarray(grid[:-1]), jnp.asarray(grid[1:]))
+    _, path = unroll(step, begin(start, grid[0]), keys(10, num), strides, record=lambda state: state.x_t)
     for x_s, s in zip(np.asarray(path, np.float64)[..., 0, 0], grid, strict=True):
         mean, std = np.sqrt(float(PROCESS.alpha_bar(s))) * MEAN, float(spread(s))
         squares = (x_s - mean) ** 2
@@ -104,16 +103,16 @@ def test_every_stride_keeps_the_law_of_the_process(name: str, eta: float) -> Non
 
 
 def test_many_ancestral_steps_sample_the_data() -> None:
-    """With E[x_0 | x_t] the steps are exact only in the limit; the chain is linear, so that its bias is known."""
+    """With E[x_0 | x_t] the steps are exact only in the limit; the chain is linear, so its bias is known."""
     num, steps = 4_000, 128
-    end = walk(Sampler(name="ancestral"), expected_x_0, jax.random.normal(jax.random.key(11), (num, 1, 1)), steps, 12)
+    end = sample(Sampler(name="ancestral"), expected_x_0, jax.random.normal(jax.random.key(11), (num, 1, 1)), steps, 12)
     mean, variance = 0.0, 1.0
     for t, s in itertools.pairwise(np.linspace(1.0, 0.0, steps + 1)):
         zero, one = (float(expected_x_0(jnp.full((1, 1, 1), x), jnp.asarray(t), end.x_t).item()) for x in (0.0, 1.0))
         x_t = jnp.asarray([[[0.0], [1.0]]])
-        law = PROCESS.posterior(jnp.asarray([[[zero], [one]]]), x_t, float(s), float(t))
-        offset, slope = law.mean[0, 0, 0].item(), (law.mean[0, 1, 0] - law.mean[0, 0, 0]).item()
-        mean, variance = offset + slope * mean, slope**2 * variance + law.std.item() ** 2
+        posterior = PROCESS.posterior(jnp.asarray([[[zero], [one]]]), x_t, float(s), float(t))
+        offset, slope = posterior.mean[0, 0, 0].item(), (posterior.mean[0, 1, 0] - posterior.mean[0, 0, 0]).item()
+        mean, variance = offset + slope * mean, slope**2 * variance + posterior.std.item() ** 2
     x_0 = np.asarray(end.x_t, np.float64).ravel()
     squares = (x_0 - mean) ** 2
     assert abs(x_0.mean() - mean) <= 5 * x_0.std() / np.sqrt(num)
@@ -122,7 +121,7 @@ def test_many_ancestral_steps_sample_the_data() -> None:
 
 
 def solver_error(name: str, steps: int) -> float:
-    """How far the solver ends from the exact solution of the ODE, on [.1, .9]: a tick to 0 is first order."""
+    """Distance from the exact solution of the ODE on [.1, .9]; a step to 0 is first order."""
     first, last = 0.9, 0.1
     x_t = jnp.linspace(-2.0, 2.0, 9)[:, None, None]
     grid = jnp.linspace(first, last, steps + 1)
@@ -134,18 +133,18 @@ def solver_error(name: str, steps: int) -> float:
 
 
 @pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpm_solver", 2)])
-def test_order_of_the_solver(name: str, order: int) -> None:
-    """Twice the steps, half the error to the power of the order."""
+def test_order_of_convergence(name: str, order: int) -> None:
+    """Twice the steps divide the error by 2 to the power of the order."""
     errors = np.asarray([solver_error(name, steps) for steps in (32, 64, 128)])
     slopes = np.log2(errors[:-1] / errors[1:])
     assert np.all(np.abs(slopes - order) < 0.25), slopes
 
 
-def test_a_solver_that_starts_late_takes_its_first_step_without_a_second_order() -> None:
-    """There is no earlier estimate: the step is DDIM's."""
-    x_t, tick = jax.random.normal(jax.random.key(21), (4, 3, 2)), (jnp.asarray(0.5), jnp.asarray(0.4))
+def test_the_first_step_of_the_solver_is_first_order_at_any_start() -> None:
+    """Without an earlier estimate the step is that of DDIM."""
+    x_t, times = jax.random.normal(jax.random.key(21), (4, 3, 2)), (jnp.asarray(0.5), jnp.asarray(0.4))
     one, other = (
-        Sampler(name=name).step(PROCESS, expected_x_0)(keys(4, 4), State.start(x_t, 0.5), tick).x_t
+        Sampler(name=name).step(PROCESS, expected_x_0)(keys(4, 4), State.start(x_t, 0.5), times).x_t
         for name in ("dpm_solver", "ddim")
     )
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
@@ -155,72 +154,16 @@ def test_a_solver_that_starts_late_takes_its_first_step_without_a_second_order()
 def test_a_sample_depends_on_its_own_key_and_start_alone(name: str) -> None:
     x_1 = jax.random.normal(jax.random.key(14), (4, 3, 2))
     sampler = Sampler(name=name, eta=1.0)
-    together = walk(sampler, expected_x_0, x_1, 4, 15).x_t
-    changed = walk(sampler, expected_x_0, x_1.at[2:].add(1.0), 4, 15).x_t
+    together = sample(sampler, expected_x_0, x_1, 4, 15).x_t
+    changed = sample(sampler, expected_x_0, x_1.at[2:].add(1.0), 4, 15).x_t
     np.testing.assert_array_equal(together[:2], changed[:2])
     assert float(jnp.min(jnp.abs(together[2:] - changed[2:]))) > 0
     step = sampler.step(PROCESS, expected_x_0)
-    alone, _ = unroll(step, begin(x_1[2:]), keys(15, 4)[2:], ticks(4))
+    alone, _ = unroll(step, begin(x_1[2:]), keys(15, 4)[2:], time_grid(4))
     np.testing.assert_allclose(alone.x_t, together[2:], rtol=1e-5, atol=1e-6)
 
 
-def test_every_tick_draws_noise_of_its_own() -> None:
-    """At the oracle's x̂_0, what a step adds is its noise: no two of them are alike."""
-    process = PROCESS
-    step = ancestral(process, lambda x_t, t, previous: jnp.zeros_like(x_t))
-    again = (jnp.full(3, 0.6), jnp.full(3, 0.5))
-    kept = lambda state: state.x_t
-    _, path = unroll(step, begin(jnp.zeros((2, 3, 2))), keys(16, 2), again, keep=kept)
-    shrink = process.posterior(jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1)), 0.5, 0.6).mean
-    noise = path[1:] - shrink[None] * path[:-1]
-    assert len(np.unique(np.round(np.asarray(noise), 6))) == noise.size
-
-
-def test_nothing_is_kept_unless_asked_for() -> None:
-    x_1 = jnp.ones((2, 3, 2))
-    step = Sampler().step(PROCESS, expected_x_0)
-    end, path = unroll(step, begin(x_1), keys(17, 2), ticks(3))
-    assert jax.tree.leaves(path) == []
-    kept_end, kept = unroll(step, begin(x_1), keys(17, 2), ticks(3), keep=lambda state: state.x_t)
-    assert kept.shape == (4, 2, 3, 2)
-    np.testing.assert_array_equal(kept[0], x_1)
-    np.testing.assert_array_equal(kept[-1], kept_end.x_t)
-    np.testing.assert_array_equal(kept_end.x_t, end.x_t)
-
-
-@pytest.mark.parametrize("start", [1.0, 0.4])
-def test_ticks_lead_from_the_start_to_zero(start: float) -> None:
-    times, earlier = ticks(8, start=start)
-    assert float(times[0]) == pytest.approx(start)
-    assert float(earlier[-1]) == 0.0
-    np.testing.assert_array_equal(times[1:], earlier[:-1])
-    np.testing.assert_allclose(times - earlier, np.full(8, start / 8), rtol=1e-5)
-
-
-def test_autoregress_writes_one_position_a_tick() -> None:
-    """A law that forbids all but `last token + 1` counts."""
-
-    def read(tokens: jax.Array, position: jax.Array, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
-        before = jnp.where(position > 0, tokens[:, position - 1], 0)
-        return jnp.where(jax.nn.one_hot(before + 1, 7) > 0, 0.0, -jnp.inf), memory + before
-
-    blank = jnp.zeros((2, 5), jnp.int32)
-    state, _ = unroll(autoregress(read), Writing(blank, jnp.zeros(2, int)), keys(18, 2), jnp.arange(5))
-    np.testing.assert_array_equal(state.tokens, [[1, 2, 3, 4, 5]] * 2)
-    np.testing.assert_array_equal(state.memory, [1 + 2 + 3 + 4] * 2)
-
-
-def test_nothing_is_done_once_all_is_done() -> None:
-    """Ticks after the end leave the state alone, whatever the step would do to it."""
-    step = lambda keys, state, tick: state + 1
-    state, path = unroll(
-        step, jnp.zeros(2, int), keys(18, 2), jnp.arange(9), keep=lambda s: s, done=lambda s: jnp.all(s >= 4)
-    )
-    np.testing.assert_array_equal(state, [4, 4])
-    np.testing.assert_array_equal(path[:, 0], [0, 1, 2, 3, 4, 4, 4, 4, 4, 4])
-
-
 @pytest.mark.parametrize("bad", [{"name": "euler"}, {"steps": 0}, {"temperature": 0.0}])
-def test_impossible_settings_are_refused(bad: dict) -> None:
+def test_invalid_settings_raise(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampler(**bad)

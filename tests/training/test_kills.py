@@ -1,5 +1,6 @@
 """Kills: whatever is killed, and when, the run goes on from its newest checkpoint to the very same end."""
 
+import functools
 import os
 import random
 import signal
@@ -7,16 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.runs import ROOT
 
 import jtextdiff as jtd
 
-ROOT = Path(__file__).parents[2]
-STEPS = 200
+STEPS = 100
 KILLS = int(os.environ.get("KILLS", "2"))
 """Kills of each kind; KILLS=7 makes twenty-one."""
 
@@ -80,13 +82,26 @@ def leaves(tree: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[list[np.ndarray], float]]:
+    """The parameters at the end of a run that nothing happens to, in so many processes, and how long it takes."""
+
+    @functools.cache
+    def run(processes: int) -> tuple[list[np.ndarray], float]:
+        begun = time.monotonic()
+        params = leaves(finish(tmp_path_factory.mktemp("whole"), processes))
+        return params, time.monotonic() - begun
+
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "victims"), [(1, 1), (2, 1), (2, 2)])
-def test_a_run_that_is_killed_ends_as_one_that_was_not(processes: int, victims: int, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_ends_as_one_that_was_not(
+    processes: int, victims: int, tmp_path: Path, whole: Any
+) -> None:
     """Killed at random moments of its time; of two processes one, which is the end of the other, or both."""
-    begun = time.monotonic()
-    whole = leaves(finish(tmp_path / "whole", processes))
-    lasts = time.monotonic() - begun
+    expected, lasts = whole(processes)
     chance, workdir, reached = random.Random(0), tmp_path / "killed", []
     for _ in range(KILLS):
         running = start(workdir, processes)
@@ -100,12 +115,12 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(processes: int, victims: 
         reached.append(newest(workdir))
     assert reached == sorted(reached), "no checkpoint is lost"
     killed = leaves(finish(workdir, processes))
-    for ours, theirs in zip(killed, whole, strict=True):
+    for ours, theirs in zip(killed, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.slow
-def test_all_stop_at_the_step_at_which_one_is_asked_to(tmp_path: Path) -> None:
+def test_all_stop_at_the_step_at_which_one_is_asked_to(tmp_path: Path, whole: Any) -> None:
     """The second of two processes alone is told; both save, end alike, and go on to the very same end."""
     running = start(tmp_path / "asked", 2)
     try:
@@ -115,7 +130,7 @@ def test_all_stop_at_the_step_at_which_one_is_asked_to(tmp_path: Path) -> None:
     finally:
         kill_all(running)
     assert 0 < newest(tmp_path / "asked") < STEPS
-    for ours, theirs in zip(leaves(finish(tmp_path / "asked", 2)), leaves(finish(tmp_path / "whole", 2)), strict=True):
+    for ours, theirs in zip(leaves(finish(tmp_path / "asked", 2)), whole(2)[0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jtextdiff.cli.errors import Interrupted
-from jtextdiff.run.config import load_config
+from jtextdiff.run.config_files import load_config
 from jtextdiff.run.workdir import locked
 from jtextdiff.training.loop import train
 

@@ -1,1 +1,1 @@
-"""Probabilistic grammars with features, and the built-in corpus of restaurant descriptions."""
+"""Probabilistic grammars with features, and the embedded grammar of restaurant descriptions."""

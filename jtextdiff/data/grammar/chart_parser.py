@@ -1,4 +1,4 @@
-"""Top-down chart parsing: every derivation of a sentence by a plain grammar, as the rules chosen from left to right."""
+"""Top-down chart parser: every derivation of a sentence under a plain grammar."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,56 +6,62 @@ from dataclasses import dataclass, field
 from jtextdiff.data.grammar.feature_rules import Rule, Rules, Word
 
 Steps = tuple[Rule, ...]
-Openings = tuple[Mapping[str, tuple[Rule, ...]], ...]
+"""The rules of a leftmost derivation, in the order in which they are applied."""
+
+RulesByFirstWord = tuple[Mapping[str, tuple[Rule, ...]], ...]
+"""For each symbol: first word -> the alternatives that can begin with it."""
 
 
-def openings(rules: Rules) -> Openings:
-    """For each symbol, the alternatives that can begin with a given word: what makes parsing nearly deterministic."""
+def rules_by_first_word(rules: Rules) -> RulesByFirstWord:
+    """Returns the alternatives of each symbol, grouped by the words that they can begin with.
+
+    A parser that looks one word ahead in this table is nearly deterministic.
+    """
     table: list[dict[str, tuple[Rule, ...]]] = []
     for alternatives in rules.alternatives:
-        begun: dict[str, tuple[Rule, ...]] = {}
+        by_word: dict[str, tuple[Rule, ...]] = {}
         for rule in alternatives:
             first = rule.body[0]
             for word in (first.text,) if isinstance(first, Word) else table[first]:
-                begun[word] = (*begun.get(word, ()), rule)
-        table.append(begun)
+                by_word[word] = (*by_word.get(word, ()), rule)
+        table.append(by_word)
     return tuple(table)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """The parts of one sentence found so far: for a symbol and a position, where it may end and how."""
+    """The memo of one sentence's parse: (symbol, start) -> all (end, steps)."""
 
-    openings: Openings
+    rules_by_first_word: RulesByFirstWord
     words: Sequence[str]
-    found: dict[tuple[int, int], list[tuple[int, Steps]]] = field(default_factory=dict)
+    memo: dict[tuple[int, int], list[tuple[int, Steps]]] = field(default_factory=dict)
 
     def spans(self, symbol: int, start: int) -> list[tuple[int, Steps]]:
-        """All (end, steps) of `symbol` over words[start:end]."""
+        """Returns all (end, steps) such that `symbol` derives words[start:end]."""
         key = symbol, start
-        if key not in self.found:
+        if key not in self.memo:
             word = self.words[start] if start < len(self.words) else ""
-            self.found[key] = [
+            self.memo[key] = [
                 (end, (rule, *steps))
-                for rule in self.openings[symbol].get(word, ())
+                for rule in self.rules_by_first_word[symbol].get(word, ())
                 for end, steps in self._match(rule.body, start)
             ]
-        return self.found[key]
+        return self.memo[key]
 
     def _match(self, body: Sequence[Word | int], start: int) -> Iterator[tuple[int, Steps]]:
-        """All (end, steps) of the items of `body`, one after the other, from `start` on."""
+        """Yields all (end, steps) such that the items of `body`, in sequence, derive words[start:end]."""
         if not body:
             yield start, ()
         elif isinstance(item := body[0], Word):
             if start < len(self.words) and self.words[start] == item.text:
                 yield from self._match(body[1:], start + 1)
         else:
-            for middle, left in self.spans(item, start):
-                for end, right in self._match(body[1:], middle):
-                    yield end, left + right
+            for middle, first_steps in self.spans(item, start):
+                for end, next_steps in self._match(body[1:], middle):
+                    yield end, first_steps + next_steps
 
 
-def derivations(openings: Openings, words: Sequence[str]) -> list[Steps]:
-    """Every derivation of the whole sentence: the rules chosen, in the order in which they are met."""
-    chart = Chart(openings=openings, words=words)
-    return [steps for end, steps in chart.spans(len(openings) - 1, 0) if end == len(words)]
+def derivations(rules_by_first_word: RulesByFirstWord, words: Sequence[str]) -> list[Steps]:
+    """Returns every derivation of the whole sentence, each as the rules of a leftmost derivation."""
+    chart = Chart(rules_by_first_word=rules_by_first_word, words=words)
+    return [steps for end, steps in chart.spans(len(rules_by_first_word) - 1, 0) if end == len(words)]

@@ -1,8 +1,8 @@
-"""Rules with features, written as text, and their expansion into a plain finite grammar.
+"""Grammar rules with features, read from text and expanded into a plain finite grammar.
 
 A grammar is written in blocks: a symbol (with the tag of its own words, if they share one) and, indented under it,
 its alternatives, `[conditions] weight: body {attribute=value; ...} | body | ...`. A body holds words and calls
-`<symbol value -value>`. Every symbol sees the feature values of its caller, with those that its call adds and
+`<symbol value -value>`. Every symbol inherits the feature values of its caller, with those that its call adds and
 removes; an alternative applies if each of its conditions holds (`value` is there, `-value` is not). Values that
 exclude each other, such as singular and plural, form a group: adding one removes the others.
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-_LINE = re.compile(r"(?:\[(?P<when>[^]]*)\]\s*)?(?:(?P<weight>[\d.]+):\s+)?(?P<bodies>.*)")
+_LINE = re.compile(r"(?:\[(?P<conditions>[^]]*)\]\s*)?(?:(?P<weight>[\d.]+):\s+)?(?P<bodies>.*)")
 _ITEM = re.compile(r"<([^>]*)>|\{([^}]*)\}|(\S+)")
 
 
@@ -24,29 +24,29 @@ class Word(NamedTuple):
 
 
 class Call(NamedTuple):
-    """The mention of a symbol in a body, with the feature values it is given and denied."""
+    """A symbol in a body, with the feature values that the call adds and removes."""
 
     symbol: str
-    given: frozenset[str]
-    denied: frozenset[str]
+    added: frozenset[str]
+    removed: frozenset[str]
 
 
 class Schema(NamedTuple):
-    """One written alternative of a symbol: it applies where `needs` are present and `bars` absent."""
+    """One written alternative of a symbol. It applies where all of `required` and none of `excluded` are present."""
 
-    needs: frozenset[str]
-    bars: frozenset[str]
+    required: frozenset[str]
+    excluded: frozenset[str]
     weight: float
     body: tuple[Word | Call, ...]
-    sets: tuple[tuple[str, str], ...]
+    attributes: tuple[tuple[str, str], ...]
 
 
 class Rule(NamedTuple):
-    """One plain alternative: its probability, its words and child symbols (by index), what it tells."""
+    """One plain alternative: its probability, its words and child symbols (by index), the attributes it sets."""
 
     probability: float
     body: tuple[Word | int, ...]
-    sets: tuple[tuple[str, str], ...]
+    attributes: tuple[tuple[str, str], ...]
 
 
 class Rules(NamedTuple):
@@ -56,77 +56,125 @@ class Rules(NamedTuple):
     alternatives: tuple[tuple[Rule, ...], ...]
 
 
-def signed(values: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """Splits `value -other` into what is present and what is absent."""
-    present = frozenset(value for value in values if not value.startswith("-"))
-    return present, frozenset(value[1:] for value in values if value.startswith("-"))
-
-
-def read(text: str, tags: Mapping[str, str]) -> dict[str, list[Schema]]:
-    """Reads written blocks; `tags` gives the tag of each word that stands in a block without a tag of its own.
+def read_rules(text: str, tags: Mapping[str, str]) -> dict[str, list[Schema]]:
+    """Reads written blocks. `tags` maps a word to its tag, for blocks that have no tag of their own.
 
     Raises:
       ValueError: for a word without a tag, or an alternative before the first symbol.
     """
     schemas: dict[str, list[Schema]] = {}
-    symbol, default = "", ""
+    symbol, block_tag = "", ""
     for line in filter(str.strip, text.splitlines()):
         if not line[0].isspace():
-            symbol, _, default = line.strip().partition(" ")
+            symbol, _, block_tag = line.strip().partition(" ")
             schemas.setdefault(symbol, [])
         elif not symbol:
-            raise ValueError(f"alternative {line.strip()!r} stands before any symbol; begin with a symbol's name")
+            raise ValueError(f"alternative {line.strip()!r} comes before any symbol; begin with a symbol's name")
         else:
-            schemas[symbol] += _read_line(line.strip(), default, tags)
+            schemas[symbol] += _read_line(line.strip(), block_tag, tags)
     return schemas
 
 
-def _read_line(line: str, default: str, tags: Mapping[str, str]) -> list[Schema]:
+def _read_line(line: str, block_tag: str, tags: Mapping[str, str]) -> list[Schema]:
     match = _LINE.fullmatch(line)
     assert match is not None  # every part of the pattern is optional
-    needs, bars = signed((match["when"] or "").split())
+    required, excluded = _split_by_sign((match["conditions"] or "").split())
     weight = float(match["weight"] or 1)
-    return [Schema(needs, bars, weight, *_read_body(body, default, tags)) for body in match["bodies"].split(" | ")]
+    bodies = (_read_body(body, block_tag, tags) for body in match["bodies"].split(" | "))
+    return [Schema(required, excluded, weight, *body) for body in bodies]
 
 
 def _read_body(
-    text: str, default: str, tags: Mapping[str, str]
+    text: str, block_tag: str, tags: Mapping[str, str]
 ) -> tuple[tuple[Word | Call, ...], tuple[tuple[str, str], ...]]:
+    """Returns (words and calls, attributes) of one body."""
     body: list[Word | Call] = []
-    sets: list[tuple[str, str]] = []
-    for call, told, written in _ITEM.findall(text):
+    attributes: list[tuple[str, str]] = []
+    for call, assignments, token in _ITEM.findall(text):
         if call:
             symbol, *values = call.split()
-            body.append(Call(symbol, *signed(values)))
-        elif told:
-            pairs = (pair.partition("=") for pair in told.split(";"))
-            sets += [(name.strip(), value.strip()) for name, _, value in pairs]
+            body.append(Call(symbol, *_split_by_sign(values)))
+        elif assignments:
+            pairs = (pair.partition("=") for pair in assignments.split(";"))
+            attributes += [(name.strip(), value.strip()) for name, _, value in pairs]
         else:
-            word, _, tag = written.partition("/")
-            tag = tag or default or tags.get(word, "")
+            word, _, tag = token.partition("/")
+            tag = tag or block_tag or tags.get(word, "")
             if not tag:
                 raise ValueError(f"word {word!r} in {text!r} has no tag; write {word}/TAG or add it to the table")
             body.append(Word(word, tag))
-    return tuple(body), tuple(sets)
+    return tuple(body), tuple(attributes)
 
 
-def _relevant(schemas: Mapping[str, Sequence[Schema]]) -> dict[str, frozenset[str]]:
-    """The feature values that matter below each symbol; to drop all others keeps the plain grammar small.
+def _split_by_sign(values: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Splits `value -other` into (values without a minus sign, values with one)."""
+    plain = frozenset(value for value in values if not value.startswith("-"))
+    return plain, frozenset(value[1:] for value in values if value.startswith("-"))
+
+
+def expand(schemas: Mapping[str, Sequence[Schema]], start: str, groups: Sequence[str]) -> Rules:
+    """Returns the plain grammar: one symbol per pair of a written symbol and the feature values relevant to it.
+
+    Each of `groups` lists values that exclude each other.
+
+    Raises:
+      ValueError: if a called symbol is not written, a symbol has no alternative for values that reach it or contains
+        itself, or some derivation would not set each attribute exactly once.
+    """
+    called = {call.symbol for alternatives in schemas.values() for s in alternatives for call in _calls(s)}
+    if unknown := (called | {start}) - schemas.keys():
+        raise ValueError(f"symbols without alternatives: {sorted(unknown)}; written ones: {sorted(schemas)}")
+    value_groups = [frozenset(group.split()) for group in groups]
+    incompatible = {value: group - {value} for group in value_groups for value in group}
+    expansion = _Expansion(schemas=schemas, relevant=_relevant_features(schemas), incompatible=incompatible)
+    expansion.visit(start, frozenset())
+    rules = Rules(tuple(expansion.labels), tuple(expansion.alternatives))
+    attribute_values(rules)
+    return rules
+
+
+def attribute_values(rules: Rules) -> dict[str, tuple[str, ...]]:
+    """Returns every attribute with its possible values, sorted.
+
+    Raises:
+      ValueError: if a derivation could leave an attribute unset or set it twice.
+    """
+    set_below: list[frozenset[str]] = []  # for each symbol, the attributes that each of its derivations sets
+    values: dict[str, set[str]] = {}
+    for label, alternatives in zip(rules.labels, rules.alternatives, strict=True):
+        outcomes = set()
+        for rule in alternatives:
+            names = [name for name, _ in rule.attributes]
+            names += [name for item in rule.body if isinstance(item, int) for name in set_below[item]]
+            if len(names) != len(set(names)):
+                raise ValueError(f"<{label}> sets an attribute twice in {rule.body}: {sorted(names)}")
+            outcomes.add(frozenset(names))
+            for name, value in rule.attributes:
+                values.setdefault(name, set()).add(value)
+        if len(outcomes) > 1:
+            raise ValueError(f"the alternatives of <{label}> set different attributes: {outcomes}")
+        set_below.append(outcomes.pop())
+    return {name: tuple(sorted(values[name])) for name in sorted(set_below[-1])}
+
+
+def _relevant_features(schemas: Mapping[str, Sequence[Schema]]) -> dict[str, frozenset[str]]:
+    """Returns, for each symbol, the feature values that matter below it. All others are dropped, which keeps the
+    plain grammar small.
 
     The least fixed point: what a symbol's alternatives test, and what matters below their calls unless set there.
     """
     relevant: dict[str, frozenset[str]] = {symbol: frozenset() for symbol in schemas}
     while True:
-        grown = {
+        larger = {
             symbol: frozenset().union(
-                *(s.needs | s.bars for s in alternatives),
-                *(relevant[c.symbol] - c.given - c.denied for s in alternatives for c in _calls(s)),
+                *(s.required | s.excluded for s in alternatives),
+                *(relevant[c.symbol] - c.added - c.removed for s in alternatives for c in _calls(s)),
             )
             for symbol, alternatives in schemas.items()
         }
-        if grown == relevant:
+        if larger == relevant:
             return relevant
-        relevant = grown
+        relevant = larger
 
 
 def _calls(schema: Schema) -> list[Call]:
@@ -135,83 +183,42 @@ def _calls(schema: Schema) -> list[Call]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Expansion:
-    """The plain grammar as it grows: written symbols with feature values, and the index that each one got."""
+    """The plain grammar under construction. `index` maps (written symbol, feature values) to the plain symbol.
+
+    An index of None marks a symbol whose children are being visited.
+    """
 
     schemas: Mapping[str, Sequence[Schema]]
     relevant: Mapping[str, frozenset[str]]
-    rivals: Mapping[str, frozenset[str]]
+    incompatible: Mapping[str, frozenset[str]]
     labels: list[str] = field(default_factory=list)
     alternatives: list[tuple[Rule, ...]] = field(default_factory=list)
     index: dict[tuple[str, frozenset[str]], int | None] = field(default_factory=dict)
 
-    def visit(self, symbol: str, env: frozenset[str]) -> int:
-        """The index of a symbol with the feature values `env`; its children are visited first."""
-        if (symbol, env) not in self.index:
-            self.index[symbol, env] = None
-            fitting = [s for s in self.schemas[symbol] if s.needs <= env and s.bars.isdisjoint(env)]
-            if not fitting:
-                raise ValueError(f"<{symbol}> has no alternative for the values {sorted(env)}; add one")
-            total = sum(schema.weight for schema in fitting)
-            rules = tuple(Rule(s.weight / total, self._children(s, env), s.sets) for s in fitting)
+    def visit(self, symbol: str, features: frozenset[str]) -> int:
+        """Returns the index of a symbol with these feature values; visits its children first."""
+        if (symbol, features) not in self.index:
+            self.index[symbol, features] = None
+            matches = [s for s in self.schemas[symbol] if s.required <= features and s.excluded.isdisjoint(features)]
+            if not matches:
+                raise ValueError(f"<{symbol}> has no alternative for the values {sorted(features)}; add one")
+            total = sum(schema.weight for schema in matches)
+            rules = tuple(Rule(s.weight / total, self._children(s, features), s.attributes) for s in matches)
             self.labels.append(symbol)
             self.alternatives.append(rules)
-            self.index[symbol, env] = len(self.labels) - 1
-        index = self.index[symbol, env]
+            self.index[symbol, features] = len(self.labels) - 1
+        index = self.index[symbol, features]
         if index is None:
-            raise ValueError(f"<{symbol}> with the values {sorted(env)} contains itself; a grammar must be finite")
+            raise ValueError(f"<{symbol}> with the values {sorted(features)} contains itself; a grammar must be finite")
         return index
 
-    def _children(self, schema: Schema, env: frozenset[str]) -> tuple[Word | int, ...]:
+    def _children(self, schema: Schema, features: frozenset[str]) -> tuple[Word | int, ...]:
         return tuple(
-            item if isinstance(item, Word) else self.visit(item.symbol, self._seen(env, item)) for item in schema.body
+            item if isinstance(item, Word) else self.visit(item.symbol, self._inherited(features, item))
+            for item in schema.body
         )
 
-    def _seen(self, env: frozenset[str], call: Call) -> frozenset[str]:
-        """The feature values that a called symbol sees."""
-        lost = call.denied.union(*(self.rivals.get(value, frozenset()) for value in call.given))
-        return ((env - lost) | call.given) & self.relevant[call.symbol]
-
-
-def expand(schemas: Mapping[str, Sequence[Schema]], start: str, groups: Sequence[str]) -> Rules:
-    """The plain grammar: one symbol for each pair of a written symbol and the feature values that matter to it.
-
-    Each of `groups` lists values that exclude each other.
-
-    Raises:
-      ValueError: if a called symbol is not written, a symbol has no alternative for values that reach it or contains
-        itself, or some derivation would not tell each attribute exactly once.
-    """
-    called = {call.symbol for alternatives in schemas.values() for s in alternatives for call in _calls(s)}
-    if unknown := (called | {start}) - schemas.keys():
-        raise ValueError(f"symbols without alternatives: {sorted(unknown)}; written ones: {sorted(schemas)}")
-    split = [frozenset(group.split()) for group in groups]
-    rivals = {value: group - {value} for group in split for value in group}
-    expansion = _Expansion(schemas=schemas, relevant=_relevant(schemas), rivals=rivals)
-    expansion.visit(start, frozenset())
-    rules = Rules(tuple(expansion.labels), tuple(expansion.alternatives))
-    attributes(rules)
-    return rules
-
-
-def attributes(rules: Rules) -> dict[str, tuple[str, ...]]:
-    """Every attribute with its possible values, sorted.
-
-    Raises:
-      ValueError: if a derivation could leave an attribute untold or tell it twice.
-    """
-    told: list[frozenset[str]] = []
-    values: dict[str, set[str]] = {}
-    for label, alternatives in zip(rules.labels, rules.alternatives, strict=True):
-        outcomes = set()
-        for rule in alternatives:
-            names = [name for name, _ in rule.sets]
-            names += [name for item in rule.body if isinstance(item, int) for name in told[item]]
-            if len(names) != len(set(names)):
-                raise ValueError(f"<{label}> tells an attribute twice in {rule.body}: {sorted(names)}")
-            outcomes.add(frozenset(names))
-            for name, value in rule.sets:
-                values.setdefault(name, set()).add(value)
-        if len(outcomes) > 1:
-            raise ValueError(f"the alternatives of <{label}> tell different attributes: {outcomes}")
-        told.append(outcomes.pop())
-    return {name: tuple(sorted(values[name])) for name in sorted(told[-1])}
+    def _inherited(self, features: frozenset[str], call: Call) -> frozenset[str]:
+        """Returns the relevant feature values that a called symbol inherits."""
+        dropped = call.removed.union(*(self.incompatible.get(value, frozenset()) for value in call.added))
+        return ((features - dropped) | call.added) & self.relevant[call.symbol]

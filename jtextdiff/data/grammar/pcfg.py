@@ -1,7 +1,8 @@
-"""A finite probabilistic grammar as an exact law over sentences: sample, parse, log-probability, entropy, counts.
+"""A probabilistic grammar: sampling, parsing, exact log-probability and entropy.
 
-The raw law multiplies the probabilities of the rules of a derivation; the law of the grammar is the raw law given
-that the number of words lies within limits. Sentences have one derivation each, so p(sentence) = p(derivation).
+The unconditional distribution multiplies the probabilities of the rules of a derivation. The distribution of the
+grammar conditions it on a number of words within limits. A sentence has one derivation, so
+p(sentence) = p(derivation).
 """
 
 import functools
@@ -16,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jtextdiff.data.grammar import chart_parser as parsing
-from jtextdiff.data.grammar.feature_rules import Rule, Rules, Word, attributes, expand, read
+from jtextdiff.data.grammar.chart_parser import RulesByFirstWord, Steps, derivations, rules_by_first_word
+from jtextdiff.data.grammar.feature_rules import Rule, Rules, Word, attribute_values, expand, read_rules
 from jtextdiff.data.grammar.inside_algorithm import inside
 
 Tree = tuple["str | Tree", ...]
@@ -25,7 +26,7 @@ Tree = tuple["str | Tree", ...]
 
 
 class Derivation(NamedTuple):
-    """A sentence with all that its one derivation says of it."""
+    """A sentence with its part-of-speech tags, its attributes (`fields`) and its parse tree."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
@@ -39,7 +40,7 @@ class Derivation(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Grammar:
-    """The law of the sentences of `rules` that have `shortest` to `longest` words.
+    """The distribution over the sentences of `rules` that have `shortest` to `longest` words.
 
     Raises:
       ValueError: from any method, if no sentence lies within the limits.
@@ -50,8 +51,8 @@ class Grammar:
     longest: int = 30
 
     def sample(self, rng: np.random.Generator) -> Derivation:
-        """Draws one sentence; too short and too long ones are drawn anew."""
-        if not self._mass(()) > 0:
+        """Draws one sentence. Rejects sentences that are too short or too long and draws again."""
+        if not self._unnormalized(()) > 0:
             raise ValueError(f"no sentence has {self.shortest} to {self.longest} words")
 
         def draw(symbol: int) -> Rule:
@@ -61,40 +62,40 @@ class Grammar:
             return alternatives[bisect(self._thresholds[symbol], rng.random())]
 
         while True:
-            derivation = self._grow(draw)
+            derivation = self._derive(draw)
             if self.shortest <= len(derivation.words) <= self.longest:
                 return derivation
 
     def parse(self, words: Sequence[str]) -> Derivation | None:
-        """The derivation of a sentence, None for a non-member.
+        """Returns the derivation of a sentence, or None if the grammar does not generate it.
 
         Raises:
-          ValueError: if the sentence has several derivations: the grammar is then no law over sentences.
+          ValueError: if the sentence has several derivations, since p(sentence) would not be p(derivation).
         """
         steps = self._steps(tuple(words))
         if steps is None:
             return None
-        chosen = iter(steps)
-        return self._grow(lambda _: next(chosen))
+        remaining = iter(steps)
+        return self._derive(lambda _: next(remaining))
 
     def __contains__(self, words: Sequence[str]) -> bool:
         return self._steps(tuple(words)) is not None
 
     def log_prob(self, words: Sequence[str], given: Mapping[str, str] | None = None) -> float:
-        """log p(sentence), or log p(sentence | attributes), in nats; -inf for what cannot be.
+        """Returns log p(sentence), or log p(sentence | attributes), in nats; -inf where the probability is 0.
 
         Raises:
           ValueError: if no sentence has the attributes `given`.
         """
-        wanted = dict(given or {})
-        log_given = self.log_marginal(wanted)
+        condition = dict(given or {})
+        log_condition = self.log_marginal(condition)
         steps = self._steps(tuple(words))
-        if steps is None or not all(_agrees(rule, wanted) for rule in steps):
+        if steps is None or not all(_is_consistent(rule, condition) for rule in steps):
             return -math.inf
-        return sum(math.log(rule.probability) for rule in steps) - math.log(self._mass(())) - log_given
+        return sum(math.log(rule.probability) for rule in steps) - math.log(self._unnormalized(())) - log_condition
 
     def log_marginal(self, given: Mapping[str, str]) -> float:
-        """log p(attributes) in nats; those that are not given are summed over.
+        """Returns log p(attributes) in nats; attributes that are not given are summed over.
 
         Raises:
           ValueError: for an unknown attribute, or if no sentence has them all.
@@ -102,108 +103,112 @@ class Grammar:
         for name in given:
             if name not in self.attributes:
                 raise ValueError(f"unknown attribute {name!r}; the grammar has {', '.join(self.attributes)}")
-        mass = self._mass(tuple(sorted(given.items())))
+        mass = self._unnormalized(tuple(sorted(given.items())))
         if not mass > 0:
             known = {name: self.attributes[name] for name in given}
             raise ValueError(f"no sentence has {dict(given)}; values: {known}")
-        return math.log(mass) - math.log(self._mass(()))
+        return math.log(mass) - math.log(self._unnormalized(()))
 
     def entropy(self) -> float:
-        """The entropy of a sentence, in nats, exact."""
-        plain, weighted = inside(self.rules, _with_logarithm, self.longest)[:, self.shortest :].sum(axis=1)
+        """Returns the exact entropy of a sentence, in nats."""
+        plain, weighted = inside(self.rules, _with_log_probability, self.longest)[:, self.shortest :].sum(axis=1)
         return float(np.log(plain) - weighted / plain)
 
     def num_sentences(self) -> int:
-        """The number of different sentences, exact."""
+        """Returns the exact number of different sentences."""
         return int(inside(self.rules, lambda _: (1,), self.longest)[0, self.shortest :].sum())
 
-    def length_law(self) -> NDArray[np.float64]:
-        """p(number of words = n) for n = 0 ... longest."""
-        (law,) = inside(self.rules, lambda rule: (rule.probability,), self.longest)
-        law[: self.shortest] = 0.0
-        return law / law.sum()
+    def length_distribution(self) -> NDArray[np.float64]:
+        """Returns p(number of words = n) for n = 0 ... longest."""
+        (by_length,) = inside(self.rules, lambda rule: (rule.probability,), self.longest)
+        by_length[: self.shortest] = 0.0
+        return by_length / by_length.sum()
 
     @cached_property
     def attributes(self) -> dict[str, tuple[str, ...]]:
         """Every attribute with all its values."""
-        return attributes(self.rules)
+        return attribute_values(self.rules)
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
         """Every word of the rules, sorted."""
-        return tuple(sorted({w.text for r in itertools.chain(*self.rules.alternatives) for w in _own_words(r)}))
+        return tuple(sorted({w.text for r in itertools.chain(*self.rules.alternatives) for w in _words_of(r)}))
 
-    def _steps(self, words: tuple[str, ...]) -> parsing.Steps | None:
+    def _steps(self, words: tuple[str, ...]) -> Steps | None:
         if not self.shortest <= len(words) <= self.longest:
             return None
-        found = parsing.derivations(self._openings, words)
-        if len(found) > 1:
-            raise ValueError(f"{' '.join(words)!r} has {len(found)} derivations; a sentence must have one")
-        return found[0] if found else None
+        parses = derivations(self._rules_by_first_word, words)
+        if len(parses) > 1:
+            raise ValueError(f"{' '.join(words)!r} has {len(parses)} derivations; a sentence must have one")
+        return parses[0] if parses else None
 
-    def _grow(self, choose: Callable[[int], Rule]) -> Derivation:
-        """The derivation that follows from a choice of rule for each symbol, asked for from left to right."""
+    def _derive(self, choose: Callable[[int], Rule]) -> Derivation:
+        """Returns the leftmost derivation whose rule for each symbol is `choose(symbol)`, called in that order."""
         words: list[str] = []
         tags: list[str] = []
         fields: dict[str, str] = {}
 
-        def grow(symbol: int) -> Tree:
+        def expand_symbol(symbol: int) -> Tree:
             rule = choose(symbol)
-            fields.update(rule.sets)
+            fields.update(rule.attributes)
             branches: list[str | Tree] = [self.rules.labels[symbol]]
             for item in rule.body:
                 if isinstance(item, int):
-                    branches.append(grow(item))
+                    branches.append(expand_symbol(item))
                 else:
                     words.append(item.text)
                     tags.append(item.tag)
                     branches.append(item.text)
             return tuple(branches)
 
-        tree = grow(len(self.rules.labels) - 1)
+        tree = expand_symbol(len(self.rules.labels) - 1)
         return Derivation(tuple(words), tuple(tags), dict(sorted(fields.items())), tree)
 
     @cached_property
-    def _openings(self) -> parsing.Openings:
-        return parsing.openings(self.rules)
+    def _rules_by_first_word(self) -> RulesByFirstWord:
+        return rules_by_first_word(self.rules)
 
     @cached_property
     def _thresholds(self) -> tuple[list[float], ...]:
-        """The upper ends of the alternatives in [0, 1), the last left open against rounding."""
+        """The upper ends of the alternatives in [0, 1). The last end is left out because rounding could miss 1."""
         return tuple(
             list(itertools.accumulate(rule.probability for rule in rules[:-1])) for rules in self.rules.alternatives
         )
 
     @cached_property
-    def _mass(self) -> Callable[[tuple[tuple[str, str], ...]], float]:
-        """The raw probability of the length limits and of the given attributes, remembered."""
+    def _unnormalized(self) -> Callable[[tuple[tuple[str, str], ...]], float]:
+        """The unconditional probability that the length lies within limits and the given attributes hold; cached."""
 
-        def mass(given: tuple[tuple[str, str], ...]) -> float:
-            wanted = dict(given)
-            by_length = inside(self.rules, lambda rule: (rule.probability * _agrees(rule, wanted),), self.longest)
+        def probability(given: tuple[tuple[str, str], ...]) -> float:
+            condition = dict(given)
+
+            def weigh(rule: Rule) -> tuple[float]:
+                return (rule.probability * _is_consistent(rule, condition),)
+
+            by_length = inside(self.rules, weigh, self.longest)
             return float(by_length[0, self.shortest :].sum())
 
-        return functools.cache(mass)
+        return functools.cache(probability)
 
 
-def build(
+def grammar_from_text(
     text: str, *, start: str, groups: Sequence[str] = (), tags: Mapping[str, str], shortest: int, longest: int
 ) -> Grammar:
-    """The grammar written in `text` (see `rules` for the notation).
+    """Returns the grammar written in `text`, in the notation of `feature_rules`.
 
     Raises:
-      ValueError: for rules that cannot be read or do not tell each attribute exactly once.
+      ValueError: for rules that cannot be read or do not set each attribute exactly once.
     """
-    return Grammar(rules=expand(read(text, tags), start, groups), shortest=shortest, longest=longest)
+    return Grammar(rules=expand(read_rules(text, tags), start, groups), shortest=shortest, longest=longest)
 
 
-def _agrees(rule: Rule, wanted: Mapping[str, str]) -> bool:
-    return all(wanted.get(name, value) == value for name, value in rule.sets)
+def _is_consistent(rule: Rule, condition: Mapping[str, str]) -> bool:
+    return all(condition.get(name, value) == value for name, value in rule.attributes)
 
 
-def _with_logarithm(rule: Rule) -> tuple[float, float]:
+def _with_log_probability(rule: Rule) -> tuple[float, float]:
     return rule.probability, rule.probability * math.log(rule.probability)
 
 
-def _own_words(rule: Rule) -> list[Word]:
+def _words_of(rule: Rule) -> list[Word]:
     return [item for item in rule.body if isinstance(item, Word)]

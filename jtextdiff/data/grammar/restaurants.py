@@ -1,8 +1,8 @@
-"""The embedded corpus: a grammar of restaurant descriptions in the manner of the E2E data.
+"""The embedded corpus: a grammar of restaurant descriptions in the style of the E2E data set.
 
-A text is an opening, which names the restaurant and tells what its plan says, and further sentences about what is
-still untold. Tense, register, grammatical number and sentiment are decided once and hold to the end. The sentiment
-is that of the judgements; where two are contrasted, that of the main clause or of the one after the contrast.
+A text is an opening, which names the restaurant and states the fields of its plan, followed by sentences about the
+remaining fields. Tense, register, grammatical number and sentiment are chosen once per text. The sentiment is that
+of the judgements; where two are contrasted, that of the main clause or of the one after the contrast.
 """
 
 from functools import cache
@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 
-from jtextdiff.data.grammar.pcfg import Derivation, Grammar, build
+from jtextdiff.data.grammar.pcfg import Derivation, Grammar, grammar_from_text
 from jtextdiff.data.grammar.restaurants_forms import FORMS, TAGS
 from jtextdiff.data.grammar.restaurants_lexicon import LEXICON
 
@@ -24,7 +24,7 @@ _GROUPS = (
     "on:food on:price on:rating on:area on:near on:site on:family on:opinion on:contrast",
 )
 
-# The flags food, price, rating, area, near and family say that a field is told; judged, that the sentiment shows.
+# The flags food, price, rating, area, near and family mark a field as stated; judged marks the sentiment as expressed.
 _TEXT = """
 text
   3: <register present> {tense=present}
@@ -162,23 +162,23 @@ _FIELDS = {
 
 
 def _ending() -> str:
-    """The full stop that ends a text: it tells that all the fields still open have no value."""
+    """Returns the rules of the full stop that ends a text: it sets every field that was not stated to none."""
     lines = ["end"]
-    for told in product((False, True), repeat=len(_FIELDS)):
-        flags = " ".join(flag if done else f"-{flag}" for flag, done in zip(_FIELDS, told, strict=True))
-        untold = ";".join(f"{name}=none" for name, done in zip(_FIELDS.values(), told, strict=True) if not done)
-        lines.append(f"  [{flags}] . {{{untold}}}" if untold else f"  [{flags}] .")
+    for is_stated in product((False, True), repeat=len(_FIELDS)):
+        flags = " ".join(flag if stated else f"-{flag}" for flag, stated in zip(_FIELDS, is_stated, strict=True))
+        missing = [f"{name}=none" for name, stated in zip(_FIELDS.values(), is_stated, strict=True) if not stated]
+        lines.append(f"  [{flags}] . {{{';'.join(missing)}}}" if missing else f"  [{flags}] .")
     return "\n".join(lines)
 
 
 @cache
 def grammar() -> Grammar:
-    """The grammar of restaurant descriptions of 4 to 30 words, punctuation marks included."""
+    """Returns the grammar of restaurant descriptions of 4 to 30 words, punctuation marks included."""
     text = "\n".join([_TEXT, _ending(), _OPENINGS, _SENTENCES, FORMS, LEXICON])
-    return build(text, start="text", groups=_GROUPS, tags=TAGS, shortest=4, longest=30)
+    return grammar_from_text(text, start="text", groups=_GROUPS, tags=TAGS, shortest=4, longest=30)
 
 
 def sentences(num: int, seed: int) -> list[Derivation]:
-    """Draws `num` sentences; the same seed gives the same sentences, and fewer are the first of more."""
+    """Draws `num` sentences. The same seed gives the same sentences, and a smaller `num` gives the first of them."""
     rng = np.random.default_rng(seed)
     return [grammar().sample(rng) for _ in range(num)]

@@ -1,4 +1,4 @@
-"""The closed-class words of the restaurant grammar: what agrees in number, tense, register or case; and all tags."""
+"""The closed-class words of the restaurant grammar, inflected for number, tense, register or case; and all tags."""
 
 FORMS = """
 be AUX

@@ -36,30 +36,30 @@ _CUISINES = {
 }
 
 
-def _told(attribute: str, values: str) -> str:
-    """Alternatives that each tell themselves, without a leading article, as the value of an attribute."""
+def _as_values(attribute: str, values: str) -> str:
+    """Returns alternatives that each set an attribute to themselves, without a leading article."""
     return " | ".join(f"{value} {{{attribute}={value.removeprefix('the ')}}}" for value in values.split(" | "))
 
 
 def _names() -> str:
-    return "name PROPN\n" + "\n".join(f"  [{number}] {_told('name', v)}" for number, v in _NAMES.items())
+    return "name PROPN\n" + "\n".join(f"  [{number}] {_as_values('name', v)}" for number, v in _NAMES.items())
 
 
 def _landmarks() -> str:
-    return f"landmark\n  {_told('near', _LANDMARKS)}"
+    return f"landmark\n  {_as_values('near', _LANDMARKS)}"
 
 
 def _cuisines() -> str:
-    """Adjectives, kept apart by the article they take; then food that is served: its dishes fit its cuisine."""
+    """Returns adjectives, split by the article that they take, and food whose dishes match its cuisine."""
     adjectives, fare, kind, dish, dishes = ["cuisine ADJ"], ["fare"], ["kind ADJ"], ["dish NOUN"], ["dishes NOUN"]
-    for cuisine, made in _CUISINES.items():
+    for cuisine, dish_names in _CUISINES.items():
         feature = cuisine.lower()
         excluded = "con" if cuisine[0] in "AEIOU" else "vow"
         adjectives.append(f"  [-{excluded}] {cuisine} {{food={cuisine}}}")
         fare.append(f"  <served {feature}> {{food={cuisine}}}")
         kind.append(f"  [{feature}] {cuisine}")
-        dish.append(f"  [{feature}] {made.replace(' ', ' | ')}")
-        dishes.append(f"  [{feature}] {made.replace(' ', ' and/CCONJ ')}")
+        dish.append(f"  [{feature}] {dish_names.replace(' ', ' | ')}")
+        dishes.append(f"  [{feature}] {dish_names.replace(' ', ' and/CCONJ ')}")
     return "\n".join(adjectives + fare + kind + dish + dishes)
 
 

@@ -1,4 +1,4 @@
-"""Writing: word after word from left to right until the end, by a network that reads what is written so far."""
+"""Sampling, greedy decoding and beam search of left-to-right models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,94 +8,129 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.diffusion.distributions import Categorical, check_narrowing, narrowed
+from jtextdiff.diffusion.distributions import Categorical, check_temperature_and_top_p, temper_and_top_p
 from jtextdiff.diffusion.randomness import Keys
-from jtextdiff.methods.components.types import Given, Language, Sample, check_settings, possible_words, span
-from jtextdiff.sampling.decoding import Writing, autoregress, beam_search, start_beams
-from jtextdiff.sampling.loop import unroll
+from jtextdiff.methods.components.types import Given, Sample, TextSpec, allowed_tokens, check_settings, valid_and_last
+from jtextdiff.sampling.decoding import DecodingState, autoregress, beam_search, initial_beams
+from jtextdiff.sampling.loop import Step, unroll
 
-UNWRITTEN = -1
-"""Where nothing has been written yet: no token, for PAD may be the same as EOS."""
+UNDECODED = -1
+"""Id of positions that are not decoded yet. It is no token, because PAD may be the same as EOS."""
 
-Read = Callable[[Int[Array, "b"], Array, Any], tuple[Float[Array, "b v"], Any]]
-"""(the token before, its position, what is kept of those before it) ↦ logits of the next, and what is kept then."""
+NextLogits = Callable[[Int[Array, "b"], Array, Any], tuple[Float[Array, "b v"], Any]]
+"""(previous token, position, cache) ↦ (logits of the token at the position, cache): one step of a causal network."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writer:
-    """How texts are written."""
+class DecodingSettings:
+    """Settings of left-to-right decoding."""
 
-    name: str = "sample"  # or greedy; or beam: the likeliest text that `beams` at a time can find
+    name: str = "sample"  # or greedy; or beam: the most likely text found by a search with `beams` beams
     temperature: float = 1.0
-    top_p: float = 1.0  # words outside the likeliest that make up this share are not drawn
+    top_p: float = 1.0  # tokens outside the most likely ones that make up this share are never sampled
     beams: int = 1
 
     def __post_init__(self) -> None:
         check_settings(self, positive=("beams",), choices={"name": ("sample", "greedy", "beam")})
         if (self.beams > 1) != (self.name == "beam"):
             raise ValueError(f"sampler.beams of 2 or more belong to name='beam', got {self.beams} and {self.name!r}.")
-        check_narrowing(self.temperature, self.top_p)
+        check_temperature_and_top_p(self.temperature, self.top_p)
 
 
-def write(
-    how: Writer, language: Language, given: Given, keys: Keys, read: Read, kept: Any, *, keep_path: bool = False
+def decode(
+    settings: DecodingSettings,
+    text_spec: TextSpec,
+    given: Given,
+    keys: Keys,
+    next_logits: NextLogits,
+    cache: Any,
+    *,
+    keep_path: bool = False,
 ) -> Sample:
-    """Draws word after word until EOS, which comes where a length is given there, else at the last position at the
-    latest; a fixed prefix is kept. `kept`, before the first token, has `how.beams` rows for each text."""
-    possible, width = possible_next(language, given), how.beams
+    """Decodes tokens left to right until EOS, which a given length forces there and the last position in any case.
 
-    def law(tokens: Int[Array, "b l"], position: Array, memory: Any) -> tuple[Float[Array, "b v"], Any]:
-        last = jnp.where(position > 0, tokens[:, position - 1], language.eos)
-        logits, memory = read(last, position, memory)
-        may = jnp.repeat(possible[:, position], len(tokens) // len(possible), axis=0)
-        return narrowed(jnp.where(may, logits, -jnp.inf), how.temperature, how.top_p), memory
-
+    Keeps a fixed prefix. `cache` is the one before the first token, with `settings.beams` rows per text.
+    """
     num, length = given.tokens.shape
-    state = Writing(jnp.full((num * width, length), UNWRITTEN, given.tokens.dtype), kept)
-    if how.name == "beam":
-        step, state = beam_search(law, width, language.eos, language.pad), start_beams(state, width)
-    else:
-        greedy = lambda law, keys: law.mode()
-        step = autoregress(law, greedy if how.name == "greedy" else Categorical.sample)
-    keep = (lambda state: _until_end(state.tokens[::width], language)) if keep_path else (lambda state: None)
-    ended = lambda state: jnp.all(jnp.any(state.tokens == language.eos, axis=-1))
-    state, path = unroll(step, state, keys, jnp.arange(length), keep=keep, done=ended)
-    calls = jnp.argmax(state.tokens[::width] == language.eos, axis=-1) + 1
-    return Sample(_until_end(state.tokens[::width], language), path, calls)
+    tokens = jnp.full((num * settings.beams, length), UNDECODED, given.tokens.dtype)
+    step, state = _step_and_state(settings, text_spec, given, next_logits, DecodingState(tokens, cache))
+
+    def best(state: Any) -> Int[Array, "b l"]:
+        return state.tokens[:: settings.beams]
+
+    def record(state: Any) -> Int[Array, "b l"] | None:
+        return _until_end(best(state), text_spec) if keep_path else None
+
+    def done(state: Any) -> Bool[Array, ""]:
+        return jnp.all(jnp.any(state.tokens == text_spec.eos, axis=-1))
+
+    state, path = unroll(step, state, keys, jnp.arange(length), record=record, done=done)
+    calls = jnp.argmax(best(state) == text_spec.eos, axis=-1) + 1
+    return Sample(_until_end(best(state), text_spec), path, calls)
 
 
-def possible_next(language: Language, given: Given) -> Bool[Array, "b l v"]:
-    """The words that each position may take: EOS at the length that is given and nowhere before; without one
-    anywhere, and at the last position in any case."""
-    known, length = given.length[:, None] > 0, given.tokens.shape[1]
-    _, ends = span(given, jnp.where(given.length > 0, given.length, length))
-    is_eos = jnp.arange(language.vocab_size) == language.eos
-    may_end = ends[..., None] == is_eos
-    free = possible_words(language, given, None, with_pad=False)
-    return free & jnp.where((known | ends)[..., None] & ~given.fixed[..., None], may_end, True)
+def _step_and_state(
+    settings: DecodingSettings, text_spec: TextSpec, given: Given, next_logits: NextLogits, state: DecodingState
+) -> tuple[Step, Any]:
+    """Returns the decoding step and the state before the first one."""
+    allowed = allowed_next(text_spec, given)
+
+    def next_token(tokens: Int[Array, "n l"], position: Array, cache: Any) -> tuple[Float[Array, "n v"], Any]:
+        previous = jnp.where(position > 0, tokens[:, position - 1], text_spec.eos)
+        logits, cache = next_logits(previous, position, cache)
+        allowed_here = jnp.repeat(allowed[:, position], len(tokens) // len(allowed), axis=0)
+        logits = jnp.where(allowed_here, logits, -jnp.inf)
+        return temper_and_top_p(logits, settings.temperature, settings.top_p), cache
+
+    def most_likely(distribution: Categorical, keys: Keys) -> Int[Array, "n"]:
+        return distribution.mode()
+
+    if settings.name == "beam":
+        return (
+            beam_search(next_token, settings.beams, text_spec.eos, text_spec.pad),
+            initial_beams(state, settings.beams),
+        )
+    return autoregress(next_token, most_likely if settings.name == "greedy" else Categorical.sample), state
 
 
-def token_before(language: Language, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
-    """The token before each position; before the first, EOS."""
-    return jnp.concatenate([jnp.full_like(tokens[:, :1], language.eos), tokens[:, :-1]], axis=1)
+def allowed_next(text_spec: TextSpec, given: Given) -> Bool[Array, "b l v"]:
+    """Returns the allowed tokens of each position: with a given length, EOS there and nowhere before.
+
+    Without one EOS is allowed anywhere, and at the last position nothing else is.
+    """
+    has_length, max_length = given.length[:, None] > 0, given.tokens.shape[1]
+    _, last = valid_and_last(given, jnp.where(given.length > 0, given.length, max_length))
+    is_eos = jnp.arange(text_spec.vocab_size) == text_spec.eos
+    eos_only_at_last = last[..., None] == is_eos
+    decided = (has_length | last)[..., None] & ~given.fixed[..., None]
+    return allowed_tokens(text_spec, given, None, with_pad=False) & jnp.where(decided, eos_only_at_last, True)
 
 
-def hidden(tokens: Int[Array, "b l"], mask: int, share: float, key: Key[Array, ""]) -> Int[Array, "b l"]:
-    """The tokens with a share of them, EOS among them, under MASK."""
-    return jnp.where(jax.random.bernoulli(key, share, tokens.shape), mask, tokens) if share else tokens
+def previous_tokens(text_spec: TextSpec, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
+    """Returns the token before each position; before the first, EOS."""
+    return jnp.concatenate([jnp.full_like(tokens[:, :1], text_spec.eos), tokens[:, :-1]], axis=1)
 
 
-def losses_by_word(language: Language, tokens: Int[Array, "b l"], read: Read, kept: Any) -> Float[Array, "b l"]:
-    """−log p of each token, nats, one after another from what is kept of those before, as `write` finds it."""
-
-    def step(kept: Any, position: Array) -> tuple[Any, Array]:
-        logits, kept = read(token_before(language, tokens)[:, position], position, kept)
-        return kept, -Categorical(logits=logits).log_prob(tokens[:, position])
-
-    return jax.lax.scan(step, kept, jnp.arange(tokens.shape[1]))[1].T
+def word_dropout(tokens: Int[Array, "b l"], mask: int, rate: float, key: Key[Array, ""]) -> Int[Array, "b l"]:
+    """Replaces a share of the tokens, EOS included, by MASK."""
+    return jnp.where(jax.random.bernoulli(key, rate, tokens.shape), mask, tokens) if rate else tokens
 
 
-def _until_end(tokens: Int[Array, "b l"], language: Language) -> Int[Array, "b l"]:
-    """PAD after the first EOS."""
-    ended = jnp.cumsum(tokens == language.eos, axis=-1) - (tokens == language.eos) > 0
-    return jnp.where(ended | (tokens == UNWRITTEN), language.pad, tokens)
+def stepwise_losses(
+    text_spec: TextSpec, tokens: Int[Array, "b l"], next_logits: NextLogits, cache: Any
+) -> Float[Array, "b l"]:
+    """Returns −log p of each token, nats, computed position by position with the cache, as `decode` computes it."""
+    previous = previous_tokens(text_spec, tokens)
+
+    def step(cache: Any, position: Array) -> tuple[Any, Array]:
+        logits, cache = next_logits(previous[:, position], position, cache)
+        return cache, -Categorical(logits=logits).log_prob(tokens[:, position])
+
+    return jax.lax.scan(step, cache, jnp.arange(tokens.shape[1]))[1].T
+
+
+def _until_end(tokens: Int[Array, "b l"], text_spec: TextSpec) -> Int[Array, "b l"]:
+    """Puts PAD after the first EOS."""
+    is_eos = tokens == text_spec.eos
+    after_end = jnp.cumsum(is_eos, axis=-1) - is_eos > 0
+    return jnp.where(after_end | (tokens == UNDECODED), text_spec.pad, tokens)

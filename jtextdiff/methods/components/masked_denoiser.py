@@ -1,71 +1,100 @@
-"""Filling in: a text with words under MASK, and a network that says what each of them is."""
+"""Masked token prediction: the masked text, the network and its per-token losses."""
 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.diffusion import losses as objectives
-from jtextdiff.diffusion.distributions import narrowed
-from jtextdiff.methods.components.types import Given, Language, possible_words, span
+from jtextdiff.diffusion.bounds import MaskedLosses
+from jtextdiff.diffusion.distributions import temper_and_top_p
+from jtextdiff.diffusion.losses import cross_entropy
+from jtextdiff.methods.components.types import Given, TextSpec, allowed_tokens, valid_and_last
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.masked_samplers import Predict
 
 
-class Canvas(NamedTuple):
-    """What a sampler starts from."""
+class MaskedText(NamedTuple):
+    """The text from which a sampler starts."""
 
-    tokens: Int[Array, "b l"]  # the given words, MASK for each word to be written, PAD after the end
+    tokens: Int[Array, "b l"]  # the fixed tokens, MASK for each token to be sampled, PAD after the end
     masked: Bool[Array, "b l"]
     valid: Bool[Array, "b l"]
-    possible: Bool[Array, "b l v"]  # the words that each position may take
+    allowed: Bool[Array, "b l v"]  # the tokens that each position may take
 
-    def first(self, log_p: Float[Array, "b l v"]) -> Float[Array, "b v"]:
-        """The law of the first word to be written."""
+    def first_masked(self, log_p: Float[Array, "b l v"]) -> Float[Array, "b v"]:
+        """Returns the distribution of the first masked token."""
         return jnp.take_along_axis(log_p, jnp.argmax(self.masked, axis=-1)[:, None, None], axis=1)[:, 0]
 
 
-def canvas(language: Language, given: Given, length: Int[Array, "b"]) -> Canvas:
-    """Texts of these lengths with the given words in them, and EOS known to be their last."""
-    valid, ends = span(given, length)
+def masked_text(text_spec: TextSpec, given: Given, length: Int[Array, "b"]) -> MaskedText:
+    """Returns texts of these lengths with the given tokens in them, whose last token must be EOS."""
+    valid, last = valid_and_last(given, length)
     masked = valid & ~given.fixed
-    tokens = jnp.where(valid, jnp.where(masked, language.mask, given.tokens), language.pad)
-    return Canvas(tokens, masked, valid, possible_words(language, given, ends, with_pad=False))
+    tokens = jnp.where(valid, jnp.where(masked, text_spec.mask, given.tokens), text_spec.pad)
+    return MaskedText(tokens, masked, valid, allowed_tokens(text_spec, given, last, with_pad=False))
 
 
-def reader(answers: Predict, start: Canvas, temperature: float, top_p: float = 1.0) -> Predict:
-    """(x_t, t) ↦ log p of the words that are drawn, from the network's `answers` (logits)."""
-    return lambda x_t, t: narrowed(jnp.where(start.possible, answers(x_t, t), -jnp.inf), temperature, top_p)
+def token_predictor(logits: Predict, start: MaskedText, temperature: float, top_p: float = 1.0) -> Predict:
+    """Returns (x_t, t) ↦ log p of the sampled tokens: the network's `logits` restricted, tempered and cut to top-p."""
+
+    def predict(x_t: Int[Array, "b l"], t: Any) -> Float[Array, "b l v"]:
+        return temper_and_top_p(jnp.where(start.allowed, logits(x_t, t), -jnp.inf), temperature, top_p)
+
+    return predict
 
 
-def bidirectional(language: Language, trunk: Transformer, *, num_times: int = 0) -> Net:
-    """A network that reads words and MASK, is told the length, and answers with logits of words."""
+def masked_denoiser_net(text_spec: TextSpec, trunk: Transformer, *, num_times: int = 0) -> Net:
+    """Returns a network from masked tokens and the text's length to logits over tokens."""
     return Net(
         lambda rngs: TokenDenoiser(
             trunk,
-            num_inputs=max(language.vocab_size, language.mask) + 1,
-            vocab_size=language.vocab_size,
+            num_inputs=max(text_spec.vocab_size, text_spec.mask) + 1,
+            vocab_size=text_spec.vocab_size,
             num_times=num_times,
-            num_lengths=language.length + 1,
+            num_lengths=text_spec.length + 1,
             rngs=rngs,
         )
     )
 
 
-def hidden_nll(
-    net: Any,
-    language: Language,
-    tokens: Int[Array, "b l"],
-    hidden: Bool[Array, "b l"],
-    valid: Bool[Array, "b l"],
-    key: Key[Array, ""] | None,
-) -> Float[Array, "b l"]:
-    """−log p of each word, nats, by a network that reads the text with MASK where `hidden`. MASK is never an answer."""
+class MaskedDenoiser(NamedTuple):
+    """A network without time input, bound to its parameters."""
 
-    def missing(logits: Float[Array, "b m v"], words: Int[Array, "b m"]) -> Float[Array, "b m"]:
-        is_mask = jnp.arange(language.vocab_size) == language.mask
-        return objectives.cross_entropy(jnp.where(is_mask, -jnp.inf, logits), words)
+    net: Any  # a TokenDenoiser
+    text_spec: TextSpec
 
-    return net.per_word(missing, (tokens,), jnp.where(hidden, language.mask, tokens), valid=valid, key=key)
+    def start(
+        self, given: Given, length: Int[Array, "b"], temperature: float, top_p: float
+    ) -> tuple[MaskedText, Predict]:
+        """Returns the text before the first network call, and the distribution from which its tokens are sampled."""
+        start = masked_text(self.text_spec, given, length)
+
+        def logits(x_t: Int[Array, "b l"], t: Any) -> Float[Array, "b l v"]:
+            return self.net(x_t, valid=start.valid)
+
+        return start, token_predictor(logits, start, temperature, top_p)
+
+    def losses(
+        self, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], key: Key[Array, ""] | None = None
+    ) -> MaskedLosses:
+        """Returns masked ↦ −log p of each token given the unmasked ones, nats. With a `key` there is dropout.
+
+        MASK itself has probability 0 (Sahoo et al. 2024, §3.2.3).
+        """
+
+        def token_nll(logits: Float[Array, "b m v"], tokens: Int[Array, "b m"]) -> Float[Array, "b m"]:
+            is_mask = jnp.arange(self.text_spec.vocab_size) == self.text_spec.mask
+            return cross_entropy(jnp.where(is_mask, -jnp.inf, logits), tokens)
+
+        def losses(masked: Bool[Array, "b l"]) -> Float[Array, "b l"]:
+            x_t = jnp.where(masked, self.text_spec.mask, tokens)
+            return self.net.per_token(token_nll, (tokens,), x_t, valid=valid, key=key)
+
+        return losses
+
+
+def any_order_bound_name(num_points: int) -> str:
+    """The `bound` of methods whose `nll` is `bounds.any_order_bound`."""
+    return f"exact-k bound, {num_points} numbers of masked words a text"

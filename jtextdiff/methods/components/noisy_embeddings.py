@@ -1,4 +1,4 @@
-"""Noisy words: word vectors under a Gaussian process, which a classifier reads and an energy moves."""
+"""Noised token embeddings, as seen by classifiers of Diffusion-LM."""
 
 from typing import NamedTuple
 
@@ -10,54 +10,54 @@ from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.randomness import stratified
 from jtextdiff.diffusion.schedules import Time
-from jtextdiff.nets.denoisers import of_norm
+from jtextdiff.nets.denoisers import with_norm
 from jtextdiff.nets.functional import Params
 
 
-class NoisyWords(NamedTuple):
-    """The states of a Diffusion-LM: what they are made of and how they are best looked at."""
+class NoisyEmbeddings(NamedTuple):
+    """The states x_t of a Diffusion-LM."""
 
     process: Gaussian
-    dim: int  # numbers of a vector
-    norm: float | None  # of every word's vector; None: free
+    dim: int  # of a token embedding
+    norm: float | None  # of every token embedding; None: free
     pad: int
-    length: int  # positions that a text fills if PAD is a word like any other; 0: it is not
+    length: int  # positions that every text fills if PAD is modelled like any token; 0: PAD is not modelled
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of a vector's coordinate; None: not known."""
+        """The standard deviation of an embedding's coordinates; None if norms are free."""
         return None if self.norm is None else self.norm / self.dim**0.5
 
-    def words(self, batch: Batch) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
-        """The tokens of a batch and where its texts are; if PAD is a word, they fill the length."""
+    def tokens_and_valid(self, batch: Batch) -> tuple[Int[Array, "b l"], Bool[Array, "b l"]]:
+        """Returns a batch's tokens and their valid positions; if PAD is modelled, texts fill `length` positions."""
         if not self.length:
             return jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        room = ((0, 0), (0, self.length - batch.tokens.shape[1]))
-        tokens = jnp.pad(jnp.asarray(batch.tokens), room, constant_values=self.pad)
+        padding = ((0, 0), (0, self.length - batch.tokens.shape[1]))
+        tokens = jnp.pad(jnp.asarray(batch.tokens), padding, constant_values=self.pad)
         return tokens, jnp.ones(tokens.shape, bool)
 
-    def showing(self, params: Params) -> Params:
-        """Those of the base's parameters that `clean` and `represent` need."""
+    def classifier_params(self, params: Params) -> Params:
+        """Returns those of the base's parameters that a classifier of its states needs."""
         return {"embedding": params["embedding"]}
 
-    def table(self, params: Params) -> Float[Array, "v d"]:
-        """The vector of each word."""
-        return of_norm(params["embedding"], self.norm)
+    def embedding_matrix(self, params: Params) -> Float[Array, "v d"]:
+        """Returns the embedding of each token."""
+        return with_norm(params["embedding"], self.norm)
 
-    def clean(self, params: Params, batch: Batch) -> tuple[Float[Array, "b l d"], Bool[Array, "b l"]]:
-        """The vectors of a batch's words, and where its texts are."""
-        tokens, valid = self.words(batch)
-        return self.table(params)[tokens], valid
+    def embed(self, params: Params, batch: Batch) -> tuple[Float[Array, "b l d"], Bool[Array, "b l"]]:
+        """Returns the embeddings x_0 of a batch's tokens, and their valid positions."""
+        tokens, valid = self.tokens_and_valid(batch)
+        return self.embedding_matrix(params)[tokens], valid
 
-    def represent(
+    def noised(
         self, params: Params, key: Key[Array, ""], batch: Batch
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b 1"], Bool[Array, "b l"]]:
-        """x_t of texts, a time t in (0, 1] of each, the times spread evenly, and which positions are text."""
-        when, noise = jax.random.split(key)
-        x_0, valid = self.clean(params, batch)
-        t = stratified(when, len(x_0))[:, None]
-        return self.process.marginal(x_0, t).sample(noise), t, valid
+        """Returns x_t of a batch, one stratified time t in (0, 1] per text, and the valid positions."""
+        time_key, noise_key = jax.random.split(key)
+        x_0, valid = self.embed(params, batch)
+        t = stratified(time_key, len(x_0))[:, None]
+        return self.process.marginal(x_0, t).sample(noise_key), t, valid
 
-    def readable(self, x_t: Float[Array, "b l d"], t: Time) -> Float[Array, "b l d"]:
-        """x_t as a network is best shown it: its linear estimate of x_0, of one size at any t; if that is known."""
+    def network_input(self, x_t: Float[Array, "b l d"], t: Time) -> Float[Array, "b l d"]:
+        """Returns the linear estimate of x_0 from x_t, of one size at any t; x_t itself if norms are free."""
         return x_t if self.spread is None else self.process.linear_estimate(x_t, t, self.spread)

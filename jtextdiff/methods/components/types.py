@@ -1,4 +1,4 @@
-"""TextSpec, Given and Sample: what a method is told and returns."""
+"""TextSpec, Given and Sample: the inputs and outputs of methods."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,75 +7,74 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 Metrics = dict[str, Float[Array, "b"]]
-"""Named numbers, one an example; they are averaged where they are reported."""
+"""Named values of each example; reports average them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Language:
-    """What a method must know of the corpus; filled in when a run is prepared, never typed by hand."""
+class TextSpec:
+    """Vocabulary, special ids and lengths of a corpus; training fills them in, users do not type them."""
 
-    vocab_size: int = 0  # ids that can be written
+    vocab_size: int = 0  # ids that a text may contain
     mask: int = 0
     pad: int = 0
     eos: int = 0
-    unk: int = -1  # stands for every unknown word, and so is never written; −1: there is none
-    length: int = 0  # positions of the longest sequence, EOS counted
+    unk: int = -1  # stands for every unknown word, and is never generated; −1: there is none
+    length: int = 0  # of the longest sequence, in tokens, EOS counted
     length_counts: tuple[int, ...] = ()  # training sequences of each length, 0 … length
 
     @property
     def mean_length(self) -> float:
-        """Tokens of a training sequence, in the mean."""
+        """The mean number of tokens in a training sequence."""
         return sum(n * count for n, count in enumerate(self.length_counts)) / sum(self.length_counts)
 
 
 class Given(NamedTuple):
-    """What is asked of a sample: words that stay, and how long the sequence is."""
+    """What a sample is conditioned on: fixed tokens, a length, a label."""
 
     tokens: Int[Array, "b l"]
-    fixed: Bool[Array, "b l"]  # True: this token stays
-    length: Int[Array, "b"]  # tokens, EOS counted; 0: drawn by the method; −n: likewise, but n at least
-    label: Int[Array, "b"] | None = None  # of its condition, the number of the value from 1; 0: none is told
+    fixed: Bool[Array, "b l"]  # True: the sample keeps this token
+    length: Int[Array, "b"]  # in tokens, EOS counted; 0: the method draws one; −n: it draws one of at least n
+    label: Int[Array, "b"] | None = None  # value of the method's condition, numbered from 1; 0: no label
 
 
 class Sample(NamedTuple):
-    """Tokens, PAD after the end; if it was asked for, the states on the way [steps + 1, b, l] as tokens; the network
-    calls that each row has needed; and, of a path that followed an energy, its parts at each state, in nats."""
+    """Sampled tokens, and on request the path that led to them."""
 
-    tokens: Int[Array, "b l"]
-    path: Any
-    calls: Int[Array, "b"]
-    energies: Float[Array, "steps+1 b parts"] | None = None
+    tokens: Int[Array, "b l"]  # PAD after the end
+    path: Any  # if requested: the states along the way, [steps + 1, b, l], as tokens
+    calls: Int[Array, "b"]  # network calls per row
+    energies: Float[Array, "steps+1 b parts"] | None = None  # nats, of a path that followed an energy
 
 
 def nothing_given(num: int, length: int) -> Given:
-    """Nothing fixed, lengths free: `num` unconditional samples of at most `length` tokens."""
+    """Returns the empty conditioning: `num` unconditional samples of at most `length` tokens."""
     shape = (num, length)
     return Given(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(num, jnp.int32))
 
 
-def span(given: Given, length: Int[Array, "b"]) -> tuple[Bool[Array, "b l"], Bool[Array, "b l"]]:
-    """The positions of texts of these lengths, and where they end."""
+def valid_and_last(given: Given, length: Int[Array, "b"]) -> tuple[Bool[Array, "b l"], Bool[Array, "b l"]]:
+    """Returns the positions inside texts of these lengths, and the last of them."""
     valid = jnp.arange(given.tokens.shape[1]) < length[:, None]
     return valid, valid & ~jnp.pad(valid[:, 1:], ((0, 0), (0, 1)))
 
 
-def possible_words(
-    language: Language, given: Given, ends: Bool[Array, "b l"] | None, *, with_pad: bool
+def allowed_tokens(
+    text_spec: TextSpec, given: Given, last: Bool[Array, "b l"] | None, *, with_pad: bool
 ) -> Bool[Array, "b l v"]:
-    """The words that each position may take: the given one; else any but UNK and MASK, and PAD only `with_pad`.
+    """Returns the allowed tokens of each position: the fixed one, else all but UNK, MASK and, unless `with_pad`, PAD.
 
-    Where it is known which positions are the `ends` of texts, EOS stands there and nowhere else.
+    Where the `last` positions of texts are known, they take EOS and no other position does.
     """
-    words = jnp.arange(language.vocab_size)
-    is_eos = words == language.eos
-    free = (words != language.unk) & (words != language.mask) & (is_eos | (words != language.pad) | with_pad)
-    if ends is not None:
-        free = free & (ends[..., None] == is_eos)
-    return jnp.where(given.fixed[..., None], words == given.tokens[..., None], free)
+    ids = jnp.arange(text_spec.vocab_size)
+    is_eos = ids == text_spec.eos
+    free = (ids != text_spec.unk) & (ids != text_spec.mask) & (is_eos | (ids != text_spec.pad) | with_pad)
+    if last is not None:
+        free = free & (last[..., None] == is_eos)
+    return jnp.where(given.fixed[..., None], ids == given.tokens[..., None], free)
 
 
 def check_settings(method: Any, *, positive: tuple[str, ...], choices: dict[str, tuple[str, ...]]) -> None:
-    """Raises ValueError naming a field that must be at least 1 and is not, or is none of its choices."""
+    """Raises ValueError naming a field that is below 1 but must be positive, or that is none of its choices."""
     for field in positive:
         if getattr(method, field) < 1:
             raise ValueError(f"{field} must be at least 1, got {getattr(method, field)}.")
@@ -85,8 +84,8 @@ def check_settings(method: Any, *, positive: tuple[str, ...], choices: dict[str,
 
 
 def check_numbers(method: Any, weights: tuple[str, ...], shares: tuple[str, ...]) -> None:
-    """Raises ValueError naming a field that is no weight, of at least 0, or no share, also below 1."""
+    """Raises ValueError naming a weight that is negative, or a share that is not in [0, 1)."""
     for field in (*weights, *shares):
-        value, most = getattr(method, field), 1.0 if field in shares else float("inf")
-        if not 0 <= value < most:
+        value, limit = getattr(method, field), 1.0 if field in shares else float("inf")
+        if not 0 <= value < limit:
             raise ValueError(f"{field} must be at least 0{' and below 1' if field in shares else ''}, got {value}.")

@@ -1,4 +1,4 @@
-"""Laws of finite probabilistic grammars, held against plain enumeration of a small one."""
+"""Probabilistic grammars, checked against the enumeration of a small one."""
 
 import itertools
 import math
@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from jtextdiff.data.grammar.chart_parser import derivations, openings
+from jtextdiff.data.grammar.chart_parser import derivations, rules_by_first_word
 from jtextdiff.data.grammar.feature_rules import Rules
-from jtextdiff.data.grammar.pcfg import Derivation, Grammar, Tree, build
+from jtextdiff.data.grammar.pcfg import Derivation, Grammar, Tree, grammar_from_text
 
 SMALL = """
 text
@@ -52,27 +52,27 @@ KIND = ("Ann", "is", "very", "kind", ".")
 HERE = ("a", "cat", "here")
 
 
-def written(text: str = SMALL, shortest: int = 5, longest: int = 10) -> Grammar:
-    return build(text, start="text", groups=("sg pl",), tags=TAGS, shortest=shortest, longest=longest)
+def small_grammar(text: str = SMALL, shortest: int = 5, longest: int = 10) -> Grammar:
+    return grammar_from_text(text, start="text", groups=("sg pl",), tags=TAGS, shortest=shortest, longest=longest)
 
 
 def enumerate_all(rules: Rules, symbol: int) -> list[tuple[tuple[str, ...], dict[str, str], float]]:
-    """Words, fields and raw probability of every derivation of a symbol."""
-    found = []
+    """Returns words, fields and raw probability of every derivation of a symbol."""
+    derived = []
     for rule in rules.alternatives[symbol]:
         parts = [
             enumerate_all(rules, item) if isinstance(item, int) else [((item.text,), {}, 1.0)] for item in rule.body
         ]
         for choice in itertools.product(*parts):
-            fields = dict(rule.sets).copy()
-            for _, told, _ in choice:
-                fields |= told
+            fields = dict(rule.attributes).copy()
+            for _, child_fields, _ in choice:
+                fields |= child_fields
             words = tuple(itertools.chain(*(words for words, _, _ in choice)))
-            found.append((words, fields, rule.probability * math.prod(p for *_, p in choice)))
-    return found
+            derived.append((words, fields, rule.probability * math.prod(p for *_, p in choice)))
+    return derived
 
 
-SMALL_GRAMMAR = written()
+SMALL_GRAMMAR = small_grammar()
 RAW = enumerate_all(SMALL_GRAMMAR.rules, len(SMALL_GRAMMAR.rules.labels) - 1)
 WITHIN = [(words, fields, p) for words, fields, p in RAW if 5 <= len(words) <= 10]
 MASS = sum(p for *_, p in WITHIN)
@@ -101,7 +101,7 @@ def test_every_sentence_has_one_derivation_with_its_fields():
         assert parsed.words == words and parsed.fields == fields
 
 
-def test_sentences_beyond_the_limits_are_no_members():
+def test_sentences_beyond_the_limits_are_not_generated():
     for words, *_ in RAW:
         inside = 5 <= len(words) <= 10
         assert (words in SMALL_GRAMMAR) == inside
@@ -122,7 +122,7 @@ def test_sentences_beyond_the_limits_are_no_members():
         "",
     ],
 )
-def test_non_members_have_no_parse_and_no_probability(text: str):
+def test_other_sentences_have_no_parse_and_no_probability(text: str):
     assert SMALL_GRAMMAR.parse(text.split()) is None
     assert SMALL_GRAMMAR.log_prob(text.split()) == -math.inf
 
@@ -132,7 +132,7 @@ def test_counts_lengths_and_entropy_equal_their_sums():
     for words, _, p in WITHIN:
         lengths[len(words)] += p / MASS
     assert SMALL_GRAMMAR.num_sentences() == len(WITHIN)
-    np.testing.assert_allclose(SMALL_GRAMMAR.length_law(), lengths, atol=1e-12)
+    np.testing.assert_allclose(SMALL_GRAMMAR.length_distribution(), lengths, atol=1e-12)
     surprise = [-(p / MASS) * math.log(p / MASS) for *_, p in WITHIN]
     assert SMALL_GRAMMAR.entropy() == pytest.approx(sum(surprise), abs=1e-12)
 
@@ -141,7 +141,7 @@ GIVENS = [{}, {"pet": "cat"}, {"pet": "none"}, {"mood": "bad", "pet": "owl"}, {"
 
 
 @pytest.mark.parametrize("given", GIVENS)
-def test_conditional_law_is_the_joint_over_the_marginal(given: dict[str, str]):
+def test_the_conditional_is_the_joint_over_the_marginal(given: dict[str, str]):
     having = [(words, p) for words, fields, p in WITHIN if given.items() <= fields.items()]
     marginal = sum(p for _, p in having) / MASS
     assert SMALL_GRAMMAR.log_marginal(given) == pytest.approx(math.log(marginal), abs=1e-12)
@@ -157,7 +157,7 @@ def test_conditional_law_is_the_joint_over_the_marginal(given: dict[str, str]):
     assert total == pytest.approx(1.0, abs=1e-12)
 
 
-def test_sampling_follows_the_law():
+def test_samples_follow_the_distribution():
     rng = np.random.default_rng(0)
     num = 20_000
     counts: dict[tuple[str, ...], int] = {}
@@ -173,11 +173,11 @@ def test_sampling_follows_the_law():
 def test_samples_equal_their_parses_and_trees_hold_the_words():
     rng = np.random.default_rng(1)
     for _ in range(200):
-        drawn = SMALL_GRAMMAR.sample(rng)
-        assert drawn == SMALL_GRAMMAR.parse(drawn.words)
-        assert tuple(leaves(drawn.tree)) == drawn.words
-        assert len(drawn.tags) == len(drawn.words)
-        assert drawn.text.split() == list(drawn.words)
+        sampled = SMALL_GRAMMAR.sample(rng)
+        assert sampled == SMALL_GRAMMAR.parse(sampled.words)
+        assert tuple(leaves(sampled.tree)) == sampled.words
+        assert len(sampled.tags) == len(sampled.words)
+        assert sampled.text.split() == list(sampled.words)
 
 
 def test_tags_come_from_word_block_or_table():
@@ -188,10 +188,10 @@ def test_tags_come_from_word_block_or_table():
 
 
 def test_ambiguity_is_refused():
-    twice = written("text\n  a/DET <b> | a/DET <c>\nb\n  cat here\nc\n  cat here", shortest=1)
-    assert len(derivations(openings(twice.rules), HERE)) == 2
+    ambiguous = small_grammar("text\n  a/DET <b> | a/DET <c>\nb\n  cat here\nc\n  cat here", shortest=1)
+    assert len(derivations(rules_by_first_word(ambiguous.rules), HERE)) == 2
     with pytest.raises(ValueError, match="2 derivations"):
-        twice.parse(HERE)
+        ambiguous.parse(HERE)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_ambiguity_is_refused():
 )
 def test_faulty_rules_are_refused(text: str, message: str):
     with pytest.raises(ValueError, match=message):
-        written(text)
+        small_grammar(text)
 
 
 def test_impossible_questions_are_refused():
@@ -217,4 +217,4 @@ def test_impossible_questions_are_refused():
     with pytest.raises(ValueError, match="no sentence has.*'dog'.*'cat', 'none', 'owl'"):
         SMALL_GRAMMAR.log_prob(KIND, given={"pet": "dog"})
     with pytest.raises(ValueError, match="no sentence has 20 to 30 words"):
-        written(shortest=20, longest=30).sample(np.random.default_rng(0))
+        small_grammar(shortest=20, longest=30).sample(np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""What the embedded corpus promises: large, varied, exact, hard for a trigram, consistent from end to end."""
+"""The embedded corpus: large, varied, exact, hard for a trigram, consistent from start to end."""
 
 import math
 import random
@@ -20,13 +20,16 @@ FIELDS = {"name", "eatType", "food", "priceRange", "customer_rating", "area", "f
 FIELDS |= {"sentiment", "tense", "formality"}
 
 
+NUM = 20_000
+
+
 @cache
-def drawn() -> list[Derivation]:
-    return sentences(50_000, seed=1)
+def samples() -> list[Derivation]:
+    return sentences(NUM, seed=1)
 
 
 class KneserNey:
-    """An interpolated Kneser-Ney trigram to draw from: discounted counts, else the next shorter context."""
+    """An interpolated Kneser-Ney trigram model to sample from: discounted counts, else the next shorter context."""
 
     def __init__(self, texts: Iterable[tuple[str, ...]]) -> None:
         trigrams = Counter[tuple[str, ...]]()
@@ -49,7 +52,7 @@ class KneserNey:
             for context, row in rows.items()
         }
 
-    def draw(self, rng: random.Random, limit: int = 100) -> tuple[str, ...]:
+    def sample(self, rng: random.Random, limit: int = 100) -> tuple[str, ...]:
         words = ["", ""]
         while len(words) < limit and (len(words) == 2 or words[-1]):
             for order, rows in zip((2, 1, 0), self.orders, strict=True):
@@ -65,49 +68,50 @@ def leaves(tree: Tree) -> list[str]:
 
 
 def test_size_and_entropy():
-    law = grammar().length_law()
-    mean = float(law @ np.arange(len(law)))
+    distribution = grammar().length_distribution()
+    mean = float(distribution @ np.arange(len(distribution)))
     assert grammar().num_sentences() >= 10**9
     assert grammar().entropy() >= 25
     assert grammar().entropy() / (mean + 1) >= 1
     assert 15 <= mean <= 20
-    assert law.sum() == pytest.approx(1) and not law[:4].any() and len(law) == 31
+    assert distribution.sum() == pytest.approx(1) and not distribution[:4].any() and len(distribution) == 31
 
 
 def test_entropy_is_the_mean_surprise():
-    surprise = [-grammar().log_prob(d.words) for d in drawn()[:1500]]
+    """Within five standard errors of 800 sentences."""
+    surprise = [-grammar().log_prob(d.words) for d in samples()[:800]]
     error = np.std(surprise) / math.sqrt(len(surprise))
     assert abs(np.mean(surprise) - grammar().entropy()) <= 5 * error
 
 
-def test_lengths_follow_their_law():
-    law = grammar().length_law()
-    counts = np.bincount([len(d.words) for d in drawn()], minlength=31)
+def test_lengths_follow_their_distribution():
+    distribution = grammar().length_distribution()
+    counts = np.bincount([len(d.words) for d in samples()], minlength=31)
     assert len(counts) == 31
-    assert np.all(np.abs(counts - 50_000 * law) <= 5 * np.sqrt(50_000 * law * (1 - law)) + 1)
+    assert np.all(np.abs(counts - NUM * distribution) <= 5 * np.sqrt(NUM * distribution * (1 - distribution)) + 1)
 
 
 def expected_count(word: str) -> float:
-    """The mean number of times that a sentence holds `word`, exact: a sum over rules, as the entropy is."""
+    """Returns the exact mean number of occurrences of `word` in a sentence: a sum over rules, like the entropy."""
 
     def weigh(rule: Rule) -> tuple[float, float]:
-        held = sum(isinstance(item, Word) and item.text == word for item in rule.body)
-        return rule.probability, rule.probability * held
+        count = sum(isinstance(item, Word) and item.text == word for item in rule.body)
+        return rule.probability, rule.probability * count
 
     mass, weighted = inside(grammar().rules, weigh, grammar().longest)[:, grammar().shortest :].sum(axis=1)
     return weighted / mass
 
 
 def test_every_word_is_frequent():
-    counts = Counter(word for d in drawn() for word in d.words)
+    counts = Counter(word for d in samples() for word in d.words)
     assert set(counts) == set(grammar().vocabulary)
     assert len(counts) >= 300
     for word, _ in counts.most_common()[-8:]:
         assert 50_000 * expected_count(word) >= 100, word
 
 
-def test_samples_are_members_and_equal_their_parses():
-    for d in drawn()[:1500]:
+def test_samples_equal_their_parses():
+    for d in samples()[:500]:
         assert grammar().parse(d.words) == d
         assert tuple(leaves(d.tree)) == d.words
         assert len(d.tags) == len(d.words)
@@ -125,20 +129,20 @@ def test_same_seed_same_sentences():
 )
 def test_marginals_are_the_shares_of_samples(given: dict[str, str]):
     expected = math.exp(grammar().log_marginal(given))
-    share = np.mean([given.items() <= d.fields.items() for d in drawn()])
-    assert abs(share - expected) <= 5 * math.sqrt(expected * (1 - expected) / 50_000)
+    share = np.mean([given.items() <= d.fields.items() for d in samples()])
+    assert abs(share - expected) <= 5 * math.sqrt(expected * (1 - expected) / NUM)
 
 
 def test_joint_is_marginal_times_conditional():
-    for d in drawn()[:4]:
+    for d in samples()[:4]:
         parts = grammar().log_marginal(d.fields) + grammar().log_prob(d.words, given=d.fields)
         assert grammar().log_prob(d.words) == pytest.approx(parts, abs=1e-9)
         other = {"sentiment": "negative" if d.fields["sentiment"] == "positive" else "positive"}
         assert grammar().log_prob(d.words, given=other) == -math.inf
 
 
-def test_fields_are_what_the_text_says():
-    for d in drawn()[:3000]:
+def test_fields_match_the_text():
+    for d in samples()[:3000]:
         assert d.fields["name"] in d.text
         assert d.fields["near"] == "none" or d.fields["near"] in d.text
         assert ("£" in d.words) <= ("£" in d.fields["priceRange"])
@@ -158,9 +162,9 @@ MARKS = {
 
 @pytest.mark.parametrize(("attribute", "value"), MARKS)
 def test_register_tense_and_sentiment_hold_to_the_end(attribute: str, value: str):
-    having = [d for d in drawn() if d.fields[attribute] == value]
+    having = [d for d in samples() if d.fields[attribute] == value]
     assert having and not any(MARKS[attribute, value] & set(d.words) for d in having)
-    others = Counter(word for d in drawn() if d.fields[attribute] != value for word in d.words)
+    others = Counter(word for d in samples() if d.fields[attribute] != value for word in d.words)
     assert all(others[word] for word in MARKS[attribute, value])
 
 
@@ -168,7 +172,7 @@ def test_one_wrong_form_breaks_a_sentence():
     swaps = {"is": "are", "was": "were", "a": "an", "It": "They", "Its": "Their", "serves": "serve", "has": "have"}
     swaps |= {wrong: right for right, wrong in swaps.items()}
     tried = Counter[str]()
-    for d in drawn()[:500]:
+    for d in samples()[:300]:
         for i, word in enumerate(d.words):
             if word in swaps:
                 tried[word] += 1
@@ -176,20 +180,20 @@ def test_one_wrong_form_breaks_a_sentence():
     assert set(tried) == set(swaps)
 
 
-def test_a_sentence_said_twice_or_shuffled_is_no_member():
+def test_repeated_or_shuffled_sentences_are_not_generated():
     rng = random.Random(0)
-    shuffled = [tuple(rng.sample(d.words, len(d.words))) for d in drawn()[:1000]]
+    shuffled = [tuple(rng.sample(d.words, len(d.words))) for d in samples()[:1000]]
     assert sum(words in grammar() for words in shuffled) <= 5
-    for d in drawn()[:300]:
+    for d in samples()[:300]:
         stops = [i + 1 for i, word in enumerate(d.words) if word == "."]
         for start, end in pairwise([0, *stops]):
             assert (*d.words[:end], *d.words[start:end], *d.words[end:]) not in grammar()
 
 
-def test_a_trigram_draws_few_members():
-    trigram = KneserNey(d.words for d in drawn())
+def test_a_trigram_rarely_generates_sentences_of_the_grammar():
+    trigram = KneserNey(d.words for d in samples())
     rng = random.Random(0)
     num = 1000
-    share = sum(trigram.draw(rng) in grammar() for _ in range(num)) / num
+    share = sum(trigram.sample(rng) in grammar() for _ in range(num)) / num
     # A true share of 20 % or more shows as less than this once in millions; 2 % is far too hard for a good trigram.
     assert 0.02 <= share <= 0.2 - 5 * math.sqrt(0.2 * 0.8 / num)

@@ -1,11 +1,10 @@
 """What a few training steps and samples come to on a topology: run as a process, or as several, it prints JSON.
 
-python tests/devices/mesh_world.py '{"devices": 8, "double": false, "steps": 10, "meshes": {"fsdp": [1, 8, 1]}}'
+python tests/support/mesh_world.py '{"devices": 8, "double": false, "steps": 10, "meshes": {"fsdp": [1, 8, 1]}}'
 """
 
 import dataclasses
 import json
-import re
 import sys
 from typing import Any
 
@@ -16,34 +15,34 @@ import numpy as np
 from jtextdiff.data.batches import Batch
 from jtextdiff.devices import sharding
 from jtextdiff.diffusion.randomness import keys_for
-from jtextdiff.inference.batched import written
+from jtextdiff.inference.sample_batches import run_batched
 from jtextdiff.methods.components.latents import LatentSampler
-from jtextdiff.methods.components.types import Language, nothing_given
+from jtextdiff.methods.components.types import TextSpec, nothing_given
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.masked import Masked
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.gaussian_samplers import Sampler
-from jtextdiff.training.optimizer import AdamW
+from jtextdiff.training.optimizer import Optimizer
 from jtextdiff.training.train_step import compiled_step, init_state
 
 ROWS, LENGTH, NUM_SAMPLES = 32, 8, 24
-LANGUAGE = Language(vocab_size=24, mask=24, pad=0, eos=1, unk=2, length=LENGTH, length_counts=(0,) + (1,) * LENGTH)
+TEXT_SPEC = TextSpec(vocab_size=24, mask=24, pad=0, eos=1, unk=2, length=LENGTH, length_counts=(0,) + (1,) * LENGTH)
 TRUNK = Transformer(num_layers=1, width=32, num_heads=4, expansion=2, time_features=8, max_length=16, dropout=0.1)
 METHODS = {
     "embedding": DiffusionLM(
-        language=LANGUAGE, trunk=TRUNK, embed_dim=16, num_steps=50, vectors="learned", sampler=Sampler(steps=4)
+        text_spec=TEXT_SPEC, trunk=TRUNK, embed_dim=16, num_steps=50, embeddings="learned", sampler=Sampler(steps=4)
     ),
-    "discrete": Masked(language=LANGUAGE, trunk=TRUNK),
+    "discrete": Masked(text_spec=TEXT_SPEC, trunk=TRUNK),
     "latent": TextVAE(
-        language=LANGUAGE,
+        text_spec=TEXT_SPEC,
         encoder=TRUNK,
         decoder=dataclasses.replace(TRUNK, causal=True),
         latent_dim=8,
         sampler=LatentSampler(),
     ),
 }
-OPTIM = AdamW(accumulate=2, warmup=1, decay="constant", peak=1e-3)
+OPTIM = Optimizer(accumulate=2, warmup=1, decay="constant", peak=1e-3)
 
 
 def batch_of(step: int) -> Batch:
@@ -54,32 +53,27 @@ def batch_of(step: int) -> Batch:
 
 
 def story(method: Any, sizes: list[int], asked: dict[str, Any]) -> dict[str, Any]:
-    """Losses of the first steps, samples of the first parameters, and how the arrays lie."""
+    """Losses of the first steps, samples of the first parameters, and how many rows this process reads."""
     mesh = sharding.make_mesh(*sizes)
     real = jnp.float64 if asked["double"] else jnp.float32
     exact = lambda leaf: leaf.astype(real) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
     init = lambda key: jax.tree.map(exact, init_state(method, OPTIM, key))
     layout = sharding.shardings(mesh, jax.eval_shape(init, jax.random.key(0)))
     state = jax.jit(init, out_shardings=layout)(jax.random.key(0))
-    drawn = written(
+    drawn = run_batched(
         method, "sample", state["ema"], keys_for(jax.random.key(1), jnp.arange(NUM_SAMPLES)),
         nothing_given(NUM_SAMPLES, LENGTH), [None],
     )  # fmt: skip
-    leaves = {sharding._name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-    split = [path for path, leaf in leaves.items() if not leaf.sharding.is_fully_replicated]
-    ruled = lambda path: any(re.search(pattern, path) for pattern, _ in sharding.RULES)
     step = compiled_step(method, OPTIM, mesh, layout)
-    mine, losses = sharding.rows_here(mesh, ROWS), []
+    mine, losses = sharding.local_row_indices(mesh, ROWS), []
     root = jax.jit(lambda: jax.random.key(2), out_shardings=sharding.replicated(mesh))()
     for index in range(asked["steps"]):
         local = jax.tree.map(lambda leaf: leaf[mine], batch_of(index))
-        state, metrics = step(state, root, sharding.place(local, mesh, ROWS))
+        state, metrics = step(state, root, sharding.place_batch(local, mesh, ROWS))
         losses.append(float(metrics["loss"]))
     return {
         "losses": losses,
         "tokens": drawn.tokens.tolist(),
-        "split": split,
-        "unruled": [[path, leaf.ndim] for path, leaf in leaves.items() if not ruled(path)],
         "mine": len(mine),
     }
 

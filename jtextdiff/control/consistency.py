@@ -1,0 +1,69 @@
+"""Contradictions between controls, and the length that they imply."""
+
+import itertools
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.control.controls import Control
+from jtextdiff.control.label_targets import span_of, trained_target
+from jtextdiff.control.phrases import known_tokens
+from jtextdiff.control.trained_model import TrainedModel
+from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
+
+MULTI_VALUED = ("keyword", "regex", "span")
+"""Names of which a text can have several values at once."""
+
+
+def check_consistent(conjunction: Control) -> None:
+    """Raises UserError for parts that together leave a name without a value, and for spans that cross."""
+    required = [part for part in conjunction.parts if part.kind == "is"]
+    excluded = [part.parts[0] for part in conjunction.parts if part.kind == "not" and part.parts[0].kind == "is"]
+    for part in required:
+        joint = [part] if part.name in MULTI_VALUED else [same for same in required if same.name == part.name]
+        against = [other for other in excluded if other.name == part.name]
+        allowed = set(part.values).intersection(*(other.values for other in joint))
+        if not allowed.difference(*(other.values for other in against)):
+            contradictory = " and ".join(map(str, dict.fromkeys([*joint, *(~other for other in against)])))
+            reason = "" if part.name in MULTI_VALUED else f"A text has one {part.name}: "
+            raise UserError(f"{reason}{contradictory} contradict each other.")
+    spans = {str(part): span_of(part.values[0]) for part in required if part.name == "span"}
+    for (name, first), (other_name, second) in itertools.permutations(spans.items(), 2):
+        if first.start < second.start < first.end < second.end:
+            raise UserError(f"{name} and {other_name} overlap: two constituents must be nested or disjoint.")
+
+
+def implied_length(conjunction: Control, model: TrainedModel) -> int:
+    """Returns the length of the text in tokens, EOS counted, as `Given` has it: n, 0 if free, −n if at least n.
+
+    A length, tags and a tree set it exactly, a span sets a minimum. Raises UserError where they contradict each other.
+    """
+    num_words: dict[str, int] = {}  # by the control that sets it
+    minimum = 0
+    for part in conjunction.parts:
+        if part.name == "length":
+            num_words[str(part)] = int(part.values[0])
+        elif part.kind == "is" and part.name in SYNTAX_CONTROLS:
+            _, _, target = trained_target(part, model)
+            minimum = max(minimum, target.minimum)
+            if target.num_words is not None:
+                num_words[part.name] = target.num_words
+    if len(set(num_words.values())) > 1 or any(number < minimum for number in num_words.values()):
+        claims = [f"{name} ({number} words)" for name, number in num_words.items()]
+        claims += [f"a span (at least {minimum})"] if minimum else []
+        raise UserError(f"A text has one length: {' and '.join(claims)} contradict each other.")
+    if not num_words:
+        return -(minimum + 1) if minimum else 0
+    number, longest = next(iter(num_words.values())), model.method.text_spec.length - 1
+    if number > longest:
+        raise UserError(f"length={number}: this model writes at most {longest} words.")
+    return number + 1
+
+
+def check_phrase_fits(conjunction: Control, length: int, model: TrainedModel) -> None:
+    """Raises UserError for a phrase longer than a text of `length` tokens, EOS counted."""
+    if length <= 0:
+        return
+    for part in conjunction.parts:
+        if part.kind == "is" and part.name == "keyword":
+            shortest = min(len(known_tokens([phrase], model.tokenizer)) for phrase in part.values)
+            if shortest > length - 1:
+                raise UserError(f"{part} has {shortest} tokens: a text of {length - 1} has no room for it.")

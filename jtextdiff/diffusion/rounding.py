@@ -1,0 +1,46 @@
+"""Rounding of vectors to tokens, and the spread of token embeddings."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jtextdiff.diffusion.gaussian import Gaussian
+from jtextdiff.diffusion.schedules import Time
+
+MIN_NOISE_VARIANCE = 1e-3
+"""Least noise variance assumed of a vector: at this variance the posterior of a clean vector is its own token in
+float32."""
+
+
+def nearest_token(
+    embedding: Float[Array, "v d"], x: Float[Array, "b l d"], possible: Bool[Array, "#b #l v"] | None = None
+) -> Int[Array, "b l"]:
+    """Returns the row of `embedding` nearest to each vector by Euclidean distance, among the `possible` rows if given.
+
+    An embedding is always nearest to itself.
+    """
+    closeness = 2 * x @ embedding.T - jnp.sum(embedding**2, axis=-1)[None, None]
+    return jnp.argmax(closeness if possible is None else jnp.where(possible, closeness, -jnp.inf), axis=-1)
+
+
+def token_log_probs(
+    embedding: Float[Array, "v d"], process: Gaussian, x_t: Float[Array, "b l d"], t: Time
+) -> Float[Array, "b l v"]:
+    """Returns log p(token | x_t) of each position on its own, by Bayes with a uniform prior over tokens."""
+    signal, noise = process.signal(t, x_t), process.noise(t, x_t)
+    closeness = signal * (x_t @ embedding.T) - 0.5 * signal**2 * jnp.sum(embedding**2, axis=-1)[None, None]
+    return jax.nn.log_softmax(closeness / jnp.maximum(noise**2, MIN_NOISE_VARIANCE))
+
+
+def embedding_spread(embedding: Float[Array, "v d"]) -> dict[str, Float[Array, ""]]:
+    """Returns signs of collapse: the mean norm of the rows, and their mean distance to the nearest other row.
+
+    The distance is a share of the mean norm.
+    """
+    square = jnp.sum(embedding**2, axis=-1)
+    distance = (
+        square[:, None] - 2 * embedding @ embedding.T + square[None] + jnp.diag(jnp.full(len(embedding), jnp.inf))
+    )
+    norm = jnp.mean(jnp.sqrt(square))
+    closest = jnp.mean(jnp.sqrt(jnp.maximum(jnp.min(distance, axis=-1), 0.0)))
+    return {"embedding_norm": norm, "nearest_word": closest / norm}

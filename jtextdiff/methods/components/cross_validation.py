@@ -1,0 +1,137 @@
+"""Cross-validated L-BFGS fitting of an ensemble of classifiers to labelled latents.
+
+Each member is fitted without one fold of the texts. The log-loss on the left-out folds selects the weight penalty,
+and one temperature for all members, so that probabilities are calibrated.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from jtextdiff.diffusion.distributions import Normal
+from jtextdiff.methods.components.affine_prior import whitened
+from jtextdiff.nets.functional import Params
+
+MAX_PENALTY_TEXTS = 1_000
+"""Largest number of texts on which penalties are compared."""
+
+TEMPERATURES = np.geomspace(0.1, 10.0, 201)
+
+MemberLogits = Callable[[Params, Float[Array, "n z"]], Float[Array, "n c"]]
+"""(one member's parameters, latents) ↦ its logits."""
+
+
+class CrossValidation(NamedTuple):
+    """Samples of the latents of n texts, the value of each text, and the member that is fitted without it."""
+
+    epsilon: Float[Array, "s n z"]
+    value: Int[Array, "n"]
+    fold: Int[Array, "n"]
+
+    def holdout_log_p(self, logits: MemberLogits, ensemble: Params) -> Float[Array, "s n c"]:
+        """log p of the values of each text under the member that was fitted without it."""
+        of_sample = jax.vmap(logits, (0, None))
+        by_member = jnp.stack([of_sample(ensemble, sample) for sample in self.epsilon])  # [s, m, n, c]
+        left_out = self.fold[None] == jnp.arange(by_member.shape[1])[:, None]
+        return jax.nn.log_softmax(jnp.sum(jnp.where(left_out[None, :, :, None], by_member, 0.0), axis=1))
+
+
+def cross_validation(epsilon: Float[Array, "s n z"], value: Int[np.ndarray, "n"], num_folds: int) -> CrossValidation:
+    """Divides the texts into folds."""
+    return CrossValidation(epsilon, jnp.asarray(value), jnp.asarray(fold_ids(value, num_folds)))
+
+
+def fold_ids(value: Int[np.ndarray, "n"], num_folds: int) -> Int[np.ndarray, "n"]:
+    """Returns the fold of each text; each value has the same number of texts in every fold, to within one."""
+    fold = np.zeros(len(value), int)
+    for which in np.unique(value):
+        rows = np.flatnonzero(value == which)
+        fold[rows] = np.arange(len(rows)) % num_folds
+    return fold
+
+
+def fit_ensemble(
+    logits: MemberLogits,
+    initial: Params,
+    epsilon: Float[Array, "s n z"],
+    value: Int[np.ndarray, "n"],
+    *,
+    penalties: Sequence[float],
+    max_iterations: int,
+) -> tuple[Params, float, dict[str, float]]:
+    """Returns the fitted members, their temperature and the metrics on left-out folds.
+
+    `initial` holds the members' initial parameters along its first axis. Penalties are compared on MAX_PENALTY_TEXTS
+    evenly spaced texts; all texts are then fitted with the best one.
+    """
+    num_members = len(jax.tree.leaves(initial)[0])
+    all_texts = cross_validation(epsilon, value, num_members)
+    num = min(MAX_PENALTY_TEXTS, len(value))
+    rows = np.arange(num) * len(value) // num
+    subset = cross_validation(epsilon[:, rows], value[rows], num_members)
+    fit = functools.partial(_fit_members, logits, max_iterations)
+    candidates = [fit(subset, initial, jnp.float32(penalty)) for penalty in penalties]
+    losses = [float(jnp.mean(log_loss(subset.holdout_log_p(logits, net), subset.value))) for net in candidates]
+    penalty = penalties[int(np.argmin(losses))]
+    ensemble = fit(all_texts, initial, jnp.float32(penalty))
+    log_p = all_texts.holdout_log_p(logits, ensemble)
+    scaled = [float(jnp.mean(log_loss(jax.nn.log_softmax(log_p / t), all_texts.value))) for t in TEMPERATURES]
+    temperature = float(TEMPERATURES[int(np.argmin(scaled))])
+    correct = np.asarray(log_p).argmax(-1) == value
+    metrics = {"log_loss": float(min(scaled)), "accuracy": float(correct.mean())}
+    return ensemble, temperature, metrics | {"penalty": penalty, "temperature": temperature}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _fit_members(
+    logits: MemberLogits, max_iterations: int, texts: CrossValidation, initial: Params, penalty: Float[Array, ""]
+) -> Params:
+    members = jnp.arange(len(jax.tree.leaves(initial)[0]))
+    fit = functools.partial(_fit_member, logits, max_iterations)
+    return jax.vmap(fit, (None, 0, 0, None))(texts, initial, members, penalty)
+
+
+def _fit_member(
+    logits: MemberLogits,
+    max_iterations: int,
+    texts: CrossValidation,
+    net: Params,
+    member: Int[Array, ""],
+    penalty: Float[Array, ""],
+) -> Params:
+    """Fits one member by L-BFGS to all texts outside its fold."""
+    fitted_on = (texts.fold != member).astype(jnp.float32)
+
+    def loss(net: Params) -> Float[Array, ""]:
+        log_p = jax.nn.log_softmax(jax.vmap(functools.partial(logits, net))(texts.epsilon))
+        weights = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(net) if leaf.ndim > 1)
+        nats = jnp.mean(log_loss(log_p, texts.value) @ fitted_on)
+        return (nats + 0.5 * penalty * weights) / jnp.sum(fitted_on)
+
+    solver = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(loss)
+
+    def step(carry: tuple[Params, Any], _: None) -> tuple[tuple[Params, Any], None]:
+        net, state = carry
+        nats, gradient = value_and_grad(net, state=state)
+        updates, state = solver.update(gradient, state, net, value=nats, grad=gradient, value_fn=loss)
+        updated: Any = optax.apply_updates(net, updates)
+        return (updated, state), None
+
+    return jax.lax.scan(step, (net, solver.init(net)), None, length=max_iterations)[0][0]
+
+
+def log_loss(log_p: Float[Array, "s n c"], value: Int[Array, "n"]) -> Float[Array, "s n"]:
+    """−log p of the value of each text, for each of its samples, in nats."""
+    return -jnp.take_along_axis(log_p, jnp.broadcast_to(value, log_p.shape[:2])[..., None], axis=-1)[..., 0]
+
+
+def whitened_samples(prior: Params, posterior: Normal, key: Any, num: int) -> Float[Array, "s n z"]:
+    """Draws `num` latents of each text from its posterior, in coordinates in which the prior is N(0, I)."""
+    return jnp.stack([whitened(prior, posterior.sample(jax.random.fold_in(key, i))) for i in range(num)])

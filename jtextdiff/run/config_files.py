@@ -1,0 +1,144 @@
+"""Config files: their common fields, presets, and overrides from the command line."""
+
+import contextlib
+import copy
+import io
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+from ml_collections.config_flags import config_flags
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.data.corpus import Text
+from jtextdiff.run.config import Config, class_of, did_you_mean, spec
+from jtextdiff.run.renames import CLASS, current_name
+
+QUOTES = "'\""
+
+NULLABLE = ("warm_start",)
+"""Fields outside any dataclass that may be set back to None."""
+
+
+def base_config(
+    method: Config,
+    optim: Config,
+    *,
+    num_steps: int,
+    batch_size: int,
+    text: Config | None = None,
+    log: int = 50,
+    evaluate: int = 500,
+    sample: int = 1_000,
+    checkpoint: int = 500,
+) -> Config:
+    """Returns the config of a run from the specs of its method and optimizer; `text` is by default that of the grammar.
+
+    `log`, `evaluate`, `sample`, `checkpoint`: every how many steps each is done.
+    """
+    c = ConfigDict()
+    c.seed = 0  # of the initial parameters, the batches and the noise
+    c.num_steps = num_steps
+    c.batch_size = batch_size  # sequences per step, over all devices
+    c.text = spec(Text) if text is None else text
+    c.method = method
+    c.optim = optim
+    c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
+    c.every = ConfigDict(dict(log=log, evaluate=evaluate, sample=sample, checkpoint=checkpoint))
+    c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # devices along each axis; -1: all that are left
+    return c
+
+
+def choose_preset(preset: str, presets: dict[str, Any]) -> Any:
+    """Returns the entry of `presets` for a config's `:preset`; "" is the default. Raises UserError if it is unknown."""
+    if preset not in presets:
+        names = sorted(name for name in presets if name)
+        raise UserError(f"There is no preset {preset!r}{did_you_mean(preset, names)}")
+    return presets[preset]
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+    """Reads `configs/x.py[:preset]` and applies overrides of the form `--config.a.b=value`.
+
+    Raises UserError for a missing file, an unknown preset, an unknown field or a value of the wrong type.
+    """
+    file = Path(path.partition(":")[0])
+    if not file.is_file():
+        raise UserError(f"There is no config file {file}. Expected a Python file, such as configs/diffusion_lm.py.")
+    return _parse(config_flags.DEFINE_config_file, "config", None, [f"--config={path}", *overrides])
+
+
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """Returns a copy of `config` with `a.b=value` applied, validated as on the command line."""
+    for text in overrides:
+        if "=" not in text:
+            raise UserError(f"--override needs FIELD=VALUE, got {text!r}.")
+        _check_field(config, text.partition("=")[0])
+    arguments = [f"--override.{text}" for text in overrides]
+    return _parse(config_flags.DEFINE_config_dict, "override", copy.deepcopy(config), arguments)
+
+
+def _parse(define: Any, name: str, default: Any, arguments: Sequence[str]) -> Config:
+    """Lets ml_collections parse the arguments, and raises its errors as UserError.
+
+    It cannot parse None, the value of an optional field that is not set; those fields are set here.
+    """
+    latest = {text.partition("=")[0]: text for text in arguments}  # of two values for a field the later one applies
+    to_none = [text for text in latest.values() if text.endswith("=None")]
+    values, argv = flags.FlagValues(), ["jtextdiff", *(text for text in latest.values() if text not in to_none)]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            define(name, default, flag_values=values, sys_argv=argv)
+            rest = values(argv)
+    except (AttributeError, KeyError) as error:
+        raise UserError(_unknown_field(error)) from None
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    if rest[1:]:
+        raise UserError(f"Unexpected argument {rest[1]!r}.")
+    config = values[name].value
+    for text in to_none:
+        _set_to_none(config, text.removeprefix(f"--{name}.").removesuffix("=None"))
+    return config
+
+
+def _unknown_field(error: AttributeError | KeyError) -> str:
+    """Returns the message for a field that ml_collections did not find, with its hint."""
+    name, *hint = str(error.args[0]).replace("\\n", "\n").replace("\\", "").splitlines()
+    name = name.strip(QUOTES)
+    return ". ".join([f"There is no field {name!r}{_renamed(name)}", *(line.strip(QUOTES) for line in hint)])
+
+
+def _renamed(path: str) -> str:
+    """Returns the current name of a former field, as an addition to a message."""
+    current = current_name(path.rpartition(".")[2])
+    return f" (it is now called {current!r})" if current else ""
+
+
+def _check_field(config: Config, path: str) -> None:
+    """Raises UserError, with the existing fields, for a field that a config lacks."""
+    for name in path.split("."):
+        names = list(config) if isinstance(config, ConfigDict) else []
+        if name not in names:
+            hint = did_you_mean(name, [other for other in names if other != CLASS])
+            raise UserError(f"There is no field {path!r}{_renamed(path)}{hint}")
+        config = config[name]
+
+
+def _set_to_none(config: Config, path: str) -> None:
+    """Sets an optional field to None. Raises UserError for any other."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        config = config.get(parent) if isinstance(config, ConfigDict) else None
+    if not isinstance(config, ConfigDict) or name not in config:
+        raise UserError(f"There is no field {path!r}{_renamed(path)}.")
+    hint = typing.get_type_hints(class_of(config)).get(name) if CLASS in config else None
+    if config[name] is not None and path not in NULLABLE and types.NoneType not in typing.get_args(hint):
+        raise UserError(f"{path} cannot be None: it needs a value.")
+    with config.ignore_type():
+        config[name] = None

@@ -1,0 +1,52 @@
+"""Judges of a label agree on its values, whether by derivation, by phrases or by n-grams."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.data import sources
+from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
+from jtextdiff.evaluation.label_judges import label_judge, ngram_judge, phrase_judge
+
+NO_MODEL: Any = SimpleNamespace()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_GRAMMAR", {"train": (600, 0), "valid": (40, 1)})
+        return prepare_corpus(Text(length=32), cache=Path(tmp_path_factory.mktemp("cache")), warn=lambda note: None)
+
+
+def test_derivations_decide_about_the_grammars_texts_and_about_no_other(corpus: Corpus) -> None:
+    judge = label_judge(corpus, "food", None, NO_MODEL, "valid")
+    texts = corpus.splits["valid"].texts()
+    assert judge.label_of([*texts, "sushi"]) == [*corpus.labels_of("valid", "food"), None]
+    assert judge.how == "the grammar's derivations"
+    with pytest.raises(UserError, match="--judge_text rows.csv: the grammar itself has the label food"):
+        label_judge(corpus, "food", "rows.csv", NO_MODEL, "valid")
+
+
+def test_phrases_decide_about_texts_outside_the_grammar(corpus: Corpus) -> None:
+    judge = phrase_judge(corpus, "food", "valid")
+    texts = corpus.splits["valid"].texts()
+    no_sentence = next(text for text in texts if "Japanese" in text).split()[::-1]
+    assert judge.label_of([*texts, " ".join(no_sentence)]) == [*corpus.labels_of("valid", "food"), "Japanese"]
+    assert judge.how.startswith("the grammar's derivations, else phrases of train")
+
+
+def test_ngrams_are_fitted_to_the_models_own_text(corpus: Corpus) -> None:
+    judge = ngram_judge(corpus, "food", None, NO_MODEL, "valid")
+    values = zip(judge.label_of(corpus.splits["valid"].texts()), corpus.labels_of("valid", "food"), strict=True)
+    accuracy = sum(judged == value for judged, value in values) / 40
+    assert accuracy > 0.7
+    assert judge.how == f"n-grams of 600 texts of the model's own training text, right for {accuracy:.1%} of valid"
+
+
+@pytest.mark.parametrize("make", [label_judge, ngram_judge])
+def test_a_label_that_the_text_lacks_is_refused(corpus: Corpus, make: Any) -> None:
+    with pytest.raises(UserError, match="the text has no label 'mood'; it has: area"):
+        make(corpus, "mood", None, NO_MODEL, "valid")

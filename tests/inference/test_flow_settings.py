@@ -1,0 +1,39 @@
+"""Settings of latent editing are read from flags, checked, and stored by the names that files have always had."""
+
+import argparse
+
+import pytest
+
+from jtextdiff.cli.arguments import Parser, add_flow
+from jtextdiff.cli.errors import UserError
+from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json, flow_settings
+
+
+def flags(*arguments: str) -> argparse.Namespace:
+    parser = Parser(prog="edit")
+    add_flow(parser)
+    return parser.parse_args(arguments)
+
+
+def test_flags_have_their_old_spellings_too() -> None:
+    assert flow_settings(flags()) is None
+    assert flow_settings(flags("--until=0.9", "--tau=3", "--keep=0.5", "--rerank")) == FlowSettings(3.0, 0.9, 0.5, True)
+    assert flow_settings(flags("--target_probability=0.9")) == FlowSettings(target_probability=0.9)
+
+
+def test_files_store_what_differs_from_the_default_by_its_old_name() -> None:
+    assert flow_as_json(None) == {} == flow_as_json(FlowSettings())
+    assert flow_as_json(FlowSettings(2.0, 0.9, 0.1, True)) == {"tau": 2.0, "until": 0.9, "keep": 0.1, "rerank": True}
+
+
+@pytest.mark.parametrize(
+    ("flow", "message"),
+    [
+        (FlowSettings(max_time=-1), "max_time must be"),
+        (FlowSettings(target_probability=1.5), "target_probability must be from 0 to 1"),
+        (FlowSettings(source_pull=2), "source_pull must be"),
+    ],
+)
+def test_settings_out_of_range_are_refused(flow: FlowSettings, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        flow.check()

@@ -1,0 +1,100 @@
+"""Latent classifiers: calibrated probabilities, energies, and folds that are left out."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtextdiff.diffusion.distributions import Normal
+from jtextdiff.methods.components.affine_prior import initial_prior
+from jtextdiff.methods.components.cross_validation import fold_ids
+from jtextdiff.methods.components.latents import LabelledLatents
+from jtextdiff.methods.components.types import TextSpec
+from jtextdiff.methods.latent_classifier import LatentClassifier
+from jtextdiff.methods.text_vae import TextVAE
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.training.latent_control import calibration_error
+
+TEXT_SPEC = TextSpec(vocab_size=5, mask=5, eos=1, length=4, length_counts=(0, 1, 1, 1, 1))
+SHAPE = Transformer(num_layers=1, width=8, num_heads=2)
+METHOD = LatentClassifier(
+    base=TextVAE(text_spec=TEXT_SPEC, encoder=SHAPE, decoder=dataclasses.replace(SHAPE, causal=True), latent_dim=4),
+    label="mood",
+    values=("bad", "good"),
+    max_iterations=60,
+    penalties=(0.1, 3.0, 300.0),
+)
+
+
+def world(num: int, seed: int, slope: float = 3.0) -> LabelledLatents:
+    """p(good | z) = σ(slope · z_0), of latents that are known exactly."""
+    z, lot = np.random.default_rng(seed).normal(size=(num, 4)), np.random.default_rng(seed + 1).uniform(size=num)
+    value = (lot < 1 / (1 + np.exp(-slope * z[:, 0]))).astype(np.int32)
+    return LabelledLatents(Normal(mean=jnp.asarray(z, jnp.float32), std=jnp.full(z.shape, 1e-3)), value)
+
+
+@pytest.fixture(scope="module")
+def found() -> tuple[dict, dict]:
+    return METHOD.fit_latents(jax.random.key(0), initial_prior(4), world(600, 0))
+
+
+def test_probabilities_of_new_latents_are_near_the_true_ones(found: tuple[dict, dict]) -> None:
+    params, metrics = found
+    new = world(4000, 10)
+    log_p = np.asarray(METHOD.log_p(params, new.posterior.mean))
+    true = 1 / (1 + np.exp(-3 * np.asarray(new.posterior.mean[:, 0], np.float64)))
+    assert np.mean(np.abs(np.exp(log_p[:, 1]) - true)) < 0.05
+    np.testing.assert_allclose(np.exp(log_p).sum(-1), 1.0, rtol=1e-5)
+    assert metrics["accuracy"] == pytest.approx(np.mean((true > 0.5) == (new.value == 1)), abs=0.06)
+    assert calibration_error(np.exp(log_p.max(-1)), log_p.argmax(-1) == new.value) < 0.05
+
+
+def test_a_higher_temperature_gives_less_confidence(found: tuple[dict, dict]) -> None:
+    params, z = found[0], jax.random.normal(jax.random.key(4), (5, 4))
+    confidence = [
+        np.abs(np.exp(METHOD.log_p({**params, "temperature": jnp.float32(t)}, z)) - 0.5) for t in (1.0, 2.0, 1e6)
+    ]
+    assert np.all(confidence[1] < confidence[0])
+    np.testing.assert_allclose(confidence[2], 0.0, atol=1e-4)
+
+
+def test_its_energy_is_its_log_probability_and_values_sum_to_one(found: tuple[dict, dict]) -> None:
+    params, z = found[0], jax.random.normal(jax.random.key(3), (5, 4))
+    energy = lambda *target: np.exp(-np.asarray(METHOD.energy(params, np.asarray(target))(z, 0.0)))
+    np.testing.assert_allclose(energy(True, False) + energy(False, True), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(energy(True, True), 1.0, rtol=1e-5)
+
+
+def test_random_labels_give_probabilities_near_one_half() -> None:
+    """Labels independent of the latents: the strongest penalty is selected."""
+    noise = world(200, 5)._replace(value=np.arange(200, dtype=np.int32) % 2)
+    params, metrics = METHOD.fit_latents(jax.random.key(0), initial_prior(4), noise)
+    assert metrics["penalty"] == 300.0 and metrics["log_loss"] == pytest.approx(np.log(2), abs=0.03)
+    log_p = np.asarray(METHOD.log_p(params, noise.posterior.mean))
+    assert np.max(np.abs(np.exp(log_p) - 0.5)) < 0.15
+
+
+def test_every_fold_has_the_same_number_of_each_value() -> None:
+    value = np.asarray([0] * 7 + [1] * 5 + [2] * 3)
+    fold = fold_ids(value, 3)
+    counts = np.asarray([[np.sum((value == v) & (fold == s)) for s in range(3)] for v in range(3)])
+    assert counts.sum() == 15 and np.all(counts.max(1) - counts.min(1) <= 1)
+
+
+def test_a_member_is_not_fitted_to_its_fold() -> None:
+    """With the labels of one fold flipped, that member is the same, and the others are not."""
+    texts = world(90, 7)
+    fold = fold_ids(texts.value, METHOD.ensemble_size)
+    flipped = np.where(fold == 1, 1 - texts.value, texts.value).astype(np.int32)
+    single = LatentClassifier(base=METHOD.base, label="mood", values=METHOD.values, max_iterations=20, penalties=(3.0,))
+    nets = []
+    for value in (texts.value, flipped):
+        # Folds depend on the values: fix them.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("jtextdiff.methods.components.cross_validation.fold_ids", lambda value, num: fold)
+            nets.append(single.fit_latents(jax.random.key(0), initial_prior(4), texts._replace(value=value))[0]["net"])
+    same = jax.tree.map(lambda one, other: np.all(one == other, axis=tuple(range(1, one.ndim))), *nets)
+    for leaf in jax.tree.leaves(same):
+        assert leaf.tolist() == [False, True, False]

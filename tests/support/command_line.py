@@ -1,0 +1,41 @@
+"""Commands run in the process of the tests: what they print, and the status with which they end."""
+
+import contextlib
+import importlib
+import io
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+from jtextdiff.cli.main import main
+
+
+class Completed(NamedTuple):
+    """The exit status of a command and all that it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(module: str, *arguments: str, cwd: Path, text: str = "") -> Completed:
+    """Runs `python -m jtextdiff.MODULE ARGUMENTS` in the folder `cwd`, with `text` on its standard input.
+
+    It is the command's own `main`, errors and exit status included, without the seconds of a new process.
+    """
+    command = importlib.import_module(f"jtextdiff.{module}").command
+    stdout, stderr, status = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+        mock.patch.object(sys, "argv", [module, *arguments]),
+        mock.patch.object(sys, "stdin", io.StringIO(text)),
+        mock.patch("jtextdiff.cli.main.keep_freed_memory"),  # the setting would outlive the command
+    ):
+        try:
+            main(command)
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+    return Completed(status, stdout.getvalue(), stderr.getvalue())

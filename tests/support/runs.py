@@ -1,0 +1,71 @@
+"""Small runs, trained once a session, which the tests of all workers share."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from support.command_line import run
+
+ROOT = Path(__file__).parents[2]
+STEPS = 60
+TOY = [
+    "--config.batch_size=16",
+    "--config.method.trunk.num_layers=1",
+    "--config.method.trunk.width=32",
+    "--config.method.trunk.num_heads=2",
+    "--config.text.tokenizer=words:1",
+    "--config.optim.peak=3e-3",  # the larger presets have learning rates for long runs
+    "--config.optim.warmup=10",
+    f"--config.optim.decay_steps={STEPS}",  # one program, however many steps
+    "--config.every.log=1",
+    "--config.every.evaluate=1000",
+    "--config.every.sample=1000",
+    "--config.every.checkpoint=1000",
+]
+TEXTS = [
+    f"The {name} is {price} ." for name in ("Mill", "Swan", "Oak", "Crown") for price in ("cheap", "dear", "small")
+]
+"""What all configs are trained on in `texts.txt`; and in `rows.jsonl`, which have labels, the text VAE."""
+
+NAMES = ("Mill", "Swan", "Oak", "Crown", "Bell")
+ROWS = [
+    json.dumps({"text": f"The {name} is {word} .", "mood": mood, "size": size})
+    for name in NAMES
+    for word, mood, size in (("lovely", "good", "big"), ("awful", "bad", "small"), ("fine", "good", "small"))
+]
+
+
+def toy(workdir: str, steps: int, *more: str, config: str = "diffusion_lm.py") -> list[str]:
+    """The flags of a toy training with a config of this repository."""
+    latent = config.startswith("latent_ops")
+    parts, text = (("encoder", "decoder"), "rows.jsonl") if latent else (("trunk",), "texts.txt")
+    small = dict.fromkeys(flag.replace("trunk", part) for part in parts for flag in TOY)
+    file = f"--config={ROOT}/configs/{config}"
+    return [file, f"--workdir={workdir}", f"--config.text.path={text}", f"--config.num_steps={steps}", *small, *more]
+
+
+def write_texts(folder: Path) -> None:
+    (folder / "texts.txt").write_text("\n".join(TEXTS * 20) + "\n")
+    (folder / "rows.jsonl").write_text("\n".join(ROWS * 8) + "\n")
+
+
+def metrics(workdir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def trained(config: str) -> Path:
+    """The run of a config after 60 toy steps, beside its texts. Not to be changed: take a copy.
+
+    The first to ask for it trains it, whichever worker that is; others wait.
+    """
+    folder = Path(os.environ["JTEXTDIFF_CACHE"]) / "runs"
+    folder.mkdir(exist_ok=True)
+    name = config.replace(".py", "").replace(":", "-")
+    with open(folder / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / name / "checkpoints" / str(STEPS)).exists():
+            write_texts(folder)
+            done = run("train", *toy(name, STEPS, config=config), cwd=folder)
+            assert done.returncode == 0 and done.stdout == "", done.stderr
+    return folder / name
