@@ -4,6 +4,8 @@ Written in the usual PyTorch style: fused attention, fused AdamW, in-place means
 given words, and the sampler's projection before the clamp. Imported only where it is timed.
 """
 
+# pyright: reportMissingImports=false
+
 import functools
 import math
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """GPT-2 by transformers, with random weights, for speed ratios."""
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
 from typing import Any
 

@@ -3,6 +3,8 @@
 It follows the same energy from the same latents. Imported only where it is timed.
 """
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
 from typing import Any
 
