@@ -1,7 +1,6 @@
 """Guidance: the size of each update rule, positions and texts that are not moved, units and inputs."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from jtextdiff.diffusion.schedules import SCHEDULES
 from jtextdiff.sampling.energies import Learned, Sum
 from jtextdiff.sampling.gaussian_samplers import Sampler
 from jtextdiff.sampling.guidance import UPDATE_RULES, Guidance, guided
-from jtextdiff.sampling.loop import State, time_grid, unroll
+from jtextdiff.sampling.loop import State, Step, time_grid, unroll
 
 PROCESS = Gaussian(log_alpha_bar=SCHEDULES["cosine"](1000))
 MEAN, STD = 0.7, 0.4
@@ -48,24 +47,32 @@ BOWL = Learned(params=jnp.asarray(2.0), target=jnp.asarray(1.5), log_prob=quadra
 def sample(energy: object, settings: Guidance, sampler: Sampler = PLAIN, free: jax.Array = FREE, x_1: jax.Array = X_1):
     step = sampler.step(PROCESS, denoise)
     step = guided(step, PROCESS, energy, settings, stochastic=sampler.stochastic, free=free[: len(x_1)], valid=None)
-    return unroll(step, State.start(x_1), keys(len(x_1)), time_grid(6), record=lambda state: state.x_t)[1]
+    return path_of(step, x_1)
+
+
+def path_of(step: Step, x_1: jax.Array) -> jax.Array:
+    """x_t at every time of six steps, compiled as users compile it: the suite's own flags change the last digits."""
+    start, record = State.start(x_1), lambda state: state.x_t
+    compiled = jax.jit(
+        lambda: unroll(step, start, keys(len(x_1)), time_grid(6), record=record)[1],
+        compiler_options={"xla_cpu_use_fusion_emitters": True},
+    )
+    return compiled()
 
 
 @functools.cache
 def unguided(sampler: Sampler = PLAIN) -> jax.Array:
-    step = sampler.step(PROCESS, denoise)
-    return unroll(step, State.start(X_1), keys(), time_grid(6), record=lambda state: state.x_t)[1]
+    return path_of(sampler.step(PROCESS, denoise), X_1)
 
 
-@pytest.mark.parametrize(
-    ("rule", "name"), list(zip(UPDATE_RULES, itertools.cycle(["ancestral", "ddim", "dpm_solver"]), strict=False))
-)
+@pytest.mark.parametrize("rule", UPDATE_RULES)
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver"])
 def test_zero_weight_or_no_guided_step_equals_unguided_sampling(rule: str, name: str) -> None:
     nothing = Sum(energies=(BOWL,), weights=(0.0,))
     result = sample(nothing, Guidance(update_rule=rule, fluency=0.0), Sampler(name=name))
-    np.testing.assert_allclose(result, unguided(Sampler(name=name)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(result, unguided(Sampler(name=name)))
     outside = sample(BOWL, Guidance(update_rule=rule, start=0.01, stop=0.0), Sampler(name=name))
-    np.testing.assert_allclose(outside[:-1], unguided(Sampler(name=name))[:-1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(outside[:-1], unguided(Sampler(name=name))[:-1])
 
 
 def one_step(settings: Guidance, energy: object = BOWL) -> tuple[jax.Array, jax.Array]:
@@ -137,7 +144,7 @@ def test_fixed_positions_and_other_texts_do_not_interfere() -> None:
     two_texts = sample(Sum(energies=(BOWL,), weights=(jnp.asarray([1.0, 1.0, 0.0, 0.0]),)), Guidance(), free=free)
     np.testing.assert_array_equal(two_texts[:, :2], held[:, :2])
     # The denoiser here reads one coordinate at a time: fixed positions are as without guidance.
-    np.testing.assert_allclose(held[:, :, 1], unguided()[:, :, 1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(held[:, :, 1], unguided()[:, :, 1])
 
 
 def test_a_text_below_the_threshold_is_not_moved() -> None:
