@@ -87,25 +87,9 @@ class Model:
         given, energies = self.inputs(template, control, num)
         return run_batched(method, "sample", self.params, keys, given, energies, progress)
 
-    def edit(
-        self,
-        texts: Sequence[str],
-        *,
-        control: Control | None = None,
-        strength: float | None = None,
-        hold: Sequence[str] = (),
-        flow: FlowSettings | None = None,
-        seed: int = 0,
-        ids: Sequence[int] | None = None,
-        progress: Callable[[int], None] = ignore_progress,
-        **sampler: Any,
-    ) -> list[str]:
-        """Edits each text; see `editing.edit_texts` for the settings."""
-        diffusion = {"strength": strength, "hold": hold}
-        edits = self.edit_texts(
-            texts, control=control, flow=flow, seed=seed, ids=ids, progress=progress, **diffusion, **sampler
-        )
-        return [edit.text for edit in edits]
+    def edit(self, texts: Sequence[str], **settings: Any) -> list[str]:
+        """Edits each text; takes the settings of `edit_texts`."""
+        return [edit.text for edit in self.edit_texts(texts, **settings)]
 
     def edit_texts(
         self,

@@ -20,7 +20,7 @@ from jtextdiff.devices.sharding import AXES, RULES, _name, check_batch, local_ro
 from jtextdiff.training.train_step import init_state
 
 ONE = {"one": [1, 1, 1]}
-EIGHT = {"fsdp": [1, 8, 1], "tensor": [2, 1, 4], "all": [2, 2, 2]}
+EIGHT = {"data": [8, 1, 1], "fsdp": [1, 8, 1], "tensor": [2, 1, 4], "all": [2, 2, 2]}
 
 
 def start(**asked: Any) -> subprocess.Popen[str]:
@@ -46,19 +46,24 @@ def agree(one: dict[str, Any], many: dict[str, Any], *, rtol: float, same: float
 
 
 @pytest.mark.slow
+def test_eight_devices_compute_what_one_does() -> None:
+    """Ten steps of each family in two microbatches with dropout, and samples whose last batch is uneven."""
+    one = told_by(start(devices=1, double=False, steps=10, meshes=ONE))
+    meshes = {name: EIGHT[name] for name in ("fsdp", "all")}
+    agree(one, told_by(start(devices=8, double=False, steps=10, meshes=meshes)), rtol=1e-5, same=0.999)
+
+
+@pytest.mark.slow
 def test_in_double_precision_devices_and_processes_make_no_difference() -> None:
-    """Ten steps of each family in two microbatches with dropout, and samples whose last turn is uneven."""
-    one = told_by(start(devices=1, double=True, steps=10, meshes=ONE))
-    agree(one, told_by(start(devices=8, double=True, steps=10, meshes=EIGHT)), rtol=1e-8, same=1.0)
+    one = told_by(start(devices=1, double=True, steps=50, meshes=ONE))
+    agree(one, told_by(start(devices=8, double=True, steps=50, meshes=EIGHT)), rtol=1e-8, same=1.0)
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"
-    two = [
-        start(devices=4, double=True, steps=10, meshes={"all": EIGHT["all"]}, process=[address, 2, i]) for i in range(2)
-    ]
+    two = [start(devices=4, double=True, steps=50, meshes=EIGHT, process=[address, 2, i]) for i in range(2)]
     first, second = map(told_by, two)
     agree(one, first, rtol=1e-8, same=1.0)
     agree(one, second, rtol=1e-8, same=1.0)
-    assert first["discrete"]["all"]["mine"] == 16, "each process reads its half of the rows"
+    assert first["discrete"]["data"]["mine"] == 16, "each process reads its half of the rows"
 
 
 @pytest.mark.parametrize("family", mesh_world.METHODS)
