@@ -83,20 +83,23 @@ def layers(tree: dict[str, Any], name: str = "") -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("method", [NARROW, pytest.param(PAPER, marks=pytest.mark.slow)], ids=["narrow", "whole"])
 def test_dense_layers_start_uniform_and_tables_normal(method: DiffusionLM) -> None:
-    """Standard deviations to five of their standard errors: σ √(1/5n) of uniform numbers, σ √(1/2n) of normal ones."""
+    """Standard deviations to five of their standard errors: σ √(1/5n) of uniform numbers, σ √(1/2n) of normal ones; and
+    never further off than 10 % (35 % of few numbers), word vectors 5 %, positions 1 %."""
     params = fresh(method)
     found = layers(params)
     assert len(found) == method.trunk.num_layers * 6 + 2 + 4
-    within = lambda leaf, share: 5 * (share / leaf.size) ** 0.5
+    within = lambda leaf, share, most: min(5 * (share / leaf.size) ** 0.5, most)
     for path, layer in found.items():
         bound = layer["kernel"].shape[0] ** -0.5
         for leaf in layer.values():
             assert float(jnp.max(jnp.abs(leaf))) <= bound, path
-            assert float(jnp.std(leaf)) == pytest.approx(bound / 3**0.5, rel=within(leaf, 0.2)), path
+            assert float(jnp.std(leaf)) == pytest.approx(
+                bound / 3**0.5, rel=within(leaf, 0.2, 0.35 if leaf.size < 100 else 0.1)
+            ), path
     bias, positions = params["rounding_bias"], params["trunk"]["positions"]["embedding"]
-    assert float(jnp.std(bias)) == pytest.approx(0.25 / 3**0.5, rel=within(bias, 0.2))
-    for table in (positions, params["embedding"]):
-        assert float(jnp.std(table)) == pytest.approx(1.0, rel=within(table, 0.5))
+    assert float(jnp.std(bias)) == pytest.approx(0.25 / 3**0.5, rel=within(bias, 0.2, 0.1))
+    for table, most in ((positions, 0.01), (params["embedding"], 0.05)):
+        assert float(jnp.std(table)) == pytest.approx(1.0, rel=within(table, 0.5, most))
 
 
 def test_settings_that_no_number_shows() -> None:
