@@ -16,6 +16,9 @@ from jtextdiff.inference.batched import jitted
 from jtextdiff.inference.model import Model
 from jtextdiff.methods.method import LatentVariableModel
 
+SINGLE = ("edit_of_one", "guided", "released")
+"""Calls that are of one text."""
+
 
 def benchmark_editing(
     model: Model,
@@ -52,18 +55,14 @@ def benchmark_editing(
     model.edit(texts, control=control * 2.0)
     compilations = rewrite._cache_size() - before
     best, rate, report = compare_timings("edit", calls, peers, repeats)
-    single = ("edit_of_one", "guided", "released")
-    rows = {name: _row(best[name], 1 if name in single else len(texts)) for name in [*calls, *peers] if name in best}
-    cost = {name: row["seconds_per_text"] for name, row in rows.items()}
-    diffusion = [name for name in ("guided", "released") if name in cost]
-    over = {f"{name}_over_{edit}": cost[name] / cost[edit] for name in diffusion for edit in ("edit", "edit_of_one")}
+    rows = {name: _row(best[name], 1 if name in SINGLE else len(texts)) for name in [*calls, *peers] if name in best}
     return info | {
         "control": str(control),
         "texts": len(texts),
         "rows": rows,
         "edit_over_read_and_write": report["edit_over_read_and_write"],
         "edit_over_read_and_write_cpu": report["edit_over_read_and_write_cpu"],
-        **over,
+        **_diffusion_over_edits(rows),
         "compilations_of_another_weight": compilations,
         "machine_gflop_per_second": rate / 1e9,
         "timings": report["timings"],
@@ -92,6 +91,13 @@ def torch_flow(energy: Any, start: Any, max_time: float) -> Call:
     from jtextdiff.benchmarks.torch_latent_flow import flow
 
     return flow(energy, start, max_time)
+
+
+def _diffusion_over_edits(rows: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The cost of one guided text over that of an edited one."""
+    cost = {name: row["seconds_per_text"] for name, row in rows.items()}
+    diffusion = [name for name in ("guided", "released") if name in cost]
+    return {f"{name}_over_{edit}": cost[name] / cost[edit] for name in diffusion for edit in ("edit", "edit_of_one")}
 
 
 def _row(best: Seconds, size: int) -> dict[str, float]:

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from jtextdiff.diffusion import losses as objectives
 from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.diffusion.gaussian import Gaussian
+from jtextdiff.diffusion.losses import mean_over, sum_over
 from jtextdiff.diffusion.masking import random_mask
 from jtextdiff.diffusion.schedules import Time
 
@@ -110,7 +110,7 @@ def any_order_loss(
     """
     count = jnp.ceil(u * jnp.sum(valid, axis=-1)).astype(int)
     masked = random_mask(key, valid, jnp.maximum(count, 1))
-    return objectives.mean_over(losses(masked), masked)
+    return mean_over(losses(masked), masked)
 
 
 def one_order_bound(losses: MaskedLosses, key: Key[Array, ""], valid: Bool[Array, "b l"]) -> Float[Array, "b"]:
@@ -122,7 +122,7 @@ def one_order_bound(losses: MaskedLosses, key: Key[Array, ""], valid: Bool[Array
     rank = jnp.argsort(jnp.argsort(priority, axis=-1), axis=-1)
 
     def add(total: Array, index: Array) -> tuple[Array, None]:
-        return total + objectives.sum_over(losses(valid & (rank >= index)), valid & (rank == index)), None
+        return total + sum_over(losses(valid & (rank >= index)), valid & (rank == index)), None
 
     return jax.lax.scan(add, jnp.zeros(len(valid)), jnp.arange(valid.shape[1]))[0]
 

@@ -58,8 +58,8 @@ def read_config(workdir: Path) -> Config:
     return config
 
 
-def check_resume_config(workdir: Path, config: Config, *, resumed: bool) -> None:
-    """Stores the config of a new run. For a `resumed` run, checks first that it agrees with the stored one.
+def store_config(workdir: Path, config: Config, *, resumed: bool) -> None:
+    """Stores the config of a run. If the run is `resumed`, checks first that it agrees with the stored one.
 
     Raises UserError naming the first field that differs and may not change.
     """

@@ -28,7 +28,7 @@ from jtextdiff.nets.functional import Params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.corpus import open_corpus
-from jtextdiff.run.workdir import check_resume_config
+from jtextdiff.run.workdir import store_config
 from jtextdiff.training.control_setup import labelled_corpus
 from jtextdiff.training.setup import complete_config
 
@@ -44,7 +44,7 @@ def fit_control(config: Config, workdir: Path) -> None:
     exists = checkpoints.has_checkpoints(workdir)
     corpus = labelled_corpus(open_corpus(config, workdir), config)
     config = complete_config(config, corpus, workdir)
-    check_resume_config(workdir, config, resumed=exists)
+    store_config(workdir, config, resumed=exists)
     if exists:
         say(f"{workdir} is there already. To fit it anew, remove it.")
         return

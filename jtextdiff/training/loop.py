@@ -26,7 +26,7 @@ from jtextdiff.methods.components.latents import collapse_warning
 from jtextdiff.methods.method import HasDiagnostics, LatentVariableModel, Method
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, is_control
-from jtextdiff.run.workdir import check_resume_config
+from jtextdiff.run.workdir import store_config
 from jtextdiff.training.logger import MetricsLogger
 from jtextdiff.training.setup import Setup, build_setup, print_summary, restore_or_init
 from jtextdiff.training.train_step import TrainState, compiled_step, without_dropout
@@ -76,7 +76,7 @@ def train(
 def start_state(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
     """Stores the config and tokenizer, prints a summary, and returns the state to continue from and its step."""
     if is_process_zero():
-        check_resume_config(workdir, setup.config, resumed=checkpoints.has_checkpoints(workdir))
+        store_config(workdir, setup.config, resumed=checkpoints.has_checkpoints(workdir))
         setup.corpus.tokenizer.save(workdir / "tokenizer")
     check_shared_workdir(workdir)
     print_summary(setup, workdir)
@@ -132,11 +132,7 @@ def run_steps(
 ) -> None:
     """Trains from step `start` to the last one. `after_step` is called with the number of each finished step."""
     intervals, num_steps = run.setup.config.every, run.setup.config.num_steps
-    state_intervals = (
-        intervals.evaluate,
-        intervals.sample,
-        intervals.checkpoint,
-    )  # the intervals of what reads the state
+    state_intervals = (intervals.evaluate, intervals.sample, intervals.checkpoint)
     any_stopped = any_process_stopped(run.setup.mesh, stopped)
     pending: PendingMetrics = None
     for done in range(start + 1, num_steps + 1):

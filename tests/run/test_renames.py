@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from support.runs import ROOT
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.components.types import nothing_given
 from jtextdiff.methods.method import Method
 from jtextdiff.run.config import build, class_of, differences, from_json, spec, to_json
-from jtextdiff.run.config_files import override
+from jtextdiff.run.config_files import load_config, override
 from jtextdiff.run.renames import ABSENT, CLASS, CLASSES, FIELDS, VALUES, with_current_names
 from jtextdiff.run.workdir import MAY_CHANGE
 
@@ -80,6 +81,48 @@ def test_a_former_field_is_read_under_its_current_name(name: str, former: str, c
 def test_a_former_value_is_read_as_its_current_one(name: str, field: str, former: str, current: Any) -> None:
     assert field in fields_of(name)
     assert with_current_names({CLASS: name, field: former}) == {CLASS: name, field: current}
+
+
+SIZES = {
+    "": [
+        "num_steps=40",
+        "batch_size=16",
+        "every.log=10",
+        "every.evaluate=20",
+        "every.sample=40",
+        "every.checkpoint=20",
+    ],
+    "trunk": ["method.trunk.width=32", "method.trunk.num_layers=1", "method.trunk.num_heads=2"],
+    "vae": [f"method.{net}.{size}" for net in ("encoder", "decoder") for size in ("width=32", "num_layers=1")],
+}
+TRAINED = {
+    "autoregressive": ("autoregressive.py", [*SIZES[""], *SIZES["trunk"]]),
+    "cmlm": ("cmlm.py", [*SIZES[""], *SIZES["trunk"]]),
+    "cvae": ("latent_ops.py:cvae", [*SIZES[""], *SIZES["vae"]]),
+    "d3pm": ("d3pm.py", [*SIZES[""], *SIZES["trunk"]]),
+    "diffusion_lm": ("diffusion_lm.py", [*SIZES[""], *SIZES["trunk"], "method.embed_dim=16"]),
+    "diffusion_lm_paper": ("diffusion_lm.py:paper", [*SIZES[""], *SIZES["trunk"], "method.num_steps=40"]),
+    "latent_ops": ("latent_ops.py", [*SIZES[""], *SIZES["vae"]]),
+    "masked": ("masked.py", [*SIZES[""], *SIZES["trunk"]]),
+}
+"""The config and the overrides with which a run of STORED was trained."""
+
+FILLED_IN = ("method.text_spec", "method.values", "optim.decay_steps")
+"""Fields that a run takes from its text and its number of steps."""
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_stored_config_is_what_the_same_command_gives_today(name: str) -> None:
+    """Field by field: so each former name and value has the meaning that it had."""
+    file, overrides = TRAINED[name]
+    today = load_config(f"{ROOT}/configs/{file}", [f"--config.{text}" for text in overrides])
+    assert differences(from_json(json.dumps(STORED[name])), today, (*FILLED_IN, "every")) == []
+
+
+def test_values_that_no_default_has_mean_what_they_meant() -> None:
+    stored = json.loads(json.dumps(STORED["masked"]))
+    stored["method"]["hidden"] = "timed"
+    assert from_json(json.dumps(stored)).method.masking == "bernoulli"
 
 
 def test_fields_that_older_configs_lack_exist() -> None:

@@ -46,3 +46,5 @@ def test_a_wide_beam_finds_the_most_likely_text() -> None:
     best = max(score(text) for text in itertools.product(range(vocab_size), repeat=length))
     np.testing.assert_allclose(end.log_p[0], best, rtol=1e-5)
     np.testing.assert_allclose(score(tuple(np.asarray(end.tokens[0]).tolist())), best, rtol=1e-5)
+    for text in np.asarray(end.tokens).tolist():
+        assert set(text[text.index(eos) + 1 :] if eos in text else []) <= {pad}, "a finished beam continues with PAD"
