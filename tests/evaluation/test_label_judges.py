@@ -38,6 +38,12 @@ def test_phrases_decide_about_texts_outside_the_grammar(corpus: Corpus) -> None:
     assert judge.how.startswith("the grammar's derivations, else phrases of train")
 
 
+def test_the_grammar_decides_where_phrases_are_wrong_about_its_texts(corpus: Corpus) -> None:
+    judge = phrase_judge(corpus, "sentiment", "valid")
+    assert "right for 100.0%" not in judge.how
+    assert judge.label_of(corpus.splits["valid"].texts()) == corpus.labels_of("valid", "sentiment")
+
+
 def test_ngrams_are_fitted_to_the_models_own_text(corpus: Corpus) -> None:
     judge = ngram_judge(corpus, "food", None, NO_MODEL, "valid")
     values = zip(judge.label_of(corpus.splits["valid"].texts()), corpus.labels_of("valid", "food"), strict=True)
