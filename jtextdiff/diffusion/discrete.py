@@ -74,25 +74,25 @@ class Discrete:
         return jnp.broadcast_to(self.log_pi, x_0.shape)
 
 
-def absorbing(schedule: Schedule, num_words: int) -> Discrete:
-    """Returns the process in which tokens become MASK, state `num_words`, and stay masked.
+def absorbing(schedule: Schedule, vocab_size: int) -> Discrete:
+    """Returns the process in which tokens become MASK, state `vocab_size`, and stay masked.
 
     Raises ValueError if too many tokens are unmasked at t = 1.
     """
     _check_final_signal(schedule)
-    is_mask = np.arange(num_words + 1) == num_words
+    is_mask = np.arange(vocab_size + 1) == vocab_size
     log_pi = jnp.asarray(np.where(is_mask, 0.0, -np.inf), float)
-    log_guess = jnp.asarray(np.where(is_mask, -np.inf, -np.log(num_words)), float)
+    log_guess = jnp.asarray(np.where(is_mask, -np.inf, -np.log(vocab_size)), float)
     return Discrete(log_alpha_bar=schedule, log_pi=log_pi, log_guess=log_guess)
 
 
-def uniform(schedule: Schedule, num_words: int) -> Discrete:
+def uniform(schedule: Schedule, vocab_size: int) -> Discrete:
     """Returns the process in which tokens become any token, themselves included.
 
     Raises ValueError if too many tokens are unchanged at t = 1.
     """
     _check_final_signal(schedule)
-    log_p = jnp.full(num_words, -jnp.log(num_words))
+    log_p = jnp.full(vocab_size, -jnp.log(vocab_size))
     return Discrete(log_alpha_bar=schedule, log_pi=log_p, log_guess=log_p)
 
 
