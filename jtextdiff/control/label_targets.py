@@ -99,7 +99,7 @@ def _tags_target(tags: tuple[str, ...], classifier: Classifier) -> LabelTarget:
 
 
 def _tree_target(tree: list[Constituent], classifier: Classifier) -> LabelTarget:
-    """Each constituent has its name; all other stretches of words are no constituents."""
+    """Each constituent has its name; all other spans are no constituents."""
     num_words, size = tree[0].end, classifier.text_spec.length
     _check_num_words(num_words, classifier)
     accepted = np.zeros((size, size, len(classifier.values)), bool)

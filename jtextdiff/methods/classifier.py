@@ -18,7 +18,7 @@ from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.energies import Learned
 
-KINDS = ("text", "words", "stretches")
+KINDS = ("text", "words", "spans")
 """The unit that has a value of the label: the text, each token, or each span from one token to another."""
 
 
@@ -27,7 +27,7 @@ class Classifier:
     """p(values of a label | x_t), for the states x_t of another method at any t.
 
     Its logits are [b, *cells, c]: a cell is one unit of KINDS, with no axis for "text", one for "words" and two for
-    "stretches".
+    "spans".
     """
 
     text_spec: TextSpec = TextSpec()
@@ -74,7 +74,7 @@ class Classifier:
         value = self._cropped(jnp.asarray(batch.labels[self.label], jnp.int32), valid)
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), value[..., None], axis=-1)[..., 0]
         cells, correct = self._valid_cells(valid), jnp.argmax(logits, axis=-1) == value
-        counted = cells & (value > 0) if self.kind == "stretches" else cells
+        counted = cells & (value > 0) if self.kind == "spans" else cells
         accuracy = _sum_cells(correct & counted) / jnp.maximum(_sum_cells(counted), 1)
         return -_sum_cells(jnp.where(cells, log_p, 0.0)), {"accuracy": accuracy}
 
@@ -105,7 +105,7 @@ class Classifier:
 
     def _cropped(self, cells: Array, valid: Bool[Array, "b l"]) -> Array:
         """Crops cells to the length of the batch."""
-        num_axes = {"text": 0, "words": 1, "stretches": 2}[self.kind]
+        num_axes = {"text": 0, "words": 1, "spans": 2}[self.kind]
         return cells[(slice(None), *(slice(valid.shape[1]) for _ in range(num_axes)))]
 
     def _valid_cells(self, valid: Bool[Array, "b l"]) -> Bool[Array, "b *cells"]:

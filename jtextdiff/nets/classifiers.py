@@ -14,7 +14,7 @@ from jtextdiff.nets.transformer import Transformer, Trunk
 class SequenceClassifier(nnx.Module):
     """A trunk that reads noisy vectors, the time and the length of a text, with a head for the `kind` of label.
 
-    `kind` is "text", "words" (one label per token) or "stretches" (one label per span of tokens).
+    `kind` is "text", "words" (one label per token) or "spans" (one label per span of tokens).
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class SequenceClassifier(nnx.Module):
         self.read = linear(num_inputs, trunk.width)
         self.length = embedding(num_lengths, trunk.width, init=trunk.init, rngs=rngs)
         self.trunk = Trunk(trunk, timed=True, rngs=rngs)
-        if kind == "stretches":
+        if kind == "spans":
             self.first, self.last = linear(trunk.width, trunk.width), linear(trunk.width, trunk.width)
         self.answer = linear(trunk.width, num_outputs)
 
@@ -45,7 +45,7 @@ class SequenceClassifier(nnx.Module):
         hidden = self.trunk(x, t, valid=valid, key=key)
         if self.kind == "text":
             hidden = jnp.sum(jnp.where(valid[..., None], hidden, 0.0), axis=1) / jnp.sum(valid, axis=1)[:, None]
-        return self.answer(self.span_states(hidden) if self.kind == "stretches" else hidden)
+        return self.answer(self.span_states(hidden) if self.kind == "spans" else hidden)
 
     def span_states(self, hidden: Float[Array, "b l w"]) -> Float[Array, "b l l w"]:
         """Returns, for each span, a dense layer of its two end states concatenated.

@@ -65,6 +65,7 @@ FIELDS: dict[str, dict[str, str]] = {
 """Current module:name of a dataclass ↦ {stored field: its current name}."""
 
 VALUES: dict[str, dict[str, dict[str, Any]]] = {
+    "jtextdiff.methods.classifier:Classifier": {"kind": {"stretches": "spans"}},
     "jtextdiff.methods.diffusion_lm:DiffusionLM": {"per_token_times": {"own": True, "shared": False}},
     "jtextdiff.methods.masked:Masked": {"masking": {"counted": "fixed_count", "timed": "bernoulli"}},
 }

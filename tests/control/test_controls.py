@@ -243,7 +243,7 @@ def test_a_length_is_held_where_pad_is_a_word(params: Any) -> None:
 def test_what_is_asked_of_words_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tags have theirs; a span asks for as many words as it needs, and one that is given must be enough."""
     tags = dataclasses.replace(FOOD, label="pos", kind="words", values=("DET", "NOUN", "END"))
-    trees = dataclasses.replace(FOOD, label="tree", kind="stretches", values=("none", "noun"))
+    trees = dataclasses.replace(FOOD, label="tree", kind="spans", values=("none", "noun"))
     load = lambda run, name, params: {
         "pos": (tags, fresh(tags, 0)),
         "tree": (trees, fresh(trees, 0)),

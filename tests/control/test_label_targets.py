@@ -26,7 +26,7 @@ TREE = Classifier(
     base=BASE,
     trunk=TRUNK,
     label="tree",
-    kind="stretches",
+    kind="spans",
     values=("none", "core", "core::noun", "noun"),
 )
 

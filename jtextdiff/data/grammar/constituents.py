@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jtextdiff.data.grammar.pcfg import Tree
 
-KIND_OF = {"pos": "words", "tree": "stretches"}
+KIND_OF = {"pos": "words", "tree": "spans"}
 """Syntax labels and the kind of classifier that predicts them: `pos` tags each word, `tree` each span of words."""
 
 SYNTAX_CONTROLS = ("pos", "tree", "span")
