@@ -49,18 +49,18 @@ row positions-rotary $method.trunk.positions=rotary
 paper=("$method.output=vector" "$method.mse=1.0" "$method.rounding=1.0" "$method.prior=1.0" "$method.cross_entropy=0.0")
 learned=("$method.embeddings=learned")
 row loss-paper "${paper[@]}" "${learned[@]}" $method.embed_norm=None $method.embed_dim=16 $method.schedule=sqrt
-row vectors-learned "${learned[@]}"
+row embeddings-learned "${learned[@]}"
 row schedule-sqrt $method.schedule=sqrt $method.embed_norm=5.6
 row before "${learned[@]}" $method.schedule=sqrt $method.embed_norm=5.6 $method.sampler.clamp=0.5
 row loss-both $method.mse=1.0 $method.rounding=1.0 $method.prior=1.0
 row self-conditioning-off $method.self_conditioning=0.0
-row times-shared $method.per_token_times=False
+row per-token-times-off $method.per_token_times=False
 row norm-2 $method.embed_norm=2.0
 row norm-4.5 $method.embed_norm=4.5
 row dims-16 $method.embed_dim=16
 row dims-128 $method.embed_dim=128
 row pad-modelled $method.known_length=False
-row doors-deep $method.projections=deep
+row projections-deep $method.projections=deep
 
 resample clamp-off default --override method.sampler.clamp=0.0
 resample clamp-always default --override method.sampler.clamp=1.0
