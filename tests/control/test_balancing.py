@@ -1,4 +1,4 @@
-"""Balancing: never worse than equal weights, by its own measure; and what pushes what is seen."""
+"""Balancing of guidance weights: it never satisfies fewer controls than equal weights, and interference is measured."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jtextdiff.sampling.energies import Learned, Sum, energy_terms
 START = jax.random.normal(jax.random.key(0), (64, 3))
 
 
-def wish(slope: list[float]) -> Learned:
+def logistic_energy(slope: list[float]) -> Learned:
     """p = σ(slope · z)."""
     return Learned(
         params=jnp.asarray(slope),
@@ -21,39 +21,39 @@ def wish(slope: list[float]) -> Learned:
     )
 
 
-def world(*slopes: list[float]) -> tuple[Sum, object]:
-    energy = Sum(energies=tuple(map(wish, slopes)), weights=tuple(np.float32(1) for _ in slopes))
-    move = lambda z, weights: (
+def energy_and_flow(*slopes: list[float]) -> tuple[Sum, object]:
+    energy = Sum(energies=tuple(map(logistic_energy, slopes)), weights=tuple(np.float32(1) for _ in slopes))
+    flow = lambda z, weights: (
         LatentSampler().flow(Sum(energies=energy.energies, weights=tuple(weights)), z, max_time=1.0).z
     )
-    return energy, jax.jit(move)
+    return energy, jax.jit(flow)
 
 
-def jointly(energy: Sum, flow: object, weights: list[float]) -> float:
-    nats = energy_terms(energy, flow(START, tuple(map(jnp.float32, weights))), 0.0)
-    return float(jnp.exp(-nats.sum(-1)).mean())
+def success(energy: Sum, flow: object, weights: list[float]) -> float:
+    energies = energy_terms(energy, flow(START, tuple(map(jnp.float32, weights))), 0.0)
+    return float(jnp.exp(-energies.sum(-1)).mean())
 
 
 @pytest.mark.parametrize("slopes", [([3.0, 0, 0], [0, 0.5, 0]), ([1.0, 0, 0], [-0.8, 0.6, 0], [0, 0, 2.0])])
 def test_weights_are_never_worse_than_equal_ones(slopes: tuple[list[float], ...]) -> None:
-    energy, flow = world(*slopes)
-    found = find_weights(energy, flow, START)
-    assert np.prod(found) == pytest.approx(1.0, rel=1e-4)
-    assert jointly(energy, flow, found) >= jointly(energy, flow, [1.0] * len(slopes)) - 1e-6
+    energy, flow = energy_and_flow(*slopes)
+    weights = find_weights(energy, flow, START)
+    assert np.prod(weights) == pytest.approx(1.0, rel=1e-4)
+    assert success(energy, flow, weights) >= success(energy, flow, [1.0] * len(slopes)) - 1e-6
 
 
-def test_what_is_met_least_weighs_more() -> None:
-    """The flatter wish moves slowest: with weight it is met more often, and the steeper one hardly less."""
-    energy, flow = world([5.0, 0, 0], [0, 1.0, 0])
-    found = find_weights(energy, flow, START)
-    assert found[1] > 2 * found[0] and jointly(energy, flow, found) > jointly(energy, flow, [1.0, 1.0]) + 0.02
+def test_the_least_satisfied_control_gets_more_weight() -> None:
+    """Weight on the flatter, slower energy raises its probability much and lowers that of the steeper one little."""
+    energy, flow = energy_and_flow([5.0, 0, 0], [0, 1.0, 0])
+    weights = find_weights(energy, flow, START)
+    assert weights[1] > 2 * weights[0] and success(energy, flow, weights) > success(energy, flow, [1.0, 1.0]) + 0.02
 
 
-def test_who_pushes_whom() -> None:
-    """Wishes at right angles leave each other alone; one against another takes from it."""
-    energy, flow = world([2.0, 0, 0], [0, 2.0, 0], [-1.5, 0, 1.0])
-    found = measure_interference(energy, flow, START, ("a", "b", "c"))
-    assert found.pushed[0][0] > found.unmoved[0] + 0.2
-    assert found.pushed[0][1] == pytest.approx(found.unmoved[1], abs=1e-3)
-    assert found.pushed[0][2] < found.unmoved[2] - 0.05
-    assert found.jointly <= min(found.together)
+def test_interference_has_the_sign_of_the_angle_between_gradients() -> None:
+    """Orthogonal energies do not change each other; opposed ones lower each other's probability."""
+    energy, flow = energy_and_flow([2.0, 0, 0], [0, 2.0, 0], [-1.5, 0, 1.0])
+    interference = measure_interference(energy, flow, START, ("a", "b", "c"))
+    assert interference.pushed[0][0] > interference.unmoved[0] + 0.2
+    assert interference.pushed[0][1] == pytest.approx(interference.unmoved[1], abs=1e-3)
+    assert interference.pushed[0][2] < interference.unmoved[2] - 0.05
+    assert interference.jointly <= min(interference.together)

@@ -1,4 +1,4 @@
-"""Controls are read as they are parse_control, and ask of a method what they say."""
+"""Controls: parsing from text, and resolution into an energy and a length for a method."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ BASE = DiffusionLM(text_spec=TEXT_SPEC, trunk=TRUNK, embed_dim=4)
 FOOD = Classifier(text_spec=TEXT_SPEC, base=BASE, trunk=TRUNK, label="food", values=("Thai", "Greek", "none"))
 
 
-class Spelling:
+class WordTokenizer:
     """Words w0, w1, … as a tokenizer."""
 
     vocab_size, unk = 12, 2
@@ -40,12 +40,12 @@ class Spelling:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TinyModel:
-    """A trained model, as controls need it."""
+    """The fields of a trained model that resolving a control reads."""
 
     method: Any
     params: Any
     run: Path = Path("run")
-    tokenizer: Any = Spelling()
+    tokenizer: Any = WordTokenizer()
 
 
 def conditioning(control: Control, method: Any, params: Any) -> Conditioning:
@@ -81,7 +81,7 @@ def energies(text: str, params: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("text", "meant"),
+    ("text", "expected"),
     [
         ("food=Thai", classifier("food", "Thai") * 1.0),
         ("food = Thai * 2.5", classifier("food", "Thai") * 2.5),
@@ -96,19 +96,19 @@ def energies(text: str, params: Any) -> np.ndarray:
         ("regex=[0-9]+", regex("[0-9]+") * 1.0),
     ],
 )
-def test_what_is_spelled_is_meant(text: str, meant: Any) -> None:
-    assert parse_control(text) == meant
+def test_a_control_is_parsed(text: str, expected: Any) -> None:
+    assert parse_control(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["food", "=Thai", "food=", "food=|", "length=long", "length!=3", "length=3|4", "length=0", "length=²"]
 )
-def test_what_says_nothing_is_refused(text: str) -> None:
+def test_malformed_controls_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--control"):
         parse_control(text)
 
 
-def test_probabilities_of_all_values_sum_to_one_and_not_is_the_rest(params: Any) -> None:
+def test_probabilities_of_all_values_sum_to_one_and_not_is_the_complement(params: Any) -> None:
     thai, greek, none = (np.exp(-energies(f"food={value}", params)) for value in FOOD.values)
     np.testing.assert_allclose(thai + greek + none, 1.0, rtol=1e-5)
     np.testing.assert_allclose(np.exp(-energies("food=Thai|Greek", params)), thai + greek, rtol=1e-5)
@@ -118,14 +118,14 @@ def test_probabilities_of_all_values_sum_to_one_and_not_is_the_rest(params: Any)
 
 def test_controls_compose(params: Any) -> None:
     thai, greek = classifier("food", "Thai"), classifier("food", "Greek")
-    found = conditioning(thai * 2 + length(5) + ~greek * 0.5 + (thai | greek), BASE, params)
-    assert found.length == 6 and isinstance(found.energy, Sum)
-    assert [float(weight) for weight in found.energy.weights] == [2.0, 0.5, 1.0]
-    assert isinstance(found.energy.energies[1], Not) and isinstance(found.energy.energies[2], Or)
+    resolved = conditioning(thai * 2 + length(5) + ~greek * 0.5 + (thai | greek), BASE, params)
+    assert resolved.length == 6 and isinstance(resolved.energy, Sum)
+    assert [float(weight) for weight in resolved.energy.weights] == [2.0, 0.5, 1.0]
+    assert isinstance(resolved.energy.energies[1], Not) and isinstance(resolved.energy.energies[2], Or)
 
 
 @pytest.mark.parametrize(
-    ("control", "told"),
+    ("control", "message"),
     [
         (classifier("food", "Fish"), "no value 'Fish'; it has: Thai, Greek, none"),
         (classifier("mood", "good"), "mood"),
@@ -145,19 +145,19 @@ def test_controls_compose(params: Any) -> None:
         (~length(3), "NOT or OR"),
     ],
 )
-def test_what_cannot_be_is_refused(control: Any, told: str, params: Any) -> None:
-    with pytest.raises(UserError, match=told):
+def test_impossible_controls_are_refused(control: Any, message: str, params: Any) -> None:
+    with pytest.raises(UserError, match=message):
         conditioning(control, BASE, params)
 
 
-def test_methods_without_vectors_follow_a_length_and_nothing_else(params: Any) -> None:
+def test_methods_without_embeddings_support_a_length_only(params: Any) -> None:
     method = Masked(text_spec=TEXT_SPEC, trunk=TRUNK)
     assert conditioning(length(3), method, {}).length == 4
     with pytest.raises(UserError, match="DiffusionLM and TextVAE have"):
         conditioning(classifier("food", "Thai"), method, {})
 
 
-def test_other_targets_and_weights_need_no_other_program(params: Any) -> None:
+def test_other_targets_and_weights_compile_no_program(params: Any) -> None:
     from jtextdiff.diffusion.randomness import keys_for
     from jtextdiff.methods.components.types import nothing_given
 
@@ -166,16 +166,16 @@ def test_other_targets_and_weights_need_no_other_program(params: Any) -> None:
     @jax.jit
     def sample(keys: jax.Array, energy: Any) -> Any:
         traced.append(1)
-        return few.sample(params, keys, nothing_given(4, 8), energy=energy)
+        return method.sample(params, keys, nothing_given(4, 8), energy=energy)
 
-    few = dataclasses.replace(BASE, sampler=dataclasses.replace(BASE.sampler, steps=3))
+    method = dataclasses.replace(BASE, sampler=dataclasses.replace(BASE.sampler, steps=3))
     for text in ("food=Thai", "food=Greek*2", "food=none"):
         sample(keys_for(jax.random.key(0), jnp.arange(4)), conditioning(parse_control(text), BASE, params).energy)
     assert len(traced) == 1
 
 
-def test_a_classifier_learns_from_noisy_words_and_its_base_stays(params: Any) -> None:
-    """The label is whether word 5 is there: after a few steps the loss has fallen, and what is frozen has not moved."""
+def test_a_classifier_learns_from_noisy_tokens_and_leaves_its_base_unchanged(params: Any) -> None:
+    """The label is whether token 5 occurs: the loss falls within 150 steps, and frozen parameters do not change."""
     from jtextdiff.data.batches import Batch
     from jtextdiff.training.optimizer import Optimizer
     from jtextdiff.training.train_step import init_state, train_step
@@ -196,20 +196,20 @@ def test_a_classifier_learns_from_noisy_words_and_its_base_stays(params: Any) ->
     assert np.mean(losses[-30:]) < np.mean(losses[:10]) - 0.05
 
 
-def test_rules_ask_for_words_of_the_text(params: Any) -> None:
+def test_keyword_and_regex_energies_are_low_where_the_text_matches(params: Any) -> None:
     x_0, valid = BASE.states.embedding_matrix(params)[jnp.asarray([[5, 6, 7, 8], [9, 6, 5, 9]])], jnp.ones((2, 4), bool)
 
-    def there(control: Control) -> list[bool]:
+    def satisfied(control: Control) -> list[bool]:
         energy = conditioning(control, BASE, params).energy
         assert energy is not None
         return (np.asarray(evaluated(energy, x_0, 0.0, valid)) < 0.5).tolist()
 
-    assert there(keyword("w5 w6")) == [True, False] and there(keyword("w8", "w9")) == [True, True]
-    assert there(regex("w[78]")) == [True, False] and there(~regex("w[78]")) == [False, True]
+    assert satisfied(keyword("w5 w6")) == [True, False] and satisfied(keyword("w8", "w9")) == [True, True]
+    assert satisfied(regex("w[78]")) == [True, False] and satisfied(~regex("w[78]")) == [False, True]
 
 
-def test_texts_with_controls_of_their_own_are_drawn_as_if_alone(params: Any) -> None:
-    """Targets, weights, lengths and even kinds of control may differ within a batch: a text does not notice."""
+def test_a_sample_does_not_depend_on_the_controls_of_its_batch(params: Any) -> None:
+    """Targets, weights, lengths and kinds of control may differ within a batch."""
     from jtextdiff.diffusion.randomness import keys_for
     from jtextdiff.inference.sample_batches import run_batched
     from jtextdiff.methods.components.types import nothing_given
@@ -219,14 +219,14 @@ def test_texts_with_controls_of_their_own_are_drawn_as_if_alone(params: Any) -> 
     texts = ["food=Thai", "food=Greek*2", "keyword=w5|w7", "keyword='w5 w6'", "food=none", "keyword='w8 w4'"]
     energies = [resolve(parse_control(text), model).energy for text in texts]
     keys, given = keys_for(jax.random.key(0), jnp.arange(6)), nothing_given(6, 8)._replace(length=jnp.full(6, 6))
-    both = run_batched(method, "sample", params, keys, given, energies)
+    batch = run_batched(method, "sample", params, keys, given, energies)
     for row, energy in enumerate(energies):
         cut = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], given)
         alone = run_batched(method, "sample", params, keys[row : row + 1], cut, [energy])
-        np.testing.assert_array_equal(alone.tokens[0], both.tokens[row])
+        np.testing.assert_array_equal(alone.tokens[0], batch.tokens[row])
 
 
-def test_a_length_is_held_where_pad_is_a_word(params: Any) -> None:
+def test_a_length_is_enforced_where_pad_is_modelled(params: Any) -> None:
     from jtextdiff.diffusion.randomness import keys_for
     from jtextdiff.inference.prompts import with_lengths
     from jtextdiff.methods.components.types import nothing_given
@@ -240,8 +240,8 @@ def test_a_length_is_held_where_pad_is_a_word(params: Any) -> None:
         assert tokens[row, size - 1] == TEXT_SPEC.eos and np.all(tokens[row, size:] == TEXT_SPEC.pad)
 
 
-def test_what_is_asked_of_words_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tags have theirs; a span asks for as many words as it needs, and one that is given must be enough."""
+def test_syntax_controls_imply_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tags fix the length. A span sets a minimum length, which a given length must reach."""
     tags = dataclasses.replace(FOOD, label="pos", kind="words", values=("DET", "NOUN", "END"))
     trees = dataclasses.replace(FOOD, label="tree", kind="spans", values=("none", "noun"))
     load = lambda run, name, params: {
@@ -253,8 +253,8 @@ def test_what_is_asked_of_words_has_a_length(monkeypatch: pytest.MonkeyPatch) ->
     length_of = lambda *texts: conditioning(parse_controls(list(texts)) or length(1), BASE, base).length
     assert length_of("pos=DET NOUN") == 3 and length_of("span=2-4:noun") == -5 and length_of("span=1:noun") == -2
     assert length_of("span=2-4:noun", "length=5") == 6 and length_of("pos=DET NOUN", "span=1-2:noun") == 3
-    for texts, told in ((("pos=END",), "the tags of words"), (("span=1-2:none",), "no constituent")):
-        with pytest.raises(UserError, match=told):
+    for texts, message in ((("pos=END",), "the tags of words"), (("span=1-2:none",), "no constituent")):
+        with pytest.raises(UserError, match=message):
             length_of(*texts)
     for texts in (("span=2-4:noun", "length=3"), ("pos=DET NOUN", "length=3"), ("pos=DET NOUN", "span=2-4:noun")):
         with pytest.raises(UserError, match="contradict"):

@@ -1,4 +1,4 @@
-"""Wishes are what texts themselves are, or what a file says, line by line."""
+"""Sampling requests, from the attributes of real texts or from a file, and the scores of samples drawn for them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def checker(corpus: Corpus, controls: Sequence[Control]) -> ControlChecker:
 
 
 @pytest.mark.parametrize("names", ["food", "pos", "tree", "span", "length", "food*0.5+length", "sentiment+pos"])
-def test_a_text_is_what_it_is_asked_to_be(corpus: Corpus, names: str) -> None:
+def test_a_text_satisfies_the_request_made_from_it(corpus: Corpus, names: str) -> None:
     split = corpus.splits["valid"]
     texts = split.texts(split.evenly_spaced(20))
     requests = read_requests(f"{names}:20", corpus, "valid")
@@ -48,27 +48,27 @@ def test_a_text_is_what_it_is_asked_to_be(corpus: Corpus, names: str) -> None:
         assert controls[0].weights == (0.5, 1.0) and "control_success[length]" in scores
 
 
-def test_texts_drawn_given_an_attribute_have_no_excess(corpus: Corpus) -> None:
-    """Real texts against others of the same law: 0 within five standard errors; unlikelier ones are above
-    five nats."""
+def test_samples_of_the_conditional_distribution_have_no_nll_gap(corpus: Corpus) -> None:
+    """Real texts against others of the same distribution: 0 within five standard errors. Unlikely texts have a gap
+    above five nats."""
     real, fresh = ([one.text for one in sentences(1_200, seed=seed)] for seed in (0, 8))
     controls, samples = [], []
     for text in fresh:
-        member = grammar().parse(text.split())
-        assert member is not None
-        controls.append(classifier("food", member.fields["food"]).as_sum())
+        derivation = grammar().parse(text.split())
+        assert derivation is not None
+        controls.append(classifier("food", derivation.fields["food"]).as_sum())
         samples.append(text)
-    found = conditional_nll_gap(grammar(), controls, samples, real)["conditional_excess"]
-    assert abs(found["value"]) < 5 * found["se"] and found["n"] == len(set(controls))
+    gap = conditional_nll_gap(grammar(), controls, samples, real)["conditional_excess"]
+    assert abs(gap["value"]) < 5 * gap["se"] and gap["n"] == len(set(controls))
     long = [n for n, text in enumerate(samples) if len(text.split()) > 24]
-    found = conditional_nll_gap(grammar(), [controls[n] for n in long], [samples[n] for n in long], real)[
+    gap = conditional_nll_gap(grammar(), [controls[n] for n in long], [samples[n] for n in long], real)[
         "conditional_excess"
     ]
-    assert found["value"] > 5
+    assert gap["value"] > 5
     assert conditional_nll_gap(grammar(), [length(5).as_sum()] * 3, samples[:3], real) == {}
 
 
-def test_a_gap_is_the_middle_of_a_text(corpus: Corpus) -> None:
+def test_a_gap_masks_the_middle_of_a_text(corpus: Corpus) -> None:
     for (control, template), text in zip(
         read_requests("gap:40", corpus, "valid"), corpus.splits["valid"].texts(), strict=True
     ):
@@ -95,8 +95,8 @@ def test_a_file_is_read_line_by_line(corpus: Corpus, tmp_path: Path) -> None:
         read_requests(str(file), corpus, "valid")
 
 
-def test_targets_of_several_kinds_are_each_scored_as_what_they_are(corpus: Corpus) -> None:
-    """Parts in another order are not mixed up, and values that no sentence has together have no law to be far from."""
+def test_targets_of_several_kinds_are_scored_separately(corpus: Corpus) -> None:
+    """Parts in another order are not mixed up. Values that no sentence combines have no conditional distribution."""
     mixed = [parse_control("food=Thai") + length(3), length(2) + classifier("food", "Thai")]
     scores = success(checker(corpus, mixed), mixed, ["we are here", "we are"], "valid")
     assert set(scores) == {"control_success"}
@@ -108,12 +108,12 @@ def test_targets_of_several_kinds_are_each_scored_as_what_they_are(corpus: Corpu
         scores["control_success[keyword 1]"]["value"] == 1.0 and scores["control_success[keyword 2]"]["value"] == 0.25
     )
     real = corpus.splits["train"].texts()
-    never = classifier("sentiment", "positive") + classifier("customer_rating", "average")
-    assert conditional_nll_gap(grammar(), [never] * 2, real[:2], real) == {}
+    contradictory = classifier("sentiment", "positive") + classifier("customer_rating", "average")
+    assert conditional_nll_gap(grammar(), [contradictory] * 2, real[:2], real) == {}
 
 
 @pytest.mark.parametrize(
-    ("spelling", "told"),
+    ("text", "message"),
     [
         ("nowhere.jsonl", "neither a file"),
         ("mood:5", "no attribute 'mood'"),
@@ -122,13 +122,13 @@ def test_targets_of_several_kinds_are_each_scored_as_what_they_are(corpus: Corpu
         ("food*1.2.3:8", "neither"),
     ],
 )
-def test_what_is_neither_is_refused(corpus: Corpus, spelling: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        read_requests(spelling, corpus, "valid")
+def test_malformed_requests_are_refused(corpus: Corpus, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_requests(text, corpus, "valid")
 
 
-def test_syntax_is_scored_by_derivations_and_leniently_without(corpus: Corpus) -> None:
-    """A member has what its derivation says; a text with one word changed has the rest of its tags and stretches."""
+def test_syntax_is_scored_by_derivations_and_approximately_without(corpus: Corpus) -> None:
+    """A sentence of the grammar matches its derivation. With one word changed, the other tags and spans still match."""
     for one in sentences(20, seed=5):
         broken = (*one.words[:-2], "cheap" if one.words[-2] != "cheap" else "sushi", one.words[-1])
         assert (
@@ -142,13 +142,13 @@ def test_syntax_is_scored_by_derivations_and_leniently_without(corpus: Corpus) -
         assert syntax_match(grammar(), "tree", one.text, one.words[::-1]) < 0.6
 
 
-def test_texts_of_which_nothing_is_asked_are_not_counted(corpus: Corpus) -> None:
+def test_texts_without_a_control_are_not_counted(corpus: Corpus) -> None:
     controls = [length(2).as_sum(), None, length(3).as_sum()]
-    found = control_scores(checker(corpus, [length(2)]), controls, ["we are", "we", "we are here"], "valid")
-    assert found["control_success"]["value"] == 1.0 and found["control_success"]["n"] == 2
+    scores = control_scores(checker(corpus, [length(2)]), controls, ["we are", "we", "we are here"], "valid")
+    assert scores["control_success"]["value"] == 1.0 and scores["control_success"]["n"] == 2
 
 
-def test_a_label_called_pos_of_another_text_is_a_label_like_any_other(tmp_path: Path) -> None:
+def test_a_label_named_pos_of_another_text_is_an_ordinary_label(tmp_path: Path) -> None:
     dishes = {"sushi": "A", "curry": "B"}
     rows = [f"they have {dish} {word},{dishes[dish]}" for dish in dishes for word in "abcdefghijklmnopqrstuvwxyz"]
     (tmp_path / "a.csv").write_text("text,pos\n" + "\n".join(rows) + "\n")

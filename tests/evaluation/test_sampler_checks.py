@@ -1,4 +1,4 @@
-"""Sound methods pass all checks, and each check fails a method that is broken in its way."""
+"""Checks of samplers: correct methods pass all, and each check fails the method that violates it."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ METHODS: dict[str, Any] = {
 
 
 def checks_of(method: Any, repeats: int) -> Iterator[Check]:
-    """The checks of an untrained network whose logits are spread so that some words are rare."""
+    """Returns the checks of an untrained network whose logits are spread so that some tokens are rare."""
     params = method.init(jax.random.key(0))
     params = jax.tree.map(lambda leaf: leaf + 6 * jnp.linspace(-1, 0, 12) if leaf.shape == (12,) else leaf, params)
     sizes = np.random.default_rng(0).integers(2, 9, 64)
@@ -65,7 +65,7 @@ FAST = ("autoregressive", "masked", "diffusion_lm", "text_vae")
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 )
-def test_sound_methods_pass(name: str) -> None:
+def test_correct_methods_pass(name: str) -> None:
     checks = {check.name: check for check in checks_of(METHODS[name], repeats=32)}
     assert [check for check in checks.values() if not check.passes] == []
     assert {"batch_invariance", "batch_size", "fixed_words", "not_words", "two_likelihoods"} <= set(checks)
@@ -80,7 +80,7 @@ class OneKey(Masked):
         return Masked.sample(self, params, shared, given, **static)
 
 
-class Forgetful(Masked):
+class IgnoresFixed(Masked):
     def sample(self, params: Any, keys: Any, given: Given, **static: Any) -> Sample:
         return Masked.sample(self, params, keys, given._replace(fixed=jnp.zeros_like(given.fixed)), **static)
 
@@ -101,7 +101,7 @@ class Sharp(Masked):
         return jax.nn.log_softmax(Masked.token_distribution(self, params, given) / 1.3)
 
 
-class Optimist(Masked):
+class Overconfident(Masked):
     def nll(self, params: Any, key: Any, batch: Batch) -> jax.Array:
         return Masked.nll(self, params, key, batch) * 0.9
 
@@ -113,17 +113,17 @@ class Leaky(Autoregressive):
 
 BROKEN = [
     (OneKey, "batch_invariance"),
-    (Forgetful, "fixed_words"),
+    (IgnoresFixed, "fixed_words"),
     (Unfinished, "not_words"),
     (Short, "given_lengths"),
     (Short, "rare_lengths"),
     (Sharp, "rare_words"),
-    (Optimist, "two_likelihoods"),
+    (Overconfident, "two_likelihoods"),
 ]
 
 
 def failing_check(method: Any, name: str) -> bool:
-    """Whether a method fails a check, by 100 samples of each missing token; checks after it are not run."""
+    """Returns whether a method fails a check, by 100 samples of each masked token. Later checks are not run."""
     return not next(check for check in checks_of(method, repeats=100) if check.name == name).passes
 
 
@@ -133,7 +133,7 @@ def test_a_broken_method_fails(kind: Any, check: str) -> None:
     assert failing_check(broken, check)
 
 
-def test_a_cache_that_differs_fails() -> None:
+def test_a_second_likelihood_that_differs_fails() -> None:
     assert failing_check(Leaky(text_spec=TEXT_SPEC, trunk=CAUSAL), "two_likelihoods")
 
 

@@ -1,4 +1,4 @@
-"""Of several texts the one is chosen that should be."""
+"""Reranking of candidates: by mean BLEU with the others, and the settings it refuses."""
 
 import argparse
 
@@ -8,15 +8,15 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.inference.reranking import mean_bleu_with_others, sampling_spec
 
 
-def test_the_likest_text_is_the_one_in_the_middle() -> None:
+def test_the_central_text_has_the_highest_mean_bleu() -> None:
     texts = ["a b c d e", "a b c d x", "a b c y x", "q r s t u"]
-    worth = mean_bleu_with_others(texts)
-    assert max(worth) == worth[1] and min(worth) == worth[3]
+    scores = mean_bleu_with_others(texts)
+    assert max(scores) == scores[1] and min(scores) == scores[3]
     assert mean_bleu_with_others(["alone"]) == [0.0]
 
 
 @pytest.mark.parametrize(
-    ("best_of", "mbr", "control", "told"),
+    ("best_of", "mbr", "control", "message"),
     [
         (0, 1, [], "--best_of"),
         (1, -1, [], "--mbr"),
@@ -25,6 +25,6 @@ def test_the_likest_text_is_the_one_in_the_middle() -> None:
         (2, 1, ["length=3"], "energy"),
     ],
 )
-def test_what_cannot_be_chosen_by_is_refused(best_of: int, mbr: int, control: list[str], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_impossible_reranking_settings_are_refused(best_of: int, mbr: int, control: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         sampling_spec(argparse.Namespace(best_of=best_of, mbr=mbr, control=control))
