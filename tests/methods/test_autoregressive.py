@@ -1,4 +1,4 @@
-"""Autoregressive: its likelihood is a law over sentences, and its samples come from that law."""
+"""The autoregressive baseline: its likelihood is a distribution over sentences, and its samples follow it."""
 
 import dataclasses
 import itertools
@@ -27,7 +27,7 @@ SAMPLE = jax.jit(METHOD.sample, static_argnames="keep_path")
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    """Larger than fresh ones, so that the law is far from uniform; PAD, which is never written, is never expected."""
+    """Doubled initial parameters: the distribution is far from uniform. PAD, never sampled, has probability near 0."""
     larger = jax.tree.map(lambda leaf: 2.0 * leaf, METHOD.init(jax.random.key(0)))
     return {**larger, "answer": {**larger["answer"], "bias": larger["answer"]["bias"].at[PAD].set(-40.0)}}
 
@@ -48,9 +48,9 @@ UNENDED = [list(words) for words in itertools.product([t for t in range(VOCAB) i
 
 
 def probabilities(params: dict, rows: list[list[int]]) -> np.ndarray:
-    together = batch(ENDED + UNENDED)
-    found = np.exp(-np.asarray(NLL(params, jax.random.key(1), together), np.float64))
-    return found[: len(ENDED)] if rows is ENDED else found[len(ENDED) :]
+    all_rows = batch(ENDED + UNENDED)
+    p = np.exp(-np.asarray(NLL(params, jax.random.key(1), all_rows), np.float64))
+    return p[: len(ENDED)] if rows is ENDED else p[len(ENDED) :]
 
 
 def keys(seed: int, num: int) -> jax.Array:
@@ -64,28 +64,28 @@ def test_is_a_method() -> None:
 
 
 def test_probabilities_of_all_sentences_sum_to_one(params: dict) -> None:
-    """Those that end within the length, and those that have not ended there, are all there is."""
+    """Over the sentences that end within the length and those that do not."""
     ended, others = probabilities(params, ENDED).sum(), probabilities(params, UNENDED).sum()
     assert ended < 1
     assert ended == pytest.approx(1 - others, abs=1e-5)
     assert np.ptp(probabilities(params, ENDED)) > 0.01
 
 
-def test_samples_follow_the_law(params: dict) -> None:
-    """A sentence that ends early comes as often as its probability; at the last position EOS is forced."""
+def test_samples_follow_the_likelihood(params: dict) -> None:
+    """A sentence that ends early has its probability as frequency. At the last position EOS is forced."""
     num = 4096
     tokens = np.asarray(SAMPLE(params, keys(2, num), nothing_given(num, LENGTH)).tokens)
     expected = probabilities(params, ENDED)
     rows = batch(ENDED).tokens
     for sentence, words, probability in zip(ENDED, rows, expected, strict=True):
-        if len(sentence) == LENGTH:  # forced: the probability of its words before EOS
+        if len(sentence) == LENGTH:  # forced: the probability of its tokens before EOS
             continue
         share = np.mean(np.all(tokens == words, axis=1))
         assert abs(share - probability) <= 5 * np.sqrt(probability * (1 - probability) / num), sentence
 
 
-def test_loss_is_the_likelihood_by_the_mean_length(params: dict) -> None:
-    """The mean length of a training text is 2.5: one number for all, for by its own a short text would weigh more."""
+def test_loss_is_the_nll_over_the_mean_length(params: dict) -> None:
+    """The mean length of a training text is 2.5. Over its own length a short text would weigh more."""
     rows = batch([[2, 3, 1], [3, 1], [2, 2, 3, 1]])
     loss, terms = LOSS(params, jax.random.key(3), rows)
     nats = NLL(params, jax.random.key(4), rows)
@@ -125,8 +125,8 @@ def test_a_prefix_is_kept(params: dict) -> None:
     assert tokens[1, 0] == 3
 
 
-def test_a_length_that_is_given_is_kept(params: dict) -> None:
-    """EOS comes there and nowhere before; with none given, anywhere."""
+def test_a_given_length_is_enforced(params: dict) -> None:
+    """EOS comes there and nowhere before. Without a given length it comes anywhere."""
     given = nothing_given(64, LENGTH)._replace(length=jnp.asarray([2, 3, 4, 0] * 16))
     tokens = np.asarray(SAMPLE(params, keys(10, 64), given).tokens)
     lengths = np.argmax(tokens == EOS, axis=1) + 1
@@ -134,16 +134,16 @@ def test_a_length_that_is_given_is_kept(params: dict) -> None:
     assert len(set(lengths.reshape(16, 4)[:, 3])) > 1
 
 
-def test_the_unknown_word_is_written_only_where_it_is_given(params: dict) -> None:
+def test_the_unknown_token_is_sampled_only_where_it_is_given(params: dict) -> None:
     method = dataclasses.replace(METHOD, text_spec=dataclasses.replace(METHOD.text_spec, unk=2))
-    eager = params | {"answer": params["answer"] | {"bias": params["answer"]["bias"].at[2].add(20.0)}}
+    unk_prone = params | {"answer": params["answer"] | {"bias": params["answer"]["bias"].at[2].add(20.0)}}
     given = nothing_given(64, LENGTH)._replace(tokens=jnp.full((64, LENGTH), 2))
     keys = keys_for(jax.random.key(9), jnp.arange(64))
-    assert np.any(np.asarray(SAMPLE(eager, keys, given).tokens) == 2)
+    assert np.any(np.asarray(SAMPLE(unk_prone, keys, given).tokens) == 2)
     sample = jax.jit(method.sample)
-    assert not np.any(np.asarray(sample(eager, keys, given).tokens) == 2)
-    told = given._replace(fixed=given.fixed.at[:, 0].set(True))
-    assert np.all(np.asarray(sample(eager, keys, told).tokens)[:, 0] == 2)
+    assert not np.any(np.asarray(sample(unk_prone, keys, given).tokens) == 2)
+    fixed = given._replace(fixed=given.fixed.at[:, 0].set(True))
+    assert np.all(np.asarray(sample(unk_prone, keys, fixed).tokens)[:, 0] == 2)
 
 
 def test_a_sample_depends_on_its_own_key_and_not_on_the_batch(params: dict) -> None:
@@ -153,16 +153,16 @@ def test_a_sample_depends_on_its_own_key_and_not_on_the_batch(params: dict) -> N
         np.testing.assert_array_equal(alone[0], eight[row])
 
 
-def test_the_path_is_kept_only_when_asked_for(params: dict) -> None:
+def test_the_path_is_returned_only_on_request(params: dict) -> None:
     plain = SAMPLE(params, keys(10, 4), nothing_given(4, LENGTH))
-    cache = SAMPLE(params, keys(10, 4), nothing_given(4, LENGTH), keep_path=True)
+    with_path = SAMPLE(params, keys(10, 4), nothing_given(4, LENGTH), keep_path=True)
     assert plain.path is None
-    assert cache.path.shape == (LENGTH + 1, 4, LENGTH)
-    np.testing.assert_array_equal(cache.tokens, plain.tokens)
-    np.testing.assert_array_equal(cache.path[-1], cache.tokens)
+    assert with_path.path.shape == (LENGTH + 1, 4, LENGTH)
+    np.testing.assert_array_equal(with_path.tokens, plain.tokens)
+    np.testing.assert_array_equal(with_path.path[-1], with_path.tokens)
 
 
-def test_a_trunk_that_sees_ahead_is_refused() -> None:
+def test_a_trunk_that_is_not_causal_is_refused() -> None:
     with pytest.raises(ValueError, match="causal"):
         Autoregressive(trunk=Transformer(causal=False))
 
@@ -176,37 +176,37 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_what_is_kept_answers_as_the_whole_text_does(shape: dict) -> None:
+def test_cached_steps_equal_the_whole_pass(shape: dict) -> None:
     trunk = dataclasses.replace(METHOD.trunk, num_layers=2, **{k: v for k, v in shape.items() if k != "num_layers"})
     method = dataclasses.replace(METHOD, trunk=trunk)
     weights = jax.tree.map(lambda leaf: 2.0 * leaf, method.init(jax.random.key(11)))
     tokens = jnp.asarray([[2, 3, 3, 1], [3, 2, 1, 0]])
     net = method.net.bind(weights)
     all_logits, step = jax.jit(net)(previous_tokens(method.text_spec, tokens)), jax.jit(net.step)
-    earlier, cache = jnp.asarray([[EOS, 2, 3, 3], [EOS, 3, 2, 1]]), net.init_cache(2, LENGTH)
+    previous, cache = jnp.asarray([[EOS, 2, 3, 3], [EOS, 3, 2, 1]]), net.init_cache(2, LENGTH)
     for position in range(LENGTH):
-        logits, cache = step(earlier[:, position], jnp.asarray(position), cache)
+        logits, cache = step(previous[:, position], jnp.asarray(position), cache)
         np.testing.assert_allclose(logits, all_logits[:, position], atol=1e-5)
 
 
-def likeliest(params: dict, width: int) -> list[int]:
+def beam_search(params: dict, width: int) -> list[int]:
     method = dataclasses.replace(METHOD, sampler=DecodingSettings(name="beam", beams=width))
     return np.asarray(jax.jit(method.sample)(params, keys(12, 2), nothing_given(2, LENGTH)).tokens)[1].tolist()
 
 
-def test_a_wide_search_finds_the_likeliest_text(params: dict) -> None:
-    """By counting all: EOS is forced at the last position, so that there its probability does not count."""
+def test_a_wide_beam_finds_the_most_likely_text(params: dict) -> None:
+    """By enumeration. EOS is forced at the last position, so its probability there does not count."""
     logits = jax.jit(METHOD.net.bind(params))(previous_tokens(METHOD.text_spec, jnp.asarray(batch(ENDED).tokens)))
     log_p = np.asarray(jax.nn.log_softmax(logits.at[..., -1, :].set(0.0).at[:, -1].set(0.0)))
     rows = batch(ENDED)
     free = np.arange(LENGTH) < LENGTH - 1
     chosen = np.take_along_axis(log_p, rows.tokens[..., None], -1)[..., 0]
     scores = np.sum(np.where(rows.valid & free, chosen, 0.0), axis=1)
-    assert likeliest(params, 40) == rows.tokens[np.argmax(scores)].tolist()
+    assert beam_search(params, 40) == rows.tokens[np.argmax(scores)].tolist()
 
 
-def test_greedy_takes_the_likeliest_word_and_a_cold_law_comes_to_it(params: dict) -> None:
-    writers = [
+def test_low_temperature_and_small_top_p_equal_greedy_decoding(params: dict) -> None:
+    settings = [
         DecodingSettings(name="greedy"),
         DecodingSettings(temperature=0.01),
         DecodingSettings(top_p=1e-6),
@@ -214,23 +214,23 @@ def test_greedy_takes_the_likeliest_word_and_a_cold_law_comes_to_it(params: dict
     ]
     samples = [
         np.asarray(
-            jax.jit(dataclasses.replace(METHOD, sampler=writer).sample)(
+            jax.jit(dataclasses.replace(METHOD, sampler=decoding).sample)(
                 params, keys(13, 4), nothing_given(4, LENGTH)
             ).tokens
         )
-        for writer in writers
+        for decoding in settings
     ]
     np.testing.assert_array_equal(samples[0], samples[1])
     np.testing.assert_array_equal(samples[0], samples[2])
     assert np.all(samples[3] == samples[3][0])
 
 
-def test_calls_are_the_words_written(params: dict) -> None:
-    found = SAMPLE(params, keys(14, 64), nothing_given(64, LENGTH))
-    np.testing.assert_array_equal(found.calls, (np.asarray(found.tokens) != PAD).sum(axis=1))
+def test_calls_are_the_sampled_tokens(params: dict) -> None:
+    sample = SAMPLE(params, keys(14, 64), nothing_given(64, LENGTH))
+    np.testing.assert_array_equal(sample.calls, (np.asarray(sample.tokens) != PAD).sum(axis=1))
 
 
 @pytest.mark.parametrize("bad", [{"name": "nucleus"}, {"beams": 3}, {"temperature": 0.0}, {"top_p": 0.0}])
-def test_ways_of_writing_that_cannot_be_are_refused(bad: dict) -> None:
+def test_invalid_decoding_settings_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         DecodingSettings(**bad)

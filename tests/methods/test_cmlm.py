@@ -1,4 +1,4 @@
-"""CMLM: its loss is the bound of masked diffusion by the length, and mask-predict masks what it is least sure of."""
+"""CMLM: its loss is the bound of masked diffusion over the length; mask-predict masks the least likely tokens again."""
 
 import dataclasses
 
@@ -15,29 +15,29 @@ from jtextdiff.sampling import masked_samplers as unmasking
 from jtextdiff.sampling.loop import unroll
 
 TEXT_SPEC = TextSpec(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3))
-MODEL = CMLM(
+METHOD = CMLM(
     text_spec=TEXT_SPEC,
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, max_length=8),
     sampler=MaskPredict(steps=4),
 )
 
 
-def test_the_loss_is_the_bound_by_the_length_and_of_the_length_by_the_mean_length() -> None:
-    """A text has 47/9 tokens in the mean, and a fresh law of its length 8 equal cases."""
-    params = MODEL.init(jax.random.key(0))
+def test_the_loss_is_the_bound_per_token() -> None:
+    """The mean length is 47/9 tokens, and the untrained distribution of lengths is uniform over 8."""
+    params = METHOD.init(jax.random.key(0))
     rows, repeat = np.asarray([[2, 3, 4, 5, 1], [6, 7, 1, 0, 0]], np.int32), 4_000
     tokens = np.repeat(rows, repeat, axis=0)
     valid = np.repeat(np.asarray([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], bool), repeat, axis=0)
     batch = Batch(tokens, valid, np.zeros_like(valid), {})
-    loss = np.asarray(jax.jit(MODEL.loss)(params, jax.random.key(1), batch)[0], np.float64).reshape(2, -1)
-    nats = np.asarray(jax.jit(MODEL.nll)(params, jax.random.key(2), batch), np.float64).reshape(2, -1)
-    length, of_length = np.asarray([5, 3]), np.log(8)
+    loss = np.asarray(jax.jit(METHOD.loss)(params, jax.random.key(1), batch)[0], np.float64).reshape(2, -1)
+    nats = np.asarray(jax.jit(METHOD.nll)(params, jax.random.key(2), batch), np.float64).reshape(2, -1)
+    length, length_nats = np.asarray([5, 3]), np.log(8)
     error = np.sqrt((loss.var(1) + (nats / length[:, None]).var(1)) / repeat)
-    expected = (nats.mean(1) - of_length) / length + of_length / (47 / 9)
+    expected = (nats.mean(1) - length_nats) / length + length_nats / (47 / 9)
     assert np.all(np.abs(loss.mean(1) - expected) <= 5 * error)
 
 
-def test_the_published_numbers_of_words_that_are_masked_again() -> None:
+def test_the_published_numbers_of_masked_tokens() -> None:
     """N = 12, T = 10: all, then 10, 9, 8, 7, 6, 4, 3, 2, 1, the least likely first."""
     inputs = []
 
@@ -54,12 +54,12 @@ def test_the_published_numbers_of_words_that_are_masked_again() -> None:
 
 
 @pytest.mark.parametrize("candidates", [1, 3])
-def test_given_words_stay_and_batch_mates_do_not_matter(candidates: int) -> None:
-    model = dataclasses.replace(MODEL, sampler=MaskPredict(steps=4, candidates=candidates))
-    params, keys = model.init(jax.random.key(0)), jax.random.split(jax.random.key(3), 8)
+def test_samples_keep_given_tokens_and_do_not_depend_on_their_batch(candidates: int) -> None:
+    method = dataclasses.replace(METHOD, sampler=MaskPredict(steps=4, candidates=candidates))
+    params, keys = method.init(jax.random.key(0)), jax.random.split(jax.random.key(3), 8)
     fixed = jnp.zeros((8, 8), bool).at[:, 0].set(True)
     given = Given(jnp.full((8, 8), 7), fixed, jnp.asarray([4, 5, 8, 3, 2, 6, 7, 4]))
-    sample = jax.jit(model.sample, static_argnames="keep_path")
+    sample = jax.jit(method.sample, static_argnames="keep_path")
     result = sample(params, keys, given, keep_path=True)
     tokens = np.asarray(result.tokens)
     assert np.all(tokens[:, 0] == 7) and not np.any(tokens == 12)

@@ -1,4 +1,4 @@
-"""D3PM in worlds that can be counted out: its bound to the published digits, in both kernels and both forms."""
+"""D3PM on distributions small enough to enumerate: exact bounds for both kernels and both forms, and samples."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,31 +14,31 @@ from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.d3pm import D3PM, Ancestral
 from jtextdiff.nets.transformer import Transformer
 
-ONE_WORD = TextSpec(vocab_size=4, mask=4, pad=0, eos=1, length=1, length_counts=(0, 1))
-TWO_WORDS = TextSpec(vocab_size=2, mask=2, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
-LAW = np.asarray([0.4, 0.3, 0.2, 0.1])
+ONE_TOKEN = TextSpec(vocab_size=4, mask=4, pad=0, eos=1, length=1, length_counts=(0, 1))
+TWO_TOKENS = TextSpec(vocab_size=2, mask=2, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
+MARGINAL = np.asarray([0.4, 0.3, 0.2, 0.1])
 JOINT = np.asarray([[0.3, 0.1], [0.2, 0.4]])
-ENTROPY = 1.279854  # of both
+ENTROPY = 1.279854  # of MARGINAL and of JOINT
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
-    """A network whose answer is a function of (x_t, index of the step)."""
+class FixedNet:
+    """A network whose logits are a given function of (x_t, index of the step)."""
 
-    answer: Callable[[jax.Array, jax.Array], jax.Array]
+    logits: Callable[[jax.Array, jax.Array], jax.Array]
 
-    def bind(self, params: Any) -> "Known":
+    def bind(self, params: Any) -> "FixedNet":
         return self
 
-    def per_token(self, values: Callable[..., Any], others: tuple[jax.Array, ...], *seen: Any, **told: Any) -> Any:
-        return values(self(*seen, **told), *others)
+    def per_token(self, values: Callable[..., Any], others: tuple[jax.Array, ...], *inputs: Any, **options: Any) -> Any:
+        return values(self(*inputs, **options), *others)
 
     def __call__(self, x_t: jax.Array, t: jax.Array, *, valid: jax.Array, key: Any = None) -> jax.Array:
-        return self.answer(x_t, t)
+        return self.logits(x_t, t)
 
 
-def known(method: D3PM, answer: Callable[[jax.Array, jax.Array], jax.Array]) -> D3PM:
-    method.__dict__["net"] = Known(answer)
+def with_logits(method: D3PM, logits: Callable[[jax.Array, jax.Array], jax.Array]) -> D3PM:
+    method.__dict__["net"] = FixedNet(logits)
     return method
 
 
@@ -48,7 +48,7 @@ def batch(rows: np.ndarray) -> Batch:
 
 
 def mean_bound(method: D3PM, rows: np.ndarray, p: np.ndarray, repeat: int = 20_000) -> tuple[float, float]:
-    """Σ p E[bound] over the texts `rows`, and its standard error; the length costs what 0.01 of a text costs."""
+    """Returns Σ p E[bound] over the texts `rows`, and its standard error. Lengths are smoothed by 0.01 of a text."""
     nats = jax.jit(method.nll)({}, jax.random.key(0), batch(np.repeat(rows, repeat, axis=0)))
     nats = np.asarray(nats, np.float64).reshape(len(rows), repeat)
     lengths = np.asarray(method.text_spec.length_counts) + 0.01 * (np.arange(method.text_spec.length + 1) > 0)
@@ -56,7 +56,7 @@ def mean_bound(method: D3PM, rows: np.ndarray, p: np.ndarray, repeat: int = 20_0
 
 
 @pytest.mark.parametrize(
-    ("form", "sees", "nats"),
+    ("form", "depends_on_x_t", "nats"),
     [
         ("mixture", True, ENTROPY),
         ("joint", False, ENTROPY),
@@ -64,10 +64,10 @@ def mean_bound(method: D3PM, rows: np.ndarray, p: np.ndarray, repeat: int = 20_0
         ("mixture", False, 2.959572),
     ],
 )
-def test_the_uniform_bound_of_one_word(form: str, sees: bool, nats: float) -> None:
-    """K = 4, T = 5, cosine: the true belief given x_t is best for the mixture; without x_t, for the joint form."""
+def test_the_uniform_bound_of_one_token(form: str, depends_on_x_t: bool, nats: float) -> None:
+    """K = 4, T = 5, cosine: exact p(x_0 | x_t) is optimal for the mixture, and p(x_0) for the joint form."""
     method = D3PM(
-        text_spec=ONE_WORD,
+        text_spec=ONE_TOKEN,
         kernel="uniform",
         schedule="cosine_d3pm",
         num_steps=5,
@@ -77,20 +77,20 @@ def test_the_uniform_bound_of_one_word(form: str, sees: bool, nats: float) -> No
     )
     process = method.process
 
-    def answer(x_t: jax.Array, index: jax.Array) -> jax.Array:
-        log_p = jnp.broadcast_to(jnp.log(jnp.asarray(LAW)), (*x_t.shape, 4))
-        return log_p + process.likelihood(x_t, jnp.zeros(()), index / 5) if sees else log_p
+    def logits(x_t: jax.Array, index: jax.Array) -> jax.Array:
+        log_p = jnp.broadcast_to(jnp.log(jnp.asarray(MARGINAL)), (*x_t.shape, 4))
+        return log_p + process.likelihood(x_t, jnp.zeros(()), index / 5) if depends_on_x_t else log_p
 
-    result, error = mean_bound(known(method, answer), np.arange(4)[:, None], LAW)
+    result, error = mean_bound(with_logits(method, logits), np.arange(4)[:, None], MARGINAL)
     assert abs(result - nats) <= 5 * error + 2e-4
 
 
 @pytest.mark.parametrize("num_steps", [1, 4, 256])
-def test_the_absorbing_bound_of_two_words(num_steps: int) -> None:
-    """L_T = L_∞ + Σ (a_i − b_i)/(2T): a_i the entropy of a word, b_i given the other one; L_∞ the text's own."""
-    method = D3PM(text_spec=TWO_WORDS, num_steps=num_steps, bound_points=16, sampler=Ancestral(steps=1))
+def test_the_absorbing_bound_of_two_tokens(num_steps: int) -> None:
+    """L_T = L_∞ + Σ (a_i − b_i)/(2T): a_i the entropy of a token, b_i given the other one; L_∞ that of the text."""
+    method = D3PM(text_spec=TWO_TOKENS, num_steps=num_steps, bound_points=16, sampler=Ancestral(steps=1))
 
-    def answer(x_t: jax.Array, index: jax.Array) -> jax.Array:
+    def logits(x_t: jax.Array, index: jax.Array) -> jax.Array:
         allowed = jnp.where((x_t == 2)[..., None], 1.0, jax.nn.one_hot(x_t, 2))
         first = jnp.einsum("ij,bj->bi", jnp.asarray(JOINT), allowed[:, 1])
         second = jnp.einsum("ij,bi->bj", jnp.asarray(JOINT), allowed[:, 0])
@@ -98,7 +98,7 @@ def test_the_absorbing_bound_of_two_words(num_steps: int) -> None:
 
     a, b = np.asarray([0.673012, 0.693147]), np.asarray([0.586707, 0.606843])
     rows = np.asarray([[0, 0], [0, 1], [1, 0], [1, 1]])
-    result, error = mean_bound(known(method, answer), rows, JOINT.ravel())
+    result, error = mean_bound(with_logits(method, logits), rows, JOINT.ravel())
     assert abs(result - ENTROPY - np.sum(a - b) / (2 * num_steps)) <= 5 * error + 1e-4
 
 
@@ -110,8 +110,8 @@ SMALL = D3PM(
 )
 
 
-def test_under_mask_the_divergence_is_a_share_of_the_cross_entropy() -> None:
-    """What the absorbing kernel computes at once is KL of its posteriors, the last step included."""
+def test_the_absorbing_divergence_is_a_share_of_the_cross_entropy() -> None:
+    """The closed form of the absorbing kernel equals the KL of its posteriors, including the last step."""
     params, valid = SMALL.init(jax.random.key(0)), jnp.ones((4, 8), bool)
     tokens, index = jax.random.randint(jax.random.key(2), (4, 8), 0, 12), jnp.asarray([1, 2, 10, 20])
     gaps = [
@@ -125,7 +125,7 @@ def test_under_mask_the_divergence_is_a_share_of_the_cross_entropy() -> None:
 
 
 @pytest.mark.parametrize("kernel", ["absorbing", "uniform"])
-def test_given_words_stay_and_batch_mates_do_not_matter(kernel: str) -> None:
+def test_samples_keep_given_tokens_and_do_not_depend_on_their_batch(kernel: str) -> None:
     model = dataclasses.replace(SMALL, kernel=kernel)
     params, keys = model.init(jax.random.key(0)), jax.random.split(jax.random.key(3), 8)
     fixed = jnp.zeros((8, 8), bool).at[:, 1].set(True)
@@ -141,38 +141,38 @@ def test_given_words_stay_and_batch_mates_do_not_matter(kernel: str) -> None:
     np.testing.assert_array_equal(again.tokens, tokens[order])
 
 
-def test_the_uniform_sampler_draws_the_law_of_one_word() -> None:
-    words = TextSpec(vocab_size=6, mask=6, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
-    method = D3PM(text_spec=words, kernel="uniform", schedule="cosine_d3pm", num_steps=20, sampler=Ancestral(steps=20))
-    process, log_p = method.process, jnp.log(jnp.asarray([0.0, 0.0, *LAW]))
-    answer = lambda x_t, index: log_p + process.likelihood(x_t, jnp.zeros(()), index / 20)
+def test_the_uniform_sampler_follows_the_marginal_of_one_token() -> None:
+    spec = TextSpec(vocab_size=6, mask=6, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
+    method = D3PM(text_spec=spec, kernel="uniform", schedule="cosine_d3pm", num_steps=20, sampler=Ancestral(steps=20))
+    process, log_p = method.process, jnp.log(jnp.asarray([0.0, 0.0, *MARGINAL]))
+    logits = lambda x_t, index: log_p + process.likelihood(x_t, jnp.zeros(()), index / 20)
     given = nothing_given(20_000, 2)._replace(length=jnp.full(20_000, 2))
-    guess = lambda x_t, index: jnp.where(jnp.arange(2)[:, None] == 1, jax.nn.one_hot(1, 6), answer(x_t, index))
-    tokens = jax.jit(known(method, guess).sample)({}, jax.random.split(jax.random.key(5), 20_000), given).tokens
+    ended = lambda x_t, index: jnp.where(jnp.arange(2)[:, None] == 1, jax.nn.one_hot(1, 6), logits(x_t, index))
+    tokens = jax.jit(with_logits(method, ended).sample)({}, jax.random.split(jax.random.key(5), 20_000), given).tokens
     counts = np.bincount(np.asarray(tokens)[:, 0] - 2, minlength=4)
-    assert np.sum((counts - LAW * 20_000) ** 2 / (LAW * 20_000)) < 21.1
+    assert np.sum((counts - MARGINAL * 20_000) ** 2 / (MARGINAL * 20_000)) < 21.1
 
 
 @pytest.mark.parametrize(
     "bad", [{"kernel": "gauss"}, {"form": "sum"}, {"schedule": "sqrt"}, {"num_steps": 0}, {"hybrid": -1.0}]
 )
-def test_values_that_cannot_be_are_refused(bad: dict) -> None:
+def test_invalid_settings_are_refused(bad: dict) -> None:
     (name,) = bad
     with pytest.raises(ValueError, match=name):
         D3PM(**bad)
 
 
-def test_more_steps_than_were_trained_are_refused() -> None:
+def test_more_sampling_than_training_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="at most num_steps = 10"):
         D3PM(num_steps=10)
 
 
-def test_a_word_is_drawn_by_what_the_network_says_at_its_time() -> None:
-    """The network's answer depends on the step: what is drawn has the law of the steps, each at its share."""
-    text_spec = dataclasses.replace(ONE_WORD, length=3, length_counts=(0, 0, 0, 1))
+def test_a_token_follows_the_prediction_at_its_step() -> None:
+    """The logits depend on the step. Tokens follow the mixture over steps, each weighted by its share."""
+    text_spec = dataclasses.replace(ONE_TOKEN, length=3, length_counts=(0, 0, 0, 1))
     model = D3PM(text_spec=text_spec, num_steps=20, sampler=Ancestral(steps=4))
-    answers = jnp.log(jax.random.dirichlet(jax.random.key(7), jnp.ones(4), (21,)))
-    model = known(model, lambda x_t, index: jnp.repeat(answers[index][:, None], 3, axis=1))
+    log_probs = jnp.log(jax.random.dirichlet(jax.random.key(7), jnp.ones(4), (21,)))
+    model = with_logits(model, lambda x_t, index: jnp.repeat(log_probs[index][:, None], 3, axis=1))
     num = 20_000
     given = nothing_given(num, 3)._replace(length=jnp.full(num, 3))
     sample = jax.jit(model.sample)({}, jax.random.split(jax.random.key(2), num), given)
@@ -184,33 +184,33 @@ def test_a_word_is_drawn_by_what_the_network_says_at_its_time() -> None:
         assert np.sum((counts - num * distribution) ** 2 / (num * distribution)) < 15.2  # 1 degree of freedom, p = 1e-4
 
 
-def test_what_is_guessed_at_the_start_is_a_word_that_may_stand_there() -> None:
-    """log_linear leaves one word in a thousand as it is: such a word is guessed, and never revised."""
+def test_initial_guesses_are_allowed_tokens() -> None:
+    """log_linear leaves one token in a thousand unmasked at t = 1. It is guessed and never revised."""
     text_spec = dataclasses.replace(SMALL.text_spec, vocab_size=6, mask=6, unk=2)
     model = D3PM(text_spec=text_spec, schedule="log_linear", num_steps=20, sampler=Ancestral(steps=4))
-    model = known(model, lambda x_t, index: jnp.zeros((*x_t.shape, 6)))
+    model = with_logits(model, lambda x_t, index: jnp.zeros((*x_t.shape, 6)))
     num = 4_000
     given = nothing_given(num, 8)._replace(length=jnp.full(num, 8))
     tokens = np.asarray(jax.jit(model.sample)({}, jax.random.split(jax.random.key(4), num), given).tokens)
     assert np.all(tokens[:, 7] == 1) and np.all(tokens[:, :7] >= 3)
 
 
-def test_the_bound_of_the_uniform_kernel_is_the_same_however_few_its_terms() -> None:
-    """Its terms are drawn unevenly and weighted for it: the mean is that of all of them, with less spread."""
-    answer = lambda x_t, index: 2.0 * jax.nn.one_hot(x_t, 2)
+def test_the_uniform_bound_is_unbiased_for_any_number_of_terms() -> None:
+    """Its terms are importance-sampled, so the mean is that of all terms."""
+    logits = lambda x_t, index: 2.0 * jax.nn.one_hot(x_t, 2)
     model = D3PM(
-        text_spec=TWO_WORDS,
+        text_spec=TWO_TOKENS,
         kernel="uniform",
         schedule="cosine_d3pm",
         num_steps=40,
         bound_points=2,
         sampler=Ancestral(steps=4),
     )
-    model = known(model, answer)
+    model = with_logits(model, logits)
     rows, p = np.asarray([[0, 0], [0, 1], [1, 0], [1, 1]]), JOINT.ravel()
     estimate, error = mean_bound(model, rows, p)
-    again = jax.jit(model.nll_check)({}, jax.random.key(6), batch(np.repeat(rows, 5_000, axis=0)))
-    again = np.asarray(again, np.float64).reshape(4, -1)
-    lengths = np.asarray(TWO_WORDS.length_counts) + 0.01 * (np.arange(3) > 0)
-    every = p @ again.mean(1) + np.log(lengths[-1] / lengths.sum())
-    assert abs(estimate - every) <= 5 * np.hypot(error, np.sqrt(p**2 @ again.var(1) / again.shape[1]))
+    nats = jax.jit(model.nll_check)({}, jax.random.key(6), batch(np.repeat(rows, 5_000, axis=0)))
+    nats = np.asarray(nats, np.float64).reshape(4, -1)
+    lengths = np.asarray(TWO_TOKENS.length_counts) + 0.01 * (np.arange(3) > 0)
+    full_bound = p @ nats.mean(1) + np.log(lengths[-1] / lengths.sum())
+    assert abs(estimate - full_bound) <= 5 * np.hypot(error, np.sqrt(p**2 @ nats.var(1) / nats.shape[1]))

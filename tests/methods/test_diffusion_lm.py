@@ -1,4 +1,4 @@
-"""Diffusion-LM: its loss is its terms, its bound is a law over sentences, and collapse is seen."""
+"""Diffusion-LM: the terms of the loss, the likelihood bound, training times, and diagnostics of collapse."""
 
 import dataclasses
 import functools
@@ -113,9 +113,9 @@ def hand_terms(noise: np.ndarray | float, method: DiffusionLM) -> tuple[np.ndarr
     logits = x_0 @ table.T + bias
     normaliser = np.log(np.sum(np.exp(logits - logits.max(-1, keepdims=True)), -1)) + logits.max(-1)
     nll = normaliser - np.take_along_axis(logits, rows.tokens[..., None], -1)[..., 0]
-    left = np.exp(np.float64(method.process.log_alpha_bar(1.0)))
+    final_alpha_bar = np.exp(np.float64(method.process.log_alpha_bar(1.0)))
     mean = lambda values: np.sum(values * rows.valid, -1) / rows.valid.sum(-1)
-    return mean(nll), mean(left * np.mean(x_0**2, -1))
+    return mean(nll), mean(final_alpha_bar * np.mean(x_0**2, -1))
 
 
 def test_paper_terms_by_hand() -> None:
@@ -125,8 +125,8 @@ def test_paper_terms_by_hand() -> None:
     np.testing.assert_allclose(terms["prior"], prior, rtol=1e-3)
 
 
-def test_the_error_of_a_constant_answer_by_hand() -> None:
-    """A network whose last layer says one vector c everywhere: mse is the mean of (e(w) − c)², whatever x_t is."""
+def test_the_error_of_a_constant_prediction_by_hand() -> None:
+    """A network whose last layer returns one vector c everywhere: mse is the mean of (e(w) − c)² at any x_t."""
     weights = jax.tree.map(lambda leaf: leaf, params(PAPER))
     constant = jnp.linspace(-1.0, 1.0, DIM)
     weights["answer"] = {"kernel": 0.0 * weights["answer"]["kernel"], "bias": constant}
@@ -137,8 +137,8 @@ def test_the_error_of_a_constant_answer_by_hand() -> None:
 
 
 @pytest.mark.parametrize("num_steps", [1, 100])
-def test_noisy_x_0_is_the_target_but_at_the_first_time(num_steps: int) -> None:
-    """With zero vectors and a zero answer, mse is the variance of x_0: 1 − ᾱ(1/T), and nothing at t = 1/T."""
+def test_noisy_x_0_is_the_target_except_at_the_first_time(num_steps: int) -> None:
+    """With zero embeddings and a zero prediction, mse is the variance of x_0, 1 − ᾱ(1/T), and 0 at t = 1/T."""
     method = dataclasses.replace(METHODS["noisy"], num_steps=num_steps)
     weights = jax.tree.map(jnp.zeros_like, params(method))
     full = batch([[2] * (LENGTH - 1) + [1]] * 64)
@@ -156,20 +156,20 @@ def test_noisy_x_0_is_the_target_but_at_the_first_time(num_steps: int) -> None:
 def test_the_gradient_reaches_every_parameter_in_use(embeddings: str) -> None:
     method = dataclasses.replace(MODERN, embeddings=embeddings)
     gradient = jax.jit(jax.grad(lambda p: method.loss(p, jax.random.key(4), batch())[0].mean()))(params(method))
-    silent = {
+    unused = {
         jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
         if float(jnp.max(jnp.abs(leaf))) == 0.0
     }
-    kept = {"['embedding']"} if embeddings == "neighbours" else set()
-    assert silent == {"['rounding_bias']"} | kept  # the rounding term has weight 0 here
+    frozen = {"['embedding']"} if embeddings == "neighbours" else set()
+    assert unused == {"['rounding_bias']"} | frozen  # the rounding term has weight 0 here
 
 
-def test_priming_sets_the_vectors_and_nothing_else() -> None:
+def test_init_from_data_sets_the_embedding_only() -> None:
     tokens, offsets = np.concatenate([np.asarray(row) for row in ROWS]), np.cumsum([0, *map(len, ROWS)])
-    primed = MODERN.init_from_data(params(MODERN), tokens, offsets)
-    assert {name for name in primed if primed[name] is not params(MODERN)[name]} == {"embedding"}
-    assert primed["embedding"].shape == params(MODERN)["embedding"].shape
+    initialised = MODERN.init_from_data(params(MODERN), tokens, offsets)
+    assert {name for name in initialised if initialised[name] is not params(MODERN)[name]} == {"embedding"}
+    assert initialised["embedding"].shape == params(MODERN)["embedding"].shape
     learned = dataclasses.replace(MODERN, embeddings="learned")
     assert learned.init_from_data(params(learned), tokens, offsets) is params(learned)
 
@@ -184,15 +184,15 @@ def test_padding_changes_no_bound(name: str) -> None:
 
 
 @functools.cache
-def implied(method: DiffusionLM, quiet: bool) -> tuple[float, float]:
-    """Σ exp(−E bound) over all sequences of two words out of three, and its relative error; p(2) = 5.01/8.02.
+def total_probability(method: DiffusionLM, tight: bool) -> tuple[float, float]:
+    """Returns Σ exp(−E bound) over all sequences of two of three tokens, and its relative error; p(2) = 5.01/8.02.
 
-    `quiet`: vectors so short that noise drowns them, and an answer of 0, so that every divergence is near 0.
+    `tight`: embeddings negligible beside the noise, and a prediction of 0, so that every divergence is near 0.
     """
     small = dataclasses.replace(TEXT_SPEC, vocab_size=3, length=2, length_counts=(0, 3, 5))
     method = dataclasses.replace(method, text_spec=small, embed_dim=2, bound_points=8)
     weights = dict(method.init(jax.random.key(13)))
-    if quiet:
+    if tight:
         weights["embedding"] = 0.01 * weights["embedding"]
         weights["answer"] = jax.tree.map(jnp.zeros_like, weights["answer"])
     rows = batch([list(words) for words in itertools.product(range(3), repeat=2)], length=2)
@@ -203,15 +203,15 @@ def implied(method: DiffusionLM, quiet: bool) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", ["modern", "paper"])
-def test_the_bound_leaves_the_sentences_of_a_length_no_more_than_its_law(name: str) -> None:
+def test_probabilities_from_the_bound_sum_to_at_most_that_of_the_length(name: str) -> None:
     """E[bound] ≥ −log p, and the p of all sequences of one length sum to p(length)."""
-    total, error = implied(METHODS[name], quiet=False)
+    total, error = total_probability(METHODS[name], tight=False)
     assert total <= 5.01 / 8.02 * (1 + 5 * error)
 
 
 @pytest.mark.parametrize("likelihood", ["bound", "released"])
-def test_the_likelihood_of_a_constant_answer_by_hand(likelihood: str) -> None:
-    """A network that says c everywhere: the divergences add up to ½ (SNR(first) − SNR(1)) ‖x_0 − c‖² a word."""
+def test_the_likelihood_of_a_constant_prediction_by_hand(likelihood: str) -> None:
+    """A network that returns c everywhere: the divergences add up to ½ (SNR(first) − SNR(1)) ‖x_0 − c‖² per token."""
     method = dataclasses.replace(PAPER, likelihood=likelihood, num_steps=5, bound_points=4, bound_start=0.3)
     weights = dict(params(PAPER))
     constant = jnp.linspace(-1.0, 1.0, DIM)
@@ -221,31 +221,31 @@ def test_the_likelihood_of_a_constant_answer_by_hand(likelihood: str) -> None:
     bar = {t: np.exp(np.float64(process.log_alpha_bar(t))) for t in (0.2, 0.3, 0.4, 1.0)}
     snr = {t: bar[t] / (1 - bar[t]) for t in bar}
     table, bias = (np.asarray(weights[name], np.float64) for name in ("embedding", "rounding_bias"))
-    word, spare = table[rows.tokens], (1 - bar[0.2]) * (likelihood == "released")  # variance of x_0 around the word
-    error = np.sum((word - c) ** 2 + spare, -1)
-    prior = 0.5 * np.sum(bar[1.0] * (word**2 + spare) - bar[1.0] - np.log1p(-bar[1.0]), -1)
-    words = 0.5 * (snr[0.2 if likelihood == "released" else 0.3] - snr[1.0]) * error + prior
+    embedding, var_x_0 = table[rows.tokens], (1 - bar[0.2]) * (likelihood == "released")  # var(x_0 | token)
+    error = np.sum((embedding - c) ** 2 + var_x_0, -1)
+    prior = 0.5 * np.sum(bar[1.0] * (embedding**2 + var_x_0) - bar[1.0] - np.log1p(-bar[1.0]), -1)
+    token_nats = 0.5 * (snr[0.2 if likelihood == "released" else 0.3] - snr[1.0]) * error + prior
     if likelihood == "released":
-        narrow = (1 - bar[0.4] / bar[0.2]) * (1 - bar[0.2]) / (1 - bar[0.4])
-        words += 0.5 * np.sum((spare + (word - c) ** 2) / narrow - 1 - np.log(spare / narrow), -1)
-        noise = np.random.default_rng(0).standard_normal((2000, 1, 1, DIM)) * spare**0.5
-        logits = (word + noise) @ table.T + bias
+        var = (1 - bar[0.4] / bar[0.2]) * (1 - bar[0.2]) / (1 - bar[0.4])
+        token_nats += 0.5 * np.sum((var_x_0 + (embedding - c) ** 2) / var - 1 - np.log(var_x_0 / var), -1)
+        noise = np.random.default_rng(0).standard_normal((2000, 1, 1, DIM)) * var_x_0**0.5
+        logits = (embedding + noise) @ table.T + bias
     else:
-        logits = np.broadcast_to(table @ c + bias, (*word.shape[:2], VOCAB))[None]
+        logits = np.broadcast_to(table @ c + bias, (*embedding.shape[:2], VOCAB))[None]
     chosen = np.take_along_axis(logits, np.broadcast_to(rows.tokens, logits.shape[:-1])[..., None], -1)[..., 0]
-    words += np.mean(np.log(np.exp(logits).sum(-1)) - chosen, 0)
+    token_nats += np.mean(np.log(np.exp(logits).sum(-1)) - chosen, 0)
     counts = np.asarray(TEXT_SPEC.length_counts) + 0.01 * (np.arange(LENGTH + 1) > 0)
-    expected = np.sum(words * rows.valid, -1) - np.log(counts[rows.valid.sum(-1)] / counts.sum())
+    expected = np.sum(token_nats * rows.valid, -1) - np.log(counts[rows.valid.sum(-1)] / counts.sum())
     spread = draws.std(0) / np.sqrt(len(draws)) + 0.02 * (likelihood == "released")
     assert np.all(np.abs(draws.mean(0) - expected) <= 5 * spread + 1e-3)
 
 
-def test_the_bound_reads_x_t_in_two_passes() -> None:
-    """The default network's bound, put together from its answers: each sees x_t and its own first estimate."""
+def test_the_bound_takes_two_passes_per_estimate() -> None:
+    """The default bound, recomputed from predictions. Each is conditioned on x_t and on a first estimate from x_t."""
     weights, rows, key = params(MODERN), batch(), jax.random.key(15)
     denoiser, valid = MODERN._denoiser(weights), jnp.asarray(rows.valid)
     net = denoiser.net
-    walk, last = jax.random.split(jax.random.clone(key))
+    terms_key, rounding_key = jax.random.split(jax.random.clone(key))
 
     def predict(x_t: jax.Array, t: jax.Array) -> jax.Array:
         first = jax.nn.softmax(denoiser.predict(x_t, t, None, valid, None)) @ net.embedding_matrix()
@@ -253,11 +253,11 @@ def test_the_bound_reads_x_t_in_two_passes() -> None:
 
     @jax.jit
     def bound() -> jax.Array:
-        word, t = net.embed(jnp.asarray(rows.tokens)), jnp.full((len(ROWS), 1), MODERN.bound_start)
+        x_0, t = net.embed(jnp.asarray(rows.tokens)), jnp.full((len(ROWS), 1), MODERN.bound_start)
         estimate = lambda x_t, t: jax.nn.softmax(predict(x_t, t)) @ net.embedding_matrix()
-        gap = bounds.continuous_bound(MODERN.process, word, estimate, walk, MODERN.bound_start, MODERN.bound_points)
+        gap = bounds.continuous_bound(MODERN.process, x_0, estimate, terms_key, MODERN.bound_start, MODERN.bound_points)
         rounding = objectives.cross_entropy(
-            predict(MODERN.process.marginal(word, t).sample(last), t), jnp.asarray(rows.tokens)
+            predict(MODERN.process.marginal(x_0, t).sample(rounding_key), t), jnp.asarray(rows.tokens)
         )
         length = length_nll(jnp.asarray(TEXT_SPEC.length_counts), valid.sum(-1))
         return objectives.sum_over(gap + rounding, valid) + length
@@ -265,15 +265,15 @@ def test_the_bound_reads_x_t_in_two_passes() -> None:
     np.testing.assert_allclose(compiled(MODERN, "nll")(weights, key, rows), bound(), rtol=1e-4)
 
 
-def test_the_bound_of_pure_noise_is_tight() -> None:
-    """Where vectors say nothing, the bound is that of guessing: log 3 a word and the length's law, to the digit."""
-    total, _ = implied(PAPER, quiet=True)
+def test_the_bound_is_tight_for_pure_noise() -> None:
+    """Embeddings without information give the exact bound: log 3 per token and the NLL of the length."""
+    total, _ = total_probability(PAPER, tight=True)
     assert total == pytest.approx(5.01 / 8.02, rel=0.01)
 
 
 @pytest.mark.parametrize("per_token_times", [True, False])
-def test_training_times_are_uniform_and_a_words_own_or_its_texts(per_token_times: bool) -> None:
-    """On 1/T … 1; two words of a text are as independent as two texts, or share their time."""
+def test_training_times_are_uniform_and_per_token_or_per_text(per_token_times: bool) -> None:
+    """They lie on 1/T … 1. Two tokens of a text have independent times or share one."""
     method = dataclasses.replace(MODERN, per_token_times=per_token_times, num_steps=10)
     times = np.stack(
         [stratified_on_grid(jax.random.key(seed), method._times_shape((64, LENGTH)), 10) for seed in range(50)]
@@ -288,8 +288,8 @@ def test_training_times_are_uniform_and_a_words_own_or_its_texts(per_token_times
         assert abs(np.corrcoef(pairs.T)[0, 1]) <= 5 / np.sqrt(len(pairs))
 
 
-def test_a_text_that_models_pad_fills_the_length_in_every_bucket() -> None:
-    """With PAD as a word the loss and the bound of a short batch are those of the same texts padded further."""
+def test_a_loss_that_models_pad_does_not_depend_on_the_bucket() -> None:
+    """If PAD is modelled, loss and bound of a short batch equal those of the same texts padded further."""
     method = dataclasses.replace(PAPER, known_length=False)
     rows = [[2, 3, 4, 1], [5, 1]]
     for name in ("loss", "nll"):
@@ -298,14 +298,14 @@ def test_a_text_that_models_pad_fills_the_length_in_every_bucket() -> None:
         jax.tree.map(np.testing.assert_array_equal, short, long)
 
 
-def test_monitor_sees_collapse() -> None:
+def test_diagnostics_show_collapse() -> None:
     weights = dict(params(PAPER))
-    health = PAPER.diagnostics(weights)
+    diagnostics = PAPER.diagnostics(weights)
     table = np.asarray(weights["embedding"], np.float64)
     norms = np.linalg.norm(table, axis=-1)
     gaps = np.linalg.norm(table[:, None] - table[None], axis=-1) + np.diag(np.full(VOCAB, np.inf))
-    assert float(health["embedding_norm"]) == pytest.approx(norms.mean(), rel=1e-5)
-    assert float(health["nearest_word"]) == pytest.approx(gaps.min(axis=-1).mean() / norms.mean(), rel=1e-4)
+    assert float(diagnostics["embedding_norm"]) == pytest.approx(norms.mean(), rel=1e-5)
+    assert float(diagnostics["nearest_word"]) == pytest.approx(gaps.min(axis=-1).mean() / norms.mean(), rel=1e-4)
     pairs = jnp.repeat(weights["embedding"][: VOCAB // 2], 2, axis=0)
     assert float(PAPER.diagnostics(weights | {"embedding": pairs})["nearest_word"]) < 1e-3
 
@@ -330,13 +330,13 @@ def test_settings_that_contradict_each_other_are_refused(bad: dict) -> None:
         {"projections": "wide"},
         {"schedule": "root"},
         {"embeddings": "random"},
-        {"embed_norm": None},  # vectors that are read off the text have no norm of their own
+        {"embed_norm": None},  # embeddings computed from the text have no norm
         {"embed_norm": 0.0},
         {"embed_dim": 0},
         {"bound_start": 0.0},
     ],
 )
-def test_values_that_cannot_be_are_refused(bad: dict) -> None:
+def test_invalid_settings_are_refused(bad: dict) -> None:
     (name,) = bad
     with pytest.raises(ValueError, match=name):
         DiffusionLM(**bad)

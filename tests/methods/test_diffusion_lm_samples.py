@@ -1,4 +1,4 @@
-"""Diffusion-LM: samples keep what is given, have the length that was drawn, and depend on nothing but their own key."""
+"""Samples of Diffusion-LM: given tokens, lengths, paths, edits, and dependence on the sample's own key only."""
 
 import dataclasses
 import functools
@@ -63,11 +63,11 @@ def sample(method: DiffusionLM, seed: int, given: Given, **options: bool) -> np.
 
 
 @pytest.mark.parametrize(
-    ("name", "answers"),
+    ("name", "variant"),
     [("ancestral", "modern"), ("ancestral", "paper"), ("ddim", "paper"), ("dpm_solver", "modern")],
 )
-def test_fixed_words_stay_and_pad_follows_the_length(name: str, answers: str) -> None:
-    method = dataclasses.replace(METHODS[answers], sampler=Sampler(name=name, steps=3))
+def test_fixed_tokens_stay_and_pad_follows_the_length(name: str, variant: str) -> None:
+    method = dataclasses.replace(METHODS[variant], sampler=Sampler(name=name, steps=3))
     tokens = jnp.full((4, LENGTH), 7).at[:, 2].set(9)
     fixed = jnp.zeros((4, LENGTH), bool).at[:, 1:3].set(True)
     result = sample(method, 5, Given(tokens, fixed, jnp.asarray([3, 5, 8, 4])))
@@ -79,15 +79,15 @@ def test_fixed_words_stay_and_pad_follows_the_length(name: str, answers: str) ->
 
 
 @pytest.mark.parametrize(
-    ("answers", "known_length", "clamp"),
+    ("variant", "known_length", "clamp"),
     [("modern", True, 0.0), ("modern", False, 1.0), ("paper", True, 1.0), ("paper", False, 0.0)],
 )
-def test_the_unknown_word_is_written_only_where_it_is_given(answers: str, known_length: bool, clamp: float) -> None:
-    """Its vector is the mean of all others, and so the nearest to an undecided answer; every two choices meet."""
+def test_the_unknown_token_is_sampled_only_where_it_is_given(variant: str, known_length: bool, clamp: float) -> None:
+    """Its embedding is the mean of all, so the nearest to an uncertain prediction. Every pair of settings occurs."""
     text_spec = dataclasses.replace(TEXT_SPEC, unk=2)
     given = nothing_given(16, LENGTH)._replace(tokens=jnp.full((16, LENGTH), 2))
     method = dataclasses.replace(
-        METHODS[answers], text_spec=text_spec, known_length=known_length, sampler=Sampler(steps=3, clamp=clamp)
+        METHODS[variant], text_spec=text_spec, known_length=known_length, sampler=Sampler(steps=3, clamp=clamp)
     )
     weights = dict(method.init(jax.random.key(0)))
     weights["embedding"] = weights["embedding"].at[2].set(weights["embedding"].mean(0))
@@ -103,8 +103,8 @@ def test_the_unknown_word_is_written_only_where_it_is_given(answers: str, known_
 
 
 @pytest.mark.parametrize("per_token_times", [True, False])
-def test_given_words_are_shown_as_they_are_to_a_network_that_can_tell(per_token_times: bool) -> None:
-    """With own times the noise at a given word is never seen; a network of shared times sees it."""
+def test_fixed_tokens_enter_the_network_without_noise_if_times_are_per_token(per_token_times: bool) -> None:
+    """The prediction depends on the noise at fixed positions only if a text has one time for all its tokens."""
     method = dataclasses.replace(MODERN, per_token_times=per_token_times, embed_norm=None, embeddings="learned")
     denoiser = method._denoiser(params(method))
     fixed = jnp.zeros((2, LENGTH), bool).at[:, 3].set(True)
@@ -120,21 +120,21 @@ def test_given_words_are_shown_as_they_are_to_a_network_that_can_tell(per_token_
     assert float(jnp.max(jnp.abs(one - denoise(other, 0.8, previous)))) > 1e-4
 
 
-def test_lengths_are_drawn_from_the_fitted_law() -> None:
-    """A network that says word 5 everywhere shows the lengths that were drawn: EOS ends each, and only ends it."""
+def test_lengths_follow_their_training_distribution() -> None:
+    """A network that predicts token 5 everywhere reveals the sampled lengths. EOS comes at the end only."""
     num = 2048
     weights = dict(params(MODERN))
     weights["answer"] = {"kernel": 0.0 * weights["answer"]["kernel"], "bias": 100.0 * jax.nn.one_hot(5, VOCAB)}
     result = np.asarray(compiled(MODERN, "sample")(weights, keys(6, num), nothing_given(num, LENGTH)).tokens)
     lengths = 1 + np.sum(result == 5, axis=1)
-    place = np.arange(LENGTH) - lengths[:, None] + 1  # 0 at the last position of each
-    np.testing.assert_array_equal(result, np.where(place < 0, 5, np.where(place == 0, EOS, PAD)))
+    offset = np.arange(LENGTH) - lengths[:, None] + 1  # 0 at the last position of each
+    np.testing.assert_array_equal(result, np.where(offset < 0, 5, np.where(offset == 0, EOS, PAD)))
     counts = np.asarray(TEXT_SPEC.length_counts) + 0.01 * (np.arange(LENGTH + 1) > 0)
     for length, share in enumerate(counts / counts.sum()):
         assert abs(np.mean(lengths == length) - share) <= 5 * np.sqrt(share * (1 - share) / num)
 
 
-def test_a_tokenizer_whose_pad_is_its_eos_ends_texts_too() -> None:
+def test_texts_end_if_pad_is_eos() -> None:
     method = dataclasses.replace(MODERN, text_spec=dataclasses.replace(TEXT_SPEC, pad=EOS))
     result = sample(method, 12, nothing_given(8, LENGTH)._replace(length=jnp.full(8, 5)))
     assert np.all(result[:, 4:] == EOS)
@@ -150,24 +150,24 @@ def test_a_sample_depends_on_its_own_key_and_not_on_the_batch() -> None:
     np.testing.assert_array_equal(sample(MODERN, 7, other)[:4], eight[:4])
 
 
-def test_the_path_is_kept_only_when_asked_for() -> None:
+def test_the_path_is_returned_only_on_request() -> None:
     run = compiled(MODERN, "sample")
     plain = run(params(MODERN), keys(8, 8), nothing_given(8, LENGTH))
-    fixed_tokens = run(params(MODERN), keys(8, 8), nothing_given(8, LENGTH), keep_path=True)
+    with_path = run(params(MODERN), keys(8, 8), nothing_given(8, LENGTH), keep_path=True)
     assert plain.path is None
-    assert fixed_tokens.path.shape == (5, 8, LENGTH)
-    np.testing.assert_array_equal(fixed_tokens.path[-1], fixed_tokens.tokens)
-    np.testing.assert_array_equal(fixed_tokens.tokens, plain.tokens)
+    assert with_path.path.shape == (5, 8, LENGTH)
+    np.testing.assert_array_equal(with_path.path[-1], with_path.tokens)
+    np.testing.assert_array_equal(with_path.tokens, plain.tokens)
 
 
 def test_one_compilation_serves_all_keys_and_lengths() -> None:
     traced = []
 
-    def counted(weights: dict, rows: jax.Array, given: Given) -> jax.Array:
+    def sample_tokens(weights: dict, rows: jax.Array, given: Given) -> jax.Array:
         traced.append(1)
         return MODERN.sample(weights, rows, given).tokens
 
-    run = jax.jit(counted)
+    run = jax.jit(sample_tokens)
     for seed, length in ((9, 3), (10, 6)):
         given = nothing_given(2, LENGTH)._replace(length=jnp.full(2, length, jnp.int32))
         run(params(MODERN), keys(seed, 2), given)
@@ -175,8 +175,8 @@ def test_one_compilation_serves_all_keys_and_lengths() -> None:
 
 
 @pytest.mark.parametrize("name", ["modern", "paper"])
-def test_every_word_rounds_to_itself(name: str) -> None:
-    """For any table: an oracle that is told the words writes them, however unequal the vectors' norms."""
+def test_every_token_rounds_to_itself(name: str) -> None:
+    """If all tokens are fixed they are returned, however unequal the norms of their embeddings."""
     method = dataclasses.replace(METHODS[name], sampler=Sampler(steps=1))
     weights = dict(params(method))
     scales = jnp.geomspace(0.05, 20.0, VOCAB)[:, None]
@@ -187,19 +187,19 @@ def test_every_word_rounds_to_itself(name: str) -> None:
 
 
 def test_memory_does_not_grow_with_the_steps() -> None:
-    """Only the grid of times does: a few floats a step."""
+    """Only the time grid does, by a few floats per step."""
 
-    def needed(steps: int) -> int:
+    def temporary_bytes(steps: int) -> int:
         method = dataclasses.replace(MODERN, sampler=Sampler(steps=steps))
         program = jax.jit(method.sample).lower(params(method), keys(12, 8), nothing_given(8, LENGTH)).compile()
         return program.memory_analysis().temp_size_in_bytes
 
-    assert needed(400) - needed(4) <= 32 * 400
+    assert temporary_bytes(400) - temporary_bytes(4) <= 32 * 400
 
 
 @pytest.mark.parametrize("strength", [0.01, 0.6, 1.0])
-def test_an_edit_starts_from_its_text_and_holds_what_is_fixed(strength: float) -> None:
-    """At its first state the words are those of the text if the strength is small, and not if it is large."""
+def test_an_edit_starts_from_its_text_and_keeps_fixed_tokens(strength: float) -> None:
+    """The tokens of the first state are those of the text if the strength is small, and not if it is large."""
     tokens = jax.random.randint(jax.random.key(1), (16, LENGTH), 2, VOCAB).at[:, -1].set(EOS)
     fixed = jnp.zeros(tokens.shape, bool).at[:, 2].set(True)
     given = Given(tokens, fixed, jnp.full(16, LENGTH))

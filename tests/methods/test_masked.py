@@ -1,4 +1,4 @@
-"""Masked diffusion in a world of two words that can be counted out: its bound, its losses and its samplers' laws."""
+"""Masked diffusion of two tokens, by enumeration: bounds, losses and distributions of samples."""
 
 import dataclasses
 import functools
@@ -22,13 +22,13 @@ from jtextdiff.sampling.masked_samplers import NAMES, Unmasking
 
 JOINT = np.asarray([[0.3, 0.1], [0.2, 0.4]])
 ENTROPY = 1.279854
-PAD, EOS, FIRST, MASK = 0, 1, 2, 4  # words 2 and 3
+PAD, EOS, FIRST, MASK = 0, 1, 2, 4  # tokens 2 and 3
 TEXT_SPEC = TextSpec(vocab_size=4, mask=MASK, pad=PAD, eos=EOS, length=3, length_counts=(0, 0, 0, 1))
 LENGTH_NLL = -np.log(1.01 / 1.03)
 
 
 class Table:
-    """A network that knows the law of the two words, bent by `wrong`; the third position is EOS."""
+    """A network with the exact joint distribution of two tokens, distorted by `wrong`. Position 2 is EOS."""
 
     def __init__(self, wrong: float = 0.0):
         self.joint = jnp.asarray(JOINT ** (1 - wrong) / (JOINT ** (1 - wrong)).sum())
@@ -36,12 +36,12 @@ class Table:
     def bind(self, params: Any) -> "Table":
         return self
 
-    def per_token(self, values: Callable[..., Any], others: tuple[jax.Array, ...], *inputs: Any, **told: Any) -> Any:
-        return values(self(*inputs, **told), *others)
+    def per_token(self, values: Callable[..., Any], others: tuple[jax.Array, ...], *inputs: Any, **options: Any) -> Any:
+        return values(self(*inputs, **options), *others)
 
     def __call__(self, inputs: jax.Array, *, valid: jax.Array, key: Any = None) -> jax.Array:
-        is_seen = jax.nn.one_hot(inputs[:, :2] - FIRST, 2)
-        allowed = jnp.where((inputs[:, :2] == MASK)[..., None], 1.0, is_seen)
+        is_token = jax.nn.one_hot(inputs[:, :2] - FIRST, 2)
+        allowed = jnp.where((inputs[:, :2] == MASK)[..., None], 1.0, is_token)
         first = jnp.einsum("ij,bj->bi", self.joint, allowed[:, 1])
         second = jnp.einsum("ij,bi->bj", self.joint, allowed[:, 0])
         words = jnp.log(jnp.stack([first, second], axis=1))
@@ -57,7 +57,7 @@ def method(wrong: float = 0.0, **settings: Any) -> Masked:
 
 
 def texts(repeat: int) -> tuple[Batch, np.ndarray]:
-    """Each of the four texts `repeat` times, and its probability."""
+    """Returns each of the four texts `repeat` times, and its probability."""
     rows = np.asarray([[a + FIRST, b + FIRST, EOS] for a, b in itertools.product(range(2), repeat=2)], np.int32)
     rows = np.repeat(rows, repeat, axis=0)
     valid = np.ones(rows.shape, bool)
@@ -65,7 +65,7 @@ def texts(repeat: int) -> tuple[Batch, np.ndarray]:
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.5, -0.5])
-def test_the_bound_is_above_the_exact_nll_and_equals_it_for_the_true_law(wrong: float) -> None:
+def test_the_bound_is_above_the_exact_nll_and_tight_for_the_true_distribution(wrong: float) -> None:
     repeat, model = 20_000, method(wrong, bound_points=2)
     batch, p = texts(repeat)
     nats = np.asarray(jax.jit(model.nll)({}, jax.random.key(0), batch), np.float64) - LENGTH_NLL
@@ -88,32 +88,32 @@ def bound_of_wrong(repeat: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("masking", "schedule"), LOSSES)
-def test_the_loss_has_the_bounds_mean_whatever_the_schedule(masking: str, schedule: str) -> None:
+def test_the_loss_has_the_mean_of_the_bound_under_any_schedule(masking: str, schedule: str) -> None:
     repeat, model = 40_000, method(0.5, masking=masking, schedule=schedule)
     batch, p = texts(repeat)
     loss = 3 * np.asarray(jax.jit(model.loss)({}, jax.random.key(1), batch)[0], np.float64)
     nats = bound_of_wrong(repeat)
     result, expected = (np.sum(value * p) / repeat for value in (loss, nats))
     error = np.sqrt(np.sum(p**2 * (loss**2 + nats**2))) / repeat
-    assert abs(result - expected) <= 5 * error + 0.002  # log-linear leaves a word in a thousand
+    assert abs(result - expected) <= 5 * error + 0.002  # log-linear leaves a token in a thousand unmasked
 
 
 @pytest.mark.parametrize("masking", ["fixed_count", "bernoulli"])
-def test_every_hidden_word_may_count_alike(masking: str) -> None:
-    """The mean of 2/(L + 1) Σ −log p(hidden word): what is hidden of three words, by enumeration of which they are."""
+def test_equal_weights_for_every_masked_token(masking: str) -> None:
+    """The mean of 2/(L + 1) Σ −log p(masked token), by enumeration of the masks of three tokens."""
     repeat, model = 40_000, method(0.5, masking=masking, loss_weighting="words")
     batch, p = texts(repeat)
     result = np.asarray(jax.jit(model.loss)({}, jax.random.key(1), batch)[0], np.float64)
     table, rows = Table(0.5), batch.tokens[::repeat]
     expected = 0.0
-    for which in itertools.product([False, True], repeat=3):
-        hidden_words = jnp.broadcast_to(jnp.asarray(which), (4, 3))
-        inputs = jnp.where(hidden_words, MASK, rows)
-        logits = table(inputs, valid=hidden_words)
+    for masked in itertools.product([False, True], repeat=3):
+        mask = jnp.broadcast_to(jnp.asarray(masked), (4, 3))
+        inputs = jnp.where(mask, MASK, rows)
+        logits = table(inputs, valid=mask)
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.asarray(rows)[..., None], axis=-1)[..., 0]
-        nats = -np.sum(np.where(which, np.asarray(log_p, np.float64), 0.0), axis=1)
-        k = sum(which)
-        # k of 3 uniform in 1 … 3 and which of them alike; or each hidden with t, uniform: ∫ t^k (1 − t)^(3 − k) dt.
+        nats = -np.sum(np.where(masked, np.asarray(log_p, np.float64), 0.0), axis=1)
+        k = sum(masked)
+        # k uniform in 1 … 3, all masks of k equally likely; or each masked with t, uniform: ∫ t^k (1 − t)^(3 − k) dt.
         fixed_count, bernoulli = (1 / 3) / math.comb(3, k) * 2 / 4, 2 / 3 / (4 * math.comb(3, k))
         expected += nats @ JOINT.ravel() * ((fixed_count if k else 0.0) if masking == "fixed_count" else bernoulli)
     error = np.sqrt(np.sum(p**2 * result**2)) / repeat
@@ -121,7 +121,7 @@ def test_every_hidden_word_may_count_alike(masking: str) -> None:
 
 
 @functools.cache
-def drawn(name: str, steps: int, bound: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def samples_of(name: str, steps: int, bound: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     model = method(sampler=Unmasking(name=name, steps=steps, entropy=bound))
     keys = jax.random.split(jax.random.key(2), 20_000)
     given = nothing_given(len(keys), 3)._replace(length=jnp.full(len(keys), 3))
@@ -130,9 +130,9 @@ def drawn(name: str, steps: int, bound: float = 0.0) -> tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize(("name", "steps"), [("ancestral", 200), ("first_hitting", 1), ("entropy_bounded", 1)])
-def test_samplers_draw_the_exact_law(name: str, steps: int) -> None:
-    """χ² of the four texts; ancestral steps that write both words at once are one in 300 here."""
-    tokens, calls = drawn(name, max(steps, 3) if name == "entropy_bounded" else steps)
+def test_samplers_follow_the_exact_distribution(name: str, steps: int) -> None:
+    """χ² of the four texts. About one ancestral sample in 300 reveals both tokens in one step."""
+    tokens, calls = samples_of(name, max(steps, 3) if name == "entropy_bounded" else steps)
     assert np.all(tokens[:, 2] == EOS)
     counts = np.bincount((tokens[:, 0] - FIRST) * 2 + tokens[:, 1] - FIRST, minlength=4)
     expected = JOINT.ravel() * len(tokens)
@@ -141,18 +141,19 @@ def test_samplers_draw_the_exact_law(name: str, steps: int) -> None:
         assert calls.max() <= 3
 
 
-def test_two_words_in_one_call_are_drawn_apart() -> None:
-    """What the samplers above avoid: one ancestral step draws each word from its own law."""
-    tokens, calls = drawn("ancestral", 1)
-    apart = np.outer(JOINT.sum(1), JOINT.sum(0)).ravel() * len(tokens)
+def test_tokens_revealed_in_one_call_are_independent() -> None:
+    """One ancestral step samples each token from its marginal, which the samplers above avoid."""
+    tokens, calls = samples_of("ancestral", 1)
+    independent = np.outer(JOINT.sum(1), JOINT.sum(0)).ravel() * len(tokens)
     counts = np.bincount((tokens[:, 0] - FIRST) * 2 + tokens[:, 1] - FIRST, minlength=4)
-    assert np.sum((counts - apart) ** 2 / apart) < 21.1 and np.all(calls == 1)
+    assert np.sum((counts - independent) ** 2 / independent) < 21.1 and np.all(calls == 1)
 
 
 @pytest.mark.parametrize("steps", [2, 3, 5])
-def test_an_ancestral_step_that_reveals_nothing_is_not_taken(steps: int) -> None:
-    """Of S steps two words fall in one with 1/S, and are drawn apart; the calls are the steps that reveal a word."""
-    tokens, calls = drawn("ancestral", steps)
+def test_an_ancestral_step_that_reveals_nothing_makes_no_call(steps: int) -> None:
+    """Two tokens fall in the same of S steps with probability 1/S, and are then independent. Calls are the steps that
+    reveal a token."""
+    tokens, calls = samples_of("ancestral", steps)
     distribution = np.outer(JOINT.sum(1), JOINT.sum(0)) / steps + JOINT * (1 - 1 / steps)
     counts = np.bincount((tokens[:, 0] - FIRST) * 2 + tokens[:, 1] - FIRST, minlength=4)
     expected = distribution.ravel() * len(tokens)
@@ -164,15 +165,15 @@ def test_an_ancestral_step_that_reveals_nothing_is_not_taken(steps: int) -> None
     assert not np.any(counts[~possible])
 
 
-def test_an_entropy_bound_writes_more_words_a_call() -> None:
-    assert drawn("entropy_bounded", 3, 10.0)[1].max() == 1
-    assert drawn("entropy_bounded", 3, 0.0)[1].max() == 2  # EOS is certain, and comes with the first word
+def test_an_entropy_bound_reveals_more_tokens_per_call() -> None:
+    assert samples_of("entropy_bounded", 3, 10.0)[1].max() == 1
+    assert samples_of("entropy_bounded", 3, 0.0)[1].max() == 2  # EOS is certain, and is revealed with the first token
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
 @pytest.mark.parametrize(("name", "max_calls"), [("confidence", 3), ("entropy_bounded", 2), ("ancestral", 3)])
-def test_no_more_calls_are_made_than_steps_and_words(steps: int, name: str, max_calls: int) -> None:
-    tokens, calls = drawn(name, steps)
+def test_calls_are_at_most_steps_and_tokens(steps: int, name: str, max_calls: int) -> None:
+    tokens, calls = samples_of(name, steps)
     assert calls.max() == min(steps, max_calls) and MASK not in tokens
 
 
@@ -185,7 +186,7 @@ SMALL = Masked(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_given_words_stay_and_batch_mates_do_not_matter(name: str) -> None:
+def test_samples_keep_given_tokens_and_do_not_depend_on_their_batch(name: str) -> None:
     model = dataclasses.replace(SMALL, sampler=Unmasking(name=name, steps=4))
     params, keys = SMALL.init(jax.random.key(0)), jax.random.split(jax.random.key(3), 8)
     fixed = jnp.zeros((8, 8), bool).at[:, 1].set(True)
@@ -201,18 +202,18 @@ def test_given_words_stay_and_batch_mates_do_not_matter(name: str) -> None:
     np.testing.assert_array_equal(again.tokens, tokens[order])
 
 
-def test_what_is_under_a_mask_is_not_seen_and_the_mask_is() -> None:
+def test_logits_depend_on_the_mask_and_not_on_masked_tokens() -> None:
     params, valid = SMALL.init(jax.random.key(0)), jnp.ones((1, 4), bool)
     masked = jnp.asarray([[False, True, False, True]])
     tokens, other = jnp.asarray([[5, 6, 7, 1]]), jnp.asarray([[5, 9, 7, 8]])
-    logits = jax.jit(lambda weights, words: SMALL.net.bind(weights)(jnp.where(masked, 12, words), valid=valid))
+    logits = jax.jit(lambda weights, tokens: SMALL.net.bind(weights)(jnp.where(masked, 12, tokens), valid=valid))
     np.testing.assert_array_equal(logits(params, tokens), logits(params, other))
     table = params["embed"]["embedding"]
-    moved = {**params, "embed": {"embedding": table.at[12].add(1.0)}}
-    assert jnp.all(jnp.any(logits(moved, tokens) != logits(params, tokens), axis=-1))
+    changed = {**params, "embed": {"embedding": table.at[12].add(1.0)}}
+    assert jnp.all(jnp.any(logits(changed, tokens) != logits(params, tokens), axis=-1))
 
 
-def test_the_chain_in_one_order_has_the_bounds_mean() -> None:
+def test_the_chain_rule_in_one_order_has_the_mean_of_the_bound() -> None:
     repeat, model = 20_000, method(0.5, bound_points=2)
     batch, p = texts(repeat)
     losses = model._denoiser({}).losses(jnp.asarray(batch.tokens), jnp.asarray(batch.valid))

@@ -1,4 +1,4 @@
-"""A text VAE is what the mathematics of its parts say, and moves no more than it is asked to."""
+"""The text VAE: its affine prior, loss, decoder and likelihood bound, and latent editing."""
 
 import dataclasses
 
@@ -47,26 +47,26 @@ def keys(num: int = 3) -> jax.Array:
     return keys_for(jax.random.key(7), jnp.arange(num))
 
 
-def test_it_is_a_method_with_latents() -> None:
+def test_is_a_method_with_latents() -> None:
     assert isinstance(METHOD, Method) and isinstance(METHOD, LatentVariableModel)
 
 
-def test_the_law_there_and_back(params: dict) -> None:
+def test_whitening_round_trip(params: dict) -> None:
     z = jax.random.normal(jax.random.key(3), (5, 4))
     np.testing.assert_allclose(unwhitened(params["law"], whitened(params["law"], z)), z, atol=1e-5)
     standard = Normal(mean=jnp.zeros((5, 4)), std=jnp.ones(()))
     np.testing.assert_allclose(prior_nll(initial_prior(4), z), -jnp.sum(standard.log_prob(z), axis=-1), rtol=1e-5)
 
 
-def test_the_law_is_a_density(params: dict) -> None:
+def test_the_prior_is_a_density(params: dict) -> None:
     """E over N(0, 9 I) of p(z)/q(z) is 1."""
     z = 3 * jax.random.normal(jax.random.key(4), (400_000, 4)) + unwhitened(params["law"], jnp.zeros((1, 4)))
-    wide = Normal(mean=jnp.broadcast_to(unwhitened(params["law"], jnp.zeros((1, 4))), z.shape), std=jnp.full((), 3.0))
-    ratio = np.exp(np.asarray(-prior_nll(params["law"], z) - jnp.sum(wide.log_prob(z), axis=-1)))
+    normal = Normal(mean=jnp.broadcast_to(unwhitened(params["law"], jnp.zeros((1, 4))), z.shape), std=jnp.full((), 3.0))
+    ratio = np.exp(np.asarray(-prior_nll(params["law"], z) - jnp.sum(normal.log_prob(z), axis=-1)))
     assert ratio.mean() == pytest.approx(1.0, abs=5 * ratio.std() / np.sqrt(len(ratio)))
 
 
-def test_fitting_the_law_finds_mean_and_covariance() -> None:
+def test_fitting_the_prior_finds_mean_and_covariance() -> None:
     data = jax.random.normal(jax.random.key(5), (4000, 2)) @ jnp.asarray([[1.0, 0.8], [0.0, 0.5]]) + 2.0
     prior = initial_prior(2)
     step = jax.jit(jax.grad(lambda prior: jnp.mean(prior_nll(prior, data))))
@@ -77,8 +77,8 @@ def test_fitting_the_law_finds_mean_and_covariance() -> None:
     np.testing.assert_allclose(np.cov(white.T), np.eye(2), atol=0.02)
 
 
-def test_an_adversarial_law_finds_the_mean_and_hardly_the_spread() -> None:
-    """A linear critic sees means; the two players go round them, so that it is their average which is there."""
+def test_an_adversarial_prior_finds_the_mean_and_not_the_spread() -> None:
+    """A linear critic detects a difference in means only. The two players cycle, so the average iterate is compared."""
     data = jnp.asarray([1.5, -0.5]) + 2.0 * jax.random.normal(jax.random.key(2), (128, 2))
 
     def step(prior: dict, at: jax.Array) -> tuple[dict, jax.Array]:
@@ -94,8 +94,8 @@ def test_an_adversarial_law_finds_the_mean_and_hardly_the_spread() -> None:
     assert np.all(spread < 1.5) and np.all(data.std(0) > 1.9), spread
 
 
-def test_the_law_learns_and_moves_nothing_else(params: dict) -> None:
-    """Its gradient is that of −log p(z) alone; the networks' gradient does not know of it."""
+def test_the_prior_is_fitted_without_changing_the_networks(params: dict) -> None:
+    """Its gradient is that of −log p(z) alone. The networks' gradients do not depend on the prior."""
     down = jax.jit(jax.grad(lambda params: METHOD.loss(params, jax.random.key(2), BATCH)[0].mean()))
     gradient, other_gradient = down(params), down({**params, "law": initial_prior(4)})
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["law"]))
@@ -105,111 +105,111 @@ def test_the_law_learns_and_moves_nothing_else(params: dict) -> None:
     np.testing.assert_array_equal(loss(params), loss({**params, "law": initial_prior(4)}))
 
 
-def test_divergence_is_free_up_to_its_bits(params: dict) -> None:
-    prior = jitted(METHOD, "posterior")(params, jnp.asarray(TOKENS), jnp.asarray(VALID))
+def test_divergence_below_free_bits_costs_nothing(params: dict) -> None:
+    posterior = jitted(METHOD, "posterior")(params, jnp.asarray(TOKENS), jnp.asarray(VALID))
     plain = dataclasses.replace(METHOD, encoder_word_dropout=0.0, decoder_word_dropout=0.0)
-    kl = np.asarray(prior.kl(Normal(mean=jnp.zeros((3, 4)), std=jnp.ones(()))))
+    kl = np.asarray(posterior.kl(Normal(mean=jnp.zeros((3, 4)), std=jnp.ones(()))))
     loss = lambda bits: jitted(dataclasses.replace(plain, free_bits=bits), "loss")(params, jax.random.key(2), BATCH)
-    paid = METHOD.beta * (np.maximum(kl, 0.4) - kl).sum(-1) / TEXT_SPEC.mean_length
-    np.testing.assert_allclose(np.asarray(loss(0.4)[0] - loss(0.0)[0]), paid, atol=1e-5)
+    expected = METHOD.beta * (np.maximum(kl, 0.4) - kl).sum(-1) / TEXT_SPEC.mean_length
+    np.testing.assert_allclose(np.asarray(loss(0.4)[0] - loss(0.0)[0]), expected, atol=1e-5)
     np.testing.assert_allclose(loss(0.0)[1]["kl"].shape, (3,))
 
 
-def test_divergence_counts_more_as_the_training_goes_on(params: dict) -> None:
+def test_the_weight_of_the_divergence_is_annealed(params: dict) -> None:
     plain = dataclasses.replace(METHOD, beta=0.8, beta_first=0.2)
-    loss = lambda done: np.asarray(
-        jitted(plain, "loss")(params, jax.random.key(2), BATCH._replace(progress=np.full(3, done, np.float32)))[0]
+    loss = lambda progress: np.asarray(
+        jitted(plain, "loss")(params, jax.random.key(2), BATCH._replace(progress=np.full(3, progress, np.float32)))[0]
     )
     kl = np.asarray(jitted(plain, "loss")(params, jax.random.key(2), BATCH)[1]["kl"]) / TEXT_SPEC.mean_length
-    for done, beta in ((0.125, 0.1), (0.25, 0.2), (0.75, 0.2), (0.8125, 0.5), (0.875, 0.8), (1.0, 0.8)):
-        np.testing.assert_allclose(loss(done) - loss(0.0), beta * kl, atol=1e-4)
+    for progress, beta in ((0.125, 0.1), (0.25, 0.2), (0.75, 0.2), (0.8125, 0.5), (0.875, 0.8), (1.0, 0.8)):
+        np.testing.assert_allclose(loss(progress) - loss(0.0), beta * kl, atol=1e-4)
 
 
 def test_padding_changes_nothing(params: dict) -> None:
-    wide = Batch(*(np.pad(leaf, ((0, 0), (0, 3))) for leaf in (TOKENS, VALID, np.zeros_like(VALID))), {})
+    padded_batch = Batch(*(np.pad(leaf, ((0, 0), (0, 3))) for leaf in (TOKENS, VALID, np.zeros_like(VALID))), {})
     for name in ("mean", "std"):
         narrow, padded = (
             getattr(jitted(METHOD, "posterior")(params, jnp.asarray(b.tokens), jnp.asarray(b.valid)), name)
-            for b in (BATCH, wide)
+            for b in (BATCH, padded_batch)
         )
         np.testing.assert_allclose(narrow, padded, atol=1e-6)
     np.testing.assert_allclose(
-        *(jitted(METHOD, "nll")(params, jax.random.key(0), rows) for rows in (BATCH, wide)), rtol=1e-5
+        *(jitted(METHOD, "nll")(params, jax.random.key(0), rows) for rows in (BATCH, padded_batch)), rtol=1e-5
     )
 
 
-def test_the_decoder_sees_the_latent_and_what_was_before_and_no_more(params: dict) -> None:
-    writer = METHOD.decoder_net.bind(params["writer"])
-    logits = jax.jit(lambda before, z: writer.per_token(lambda logits: logits, (), before, z))
-    before, z = jnp.asarray(TOKENS), jax.random.normal(jax.random.key(3), (3, 4))
-    plain = logits(before, z)
-    later = logits(before.at[:, 3].set(8), z)
+def test_the_decoder_depends_on_the_latent_and_earlier_tokens_only(params: dict) -> None:
+    decoder = METHOD.decoder_net.bind(params["writer"])
+    logits = jax.jit(lambda previous, z: decoder.per_token(lambda logits: logits, (), previous, z))
+    previous, z = jnp.asarray(TOKENS), jax.random.normal(jax.random.key(3), (3, 4))
+    plain = logits(previous, z)
+    later = logits(previous.at[:, 3].set(8), z)
     np.testing.assert_array_equal(plain[:, :3], later[:, :3])
     assert np.all(np.any(plain[:, 3:] != later[:, 3:], axis=-1))
-    assert np.all(np.any(plain != logits(before, z + 1.0), axis=-1))
+    assert np.all(np.any(plain != logits(previous, z + 1.0), axis=-1))
 
 
-def test_what_is_kept_answers_as_the_whole_text_does(params: dict) -> None:
-    writer = METHOD.decoder_net.bind(params["writer"])
-    before, z = jnp.asarray(TOKENS), jax.random.normal(jax.random.key(3), (3, 4))
-    all_logits = jax.jit(lambda before, z: writer.per_token(lambda logits: logits, (), before, z))(before, z)
-    cache, step = writer.init_cache(z, 6), jax.jit(writer.step)
+def test_cached_steps_equal_the_whole_pass(params: dict) -> None:
+    decoder = METHOD.decoder_net.bind(params["writer"])
+    previous, z = jnp.asarray(TOKENS), jax.random.normal(jax.random.key(3), (3, 4))
+    all_logits = jax.jit(lambda previous, z: decoder.per_token(lambda logits: logits, (), previous, z))(previous, z)
+    cache, step = decoder.init_cache(z, 6), jax.jit(decoder.step)
     for position in range(6):
-        logits, cache = step(before[:, position], z, jnp.asarray(position), cache)
+        logits, cache = step(previous[:, position], z, jnp.asarray(position), cache)
         np.testing.assert_allclose(logits, all_logits[:, position], atol=1e-5)
 
 
-def test_more_latents_never_loosen_the_bound(params: dict) -> None:
-    """In the mean over many draws, K = 1, 4 and 16 come nearer to −log p from above (Burda et al. 2016)."""
+def test_more_importance_samples_never_loosen_the_bound(params: dict) -> None:
+    """In the mean over many samples, K = 1, 4 and 16 approach −log p from above (Burda et al. 2016)."""
     rows = jax.tree.map(lambda leaf: np.repeat(leaf, 300, axis=0), BATCH)
     nats = [
         np.asarray(jitted(dataclasses.replace(METHOD, importance_samples=k), "nll")(params, jax.random.key(1), rows))
         for k in (1, 4, 16)
     ]
     for looser, tighter in zip(nats, nats[1:], strict=False):
-        apart = looser - tighter
-        assert apart.mean() > -3 * apart.std() / np.sqrt(len(apart))
+        difference = looser - tighter
+        assert difference.mean() > -3 * difference.std() / np.sqrt(len(difference))
     assert (nats[0] - nats[2]).mean() > 0
 
 
-def test_the_bound_is_exact_where_the_latent_tells_nothing() -> None:
-    """With a decoder that does not look at z and an encoder that answers with the law, every K gives −log p(text)."""
+def test_the_bound_is_exact_if_the_decoder_ignores_the_latent() -> None:
+    """With a decoder that ignores z and an encoder that returns the prior, every K gives −log p(text)."""
     fresh = METHOD.init(jax.random.key(0))
-    writer = {**fresh["writer"], **{d: jax.tree.map(jnp.zeros_like, fresh["writer"][d]) for d in ("add", "remember")}}
-    answer = {"kernel": jnp.zeros_like(fresh["reader"]["answer"]["kernel"]), "bias": jnp.repeat(jnp.arange(2.0), 4) * 2}
-    blind = {**fresh, "reader": {**fresh["reader"], "answer": answer}, "writer": writer}
-    token_nll = METHOD.decoder_net.bind(writer).per_token(
+    decoder = {**fresh["writer"], **{d: jax.tree.map(jnp.zeros_like, fresh["writer"][d]) for d in ("add", "remember")}}
+    output = {"kernel": jnp.zeros_like(fresh["reader"]["answer"]["kernel"]), "bias": jnp.repeat(jnp.arange(2.0), 4) * 2}
+    params = {**fresh, "reader": {**fresh["reader"], "answer": output}, "writer": decoder}
+    token_nll = METHOD.decoder_net.bind(decoder).per_token(
         lambda logits, words: -jnp.take_along_axis(jax.nn.log_softmax(logits), words[..., None], axis=-1)[..., 0],
         (jnp.asarray(TOKENS),),
         jnp.pad(jnp.asarray(TOKENS)[:, :-1], ((0, 0), (1, 0)), constant_values=1),
         jnp.zeros((3, 4)),
     )
     exact = np.sum(np.where(VALID, token_nll, 0.0), axis=-1)
-    np.testing.assert_allclose(jitted(METHOD, "nll")(blind, jax.random.key(1), BATCH), exact, rtol=1e-5)
+    np.testing.assert_allclose(jitted(METHOD, "nll")(params, jax.random.key(1), BATCH), exact, rtol=1e-5)
 
 
-def test_samples_do_not_know_their_batch_mates_and_keep_the_length_asked(params: dict) -> None:
+def test_samples_do_not_depend_on_their_batch_and_have_the_given_length(params: dict) -> None:
     method = dataclasses.replace(METHOD, sampler=LatentSampler(name="sample"))
     request = nothing_given(3, 6)._replace(length=jnp.asarray([3, 5, 0]))
-    together = jitted(method, "sample")(params, keys(), request).tokens
+    samples = jitted(method, "sample")(params, keys(), request).tokens
     alone = jitted(method, "sample")(params, keys()[1:2], jax.tree.map(lambda leaf: leaf[1:2], request)).tokens
-    np.testing.assert_array_equal(together[1:2], alone)
-    assert together[0, 2] == 1 and together[1, 4] == 1 and not np.any(np.asarray(together)[:2, :2] == 1)
+    np.testing.assert_array_equal(samples[1:2], alone)
+    assert samples[0, 2] == 1 and samples[1, 4] == 1 and not np.any(np.asarray(samples)[:2, :2] == 1)
 
 
-def test_an_energy_moves_samples_and_rewrites_downhill(params: dict) -> None:
+def test_editing_lowers_the_energy(params: dict) -> None:
     energy = lambda z, t, valid=None, x_0=None: 0.5 * jnp.sum((z - 3.0) ** 2, axis=-1)
     rewrite = jitted(METHOD, "rewrite", energy=energy)
     flow = {"target_probability": 1e-3, "source_pull": 0.0}
     edited = rewrite(params, keys(), given(), max_time=50.0, **flow)
     assert np.all(np.asarray(edited.after) < np.asarray(edited.before)) and np.all(edited.solved)
     np.testing.assert_allclose(edited.after[:, 0], -np.log(1e-3), rtol=1e-2)
-    still = rewrite(params, keys(), given(), max_time=0.0, **flow)
-    np.testing.assert_allclose(still.distance, 0.0, atol=1e-6)
+    unmoved = rewrite(params, keys(), given(), max_time=0.0, **flow)
+    np.testing.assert_allclose(unmoved.distance, 0.0, atol=1e-6)
     plain = jitted(METHOD, "decode")(
         params, keys(), nothing_given(3, 6), jitted(METHOD, "encode")(params, given().tokens, jnp.asarray(VALID))
     )
-    np.testing.assert_array_equal(still.tokens, plain.tokens)
+    np.testing.assert_array_equal(unmoved.tokens, plain.tokens)
     rows = jax.tree.map(lambda leaf: leaf[1:2], given())
     alone = rewrite(params, keys()[1:2], rows, max_time=50.0, **flow)
     np.testing.assert_array_equal(edited.tokens[1:2], alone.tokens)
@@ -219,6 +219,6 @@ def test_an_energy_moves_samples_and_rewrites_downhill(params: dict) -> None:
     "bad",
     [{"latent_dim": 0}, {"beta": -1.0}, {"encoder_word_dropout": 1.0}, {"decoder": SHAPE}, {"importance_samples": 0}],
 )
-def test_settings_of_no_use_are_refused(bad: dict) -> None:
+def test_invalid_settings_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad)).split("_")[0]):
         dataclasses.replace(METHOD, **bad)
