@@ -1,4 +1,4 @@
-"""What launch/ hands to the library, and how its supervisor behaves: with stubs in place of the programs it calls."""
+"""Launch scripts: the arguments and environment of each process, and supervision. Stubs replace external programs."""
 
 import json
 import os
@@ -25,21 +25,21 @@ STUB = """\
 import json, os, signal, subprocess, sys, time
 name, folder = sys.argv[1:3]
 arguments = sys.argv[3:]
-me = int(os.environ.get("JAX_PROCESS_ID", -1))
+rank = int(os.environ.get("JAX_PROCESS_ID", -1))
 calls = [json.loads(line) for line in open(folder + "/calls")] if os.path.exists(folder + "/calls") else []
-turn = sum(call["name"] == name and call["env"].get("JAX_PROCESS_ID") == str(me) for call in calls)
+attempt = sum(call["name"] == name and call["env"].get("JAX_PROCESS_ID") == str(rank) for call in calls)
 def note(name, pid=os.getpid(), **more):
     with open(folder + "/calls", "a") as file:
         file.write(json.dumps({"name": name, "pid": pid, **more}) + "\\n")
-def wait_for(name, number):  # until somebody has noted it so often
+def wait_for(name, number):  # until there are so many records of it
     while sum(json.loads(line)["name"] == name for line in open(folder + "/calls")) < number:
         time.sleep(0.01)
-def wait_for_end(name):  # of the process that notes it
+def wait_for_end(name):  # of the process that recorded it
     wait_for(name, 1)
     (pid,) = [json.loads(line)["pid"] for line in open(folder + "/calls") if json.loads(line)["name"] == name]
     while os.path.exists(f"/proc/{pid}"):
         time.sleep(0.01)
-def until_stopped(saving=0.0):  # as a training does
+def until_stopped(saving=0.0):  # like a training
     def stop(*_):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(saving)
@@ -49,20 +49,20 @@ def until_stopped(saving=0.0):  # as a training does
     note("ready")
     while True:
         time.sleep(10)
-told = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "SLURM_"))}
-note(sys.argv[1], arguments=arguments, env=told)
+env = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "SLURM_"))}
+note(sys.argv[1], arguments=arguments, env=env)
 exec(open(folder + "/" + name).read())
 """
-"""A program that notes how it was called, and then does what the test says."""
+"""A program that records its arguments and environment, and then runs the Python code of the test."""
 
 
-HEARING = """
+WITH_DEFAULT_SIGNALS = """
 import os, signal, sys
 for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
     signal.signal(each, signal.SIG_DFL)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
-"""Becomes a command that hears signals, though these tests may run where they are ignored, as under nohup."""
+"""Runs a command with default signal handlers. The tests may run where signals are ignored, as under nohup."""
 
 
 class Stage:
@@ -78,12 +78,12 @@ class Stage:
             each.mkdir()
         (folder / "stub.py").write_text(STUB)
         foreign = ("JAX_", "SLURM_", "RESTARTS", "GRACE")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         path = f"{self.bin}:{os.environ['PATH']}"
-        self.env = {**kept, "PATH": path, "HOME": str(self.home), "TMPDIR": str(self.temporary)}
+        self.env = {**inherited, "PATH": path, "HOME": str(self.home), "TMPDIR": str(self.temporary)}
 
     def stub(self, name: str, does: str = "", at: Path | None = None) -> None:
-        """Puts a program in place that does what some lines of Python say."""
+        """Installs a program that runs some lines of Python."""
         (self.folder / name).write_text(does)
         file = (at or self.bin) / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -98,10 +98,10 @@ class Stage:
 
     def start(self, *command: str | Path, **env: str) -> subprocess.Popen[str]:
         pipe, env = subprocess.PIPE, {**self.env, **env}
-        heard = [sys.executable, "-c", HEARING, *command]
+        arguments = [sys.executable, "-c", WITH_DEFAULT_SIGNALS, *command]
         self.started.append(
             subprocess.Popen(
-                heard, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+                arguments, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
             )
         )
         return self.started[-1]
@@ -112,14 +112,14 @@ class Stage:
         return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
     def wait_for(self, name: str, number: int) -> None:
-        """Until somebody has noted it so often."""
+        """Waits until there are `number` records of a name."""
         end = time.monotonic() + 30
         while len(self.calls(name)) < number:
             assert time.monotonic() < end, f"{name}: {len(self.calls(name))} of {number}"
             time.sleep(0.02)
 
-    def left(self) -> list[int]:
-        """The processes of the record that still run."""
+    def still_running(self) -> list[int]:
+        """Returns the recorded processes that still run."""
         return [call["pid"] for name in ("python", "child") for call in self.calls(name) if runs(call["pid"])]
 
 
@@ -136,12 +136,12 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     yield it
     for process in it.started:
         process.kill()
-    left = it.left()
-    for pid in left:
+    leftover = it.still_running()
+    for pid in leftover:
         os.kill(pid, signal.SIGKILL)
     for process in it.started:
         process.communicate(timeout=30)
-    assert not left, "a process was left running"
+    assert not leftover, "a process was left running"
     assert not list(it.temporary.iterdir()), "temporary files were left"
 
 
@@ -157,7 +157,7 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
 LOCAL = LAUNCH / "local.sh"
 
 
-def test_each_process_is_told_who_it_is_and_all_one_address(stage: Stage) -> None:
+def test_each_process_gets_its_index_and_the_common_address(stage: Stage) -> None:
     stage.stub("python")
     flags = ["--workdir", "a folder", "--config.label='$HOME'", ""]
     done = stage.run(LOCAL, "3", "configs/x.py:preset", *flags)
@@ -172,15 +172,16 @@ def test_each_process_is_told_who_it_is_and_all_one_address(stage: Stage) -> Non
         assert call["arguments"] == ["-m", "jtextdiff.train", "--config", "configs/x.py:preset", *flags]
 
 
-def test_only_the_first_process_is_heard(stage: Stage) -> None:
-    stage.stub("python", "print(me); print(me + 5, file=sys.stderr)")
+def test_only_the_first_process_prints(stage: Stage) -> None:
+    stage.stub("python", "print(rank); print(rank + 5, file=sys.stderr)")
     done = stage.run(LOCAL, "3", "c.py")
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "5\n")
 
 
-def test_if_one_fails_all_start_again(stage: Stage) -> None:
+def test_all_processes_restart_if_one_fails(stage: Stage) -> None:
     stage.stub(
-        "python", "if turn == 0 and me == 1: wait_for('ready', 2); sys.exit('no memory')\nif turn == 0: until_stopped()"
+        "python",
+        "if attempt == 0 and rank == 1: wait_for('ready', 2); sys.exit('no memory')\nif attempt == 0: until_stopped()",
     )
     done = stage.run(LOCAL, "3", "c.py")
     assert done.returncode == 0
@@ -192,8 +193,8 @@ def test_if_one_fails_all_start_again(stage: Stage) -> None:
     assert len(set(addresses[:3])) == len(set(addresses[3:])) == 1
 
 
-def test_restarts_are_counted(stage: Stage) -> None:
-    stage.stub("python", "wait_for('python', 2 * turn + 2); sys.exit(0 if me else 7)")
+def test_restarts_are_limited(stage: Stage) -> None:
+    stage.stub("python", "wait_for('python', 2 * attempt + 2); sys.exit(0 if rank else 7)")
     done = stage.run(LOCAL, "2", "c.py", RESTARTS="2")
     assert done.returncode == 7 and len(stage.calls("python")) == 6
     assert done.stderr.splitlines() == [
@@ -203,8 +204,8 @@ def test_restarts_are_counted(stage: Stage) -> None:
     ]
 
 
-FAILS_OF_IT = """
-if me != 1:
+FAILS_AFTERWARDS = """
+if rank != 1:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     note("ready")
     wait_for_end("failing")
@@ -214,28 +215,28 @@ note("failing")
 """
 
 
-def test_a_mistake_of_the_user_is_told_alone_and_not_repeated(stage: Stage) -> None:
-    stage.stub("python", FAILS_OF_IT + "print('error: wrong'); sys.exit(2)")
+def test_a_user_error_is_printed_once_and_not_retried(stage: Stage) -> None:
+    stage.stub("python", FAILS_AFTERWARDS + "print('error: wrong'); sys.exit(2)")
     done = stage.run(LOCAL, "3", "c.py")
     assert done.returncode == 2 and len(stage.calls("python")) == 3
     assert done.stderr == "error: wrong\nFailed: process 1 with status 2.\n"
 
 
-def test_the_first_to_fail_is_named_whoever_fails_of_it(stage: Stage) -> None:
-    stage.stub("python", FAILS_OF_IT + "os.kill(os.getpid(), signal.SIGKILL)")
+def test_the_first_process_to_fail_is_named(stage: Stage) -> None:
+    stage.stub("python", FAILS_AFTERWARDS + "os.kill(os.getpid(), signal.SIGKILL)")
     done = stage.run(LOCAL, "3", "c.py", RESTARTS="0")
     assert done.returncode in (1, 137) and len(stage.calls("python")) == 3
     assert "process 1 with status 137" in done.stderr.splitlines()[-1]
 
 
-def test_a_process_that_does_not_end_is_killed_and_whatever_one_has_left(stage: Stage) -> None:
-    both = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nnote('child', subprocess.Popen(['sleep', '60']).pid)\n"
+def test_processes_that_do_not_end_are_killed_with_their_children(stage: Stage) -> None:
+    stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nnote('child', subprocess.Popen(['sleep', '60']).pid)\n"
     stage.stub(
-        "python", both + "if me == 1: wait_for('child', 2); os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
+        "python", stubborn + "if rank == 1: wait_for('child', 2); os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
     )
     done = stage.run(LOCAL, "2", "c.py", RESTARTS="0", GRACE="1")
     assert (done.returncode, done.stderr) == (137, "Failed: process 1 with status 137.\n")
-    assert len(stage.calls("child")) == 2 and not stage.left()
+    assert len(stage.calls("child")) == 2 and not stage.still_running()
 
 
 @pytest.mark.parametrize(
@@ -243,34 +244,34 @@ def test_a_process_that_does_not_end_is_killed_and_whatever_one_has_left(stage: 
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
     ids=lambda it: str(int(it)),
 )
-def test_a_stop_is_passed_on_and_waited_for(number: signal.Signals, status: int, stage: Stage) -> None:
-    stage.stub("python", "until_stopped(saving=0.5 + me)")
+def test_a_stop_signal_is_passed_on_and_waited_for(number: signal.Signals, status: int, stage: Stage) -> None:
+    stage.stub("python", "until_stopped(saving=0.5 + rank)")
     process = stage.start(LOCAL, "2", "c.py")
     stage.wait_for("ready", 2)
-    os.killpg(process.pid, number)  # as a terminal does: processes that it would reach too would be told twice
+    os.killpg(process.pid, number)  # as a terminal does; processes that it also reached would get the signal twice
     stderr = process.communicate(timeout=30)[1]
     assert process.returncode == status and stderr == ""
-    assert len(stage.calls("saved")) == len(stage.calls("python")) == 2 and not stage.left()
+    assert len(stage.calls("saved")) == len(stage.calls("python")) == 2 and not stage.still_running()
 
 
-def test_a_second_stop_is_passed_on_too(stage: Stage) -> None:
+def test_a_second_stop_signal_is_passed_on(stage: Stage) -> None:
     once = "def once(*_): signal.signal(signal.SIGTERM, signal.SIG_DFL); note('saving')\n"
     stage.stub("python", once + "signal.signal(signal.SIGTERM, once); note('ready')\nwhile True: time.sleep(10)")
     process = stage.start(LOCAL, "2", "c.py")
-    for told in ("ready", "saving"):
-        stage.wait_for(told, 2)
+    for record in ("ready", "saving"):
+        stage.wait_for(record, 2)
         process.terminate()
     assert process.communicate(timeout=30) == ("", "") and process.returncode == 143
 
 
-def test_a_stop_that_one_process_was_asked_for_stops_all(stage: Stage) -> None:
-    stage.stub("python", "if me == 1: wait_for('ready', 1); sys.exit(143)\nuntil_stopped()")
+def test_a_stop_signal_to_one_process_stops_all(stage: Stage) -> None:
+    stage.stub("python", "if rank == 1: wait_for('ready', 1); sys.exit(143)\nuntil_stopped()")
     done = stage.run(LOCAL, "2", "c.py")
     assert (done.returncode, done.stderr) == (143, "") and len(stage.calls("python")) == 2
 
 
-def test_a_failure_to_save_is_told(stage: Stage) -> None:
-    stage.stub("python", "signal.signal(signal.SIGTERM, lambda *_: sys.exit(me)); note('ready'); time.sleep(60)")
+def test_a_failure_to_save_is_reported(stage: Stage) -> None:
+    stage.stub("python", "signal.signal(signal.SIGTERM, lambda *_: sys.exit(rank)); note('ready'); time.sleep(60)")
     process = stage.start(LOCAL, "2", "c.py")
     stage.wait_for("ready", 2)
     process.terminate()
@@ -279,13 +280,13 @@ def test_a_failure_to_save_is_told(stage: Stage) -> None:
 
 
 @pytest.mark.skipif(subprocess.call("setpriv --pdeathsig TERM true", shell=True) != 0, reason="needs setpriv")
-def test_processes_end_with_a_launcher_that_was_killed(stage: Stage) -> None:
+def test_processes_end_if_their_launcher_is_killed(stage: Stage) -> None:
     stage.stub("python", "until_stopped()")
     process = stage.start(LOCAL, "2", "c.py")
     stage.wait_for("ready", 2)
     process.kill()
     stage.wait_for("saved", 2)
-    process.communicate(timeout=30)  # they hold its output
+    process.communicate(timeout=30)  # the processes share its output
     (logs,) = stage.temporary.iterdir()
     (logs / "1").unlink()
     logs.rmdir()
@@ -302,7 +303,7 @@ def test_processes_end_with_a_launcher_that_was_killed(stage: Stage) -> None:
         (["2", "c.py"], {"GRACE": "1.5"}),
     ],
 )
-def test_local_tells_wrong_arguments_in_a_line(arguments: list[str], env: dict[str, str], stage: Stage) -> None:
+def test_errors_of_local_are_one_line(arguments: list[str], env: dict[str, str], stage: Stage) -> None:
     stage.stub("python")
     done = stage.run(LOCAL, *arguments, **env)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
@@ -334,48 +335,48 @@ SCONTROL = "if arguments[0] == 'show': print('node07\\nnode08')"
 
 
 def on_slurm(stage: Stage, status: int, *flags: str) -> int:
-    """Runs the job with two tasks that end with a status."""
+    """Runs the job with two tasks that exit with a status."""
     stage.stub("srun", SRUN)
     stage.stub("scontrol", SCONTROL)
     stage.stub("python", f"sys.exit({status})")
     return stage.run("bash", LAUNCH / "slurm.sbatch", *flags, **JOB).returncode
 
 
-def test_every_task_of_a_slurm_job_is_told_where_the_first_is(stage: Stage) -> None:
+def test_every_task_of_a_slurm_job_gets_the_coordinator_address(stage: Stage) -> None:
     flags = ["--config", "configs/x.py", "--workdir", "/shared/my runs/$x"]
     assert on_slurm(stage, 0, *flags) == 0
     calls = stage.calls("python")
     assert [call["arguments"] for call in calls] == [["-m", "jtextdiff.train", *flags]] * 2
     assert {call["env"]["JAX_COORDINATOR_ADDRESS"] for call in calls} == {"node07:13456"}
     assert [call["env"]["JAX_LOCAL_DEVICE_IDS"] for call in calls] == ["0", "1"]
-    assert not any({"JAX_PROCESS_ID", "JAX_NUM_PROCESSES"} & call["env"].keys() for call in calls)  # Slurm's own count
+    assert not any({"JAX_PROCESS_ID", "JAX_NUM_PROCESSES"} & call["env"].keys() for call in calls)  # from Slurm
     assert stage.calls("scontrol")[0]["arguments"] == ["show", "hostnames", JOB["SLURM_JOB_NODELIST"]]
     assert {"--kill-on-bad-exit=1", "--cpus-per-task=8"} <= set(stage.calls("srun")[0]["arguments"])
 
 
-@pytest.mark.parametrize(("status", "again"), [(0, False), (1, False), (2, False), (134, False), (143, True)])
-def test_a_slurm_job_is_queued_again_once_it_was_stopped(status: int, again: bool, stage: Stage) -> None:
+@pytest.mark.parametrize(("status", "requeued"), [(0, False), (1, False), (2, False), (134, False), (143, True)])
+def test_a_slurm_job_is_requeued_if_it_was_stopped(status: int, requeued: bool, stage: Stage) -> None:
     assert on_slurm(stage, status) == status
     queued = [call["arguments"] for call in stage.calls("scontrol") if call["arguments"][0] != "show"]
-    assert queued == [["requeue", JOB["SLURM_JOB_ID"]]] * again
+    assert queued == [["requeue", JOB["SLURM_JOB_ID"]]] * requeued
 
 
-def test_a_slurm_job_that_does_not_know_its_hosts_trains_nothing(stage: Stage) -> None:
+def test_a_slurm_job_without_host_names_trains_nothing(stage: Stage) -> None:
     stage.stub("srun")
     stage.stub("scontrol", "sys.exit(1)")
     assert stage.run("bash", LAUNCH / "slurm.sbatch", **JOB).returncode == 1 and not stage.calls("srun")
 
 
-def test_a_slurm_job_asks_for_a_task_a_gpu_and_for_time_to_save() -> None:
+def test_a_slurm_job_has_a_task_per_gpu_and_time_to_save() -> None:
     lines = (LAUNCH / "slurm.sbatch").read_text().splitlines()
     before_commands = lines[: next(i for i, line in enumerate(lines) if line and not line.startswith("#"))]
-    asked = dict(
+    options = dict(
         line.removeprefix("#SBATCH --").partition("=")[::2] for line in before_commands if line.startswith("#SBATCH")
     )
-    assert sum(line.startswith("#SBATCH") for line in lines) == len(asked)
-    assert asked["ntasks-per-node"] == asked["gpus-per-node"] and asked["open-mode"] == "append"
-    assert "requeue" in asked
-    name, _, seconds = asked["signal"].partition("@")  # a B: would tell the script instead of the tasks
+    assert sum(line.startswith("#SBATCH") for line in lines) == len(options)
+    assert options["ntasks-per-node"] == options["gpus-per-node"] and options["open-mode"] == "append"
+    assert "requeue" in options
+    name, _, seconds = options["signal"].partition("@")  # with B: the script gets the signal instead of the tasks
     assert name == "TERM" and int(seconds) >= 60
 
 
@@ -400,7 +401,7 @@ def container(job: dict[str, Any]) -> dict[str, Any]:
     return only
 
 
-def test_every_pod_is_told_who_it_is_and_where_the_first_is(
+def test_every_pod_gets_its_index_and_the_coordinator_address(
     jobset: dict[str, Any], job: dict[str, Any], container: dict[str, Any]
 ) -> None:
     assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
@@ -417,7 +418,7 @@ def test_every_pod_is_told_who_it_is_and_where_the_first_is(
     assert all(isinstance(each["value"], str) for each in container["env"] if "value" in each)
 
 
-def test_a_failed_pod_starts_all_again_but_for_a_mistake(
+def test_a_failed_pod_restarts_all_except_after_a_user_error(
     jobset: dict[str, Any], job: dict[str, Any], container: dict[str, Any]
 ) -> None:
     policy = jobset["spec"]["failurePolicy"]
@@ -431,7 +432,7 @@ def test_a_failed_pod_starts_all_again_but_for_a_mistake(
     assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
-def test_pods_have_gpus_time_to_save_and_one_place_for_the_run(job: dict[str, Any], container: dict[str, Any]) -> None:
+def test_pods_have_gpus_time_to_save_and_a_shared_workdir(job: dict[str, Any], container: dict[str, Any]) -> None:
     pod = job["template"]["spec"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] > 0
     assert pod["terminationGracePeriodSeconds"] >= 120
@@ -451,15 +452,15 @@ GCLOUD = "if 'describe' in arguments: print('10.0.0.4\\n10.0.0.5')"
 
 
 def test_all_hosts_of_a_tpu_get_the_library_and_train(stage: Stage) -> None:
-    """What each host is told is run here, with a home of its own."""
+    """The command of a host is run here in a temporary home."""
     stage.stub("gcloud", GCLOUD + "\nif 'scp' in arguments: os.link(arguments[4], folder + '/home/jtextdiff.tar.gz')")
     flags = ["--workdir", "/mnt/my runs", "--config.label=$HOME's `x`", "--config.text.path=*"]
     done = stage.run(TPU, "name", "zone", "configs/diffusion_lm.py:e2e", *flags)
     assert done.returncode == 0, done.stderr
-    copy, ask, train = (call["arguments"] for call in stage.calls("gcloud"))
-    assert copy[3] == "scp" and copy[5] == "name:jtextdiff.tar.gz" and ask[3:5] == ["describe", "name"]
+    copy, describe, train = (call["arguments"] for call in stage.calls("gcloud"))
+    assert copy[3] == "scp" and copy[5] == "name:jtextdiff.tar.gz" and describe[3:5] == ["describe", "name"]
     assert train[3:5] == ["ssh", "name"]
-    for arguments in (copy, ask, train):
+    for arguments in (copy, describe, train):
         assert arguments[:3] == ["compute", "tpus", "tpu-vm"] and arguments[arguments.index("--zone") + 1] == "zone"
     assert copy[copy.index("--worker") + 1] == train[train.index("--worker") + 1] == "all"
     command = train[train.index("--command") + 1]
@@ -471,15 +472,15 @@ def test_all_hosts_of_a_tpu_get_the_library_and_train(stage: Stage) -> None:
     assert host.returncode == 0, host.stderr
     (call,) = stage.calls("python")
     assert call["arguments"] == ["-m", "jtextdiff.train", "--config", "configs/diffusion_lm.py:e2e", *flags]
-    told = {"JAX_PROCESS_ID": "1", "JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "10.0.0.4:8476"}
-    assert told.items() <= call["env"].items()
-    brought = stage.home / "jtextdiff-launch"
-    assert (brought / "jtextdiff" / "train.py").is_file() and (brought / "configs" / "diffusion_lm.py").is_file()
+    expected = {"JAX_PROCESS_ID": "1", "JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "10.0.0.4:8476"}
+    assert expected.items() <= call["env"].items()
+    installed = stage.home / "jtextdiff-launch"
+    assert (installed / "jtextdiff" / "train.py").is_file() and (installed / "configs" / "diffusion_lm.py").is_file()
     assert [call["arguments"][-1] for call in stage.calls("uv")] == ["3.12", ".[tpu]"]
 
 
 @pytest.mark.parametrize("failing", ["scp", "describe", "ssh"])
-def test_a_tpu_that_cannot_be_reached_is_a_failure(failing: str, stage: Stage) -> None:
+def test_an_unreachable_tpu_is_a_failure(failing: str, stage: Stage) -> None:
     stage.stub("gcloud", f"{GCLOUD}\nsys.exit({failing!r} in arguments)")
     assert stage.run(TPU, "name", "zone", "configs/masked.py").returncode != 0
     assert failing in stage.calls("gcloud")[-1]["arguments"]
@@ -488,7 +489,7 @@ def test_a_tpu_that_cannot_be_reached_is_a_failure(failing: str, stage: Stage) -
 @pytest.mark.parametrize(
     "arguments", [[], ["name", "zone"], ["name", "zone", "absent.py"], ["name", "zone", "README.md"]]
 )
-def test_tpu_tells_wrong_arguments_in_a_line(arguments: list[str], stage: Stage) -> None:
+def test_errors_of_tpu_are_one_line(arguments: list[str], stage: Stage) -> None:
     stage.stub("gcloud")
     done = stage.run(TPU, *arguments)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
@@ -498,17 +499,17 @@ def test_tpu_tells_wrong_arguments_in_a_line(arguments: list[str], stage: Stage)
 # launch/Dockerfile
 
 
-def test_the_image_holds_what_it_installs_and_trains_as_nobody_special() -> None:
+def test_the_image_contains_its_sources_and_trains_as_an_ordinary_user() -> None:
     text = (LAUNCH / "Dockerfile").read_text()
     steps = [line.split(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
     copied = [source for step, rest in steps if step == "COPY" for source in rest.split()[:-1]]
     assert copied and all((ROOT / source).exists() for source in copied)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {project["readme"], "pyproject.toml", "jtextdiff", "configs"} <= set(copied)
-    told = dict(steps)
-    assert json.loads(told["ENTRYPOINT"]) == ["python", "-m", "jtextdiff.train"]
-    assert told["USER"] == "1000" and "--uid 1000" in text
-    name, _, default = told["ARG"].partition("=")
+    instructions = dict(steps)
+    assert json.loads(instructions["ENTRYPOINT"]) == ["python", "-m", "jtextdiff.train"]
+    assert instructions["USER"] == "1000" and "--uid 1000" in text
+    name, _, default = instructions["ARG"].partition("=")
     (install,) = (rest for step, rest in steps if step == "RUN" and "pip install" in rest)
     for value, extra in {"cuda": "/src[cuda]", "tpu": "/src[tpu]", "": "/src"}.items():
         words = subprocess.run(["sh", "-c", f"echo {install}"], env={name: value}, capture_output=True, text=True)

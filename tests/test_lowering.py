@@ -1,4 +1,4 @@
-"""Accelerators: what every config trains and samples lowers for them, whatever machine this is."""
+"""Lowering for accelerators: training and sampling of every config lower for CUDA and TPU on any machine."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ PRESETS = [
     *("autoregressive.py", "diffusion_lm.py", "diffusion_lm.py:paper", "latent_ops.py", "masked.py"),
     *(pytest.param(preset, marks=pytest.mark.slow) for preset in VARIANTS),
 ]
-"""One of each family and kind of network; the others are made of the same parts."""
+"""One of each family and kind of network, unless slow."""
 
 PLATFORMS = ("cuda", "tpu")
 KERNELS = ("__cudnn$fmhaScaleBiasSoftmax", "__cudnn$fmhaScaleBiasSoftmaxBackward")
@@ -38,7 +38,7 @@ TEXT_SPEC = TextSpec(vocab_size=11, mask=11, pad=0, eos=1, unk=2, length=LENGTH,
 
 
 def toy(preset: str) -> Any:
-    """A config's method and optimiser, of its own kinds, with small trunks."""
+    """Returns the method and the optimizer of a config, with small trunks."""
     config = load_config(f"{CONFIGS}/{preset}")
     with config.unlocked():
         config.method.text_spec = spec(TextSpec, **vars(TEXT_SPEC))
@@ -55,18 +55,18 @@ def toy(preset: str) -> Any:
 def batch(method: Any) -> Batch:
     tokens, mask = jnp.ones((ROWS, LENGTH), jnp.int32), jnp.ones((ROWS, LENGTH), bool)
     labels = {method.condition: jnp.ones(ROWS, jnp.int32)} if getattr(method, "condition", "") else {}
-    whole: Any = Batch(tokens, mask, mask, labels, jnp.ones(ROWS))
-    return whole
+    full: Any = Batch(tokens, mask, mask, labels, jnp.ones(ROWS))
+    return full
 
 
 def lowers(function: Any, *arguments: Any) -> str:
-    """The function's program, for every platform at once."""
+    """Returns the program of a function for all platforms."""
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
     return export.export(jax.jit(function), platforms=PLATFORMS)(*shapes).mlir_module()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_config_trains_and_samples_on_accelerators(preset: str) -> None:
+def test_training_and_sampling_of_every_config_lower(preset: str) -> None:
     method, optim = toy(preset)
     init = functools.partial(init_state, method, optim)
     state, key = jax.eval_shape(init, jax.random.key(0)), jax.random.key(0)
@@ -79,15 +79,15 @@ def test_every_config_trains_and_samples_on_accelerators(preset: str) -> None:
     lowers(method.nll, state["params"], key, batch(method))
 
 
-def test_a_guided_text_and_a_rewritten_one_do_too() -> None:
+def test_guidance_and_latent_editing_lower() -> None:
     key = jax.random.key(0)
     keys, given = keys_for(key, jnp.arange(ROWS)), nothing_given(ROWS, LENGTH)
     guided, _ = toy("diffusion_lm.py")
     params = jax.eval_shape(guided.init, key)
-    quiet = Learned(
+    energy = Learned(
         params=None, target=jnp.zeros(()), log_prob=lambda params, goal, x, t, valid: -jnp.sum(x**2, (1, 2))
     )
-    lowers(lambda params, keys, given: guided.sample(params, keys, given, energy=quiet), params, keys, given)
+    lowers(lambda params, keys, given: guided.sample(params, keys, given, energy=energy), params, keys, given)
     vae, _ = toy("latent_ops.py")
     assert isinstance(vae, LatentVariableModel) and isinstance(vae, Controllable)
 
@@ -99,18 +99,18 @@ def test_a_guided_text_and_a_rewritten_one_do_too() -> None:
     lowers(rewrite, jax.eval_shape(vae.init, key), keys, given)
 
 
-def test_a_control_is_trained_there_too() -> None:
+def test_training_of_a_control_lowers() -> None:
     base, _ = toy("diffusion_lm.py")
     control = dataclasses.replace(
         Classifier(), base=base, label="food", values=("none", "Thai"), trunk=Transformer(num_layers=1, width=32)
     )
-    seen = batch(control)._replace(labels={"food": jnp.ones(ROWS, jnp.int32)})
+    labelled = batch(control)._replace(labels={"food": jnp.ones(ROWS, jnp.int32)})
     state = jax.eval_shape(functools.partial(init_state, control, Optimizer()), jax.random.key(0))
-    lowers(functools.partial(train_step, control, Optimizer()), state, jax.random.key(0), seen)
+    lowers(functools.partial(train_step, control, Optimizer()), state, jax.random.key(0), labelled)
 
 
-def test_attention_in_one_kernel_lowers_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU would run, with a stand-in for the library that is asked for its version there."""
+def test_fused_attention_lowers_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program for a GPU, with a fake for the version check of cuDNN."""
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91_100)

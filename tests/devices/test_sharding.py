@@ -1,4 +1,4 @@
-"""Devices: every array of a run has its place on a mesh, and what is computed there is what one device computes."""
+"""Sharding: every array of a run has a rule, and results on any mesh equal those of one device."""
 
 import functools
 import json
@@ -23,52 +23,52 @@ ONE = {"one": [1, 1, 1]}
 EIGHT = {"data": [8, 1, 1], "fsdp": [1, 8, 1], "tensor": [2, 1, 4], "all": [2, 2, 2]}
 
 
-def start(**asked: Any) -> subprocess.Popen[str]:
-    """A process of simulated devices; see mesh_world.py."""
-    command = [sys.executable, str(mesh_world.__file__), json.dumps(asked)]
+def start(**settings: Any) -> subprocess.Popen[str]:
+    """Starts a process with simulated devices; see mesh_world.py."""
+    command = [sys.executable, str(mesh_world.__file__), json.dumps(settings)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def told_by(process: subprocess.Popen[str]) -> dict[str, Any]:
+def results_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, err = process.communicate(timeout=1200)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
 
 
-def agree(one: dict[str, Any], many: dict[str, Any], *, rtol: float, same: float) -> None:
-    """Losses within `rtol`, and at least a share `same` of the tokens, of every family on every mesh."""
+def assert_equal(one: dict[str, Any], many: dict[str, Any], *, rtol: float, same: float) -> None:
+    """Asserts equal losses to `rtol` and at least a share `same` of equal tokens, for every family and mesh."""
     for family, meshes in many.items():
-        for mesh, found in meshes.items():
+        for mesh, result in meshes.items():
             expected = one[family]["one"]
-            np.testing.assert_allclose(found["losses"], expected["losses"], rtol=rtol, err_msg=f"{family} {mesh}")
-            kept = np.mean(np.asarray(found["tokens"]) == np.asarray(expected["tokens"]))
-            assert kept >= same, (family, mesh, kept)
+            np.testing.assert_allclose(result["losses"], expected["losses"], rtol=rtol, err_msg=f"{family} {mesh}")
+            equal = np.mean(np.asarray(result["tokens"]) == np.asarray(expected["tokens"]))
+            assert equal >= same, (family, mesh, equal)
 
 
 @pytest.mark.slow
-def test_eight_devices_compute_what_one_does() -> None:
+def test_eight_devices_equal_one() -> None:
     """Ten steps of each family in two microbatches with dropout, and samples whose last batch is uneven."""
-    one = told_by(start(devices=1, double=False, steps=10, meshes=ONE))
+    one = results_of(start(devices=1, double=False, steps=10, meshes=ONE))
     meshes = {name: EIGHT[name] for name in ("fsdp", "all")}
-    agree(one, told_by(start(devices=8, double=False, steps=10, meshes=meshes)), rtol=1e-5, same=0.999)
+    assert_equal(one, results_of(start(devices=8, double=False, steps=10, meshes=meshes)), rtol=1e-5, same=0.999)
 
 
 @pytest.mark.slow
-def test_in_double_precision_devices_and_processes_make_no_difference() -> None:
-    one = told_by(start(devices=1, double=True, steps=50, meshes=ONE))
-    agree(one, told_by(start(devices=8, double=True, steps=50, meshes=EIGHT)), rtol=1e-8, same=1.0)
+def test_devices_and_processes_equal_one_in_double_precision() -> None:
+    one = results_of(start(devices=1, double=True, steps=50, meshes=ONE))
+    assert_equal(one, results_of(start(devices=8, double=True, steps=50, meshes=EIGHT)), rtol=1e-8, same=1.0)
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"
     two = [start(devices=4, double=True, steps=50, meshes=EIGHT, process=[address, 2, i]) for i in range(2)]
-    first, second = map(told_by, two)
-    agree(one, first, rtol=1e-8, same=1.0)
-    agree(one, second, rtol=1e-8, same=1.0)
+    first, second = map(results_of, two)
+    assert_equal(one, first, rtol=1e-8, same=1.0)
+    assert_equal(one, second, rtol=1e-8, same=1.0)
     assert first["discrete"]["data"]["mine"] == 16, "each process reads its half of the rows"
 
 
 @pytest.mark.parametrize("family", mesh_world.METHODS)
 def test_every_matrix_has_a_rule(family: str) -> None:
-    """Parameters, moments and means; what no rule names is a count, a vector or small."""
+    """Parameters, moments and running means. Arrays without a rule are counts, vectors or small."""
     method, mesh = mesh_world.METHODS[family], jax.sharding.AbstractMesh((1, 8, 1), AXES)
     shapes = jax.eval_shape(functools.partial(init_state, method, mesh_world.OPTIM), jax.random.key(0))
     leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
@@ -84,18 +84,18 @@ def test_every_matrix_has_a_rule(family: str) -> None:
 
 
 @pytest.mark.slow
-def test_divided_parameters_are_an_eighth_on_each_device_and_never_gathered_at_once(tmp_path: Path) -> None:
-    """Read off the compiled step of a config: the state's bytes, and the largest gather of it."""
+def test_sharded_parameters_are_an_eighth_per_device_and_never_gathered_at_once(tmp_path: Path) -> None:
+    """From the compiled step of a config: the bytes of the state and of the largest gather."""
     command = [sys.executable, "-m", "jtextdiff.train", "--config", "configs/diffusion_lm.py", "--dry_run"]
     where = ["--devices=8", "--config.mesh.data=1", "--config.mesh.fsdp=8", f"--workdir={tmp_path}"]
     done = subprocess.run([*command, *where], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    whole, kept = 4 * told["parameters"], told["bytes_a_device"]
-    assert kept["parameters"] + kept["optimiser"] <= (1 / 8 + 0.05) * 3 * whole
-    gathers = told["collectives"]["all-gather"]
-    assert gathers["bytes"] > whole, "every parameter is gathered for both passes"
-    assert gathers["largest"] < whole / 8
+    report = json.loads(done.stdout)
+    parameter_bytes, bytes_per_device = 4 * report["parameters"], report["bytes_a_device"]
+    assert bytes_per_device["parameters"] + bytes_per_device["optimiser"] <= (1 / 8 + 0.05) * 3 * parameter_bytes
+    gathers = report["collectives"]["all-gather"]
+    assert gathers["bytes"] > parameter_bytes, "every parameter is gathered for both passes"
+    assert gathers["largest"] < parameter_bytes / 8
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"
 
 
@@ -112,7 +112,7 @@ def test_a_mesh_that_does_not_fit_is_refused() -> None:
             make_mesh(*sizes)
 
 
-def test_a_batch_that_does_not_divide_is_refused_with_one_that_does() -> None:
+def test_the_error_for_a_batch_that_does_not_divide_suggests_one_that_does() -> None:
     mesh = jax.sharding.AbstractMesh((4, 2, 1), ("data", "fsdp", "tensor"))
     check_batch(mesh, 32, 4)
     with pytest.raises(UserError, match=r"batch_size = 30 rows do not divide over 8 devices.*batch_size=24"):

@@ -1,4 +1,4 @@
-"""Commands run in the process of the tests: what they print, and the status with which they end."""
+"""Runs commands in the process of the tests and returns their output and exit status."""
 
 import contextlib
 import importlib
@@ -12,7 +12,7 @@ from jtextdiff.cli.main import main
 
 
 class Completed(NamedTuple):
-    """The exit status of a command and all that it printed."""
+    """The exit status and the output of a command."""
 
     returncode: int
     stdout: str
@@ -22,7 +22,7 @@ class Completed(NamedTuple):
 def run(module: str, *arguments: str, cwd: Path, text: str = "") -> Completed:
     """Runs `python -m jtextdiff.MODULE ARGUMENTS` in the folder `cwd`, with `text` on its standard input.
 
-    It is the command's own `main`, errors and exit status included, without the seconds of a new process.
+    It calls the command's `main`, including errors and exit status, without the start-up time of a new process.
     """
     command = importlib.import_module(f"jtextdiff.{module}").command
     stdout, stderr, status = io.StringIO(), io.StringIO(), 0

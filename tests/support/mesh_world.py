@@ -1,4 +1,4 @@
-"""What a few training steps and samples come to on a topology: run as a process, or as several, it prints JSON.
+"""Prints the losses and samples of a few training steps on given meshes as JSON, in one or several processes.
 
 python tests/support/mesh_world.py '{"devices": 8, "double": false, "steps": 10, "meshes": {"fsdp": [1, 8, 1]}}'
 """
@@ -52,12 +52,12 @@ def batch_of(step: int) -> Batch:
     return Batch(tokens, valid, np.zeros_like(valid), {}, np.full(ROWS, 0.5, np.float32))
 
 
-def story(method: Any, sizes: list[int], asked: dict[str, Any]) -> dict[str, Any]:
-    """Losses of the first steps, samples of the first parameters, and how many rows this process reads."""
+def run_on_mesh(method: Any, sizes: list[int], settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns losses of the first steps, samples of the initial parameters, and the number of rows of this process."""
     mesh = sharding.make_mesh(*sizes)
-    real = jnp.float64 if asked["double"] else jnp.float32
-    exact = lambda leaf: leaf.astype(real) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-    init = lambda key: jax.tree.map(exact, init_state(method, OPTIM, key))
+    real = jnp.float64 if settings["double"] else jnp.float32
+    cast = lambda leaf: leaf.astype(real) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    init = lambda key: jax.tree.map(cast, init_state(method, OPTIM, key))
     layout = sharding.shardings(mesh, jax.eval_shape(init, jax.random.key(0)))
     state = jax.jit(init, out_shardings=layout)(jax.random.key(0))
     drawn = run_batched(
@@ -65,31 +65,32 @@ def story(method: Any, sizes: list[int], asked: dict[str, Any]) -> dict[str, Any
         nothing_given(NUM_SAMPLES, LENGTH), [None],
     )  # fmt: skip
     step = compiled_step(method, OPTIM, mesh, layout)
-    mine, losses = sharding.local_row_indices(mesh, ROWS), []
+    local_rows, losses = sharding.local_row_indices(mesh, ROWS), []
     root = jax.jit(lambda: jax.random.key(2), out_shardings=sharding.replicated(mesh))()
-    for index in range(asked["steps"]):
-        local = jax.tree.map(lambda leaf: leaf[mine], batch_of(index))
+    for index in range(settings["steps"]):
+        local = jax.tree.map(lambda leaf: leaf[local_rows], batch_of(index))
         state, metrics = step(state, root, sharding.place_batch(local, mesh, ROWS))
         losses.append(float(metrics["loss"]))
     return {
         "losses": losses,
         "tokens": drawn.tokens.tolist(),
-        "mine": len(mine),
+        "mine": len(local_rows),
     }
 
 
-def main(asked: dict[str, Any]) -> None:
+def main(settings: dict[str, Any]) -> None:
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_enable_x64", asked["double"])
-    jax.config.update("jax_num_cpu_devices", asked["devices"])
-    if "process" in asked:
-        address, num, process = asked["process"]
+    jax.config.update("jax_enable_x64", settings["double"])
+    jax.config.update("jax_num_cpu_devices", settings["devices"])
+    if "process" in settings:
+        address, num, process = settings["process"]
         jax.distributed.initialize(address, num, process, cluster_detection_method="deactivate")
-    names = asked.get("methods", list(METHODS))
-    told = {
-        name: {mesh: story(METHODS[name], sizes, asked) for mesh, sizes in asked["meshes"].items()} for name in names
+    names = settings.get("methods", list(METHODS))
+    results = {
+        name: {mesh: run_on_mesh(METHODS[name], sizes, settings) for mesh, sizes in settings["meshes"].items()}
+        for name in names
     }
-    print(json.dumps(told))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small runs, trained once a session, which the tests of all workers share."""
+"""Small runs, trained once per test session and shared by all workers."""
 
 import fcntl
 import json
@@ -17,7 +17,7 @@ TOY = [
     "--config.text.tokenizer=words:1",
     "--config.optim.peak=3e-3",  # the larger presets have learning rates for long runs
     "--config.optim.warmup=10",
-    f"--config.optim.decay_steps={STEPS}",  # one program, however many steps
+    f"--config.optim.decay_steps={STEPS}",  # the same program for any number of steps
     "--config.every.log=1",
     "--config.every.evaluate=1000",
     "--config.every.sample=1000",
@@ -26,7 +26,7 @@ TOY = [
 TEXTS = [
     f"The {name} is {price} ." for name in ("Mill", "Swan", "Oak", "Crown") for price in ("cheap", "dear", "small")
 ]
-"""What all configs are trained on in `texts.txt`; and in `rows.jsonl`, which have labels, the text VAE."""
+"""The training texts of all configs, in `texts.txt`. The text VAE has the labelled ones of `rows.jsonl`."""
 
 NAMES = ("Mill", "Swan", "Oak", "Crown", "Bell")
 ROWS = [
@@ -37,7 +37,7 @@ ROWS = [
 
 
 def toy(workdir: str, steps: int, *more: str, config: str = "diffusion_lm.py") -> list[str]:
-    """The flags of a toy training with a config of this repository."""
+    """Returns the flags of a toy training with a config of this repository."""
     latent = config.startswith("latent_ops")
     parts, text = (("encoder", "decoder"), "rows.jsonl") if latent else (("trunk",), "texts.txt")
     small = dict.fromkeys(flag.replace("trunk", part) for part in parts for flag in TOY)
@@ -55,9 +55,9 @@ def metrics(workdir: Path) -> list[dict[str, float]]:
 
 
 def trained(config: str) -> Path:
-    """The run of a config after 60 toy steps, beside its texts. Not to be changed: take a copy.
+    """Returns the run of a config after 60 toy steps, next to its texts. Copy it before changing it.
 
-    The first to ask for it trains it, whichever worker that is; others wait.
+    The first worker to call this trains the run, and the others wait.
     """
     folder = Path(os.environ["JTEXTDIFF_CACHE"]) / "runs"
     folder.mkdir(exist_ok=True)

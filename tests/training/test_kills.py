@@ -1,4 +1,4 @@
-"""Kills: whatever is killed, and when, the run goes on from its newest checkpoint to the very same end."""
+"""Killed runs resume from their newest checkpoint and end with the same parameters."""
 
 import functools
 import os
@@ -39,7 +39,7 @@ TOY = [
 
 
 def start(workdir: Path, processes: int) -> list[subprocess.Popen[bytes]]:
-    """A training in one process, or in several on a port of their own."""
+    """Starts a training in one process, or in several that connect on a free port."""
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"
     several = lambda i: [f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={i}"]
@@ -56,7 +56,7 @@ def kill_all(running: list[subprocess.Popen[bytes]]) -> None:
 
 
 def newest(workdir: Path) -> int:
-    """The step of the newest finished checkpoint."""
+    """Returns the step of the newest finished checkpoint, 0 if there is none."""
     folder = workdir / "checkpoints"
     return max((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=0)
 
@@ -69,7 +69,7 @@ def wait_for_a_checkpoint(workdir: Path) -> None:
 
 
 def finish(workdir: Path, processes: int) -> dict[str, Any]:
-    """Trains to the end; the parameters there."""
+    """Trains to the end and returns the parameters."""
     running = start(workdir, processes)
     assert [process.wait(timeout=300) for process in running] == [0] * processes
     assert newest(workdir) == STEPS
@@ -83,35 +83,35 @@ def leaves(tree: Any) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[list[np.ndarray], float]]:
-    """The parameters at the end of a run that nothing happens to, in so many processes, and how long it takes."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[list[np.ndarray], float]]:
+    """A function that returns the final parameters and the duration of an undisturbed run by number of processes."""
 
     @functools.cache
     def run(processes: int) -> tuple[list[np.ndarray], float]:
-        begun = time.monotonic()
+        started_at = time.monotonic()
         params = leaves(finish(tmp_path_factory.mktemp("whole"), processes))
-        return params, time.monotonic() - begun
+        return params, time.monotonic() - started_at
 
     return run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "victims"), [(1, 1), (2, 1), (2, 2)])
-def test_a_run_that_is_killed_ends_as_one_that_was_not(
-    processes: int, victims: int, tmp_path: Path, whole: Any
+def test_a_killed_run_ends_with_the_same_parameters(
+    processes: int, victims: int, tmp_path: Path, undisturbed: Any
 ) -> None:
-    """Killed at random moments of its time; of two processes one, which is the end of the other, or both."""
-    expected, lasts = whole(processes)
-    chance, workdir, reached = random.Random(0), tmp_path / "killed", []
+    """It is killed at random times. Of two processes one is killed, which ends the other, or both."""
+    expected, seconds = undisturbed(processes)
+    rng, workdir, reached = random.Random(0), tmp_path / "killed", []
     for _ in range(KILLS):
         running = start(workdir, processes)
-        time.sleep(chance.uniform(0.3, 0.9) * lasts)
+        time.sleep(rng.uniform(0.3, 0.9) * seconds)
         if all(process.poll() is not None for process in running):
-            break  # it had reached its end before
-        for process in chance.sample(running, victims):
+            break  # it had already finished
+        for process in rng.sample(running, victims):
             process.send_signal(signal.SIGKILL)
-        time.sleep(chance.uniform(0, 1))
-        kill_all(running)  # as a launcher does with those that are left
+        time.sleep(rng.uniform(0, 1))
+        kill_all(running)  # as a launcher does with the remaining ones
         reached.append(newest(workdir))
     assert reached == sorted(reached), "no checkpoint is lost"
     killed = leaves(finish(workdir, processes))
@@ -120,23 +120,23 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(
 
 
 @pytest.mark.slow
-def test_all_stop_at_the_step_at_which_one_is_asked_to(tmp_path: Path, whole: Any) -> None:
-    """The second of two processes alone is told; both save, end alike, and go on to the very same end."""
-    running = start(tmp_path / "asked", 2)
+def test_all_processes_stop_at_the_same_step(tmp_path: Path, undisturbed: Any) -> None:
+    """Only the second of two processes gets the signal. Both save, end with the same status, and resume."""
+    running = start(tmp_path / "stopped", 2)
     try:
-        wait_for_a_checkpoint(tmp_path / "asked")
+        wait_for_a_checkpoint(tmp_path / "stopped")
         running[1].terminate()
         assert [process.wait(timeout=60) for process in running] == [143, 143]
     finally:
         kill_all(running)
-    assert 0 < newest(tmp_path / "asked") < STEPS
-    for ours, theirs in zip(leaves(finish(tmp_path / "asked", 2)), whole(2)[0], strict=True):
+    assert 0 < newest(tmp_path / "stopped") < STEPS
+    for ours, theirs in zip(leaves(finish(tmp_path / "stopped", 2)), undisturbed(2)[0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.slow
-def test_a_survivor_ends_by_itself(tmp_path: Path) -> None:
-    """If nobody ends it: it hears within the heartbeat's time that the other is gone."""
+def test_the_surviving_process_ends_without_a_launcher(tmp_path: Path) -> None:
+    """It notices within the heartbeat timeout that the other has ended."""
     running = start(tmp_path, 2)
     try:
         wait_for_a_checkpoint(tmp_path)
@@ -147,8 +147,8 @@ def test_a_survivor_ends_by_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_eight_devices_goes_on_on_two_and_on_one(tmp_path: Path) -> None:
-    """The next loss is the same on each, and the run goes on dividing its arrays anew."""
+def test_a_checkpoint_of_eight_devices_resumes_on_two_and_on_one(tmp_path: Path) -> None:
+    """The next loss is the same on each, and the arrays are sharded anew."""
     import json
     import shutil
 

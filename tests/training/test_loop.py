@@ -1,4 +1,4 @@
-"""The training loop: what a signal finds done, whenever it comes."""
+"""The training loop saves the step at which a signal stops it."""
 
 from pathlib import Path
 
@@ -13,21 +13,21 @@ CONFIG = str(Path(__file__).parents[2] / "configs" / "diffusion_lm.py")
 
 
 class Signal(list[int]):
-    """What signals have come: one comes just before the run looks for the `nth` time."""
+    """A list of received signals that gets one just before its `nth` check."""
 
     def __init__(self, nth: int):
         super().__init__()
-        self.looks_left = nth
+        self.checks_left = nth
 
     def __bool__(self) -> bool:
-        self.looks_left -= 1
-        if self.looks_left == 0:
+        self.checks_left -= 1
+        if self.checks_left == 0:
             self.append(15)
         return len(self) > 0
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3])
-def test_a_run_that_stops_has_saved_the_step_it_stopped_at(nth: int, tmp_path: Path) -> None:
+def test_a_stopped_run_has_saved_its_last_step(nth: int, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("The Mill is cheap .\nThe Swan is dear .\n" * 20)
     fields = {
         "text.path": tmp_path / "texts.txt",

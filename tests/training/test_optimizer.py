@@ -1,4 +1,4 @@
-"""Optimisation: the learning rate's shape, what is clipped, decayed and averaged, and halves that make a whole."""
+"""The optimizer: learning rate schedules, clipping, weight decay, the running mean and gradient accumulation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,7 +28,7 @@ PLAIN = Optimizer(peak=1.0, warmup=10, decay_steps=100, weight_decay=0.0, clip=N
         ("cooldown", {0: 0.1, 9: 1.0, 75: 1.0, 80: 0.8, 90: 0.4, 100: 0.0, 999: 0.0}),
     ],
 )
-def test_learning_rate_at_its_landmarks(decay: str, rates: dict[int, float]) -> None:
+def test_learning_rate_schedules(decay: str, rates: dict[int, float]) -> None:
     optim = dataclasses.replace(PLAIN, decay=decay)
     found = {step: float(optim.learning_rate(jnp.asarray(step))) for step in rates}
     assert found == pytest.approx(rates, abs=1e-5)
@@ -46,9 +46,9 @@ def test_rate_and_average_take_a_traced_step() -> None:
 
 def test_the_mean_warms_up() -> None:
     optim = dataclasses.replace(PLAIN, ema=0.9)
-    keep = lambda optim, step: float(optim.average({"w": jnp.ones(())}, {"w": jnp.zeros(())}, jnp.asarray(step))["w"])
-    assert [keep(optim, step) for step in (0, 8, 10_000)] == pytest.approx([0.1, 0.5, 0.9])
-    assert keep(dataclasses.replace(optim, ema_warmup=False), 0) == pytest.approx(0.9)
+    decay = lambda optim, step: float(optim.average({"w": jnp.ones(())}, {"w": jnp.zeros(())}, jnp.asarray(step))["w"])
+    assert [decay(optim, step) for step in (0, 8, 10_000)] == pytest.approx([0.1, 0.5, 0.9])
+    assert decay(dataclasses.replace(optim, ema_warmup=False), 0) == pytest.approx(0.9)
 
 
 def test_the_mean_of_constant_parameters_is_constant() -> None:
@@ -65,15 +65,15 @@ def test_only_matrices_decay() -> None:
     np.testing.assert_array_equal(updated["scale"], params["scale"])
 
 
-def test_a_long_gradient_is_cut_to_the_norm_and_a_short_one_is_not() -> None:
-    """AdamW forgets the first gradient's size, so the moment, (1 − b1) g, tells what it saw."""
+def test_only_long_gradients_are_clipped() -> None:
+    """AdamW's first update does not depend on the gradient's size, so the first moment, (1 − b1) g, is compared."""
     optim = dataclasses.replace(PLAIN, clip=1.0)
     params = {"a": jnp.zeros(2), "b": jnp.zeros((1, 1))}
 
     def first_moment(gradient: dict) -> np.ndarray:
         _, state = optim.update(gradient, optim.init(params), params)
-        named = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
-        moments = [leaf for name, leaf in named if ".mu" in name]
+        leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+        moments = [leaf for name, leaf in leaves if ".mu" in name]
         return np.concatenate([np.ravel(leaf) for leaf in moments]) / (1 - optim.b1)
 
     long = first_moment({"a": jnp.asarray([6.0, 0.0]), "b": jnp.full((1, 1), 8.0)})
@@ -82,13 +82,13 @@ def test_a_long_gradient_is_cut_to_the_norm_and_a_short_one_is_not() -> None:
     np.testing.assert_allclose(short, [0.06, 0.0, 0.08], rtol=1e-5)
 
 
-def test_the_first_update_is_one_learning_rate_long() -> None:
+def test_the_first_update_has_the_size_of_the_learning_rate() -> None:
     params = {"w": jnp.zeros(3)}
     updated, _ = PLAIN.update({"w": jnp.asarray([5.0, -0.01, 1.0])}, PLAIN.init(params), params)
     np.testing.assert_allclose(updated["w"], [-0.1, 0.1, -0.1], rtol=1e-4)
 
 
-# A whole step ---------------------------------------------------------------------------------------------
+# A training step ---------------------------------------------------------------------------------------------
 
 
 def squares(params: dict, key: jax.Array, batch: Batch) -> tuple[jax.Array, dict]:
@@ -98,9 +98,9 @@ def squares(params: dict, key: jax.Array, batch: Batch) -> tuple[jax.Array, dict
 
 
 def method(loss: Callable) -> SimpleNamespace:
-    """A method of two parameters and a loss; it neither samples nor has a likelihood."""
-    rest = dict.fromkeys(("text_spec", "sampler", "bound", "prefix_only", "sample", "nll"), lambda *inputs: None)
-    return SimpleNamespace(init=lambda key: {"w": jnp.asarray([0.5, -1.0])}, loss=loss, **rest)
+    """Returns a method with two parameters and a loss, without sampling or a likelihood."""
+    unused = dict.fromkeys(("text_spec", "sampler", "bound", "prefix_only", "sample", "nll"), lambda *inputs: None)
+    return SimpleNamespace(init=lambda key: {"w": jnp.asarray([0.5, -1.0])}, loss=loss, **unused)
 
 
 METHOD = method(squares)
@@ -111,14 +111,14 @@ def rows(*values: int) -> Batch:
     return Batch(tokens, np.ones_like(tokens, bool), np.zeros_like(tokens, bool), {})
 
 
-def test_microbatches_make_the_gradient_of_the_whole() -> None:
+def test_microbatches_give_the_gradient_of_the_batch() -> None:
     whole, halves = PLAIN, dataclasses.replace(PLAIN, accumulate=2)
     start = init_state(METHOD, whole, jax.random.key(0))
-    (one, told), (other, told_halves) = (
+    (one, metrics), (other, metrics_halves) = (
         train_step(METHOD, optim, start, jax.random.key(1), rows(3, 1, -4, 2)) for optim in (whole, halves)
     )
-    assert {name: float(value) for name, value in told_halves.items()} == pytest.approx(
-        {name: float(value) for name, value in told.items()}, rel=1e-5
+    assert {name: float(value) for name, value in metrics_halves.items()} == pytest.approx(
+        {name: float(value) for name, value in metrics.items()}, rel=1e-5
     )
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
@@ -126,32 +126,32 @@ def test_microbatches_make_the_gradient_of_the_whole() -> None:
 
 def test_a_step_reports_its_loss_its_terms_and_its_gradient() -> None:
     state = init_state(METHOD, PLAIN, jax.random.key(2))
-    after, told = train_step(METHOD, PLAIN, state, jax.random.key(3), rows(3, 1))
+    after, metrics = train_step(METHOD, PLAIN, state, jax.random.key(3), rows(3, 1))
     w = np.asarray([0.5, -1.0])
     losses = [np.sum((w - x) ** 2) for x in (3, 1)]
-    assert float(told["loss"]) == pytest.approx(np.mean(losses))
-    assert float(told["distance"]) == pytest.approx(np.mean(np.sqrt(losses)))
-    assert float(told["gradient_norm"]) == pytest.approx(np.linalg.norm(2 * (w - 2.0)), rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(np.mean(losses))
+    assert float(metrics["distance"]) == pytest.approx(np.mean(np.sqrt(losses)))
+    assert float(metrics["gradient_norm"]) == pytest.approx(np.linalg.norm(2 * (w - 2.0)), rel=1e-5)
     assert int(after["step"]) == 1
 
 
 def test_the_noise_follows_the_step_number() -> None:
-    """The same step twice is the same; another step has other noise; nothing but the number is carried."""
+    """Equal steps have equal noise, and other steps have other noise."""
     noisy = method(lambda params, key, batch: (params["w"].sum() * jax.random.normal(key, (len(batch.tokens),)), {}))
     state = init_state(noisy, PLAIN, jax.random.key(4))
     later = state | {"step": jnp.asarray(7, jnp.int32)}
-    told = [train_step(noisy, PLAIN, s, jax.random.key(5), rows(1, 2))[1]["loss"] for s in (state, state, later)]
-    assert float(told[0]) == float(told[1])
-    assert float(told[0]) != float(told[2])
+    metrics = [train_step(noisy, PLAIN, s, jax.random.key(5), rows(1, 2))[1]["loss"] for s in (state, state, later)]
+    assert float(metrics[0]) == float(metrics[1])
+    assert float(metrics[0]) != float(metrics[2])
 
 
 @pytest.mark.parametrize("bad", [{"decay": "square"}, {"ema": 1.0}, {"accumulate": 0}])
-def test_impossible_settings_are_refused(bad: dict) -> None:
+def test_invalid_settings_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Optimizer(**bad)
 
 
-def test_validation_text_is_seen_without_dropout() -> None:
+def test_validation_has_no_dropout() -> None:
     trunk = Transformer(num_layers=1, width=8, num_heads=2, causal=True, dropout=0.5, max_length=4)
     noisy = Autoregressive(text_spec=TextSpec(vocab_size=6, eos=1, length=1, length_counts=(0, 1)), trunk=trunk)
     params = noisy.init(jax.random.key(6))
@@ -164,7 +164,7 @@ def test_validation_text_is_seen_without_dropout() -> None:
     assert without_dropout(METHOD) is METHOD
 
 
-def test_muon_turns_a_blocks_matrix_into_an_orthogonal_step_and_leaves_the_rest_to_adam() -> None:
+def test_muon_updates_block_matrices_and_adam_the_rest() -> None:
     """An orthogonal n x n matrix has root mean square 1/√n: scaled to .2 (Liu et al. 2025), its values are .2 √n.
 
     Five Newton-Schulz steps bring singular values to within .7 and 1.2 (Jordan 2024).

@@ -1,4 +1,4 @@
-"""Guessing: labels that are known stay, the others are what n-grams of those say, and no other split is touched."""
+"""Pseudo-labels: given labels stay, n-grams predict the others, and other splits do not change."""
 
 import json
 from pathlib import Path
@@ -18,13 +18,13 @@ WORDS = {"good": ("lovely", "fine", "superb"), "bad": ("awful", "poor", "dire")}
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """Texts with a mood; every fifth has none, whose word tells it nevertheless."""
-    file = tmp_path_factory.mktemp("guessing") / "rows.jsonl"
-    told = [(mood, word) for mood, words in WORDS.items() for word in words]
+    """Texts with a mood. Every fifth lacks the label, though its words imply it."""
+    file = tmp_path_factory.mktemp("pseudo_labels") / "rows.jsonl"
+    pairs = [(mood, word) for mood, words in WORDS.items() for word in words]
     rows = [
-        {"text": f"It is {word} for {at} .", "mood": mood if at % 5 else "none"}
-        for at in range(40)
-        for mood, word in told
+        {"text": f"It is {word} for {number} .", "mood": mood if number % 5 else "none"}
+        for number in range(40)
+        for mood, word in pairs
     ]
     file.write_text("\n".join(map(json.dumps, rows)) + "\n")
     return prepare_corpus(Text(path=str(file), tokenizer="words:1"), warn=lambda note: None)
@@ -40,14 +40,14 @@ def test_given_labels_stay_and_the_others_are_predicted(corpus: Corpus, capsys: 
     assert values[-1] == "none"
     truth = [next(mood for mood, words in WORDS.items() if set(words) & set(text.split())) for text in train.texts()]
     ids = found.splits["train"].labels["mood"]
-    assert [values[i] for i in ids] == truth  # nine texts of each have all of its words
+    assert [values[i] for i in ids] == truth  # nine texts of each value contain all of its words
     assert "18 texts keep their label" in capsys.readouterr().err
     np.testing.assert_array_equal(found.splits["valid"].labels["mood"], corpus.splits["valid"].labels["mood"])
     np.testing.assert_array_equal(found.splits["train"].tokens, train.tokens)
 
 
 def test_a_wrong_prediction_changes_no_given_label(corpus: Corpus) -> None:
-    """One text of each value keeps its label, with one word of its value: predictions are poor, and those two stay."""
+    """One text of each value keeps its label. Predictions from so few are poor, but the given labels stay."""
     ids = np.asarray(corpus.splits["train"].labels["mood"])
     found = pseudo_labelled(corpus, config("--config.num_labelled=1")).splits["train"].labels["mood"]
     first = [int(np.flatnonzero(ids == value)[0]) for value in (0, 1)]
@@ -56,7 +56,7 @@ def test_a_wrong_prediction_changes_no_given_label(corpus: Corpus) -> None:
 
 def test_given_labels_stay_although_the_classifier_contradicts_them(tmp_path: Path) -> None:
     """The same texts have both moods, which no classifier can predict, and all labels are given."""
-    file, texts = tmp_path / "rows.jsonl", [f"It is odd for {at} ." for at in range(20)]
+    file, texts = tmp_path / "rows.jsonl", [f"It is odd for {number} ." for number in range(20)]
     file.write_text("\n".join(json.dumps({"text": text, "mood": mood}) for mood in WORDS for text in texts))
     same = prepare_corpus(Text(path=str(file), tokenizer="words:1"), warn=lambda note: None)
     found = pseudo_labelled(same, config("--config.num_labelled=100")).splits["train"].labels["mood"]
