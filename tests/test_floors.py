@@ -1,11 +1,11 @@
-"""Floors: imports only go down, each third party has one door, and every file keeps its size and its first line."""
+"""Layers: imports go to lower layers only, third parties are imported in few places, and files are small and named."""
 
 import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "jtextdiff"
 FILES = sorted(PACKAGE.rglob("*.py"))
-FLOORS = (
+LAYERS = (
     ("cli", "data", "metrics", "nets", "diffusion"),
     ("sampling", "devices"),
     ("methods", "run"),
@@ -14,19 +14,19 @@ FLOORS = (
     ("training", "evaluation", "visualization"),
     ("benchmarks",),
 )
-"""From the ground up: a room may import from the floors below its own, and from no other room of its own floor. The
-commands stand on top."""
+"""From the lowest layer up: a folder may import from lower layers, and from no other folder of its own layer. The
+commands are above all."""
 
-CLOSED = {
+FORBIDDEN = {
     ("sampling", "cli"),
     ("methods", "cli"),
     ("methods", "devices"),
     ("nets", "diffusion"),
     ("devices", "sampling"),
 }
-"""(room, room below it that it may not import from either)."""
+"""(folder, folder of a lower layer that it may not import from either)."""
 
-DOORS = {
+ONLY_IMPORTED_IN = {
     "flax": ("nets/",),
     "diffrax": ("sampling/latent_flow.py",),
     "orbax": ("run/checkpoints.py",),
@@ -49,17 +49,17 @@ def name(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-def room_of(path: Path) -> str | None:
-    """The folder of a file, None for a command."""
+def folder_of(path: Path) -> str | None:
+    """Returns the folder of a file, None for a command."""
     return name(path).split("/")[0] if path.parent != PACKAGE else None
 
 
-def floor_of(room: str) -> int:
-    return next(floor for floor, rooms in enumerate(FLOORS) if room in rooms)
+def layer_of(folder: str) -> int:
+    return next(layer for layer, folders in enumerate(LAYERS) if folder in folders)
 
 
 def modules(nodes: list[ast.stmt] | ast.AST) -> set[str]:
-    """Every module imported in a tree; `from a import b` counts as both a and a.b."""
+    """Returns every module imported in a tree; `from a import b` counts as both a and a.b."""
     found: set[str] = set()
     for node in ast.walk(nodes if isinstance(nodes, ast.AST) else ast.Module(nodes, [])):
         if isinstance(node, ast.Import):
@@ -71,7 +71,7 @@ def modules(nodes: list[ast.stmt] | ast.AST) -> set[str]:
 
 
 def at_import(tree: ast.Module) -> set[str]:
-    """What is imported when the file is, outside functions and `if TYPE_CHECKING`."""
+    """Returns the modules imported with the file, outside functions and `if TYPE_CHECKING`."""
 
     class Outer(ast.NodeVisitor):
         found: set[str] = set()
@@ -102,42 +102,42 @@ def imports(imported: set[str], module: str) -> bool:
     return any(other == module or other.startswith(module + ".") for other in imported)
 
 
-def test_imports_only_go_down() -> None:
+def test_imports_go_to_lower_layers_only() -> None:
     wrong = []
     for path in FILES:
-        room = room_of(path)
-        if room is None:
+        folder = folder_of(path)
+        if folder is None:
             continue
         imported = {module for module in IMPORTS[path] if module.split(".")[0] == "jtextdiff"}
-        # `from jtextdiff import x` names the package itself beside jtextdiff.x, which is looked at.
-        others = {module.split(".")[1] for module in imported - {"jtextdiff"}} - {room}
-        below = {other for floor in FLOORS[: floor_of(room)] for other in floor}
-        allowed = {other for other in below if (room, other) not in CLOSED}
+        # `from jtextdiff import x` names the package itself and jtextdiff.x, which is checked.
+        others = {module.split(".")[1] for module in imported - {"jtextdiff"}} - {folder}
+        below = {other for layer in LAYERS[: layer_of(folder)] for other in layer}
+        allowed = {other for other in below if (folder, other) not in FORBIDDEN}
         wrong += [f"{name(path)} -> {other}" for other in others - allowed]
     assert not wrong
 
 
-def test_every_folder_is_a_room() -> None:
-    assert {room_of(path) for path in FILES} - {None} == {room for floor in FLOORS for room in floor}
+def test_every_folder_has_a_layer() -> None:
+    assert {folder_of(path) for path in FILES} - {None} == {folder for layer in LAYERS for folder in layer}
 
 
 def test_methods_do_not_import_each_other() -> None:
     methods = {other.stem for other in (PACKAGE / "methods").glob("*.py")} - {"method", "__init__"}
-    files = [path for path in FILES if room_of(path) == "methods"]
+    files = [path for path in FILES if folder_of(path) == "methods"]
     pairs = [(path, other) for path in files for other in methods - {path.stem}]
     wrong = [(path, other) for path, other in pairs if imports(IMPORTS[path], f"jtextdiff.methods.{other}")]
     assert not [f"{name(path)} -> {other}" for path, other in wrong]
 
 
-def test_third_parties_have_one_door() -> None:
+def test_third_parties_are_imported_in_few_places() -> None:
     wrong = []
     for path in FILES:
         command = path.parent == PACKAGE
         wrong += [
             f"{name(path)} -> {party}"
-            for party, doors in DOORS.items()
+            for party, places in ONLY_IMPORTED_IN.items()
             if imports(IMPORTS[path], party)
-            and not name(path).startswith(doors)
+            and not name(path).startswith(places)
             and not (command and party == "ml_collections")
         ]
     assert not wrong
@@ -149,18 +149,18 @@ def test_heavy_libraries_are_imported_where_they_are_used() -> None:
 
 
 def test_text_and_the_command_line_do_not_import_jax() -> None:
-    assert not [name(path) for path in FILES if room_of(path) in NO_JAX and imports(IMPORTS[path], "jax")]
+    assert not [name(path) for path in FILES if folder_of(path) in NO_JAX and imports(IMPORTS[path], "jax")]
 
 
 def test_a_file_has_a_docstring_and_no_vague_name() -> None:
     assert not [name(path) for path, tree in TREES.items() if not ast.get_docstring(tree) or path.stem in VAGUE]
 
 
-def test_a_file_is_one_idea_long() -> None:
+def test_files_are_short() -> None:
     lengths = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert not {file: length for file, length in lengths.items() if length > MOST_LINES}
 
 
-def test_a_folder_is_seen_at_once() -> None:
+def test_folders_have_few_files() -> None:
     folders = {path.parent for path in FILES} - {PACKAGE}
     assert not [name(folder) for folder in folders if len(list(folder.glob("*.py"))) - 1 > MOST_FILES]
