@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(place: Path, workdir: str, steps: int, *more: str) -> subprocess.Popen[str]:
-    """A training in a process of its own."""
+    """Starts a training in a new process."""
     command = [sys.executable, "-m", "jtextdiff.train", *toy(workdir, steps, *more)]
     return subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
 
@@ -50,7 +50,7 @@ def start(place: Path, workdir: str, steps: int, *more: str) -> subprocess.Popen
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_config_learns(config: str) -> None:
     workdir = trained(config)
-    # The loss of a text VAE rises as its divergence comes to count; what it tells of its texts falls.
+    # The loss of a text VAE rises with the weight of its divergence; its reconstruction term falls.
     losses = [row.get("reconstruction", row["loss"]) for row in metrics(workdir) if "loss" in row]
     assert np.mean(losses[-10:]) < 0.8 * losses[0]
     for name in ("config.json", "tokenizer", "checkpoints", "metrics.jsonl", f"samples/{STEPS}.txt", "loss.png"):
@@ -59,12 +59,12 @@ def test_every_config_learns(config: str) -> None:
     assert texts.returncode == 0 and len(texts.stdout.splitlines()) == 2, texts.stderr
 
 
-def test_resumed_equals_never_stopped(place: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(place: Path) -> None:
     assert run("train", *toy("halves", 5), cwd=place).returncode == 0
-    again = run("train", *toy("halves", 12), cwd=place)
-    assert again.returncode == 0 and "Resuming from step 5" in again.stderr, again.stderr
-    straight = run("train", *toy("straight", 12), cwd=place)
-    assert straight.returncode == 0
+    resumed = run("train", *toy("halves", 12), cwd=place)
+    assert resumed.returncode == 0 and "Resuming from step 5" in resumed.stderr, resumed.stderr
+    uninterrupted = run("train", *toy("straight", 12), cwd=place)
+    assert uninterrupted.returncode == 0
     terms = ("step", "loss", "cross_entropy", "gradient_norm")
     curves = [
         [[row[name] for name in terms] for row in metrics(place / workdir) if "loss" in row]
@@ -78,12 +78,12 @@ def test_resumed_equals_never_stopped(place: Path) -> None:
 @pytest.mark.parametrize(
     "mesh", [("fsdp=2", "tensor=2"), pytest.param((), marks=pytest.mark.slow)], ids=["split", "spread"]
 )
-def test_four_devices_train_and_write_what_one_does(mesh: tuple[str, ...], place: Path) -> None:
-    """The same losses but for the order of sums, and the same texts, but for a word that was as good as another."""
+def test_four_devices_give_the_losses_and_samples_of_one(mesh: tuple[str, ...], place: Path) -> None:
+    """Losses differ by rounding only, and at most one text differs, where two tokens are equally likely."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    several, workdir = {**os.environ, "XLA_FLAGS": flags}, f"four-{len(mesh)}"
+    env, workdir = {**os.environ, "XLA_FLAGS": flags}, f"four-{len(mesh)}"
     command = [sys.executable, "-m", "jtextdiff.train", *toy(workdir, 4, *(f"--config.mesh.{size}" for size in mesh))]
-    done = subprocess.run(command, cwd=place, env=several, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0 and "devices: 4" in done.stderr, done.stderr
     assert run("train", *toy("alone", 4), cwd=place).returncode == 0
     one, four = ([row["loss"] for row in metrics(place / name) if "loss" in row] for name in ("alone", workdir))
@@ -92,15 +92,15 @@ def test_four_devices_train_and_write_what_one_does(mesh: tuple[str, ...], place
     assert len(four) == len(one) > 4 and sum(ours != theirs for ours, theirs in zip(four, one, strict=True)) <= 1
 
 
-def test_a_run_starts_from_the_company_of_words_and_keeps_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_are_computed_from_the_text_and_stay_fixed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     model = jtd.load(place / "whole")
     corpus = prepare_corpus(build(model.config.text), tokenizer=model.tokenizer, warn=str)
     train = corpus.splits["train"]
     dim = model.method.embed_dim
     expected = neighbour_vectors(train.tokens, train.offsets, model.tokenizer.vocab_size, dim)
-    kept = np.asarray(model.params["embedding"])
-    directions = kept / np.linalg.norm(kept, axis=1, keepdims=True)  # weight decay shortens them
+    embedding = np.asarray(model.params["embedding"])
+    directions = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)  # weight decay shortens them
     np.testing.assert_allclose(directions, expected, atol=1e-5)
 
 
@@ -118,35 +118,35 @@ def test_a_control_is_trained_and_followed(place: Path) -> None:
     assert np.mean(losses[-10:]) < 0.8 * losses[0]
     strong = [f"--override=method.sampler.guidance.{setting}" for setting in ("update_rule=sign", "rate=3", "stop=0")]
     samples = ("sample", "--checkpoint=whole", "--num=2", "--steps=4", *strong)
-    asked = run(*samples, "--control=price=cheap*2", "--control=length=5", cwd=place)
-    assert asked.returncode == 0, asked.stderr
-    assert [len(text.split()) for text in asked.stdout.splitlines()] == [5, 5]
-    assert asked.stdout != run(*samples, "--control=price=dear", "--control=length=5", cwd=place).stdout
+    controlled = run(*samples, "--control=price=cheap*2", "--control=length=5", cwd=place)
+    assert controlled.returncode == 0, controlled.stderr
+    assert [len(text.split()) for text in controlled.stdout.splitlines()] == [5, 5]
+    assert controlled.stdout != run(*samples, "--control=price=dear", "--control=length=5", cwd=place).stdout
     best = run(*samples, "--control=price=cheap", "--best_of=3", cwd=place)
     assert len(best.stdout.splitlines()) == 2 and "energy, of 3" in best.stderr
     scored = run("evaluate", *samples[1:], "--num=4", "--control=keyword=The", "--mbr=2", cwd=place)
     assert scored.returncode == 0, scored.stderr
     result = json.loads(scored.stdout)
     assert 0 <= result["metrics"]["control_success"]["value"] <= 1 and "BLEU, of 2" in result["chosen"]
-    for wrong, told in [
+    for wrong, message in [
         ("price=free", "has no value 'free'; it has: cheap, dear, small"),
         ("mood=good", "has no control 'mood'; it has: length, keyword, regex, price"),
         ("price", "is not NAME=VALUE"),
     ]:
         done = run(*samples, f"--control={wrong}", cwd=place)
-        assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
-    for wrong, told in [
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    for wrong, message in [
         (("--config.label=mood", *more), "no label 'mood'; it has: price"),
         (("--config.label=price", *more[:1], *more[2:]), "--config.base=RUN"),
     ]:
         done = run("train", config, *wrong, cwd=place)
-        assert done.returncode == 2 and told in done.stderr, done.stderr
+        assert done.returncode == 2 and message in done.stderr, done.stderr
     done = run("sample", "--checkpoint=whole/controls/price", cwd=place)
     assert done.returncode == 2 and "is a control" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_stopped_run_saves_and_says_how_to_go_on(number: signal.Signals, place: Path) -> None:
+def test_a_stopped_run_saves_and_prints_how_to_resume(number: signal.Signals, place: Path) -> None:
     workdir = f"stopped-{number.name}"
     process = start(place, workdir, 100_000)
     try:
@@ -171,7 +171,7 @@ def test_kill_loses_no_checkpoint(place: Path) -> None:
     assert texts.returncode == 0, texts.stderr
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(place: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(place: Path) -> None:
     more = ("--config.every.checkpoint=2",)
     assert run("train", *toy("damaged", 4, *more), cwd=place).returncode == 0
     for file in (place / "damaged" / "checkpoints" / "4").rglob("*"):
@@ -206,18 +206,18 @@ def test_template_words_never_change(place: Path) -> None:
         assert len(words) == 5 and [words[i] for i in (0, 2, 4)] == ["The", "is", "."]
 
 
-def test_evaluate_writes_what_the_contract_names(place: Path) -> None:
+def test_evaluate_writes_all_documented_fields(place: Path) -> None:
     files = ("--checkpoint=whole", f"--judge={trained('autoregressive.py')}", "--out=scores.json")
     done = run("evaluate", *files, "--num=30", "--steps=3", cwd=place)
     assert done.returncode == 0, done.stderr
     scores = json.loads((place / "scores.json").read_text())
     assert scores.keys() >= {"method", "step", "split", "seed", "num_samples", "sampler", "steps", "nfe", "metrics"}
-    found = scores["metrics"]
-    ratio = found["generative_perplexity"]["value"] / found["generative_perplexity"]["real_valid"]
-    assert found["perplexity_ratio"]["value"] == pytest.approx(ratio)
-    assert found["generative_perplexity"]["n"] == 30
-    assert found["judge_nll"]["n"] == found["nll"]["n"] < 30  # the split has fewer texts
-    for row in found.values():
+    values = scores["metrics"]
+    ratio = values["generative_perplexity"]["value"] / values["generative_perplexity"]["real_valid"]
+    assert values["perplexity_ratio"]["value"] == pytest.approx(ratio)
+    assert values["generative_perplexity"]["n"] == 30
+    assert values["judge_nll"]["n"] == values["nll"]["n"] < 30  # the split has fewer texts
+    for row in values.values():
         assert row.keys() == {"value", "unit", "se", "n", "kind", "real_valid", "real_train"}
 
 
@@ -229,7 +229,7 @@ def test_a_judge_of_another_tokenizer_is_refused(place: Path) -> None:
     assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
 
 
-def test_verify_passes_a_sound_model_and_says_what_it_found(place: Path) -> None:
+def test_verify_passes_a_correct_model_and_lists_its_checks(place: Path) -> None:
     done = run("verify", "--checkpoint=whole", "--steps=3", cwd=place)
     assert done.returncode == 0, done.stderr
     certificate = json.loads(done.stdout)
@@ -238,7 +238,7 @@ def test_verify_passes_a_sound_model_and_says_what_it_found(place: Path) -> None
 
 
 def test_benchmark_compiles_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jitted.cache_clear()  # of what other tests have drawn
+    jitted.cache_clear()  # compiled by other tests
     monkeypatch.setattr("jtextdiff.benchmarks.timing.MATMUL_SIZE", 64)
     flags = ("--num=2", "--steps=2", "--repeats=2", "--no_peer")
     done = run("benchmark", "sample", "--checkpoint=whole", *flags, cwd=place)
@@ -267,7 +267,7 @@ def test_visualize_writes_both_pictures(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("train", "--config={root}/configs/diffusion_lm.py", "--config.method.num_stesp=3"), "num_steps"),
         (("train", "--config={root}/configs/diffusion_lm.py:papre"), "preset"),
@@ -297,18 +297,18 @@ def test_visualize_writes_both_pictures(place: Path) -> None:
         (("verify", "--checkpoint=whole", "--out=absent/certificate.json"), "absent"),
     ],
 )
-def test_mistakes_are_one_line_and_status_two(arguments: tuple[str, ...], told: str, place: Path) -> None:
+def test_errors_are_one_line_and_status_two(arguments: tuple[str, ...], message: str, place: Path) -> None:
     module, *rest = (text.format(root=ROOT) for text in arguments)
     done = run(module, *rest, cwd=place)
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr and "Traceback" not in done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 3 and done.stdout == ""
 
 
 @pytest.mark.parametrize(
     "module", ["train", "sample", "edit", "evaluate", "visualize", "benchmark", "compare", "verify"]
 )
-def test_help_answers_at_once_and_without_jax(module: str, place: Path) -> None:
+def test_help_does_not_import_jax(module: str, place: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", f"jtextdiff.{module}", "--help"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "example" in done.stdout
@@ -322,8 +322,8 @@ def test_a_process_ends_with_the_status_of_its_command(place: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("error: --num")
 
 
-def test_a_reader_that_leaves_is_no_mistake(place: Path) -> None:
-    """As in `… | head -n 0`: no traceback, and a status that says that not all was read."""
+def test_a_closed_pipe_is_no_error(place: Path) -> None:
+    """As in `… | head -n 0`: no traceback, and status 1, since not all output was read."""
     command = [sys.executable, "-m", "jtextdiff.sample", "--checkpoint=whole", "--num=1", "--steps=2"]
     with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -333,19 +333,19 @@ def test_a_reader_that_leaves_is_no_mistake(place: Path) -> None:
 
 
 def wait_for(path: Path, process: subprocess.Popen, seconds: int = 120) -> None:
-    """Waits until a file of a running process is there and not empty."""
+    """Waits until a file of a running process exists and is not empty."""
     end = time.monotonic() + seconds
     while not (path.is_dir() or (path.exists() and (path.name == "lock" or path.stat().st_size))):
-        assert process.poll() is None, "the run ended before it was waited for"
+        assert process.poll() is None, "the run ended too early"
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.05)
 
 
-def test_the_environment_is_left_alone() -> None:
+def test_the_users_cache_is_not_used() -> None:
     assert "JTEXTDIFF_CACHE" in os.environ, "the tests must not write to the user's own cache"
 
 
-def test_edit_keeps_order_marks_what_it_leaves_and_goes_on(place: Path) -> None:
+def test_edit_keeps_the_order_marks_skipped_texts_and_resumes(place: Path) -> None:
     lines = ["The Mill is cheap .", "", "The Mill is so very cheap " * 20, "The Swan is dear ."]
     (place / "source.txt").write_text("\n".join(lines) + "\n")
     command = ("edit", "--checkpoint=whole", "--steps=3", "--strength=1", "--input=source.txt")
@@ -361,10 +361,10 @@ def test_edit_keeps_order_marks_what_it_leaves_and_goes_on(place: Path) -> None:
     (place / "half.jsonl").write_text(whole[: whole.index("\n", 200) - 40])
     done = run(*command, "--out=half.jsonl", cwd=place)
     assert "Continuing after" in done.stderr and (place / "half.jsonl").read_text() == whole
-    held = run("edit", "--checkpoint=whole", "--steps=3", "--hold=Swan", "--input=source.txt", cwd=place)
-    assert held.stdout.splitlines()[3].split()[1] == "Swan"
+    kept = run("edit", "--checkpoint=whole", "--steps=3", "--hold=Swan", "--input=source.txt", cwd=place)
+    assert kept.stdout.splitlines()[3].split()[1] == "Swan"
     (place / "bytes.txt").write_bytes(b"The Mill \xff\n")
-    for wrong, told in [
+    for wrong, message in [
         (["--strength=2"], "strength"),
         (["--input=none.txt"], "no such file"),
         (["--input=bytes.txt"], "bytes.txt is no text"),
@@ -372,4 +372,4 @@ def test_edit_keeps_order_marks_what_it_leaves_and_goes_on(place: Path) -> None:
         (["--input=source.txt", "--hold=hippopotamus"], "does not contain"),
     ]:
         done = run("edit", "--checkpoint=whole", *wrong, cwd=place)
-        assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

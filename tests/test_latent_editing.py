@@ -1,4 +1,4 @@
-"""Latent control from the command line, at toy size: train, learn a control, write, rewrite, look and score."""
+"""Latent control from the command line, at toy size: training, controls, sampling, editing, figures and scores."""
 
 import json
 import shutil
@@ -27,78 +27,78 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_texts_are_rewritten_in_their_order_and_each_tells_its_way(place: Path) -> None:
+def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> None:
     lines = "The Mill is awful .\n\nThe Swan is fine .\n" + "very " * 40 + "long\n"
-    told = run("edit", "--checkpoint=vae", "--control=mood=good", "--out=out.jsonl", cwd=place, text=lines)
-    assert told.returncode == 0, told.stderr
+    done = run("edit", "--checkpoint=vae", "--control=mood=good", "--out=out.jsonl", cwd=place, text=lines)
+    assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
     assert [row["source"] for row in rows] == lines.rstrip("\n").split("\n")
     assert [row.get("left", "")[:6] for row in rows] == ["", "empty", "", "longer"]
     for row in (rows[0], rows[2]):
-        after = row["p_after"]["mood=good"]
-        assert after >= row["p_before"]["mood=good"] and after == pytest.approx(0.99, abs=0.01)
+        p_after = row["p_after"]["mood=good"]
+        assert p_after >= row["p_before"]["mood=good"] and p_after == pytest.approx(0.99, abs=0.01)
     plain = run("edit", "--checkpoint=vae", "--control=mood=good", cwd=place, text=lines)
     assert plain.stdout.splitlines() == [row["rewrite"] for row in rows]
     again = run("edit", "--checkpoint=vae", "--control=mood=good", "--out=out.jsonl", cwd=place, text=lines)
     assert "Continuing after the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
 
 
-def test_a_file_of_other_things_and_rewrites_of_other_texts_stay_as_they_are(place: Path) -> None:
-    edit = ["--checkpoint=vae", "--control=mood=good", "--out=kept.txt"]
-    for there, told in (
+def test_edit_does_not_overwrite_other_files_or_edits_of_other_texts(place: Path) -> None:
+    edit = ["--checkpoint=vae", "--control=mood=good", "--out=x.txt"]
+    for content, message in (
         (b"my own notes\nand more", "is not an edit written by this command"),
         (b'{"source": "The Mill is\n', "is not an edit written by this command"),
         (b'{"source": "The Oak is fine .", "rewrite": "x"}\n', "of another text"),
     ):
-        (place / "kept.txt").write_bytes(there)
+        (place / "x.txt").write_bytes(content)
         refused = run("edit", *edit, cwd=place, text="The Mill is awful .\n")
-        assert refused.returncode == 2 and told in refused.stderr, refused.stderr
-        assert (place / "kept.txt").read_bytes() == there
-    refused = run("edit", *edit, "--input=kept.txt", cwd=place)
+        assert refused.returncode == 2 and message in refused.stderr, refused.stderr
+        assert (place / "x.txt").read_bytes() == content
+    refused = run("edit", *edit, "--input=x.txt", cwd=place)
     assert (
-        refused.returncode == 2 and "is --input itself" in refused.stderr and (place / "kept.txt").read_bytes() == there
+        refused.returncode == 2 and "is --input itself" in refused.stderr and (place / "x.txt").read_bytes() == content
     )
 
 
-def test_a_text_is_rewritten_several_times(place: Path) -> None:
+def test_a_text_is_edited_several_times(place: Path) -> None:
     lines = "The Mill is awful .\nThe Swan is fine .\n"
-    often = [
+    flags = [
         "--checkpoint=vae",
         "--control=mood=good",
         "--num=3",
         "--sampler=sample",
         "--override=method.sampler.temperature=3",
     ]
-    told = run("edit", *often, cwd=place, text=lines)
-    found = told.stdout.splitlines()
-    assert len(found) == 6 and len(set(found[:3])) > 1, (found, told.stderr)
+    done = run("edit", *flags, cwd=place, text=lines)
+    edits = done.stdout.splitlines()
+    assert len(edits) == 6 and len(set(edits[:3])) > 1, (edits, done.stderr)
     out = ["--out=often.jsonl"]
-    run("edit", *often, *out, cwd=place, text=lines.splitlines()[0] + "\n")
+    run("edit", *flags, *out, cwd=place, text=lines.splitlines()[0] + "\n")
     rows = (place / "often.jsonl").read_text().splitlines(keepends=True)
     (place / "often.jsonl").write_text("".join(rows[:2]))
-    run("edit", *often, *out, cwd=place, text=lines)
-    assert [json.loads(row)["rewrite"] for row in (place / "often.jsonl").read_text().splitlines()] == found
+    run("edit", *flags, *out, cwd=place, text=lines)
+    assert [json.loads(row)["rewrite"] for row in (place / "often.jsonl").read_text().splitlines()] == edits
 
 
-def test_texts_are_written_steered_and_shown(place: Path) -> None:
+def test_texts_are_sampled_with_controls_and_visualized(place: Path) -> None:
     both = ["--checkpoint=vae", "--control=mood=bad", "--control=size=small"]
     texts = run("sample", *both, "--num=3", "--balance", cwd=place)
     assert texts.returncode == 0 and len(texts.stdout.splitlines()) == 3 and "Weights: mood=bad" in texts.stderr
-    shown = run("visualize", *both, "--num=1", "--out=way", cwd=place)
-    assert shown.returncode == 0 and (place / "way.png").stat().st_size and (place / "way.html").stat().st_size
-    own = ["--checkpoint=vae", "--text=The Mill is awful ."]
-    shown = run("visualize", *own, "--control=mood=good", "--out=own", cwd=place)
+    shown = run("visualize", *both, "--num=1", "--out=shown", cwd=place)
+    assert shown.returncode == 0 and (place / "shown.png").stat().st_size and (place / "shown.html").stat().st_size
+    edit = ["--checkpoint=vae", "--text=The Mill is awful ."]
+    shown = run("visualize", *edit, "--control=mood=good", "--out=own", cwd=place)
     assert shown.returncode == 0 and (place / "own.png").stat().st_size, shown.stderr
-    back = run("edit", "--checkpoint=vae", cwd=place, text="The Mill is awful .\n").stdout.split()
+    reconstruction = run("edit", "--checkpoint=vae", cwd=place, text="The Mill is awful .\n").stdout.split()
     first = next(line for line in shown.stderr.splitlines() if line.startswith("t=1.00"))
-    assert first.split("⏎")[0].split()[1:] == back
-    refused = run("visualize", *own, cwd=place)
+    assert first.split("⏎")[0].split()[1:] == reconstruction
+    refused = run("visualize", *edit, cwd=place)
     assert refused.returncode == 2 and "--control with an energy" in refused.stderr, refused.stderr
-    word = run("sample", "--checkpoint=vae", "--control=keyword=lovely", "--num=2", cwd=place)
-    assert word.returncode == 0, word.stderr
+    sampled = run("sample", "--checkpoint=vae", "--control=keyword=lovely", "--num=2", cwd=place)
+    assert sampled.returncode == 0, sampled.stderr
 
 
-def test_edits_are_scored_beside_copies_and_reconstructions(place: Path) -> None:
+def test_edits_are_scored_next_to_copies_and_reconstructions(place: Path) -> None:
     scored = run("evaluate", "--checkpoint=vae", "--edits=mood", "--num=8", "--judge_text=rows.jsonl", cwd=place)
     assert scored.returncode == 0, scored.stderr
     rows = json.loads(scored.stdout)["rows"]
@@ -114,36 +114,36 @@ def test_edits_are_scored_beside_copies_and_reconstructions(place: Path) -> None
     (place / "pairs.jsonl").write_text(json.dumps(pair | {"wanted": "odd"}) + "\n")
     paired = run("evaluate", "--checkpoint=vae", "--edits=mood", "--references=pairs.jsonl", cwd=place)
     assert paired.returncode == 2 and "pairs.jsonl:1: mood has no value 'odd'" in paired.stderr
-    asked = ["--control=mood=good", "--control=size=big", "--interference", "--num=4", "--judge_text=rows.jsonl"]
-    pushed = run("evaluate", "--checkpoint=vae", *asked, cwd=place)
-    assert pushed.returncode == 0, pushed.stderr
-    kind = json.loads(pushed.stdout)["metrics"]["control_success[mood=good]"]["kind"]
+    controls = ["--control=mood=good", "--control=size=big", "--interference", "--num=4", "--judge_text=rows.jsonl"]
+    evaluated = run("evaluate", "--checkpoint=vae", *controls, cwd=place)
+    assert evaluated.returncode == 0, evaluated.stderr
+    kind = json.loads(evaluated.stdout)["metrics"]["control_success[mood=good]"]["kind"]
     assert "mood by n-grams of 112 texts of rows.jsonl, right for 100.0% of valid" in kind
-    found = json.loads(pushed.stdout)["interference"]
-    assert found["names"] == ["mood=good", "size=big"] and found["pushed"][0][0] > found["unmoved"][0]
+    effect = json.loads(evaluated.stdout)["interference"]
+    assert effect["names"] == ["mood=good", "size=big"] and effect["pushed"][0][0] > effect["unmoved"][0]
 
 
-def test_a_latent_that_holds_nothing_is_told_of(place: Path) -> None:
+def test_posterior_collapse_is_warned_of(place: Path) -> None:
     heavy = ["--config.method.beta=100", "--config.method.latent_dim=1"]
     done = run("train", *toy("empty", 3, *heavy, config="latent_ops.py"), cwd=place)
     assert done.returncode == 0 and "posterior collapse" in done.stderr, done.stderr
 
 
-def test_a_model_that_is_told_its_label_needs_no_control(place: Path) -> None:
+def test_a_conditional_model_needs_no_control(place: Path) -> None:
     few = ["--config.method.condition=mood", "--config.num_labelled=10"]
-    done = run("train", *toy("told", 3, *few, config="latent_ops.py:cvae"), cwd=place)
+    done = run("train", *toy("cvae", 3, *few, config="latent_ops.py:cvae"), cwd=place)
     assert done.returncode == 0 and "20 texts keep their label" in done.stderr, done.stderr
-    edited = run("edit", "--checkpoint=told", "--control=mood=good", cwd=place, text="The Mill is awful .\n")
+    edited = run("edit", "--checkpoint=cvae", "--control=mood=good", cwd=place, text="The Mill is awful .\n")
     assert edited.returncode == 0 and len(edited.stdout.splitlines()) == 1, edited.stderr
-    scored = run("evaluate", "--checkpoint=told", "--edits=mood", "--num=4", "--judge_text=rows.jsonl", cwd=place)
+    scored = run("evaluate", "--checkpoint=cvae", "--edits=mood", "--num=4", "--judge_text=rows.jsonl", cwd=place)
     assert scored.returncode == 0, scored.stderr
-    moved = run("edit", "--checkpoint=told", "--control=mood=good", "--until=0.9", cwd=place, text="The Mill .\n")
-    assert moved.returncode == 2 and "enforced exactly" in moved.stderr, moved.stderr
-    weighed = run("sample", "--checkpoint=told", "--control=mood=good*2", cwd=place)
-    assert weighed.returncode == 2 and "sampler.guidance_scale=2" in weighed.stderr, weighed.stderr
+    refused = run("edit", "--checkpoint=cvae", "--control=mood=good", "--until=0.9", cwd=place, text="The Mill .\n")
+    assert refused.returncode == 2 and "enforced exactly" in refused.stderr, refused.stderr
+    weighted = run("sample", "--checkpoint=cvae", "--control=mood=good*2", cwd=place)
+    assert weighted.returncode == 2 and "sampler.guidance_scale=2" in weighted.stderr, weighted.stderr
 
 
-def test_a_control_that_is_there_is_another_if_it_was_asked_for_otherwise(place: Path) -> None:
+def test_an_existing_control_is_kept_unless_the_settings_differ(place: Path) -> None:
     again = run("train", *control("mood"), "--config.latent.max_iterations=20", cwd=place)
     assert again.returncode == 0 and "there already" in again.stderr, again.stderr
     other = run("train", *control("mood"), "--config.latent.max_iterations=20", "--config.num_labelled=4", cwd=place)
@@ -153,7 +153,7 @@ def test_a_control_that_is_there_is_another_if_it_was_asked_for_otherwise(place:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("edit", "--checkpoint=vae", "--control=mood=good", "--strength=0.3"), "in latent space"),
         (("edit", "--checkpoint=vae", "--control=mood=good", "--until=1.5"), "target_probability must be from 0 to 1"),
@@ -167,21 +167,21 @@ def test_a_control_that_is_there_is_another_if_it_was_asked_for_otherwise(place:
         ((*("train", *control("mood")), "--config.method.weight=5"), "use --config.latent"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_line(arguments: tuple[str, ...], told: str, place: Path) -> None:
+def test_errors_are_one_line(arguments: tuple[str, ...], message: str, place: Path) -> None:
     done = run(*arguments, cwd=place, text="The Mill is awful .\n")
-    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
-def test_each_text_follows_its_own_control(place: Path) -> None:
-    """A batch of different wishes writes what each of them writes by itself; the best of some can be chosen."""
+def test_each_text_of_a_batch_follows_its_own_control(place: Path) -> None:
+    """A batch with different controls equals the samples of each control alone. Best-of-n runs."""
     rows = [json.dumps({"control": f"mood={mood}"}) for mood in ("good", "bad")]
-    (place / "wishes.jsonl").write_text("\n".join(rows) + "\n")
+    (place / "requests.jsonl").write_text("\n".join(rows) + "\n")
     model = jtd.load(place / "vae")
     good, bad = (jtd.controls.classifier("mood", mood) for mood in ("good", "bad"))
     mixed = [model.tokenizer.decode(row) for row in model.draw(4, control=[good, bad, good, bad]).tokens]
-    apart = [model.sample(4, control=wish) for wish in (good, bad)]
-    assert mixed == [apart[place % 2][place] for place in range(4)]
-    scored = run("evaluate", "--checkpoint=vae", "--targets=wishes.jsonl", "--num=4", cwd=place)
+    separate = [model.sample(4, control=control) for control in (good, bad)]
+    assert mixed == [separate[place % 2][place] for place in range(4)]
+    scored = run("evaluate", "--checkpoint=vae", "--targets=requests.jsonl", "--num=4", cwd=place)
     assert scored.returncode == 0, scored.stderr
     best = run("sample", "--checkpoint=vae", "--control=mood=good", "--best_of=3", "--num=2", cwd=place)
     assert best.returncode == 0 and len(best.stdout.splitlines()) == 2, best.stderr

@@ -1,4 +1,4 @@
-"""The notebooks: stored clean and sound, and each runs from top to bottom, at toy size."""
+"""The notebooks are stored without outputs, valid, and run from top to bottom at toy size."""
 
 from pathlib import Path
 
@@ -45,12 +45,12 @@ def parameters(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return cell
 
 
-def test_there_are_four() -> None:
+def test_every_notebook_has_toy_settings() -> None:
     assert {file.stem for file in NOTEBOOKS} == TOYS.keys()
 
 
 @each
-def test_a_notebook_is_stored_clean(file: Path) -> None:
+def test_a_notebook_is_valid_and_has_no_outputs(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     notebook = nbformat.reads(text, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
@@ -61,7 +61,7 @@ def test_a_notebook_is_stored_clean(file: Path) -> None:
 
 
 @each
-def test_its_code_begins_with_what_it_needs_and_compiles(file: Path) -> None:
+def test_its_code_starts_with_installation_and_parameters_and_compiles(file: Path) -> None:
     notebook = nbformat.read(file, as_version=4)
     first, second, *_ = code(notebook)
     assert "%pip install" in first.source and "SOURCE" in first.source and "jax.devices()" in first.source
@@ -76,14 +76,14 @@ def test_its_code_begins_with_what_it_needs_and_compiles(file: Path) -> None:
 @pytest.mark.slow
 @each
 def test_it_runs_from_top_to_bottom(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At toy size, where there is no more than the configs beside it."""
+    """At toy size, in a folder with the configs only."""
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")  # nothing is to be installed
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # nothing is installed
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     notebook = nbformat.read(file, as_version=4)
     toy = "\n".join(f"{name} = {value!r}" for name, value in TOYS[file.stem].items())
     parameters(notebook).source = f'{toy}\nRUNS = Path("runs")'
-    own = KernelSpecManager(kernel_dirs=[])  # the kernel of the Python that runs this, whatever else is installed
+    own = KernelSpecManager(kernel_dirs=[])  # the kernel of this Python
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=own)
     client = NotebookClient(notebook, km=manager, timeout=280, resources={"metadata": {"path": str(tmp_path)}})
     client.execute(cleanup_kc=True)

@@ -62,7 +62,7 @@ def test_rows_are_timed_and_other_targets_compile_no_program(
     monkeypatch.setattr("jtextdiff.benchmarks.timing.MATMUL_SIZE", 64)
     report = result(capsys, "--control=price=cheap", "--batches=2,3", "--against=ar", "--num=4", "--judge=ar")
     new = [[timed["rows"][name]["compilations"] for name in ROWS] for timed in report["batches"].values()]
-    assert list(report["batches"]) == ["2", "3"] and new == [[1, 1, 1], [0, 0, 0]]  # both are padded to one shape
+    assert list(report["batches"]) == ["2", "3"] and new == [[1, 1, 1], [0, 0, 0]]  # both are padded to the same shape
     for timed in report["batches"].values():
         assert list(timed["rows"]) == ["autoregressive", *ROWS]
         assert timed["other_targets"] == ["price=dear", "price=small"] and timed["compilations_of_other_targets"] == 0
@@ -118,7 +118,7 @@ def test_without_energy_only_the_length_remains() -> None:
         (("--control=price=cheap", "--num=4", "--judge=base"), "must be exact"),
     ],
 )
-def test_mistakes_are_one_line(flags: tuple[str, ...], message: str) -> None:
+def test_errors_are_one_line(flags: tuple[str, ...], message: str) -> None:
     steps = [] if "--checkpoint=ar" in flags else GUIDE[-1:]
     with pytest.raises(UserError, match=message) as raised:
         benchmark.command([*GUIDE[:-1], *steps, *flags])

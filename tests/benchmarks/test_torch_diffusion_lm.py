@@ -1,4 +1,4 @@
-"""The PyTorch peer is the same model: with the same parameters, words and noise it has the same loss."""
+"""The PyTorch implementation has the same loss with the same parameters, tokens and noise."""
 
 import dataclasses
 from typing import Any
@@ -52,8 +52,8 @@ def test_the_loss_equals_that_of_the_library(given: dict, two: bool) -> None:
     marginal = METHOD.process.marginal(net.embed(jnp.asarray(given["tokens"])), t)
     x_t = marginal.mean + marginal.std * given["eps"]
     previous = denoiser.first_estimate(x_t, t, valid) if two else jnp.zeros_like(x_t)
-    answer = denoiser.predict(x_t, t, previous, valid, None)
-    losses = objectives.cross_entropy(answer, jnp.asarray(given["tokens"]))
+    logits = denoiser.predict(x_t, t, previous, valid, None)
+    losses = objectives.cross_entropy(logits, jnp.asarray(given["tokens"]))
     ours = objectives.mean_over(losses, valid).mean()
     words = [torch.as_tensor(given[name]) for name in ("tokens", "valid", "t", "eps")]
     theirs = peer.loss_of(peer.tensors(given["params"]), METHOD, *words, two)

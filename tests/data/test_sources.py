@@ -1,4 +1,4 @@
-"""Sources of text: every format gives the same examples, and every mistake one clear message."""
+"""Sources of text: every format gives the same examples, and every error one clear message."""
 
 import json
 import sys
@@ -156,14 +156,14 @@ def test_a_labels_spec_must_fit_the_columns(tmp_path):
 class _Hub:
     """A fake hub: (name, revision) -> a data set or an error."""
 
-    def __init__(self, answers):
-        self.answers = answers
+    def __init__(self, results):
+        self.results = results
 
     def load_dataset(self, name, revision):
-        answer = self.answers[name, revision]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        result = self.results[name, revision]
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 class _Table(list):
@@ -173,14 +173,14 @@ class _Table(list):
 def test_the_hub_is_read_with_its_splits_mapped(monkeypatch):
     table = _Table([{"text": "a", "label": 0}, {"text": " ", "label": 0}])
     scripts = RuntimeError("Dataset scripts are no longer supported, but found x.py")
-    answers = {
+    results = {
         ("me/x", None): scripts,
         ("me/x", "refs/convert/parquet"): {"train": table, "validation": table, "unsupervised": table},
         ("me/x", "v2"): {"test": table},
         ("me/x", "v3"): RuntimeError("something else"),
         ("me/x", "v4"): ConnectionError("Couldn't reach 'me/x' on the Hub\nmore"),
     }
-    monkeypatch.setitem(sys.modules, "datasets", _Hub(answers))
+    monkeypatch.setitem(sys.modules, "datasets", _Hub(results))
     examples = [Example("a", {"label": "0"})]
     assert read_examples("hub:me/x") == {"train": examples, "valid": examples}
     with pytest.raises(ValueError, match="has the splits test; expected a train"):

@@ -27,7 +27,7 @@ def bracketed(tree: Tree) -> str:
 
 
 def test_the_constituents_of_a_tree() -> None:
-    """A over B alone is one constituent, A::B."""
+    """A with B as its only child is one constituent, A::B."""
     tree = ("text", ("whole", ("name", "The", "Mill"), ("be", "is"), ("site", ("house", "a", ("noun", "pub")))))
     expected = [(0, 5, "text::whole"), (0, 2, "name"), (2, 3, "be"), (3, 5, "site::house"), (4, 5, "noun")]
     assert constituents_of(tree) == [Constituent(*span) for span in expected]

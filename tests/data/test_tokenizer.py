@@ -195,7 +195,7 @@ def test_pretrained_without_pad_or_mask_pads_with_eos(tmp_path):
     assert (tokenizer.pad, tokenizer.eos, tokenizer.unk) == (3, 3, None)
 
 
-def test_pretrained_specials_are_printed_by_our_names(tmp_path):
+def test_pretrained_special_tokens_are_printed_by_the_librarys_names(tmp_path):
     backend = hf.Tokenizer(hf.models.WordLevel({"</s>": 0, "<unk>": 1, "<mask>": 2, "a": 3}, unk_token="<unk>"))
     backend.pre_tokenizer = hf.pre_tokenizers.WhitespaceSplit()
     backend.add_special_tokens(["</s>", "<mask>"])

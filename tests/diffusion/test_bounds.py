@@ -21,18 +21,18 @@ def process(request: pytest.FixtureRequest) -> Gaussian:
 
 @pytest.mark.parametrize(("s", "t"), [(0.01, 0.02), (0.1, 0.6), (0.5, 1.0)])
 def test_denoising_kl_is_the_kl_of_the_posteriors(process: Gaussian, s: float, t: float) -> None:
-    x_0, guess, x_t = jax.random.normal(jax.random.key(0), (3, *SHAPE))
-    true, modelled = process.posterior(x_0, x_t, s, t), process.posterior(guess, x_t, s, t)
+    x_0, estimate, x_t = jax.random.normal(jax.random.key(0), (3, *SHAPE))
+    true, modelled = process.posterior(x_0, x_t, s, t), process.posterior(estimate, x_t, s, t)
     full = lambda normal: Normal(mean=normal.mean, std=jnp.broadcast_to(normal.std, SHAPE))
     expected = jnp.sum(full(true).kl(full(modelled)), axis=-1)
-    result = bounds.denoising_kl(process, x_0, guess, jnp.asarray(s), jnp.asarray(t))
+    result = bounds.denoising_kl(process, x_0, estimate, jnp.asarray(s), jnp.asarray(t))
     np.testing.assert_allclose(result, expected, rtol=2e-3)
 
 
 def test_denoising_kl_telescopes_over_strides(process: Gaussian) -> None:
     """For one x̂_0, two strides have the divergence of one: SNR(s) − SNR(t) telescopes."""
-    x_0, guess = jax.random.normal(jax.random.key(1), (2, *SHAPE))
-    kl = lambda s, t: bounds.denoising_kl(process, x_0, guess, jnp.asarray(s), jnp.asarray(t))
+    x_0, estimate = jax.random.normal(jax.random.key(1), (2, *SHAPE))
+    kl = lambda s, t: bounds.denoising_kl(process, x_0, estimate, jnp.asarray(s), jnp.asarray(t))
     np.testing.assert_allclose(kl(0.2, 0.5) + kl(0.5, 0.9), kl(0.2, 0.9), rtol=1e-5)
     assert float(jnp.min(kl(0.2, 0.5))) > 0
 
@@ -128,11 +128,11 @@ def test_the_bound_is_unbiased_for_any_number_of_strata(num_strata: int) -> None
     assert abs(result.mean() - integral - prior) <= 5 * result.std() / np.sqrt(len(result))
 
 
-@pytest.mark.parametrize("reads", [False, True])
-def test_the_released_quantity_by_hand(reads: bool) -> None:
+@pytest.mark.parametrize("identity", [False, True])
+def test_the_released_quantity_by_hand(identity: bool) -> None:
     """T = 20, every step sampled, in expectation; x̂_0 is 0, or x_t itself."""
     rows, embedding, first = 40_000, 0.8, 1 / 20
-    denoise = (lambda x_t, t: x_t) if reads else (lambda x_t, t: jnp.zeros_like(x_t))
+    denoise = (lambda x_t, t: x_t) if identity else (lambda x_t, t: jnp.zeros_like(x_t))
     embeddings = jnp.full((rows, 1, 1), embedding)
     bound = lambda embeddings: bounds.released_bound(
         SHORT, embeddings, denoise, jax.random.key(6), first, num_strata=19
@@ -145,8 +145,8 @@ def test_the_released_quantity_by_hand(reads: bool) -> None:
     snr = np.append(np.inf, bar[1:] / (1 - bar[1:]))
     second = embedding**2 + var_x_0  # E x_0²
     # E (x_0 − x̂_0)² at each time, and E (embedding − x̂_0)² at the first.
-    error = (1 - np.sqrt(bar)) ** 2 * second + 1 - bar if reads else np.full(21, second)
-    last = (1 - np.sqrt(bar[1])) ** 2 * embedding**2 + bar[1] * var_x_0 + 1 - bar[1] if reads else embedding**2
+    error = (1 - np.sqrt(bar)) ** 2 * second + 1 - bar if identity else np.full(21, second)
+    last = (1 - np.sqrt(bar[1])) ** 2 * embedding**2 + bar[1] * var_x_0 + 1 - bar[1] if identity else embedding**2
     steps = np.sum(0.5 * (snr[1:-1] - snr[2:]) * error[2:])
     narrow = (1 - bar[2] / bar[1]) * (1 - bar[1]) / (1 - bar[2])
     first_kl = 0.5 * ((var_x_0 + last) / narrow - 1 - np.log(var_x_0 / narrow))

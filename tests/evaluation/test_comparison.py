@@ -52,13 +52,13 @@ def test_seeds_make_one_row(files: dict[str, str], capsys: pytest.CaptureFixture
     assert lines == [
         "| 512 samples     | sampler       | calls | nll (nats/token) |",
         "|-----------------|---------------|-------|------------------|",
-        "| real valid text |               |       |                  |",  # a likelihood of it is that of one model
+        "| real valid text |               |       |                  |",  # its likelihood depends on the model
         "| a               | ancestral 200 | 100   | 2 ± 1.4 (2 runs) |",
         "| b               | ancestral 20  | 10    | 7.5 ± 0.25       |",
     ]
 
 
-def test_files_of_other_folders_or_other_settings_make_other_rows(
+def test_other_folders_or_settings_make_other_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")

@@ -21,7 +21,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         return prepare_corpus(Text(length=32), cache=Path(tmp_path_factory.mktemp("cache")), warn=lambda note: None)
 
 
-def test_derivations_decide_about_the_grammars_texts_and_about_no_other(corpus: Corpus) -> None:
+def test_derivations_judge_texts_of_the_grammar_only(corpus: Corpus) -> None:
     judge = label_judge(corpus, "food", None, NO_MODEL, "valid")
     texts = corpus.splits["valid"].texts()
     assert judge.label_of([*texts, "sushi"]) == [*corpus.labels_of("valid", "food"), None]
@@ -30,7 +30,7 @@ def test_derivations_decide_about_the_grammars_texts_and_about_no_other(corpus: 
         label_judge(corpus, "food", "rows.csv", NO_MODEL, "valid")
 
 
-def test_phrases_decide_about_texts_outside_the_grammar(corpus: Corpus) -> None:
+def test_phrases_judge_texts_outside_the_grammar(corpus: Corpus) -> None:
     judge = phrase_judge(corpus, "food", "valid")
     texts = corpus.splits["valid"].texts()
     no_sentence = next(text for text in texts if "Japanese" in text).split()[::-1]
@@ -38,7 +38,7 @@ def test_phrases_decide_about_texts_outside_the_grammar(corpus: Corpus) -> None:
     assert judge.how.startswith("the grammar's derivations, else phrases of train")
 
 
-def test_the_grammar_decides_where_phrases_are_wrong_about_its_texts(corpus: Corpus) -> None:
+def test_derivations_take_precedence_over_phrases(corpus: Corpus) -> None:
     judge = phrase_judge(corpus, "sentiment", "valid")
     assert "right for 100.0%" not in judge.how
     assert judge.label_of(corpus.splits["valid"].texts()) == corpus.labels_of("valid", "sentiment")

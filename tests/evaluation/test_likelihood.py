@@ -14,8 +14,8 @@ from jtextdiff.metrics.ngrams import unigram_entropy
 TEXTS = [sentence.text for sentence in sentences(40, seed=5)]
 
 
-def test_the_gap_to_the_grammars_likelihood_is_found() -> None:
-    """A gap of a tenth of a nat per token is found, and texts outside the grammar are skipped."""
+def test_the_nll_gap_to_the_grammar() -> None:
+    """A gap of a tenth of a nat per token is measured, and texts outside the grammar are skipped."""
     model: Any = SimpleNamespace(num_tokens=lambda texts: [len(text.split()) + 1 for text in texts])
     nats = [0.1 * (len(text.split()) + 1) - grammar().log_prob(text.split()) for text in TEXTS]
     scores = nll_gap(model, grammar(), [*TEXTS, "not of the grammar"], [*nats, math.inf])["excess_nll"]

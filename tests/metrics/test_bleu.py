@@ -14,7 +14,7 @@ def test_entropy_of_equal_words_is_log_of_their_number():
     assert unigram_entropy([[1, 1, 2, 3]]) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(4))
 
 
-def test_strings_and_their_words_count_alike():
+def test_strings_and_lists_of_words_give_equal_counts():
     texts = ["the Mill is cheap .", "the Mill"]
     split = [text.split() for text in texts]
     assert unigram_entropy(texts) == unigram_entropy(split)
@@ -32,17 +32,17 @@ def test_copies_is_the_share_found_in_train():
     assert share_copied(["a b", "b  a", "a"], ["b a", "c"]) == pytest.approx(1 / 3)
 
 
-def test_self_bleu_is_one_of_copies_and_small_of_strangers():
+def test_self_bleu_is_one_for_copies_and_small_for_unrelated_texts():
     assert self_bleu(["a b c d e"] * 3) == pytest.approx(1.0)
     assert self_bleu(["a b c d e", "f g h i j", "k l m n o"]) < 0.05
     # "a b c d" against "a b c e": 3 of 4 words, 2 of 3 pairs, 1 of 2 triples, .1 of 1 quadruple, both texts alike
     by_hand = (3 / 4 * 2 / 3 * 1 / 2 * 0.1) ** 0.25
     assert self_bleu(["a b c d", "a b c e"]) == pytest.approx(by_hand)
-    # a word that stands twice counts as often as another text has it
+    # a repeated word counts at most as often as in another text
     assert self_bleu(["a a", "a b"], n=1) == pytest.approx((1 / 2 + 1 / 2) / 2)
 
 
-def test_self_bleu_frowns_on_texts_shorter_than_all_others():
+def test_self_bleu_penalises_texts_shorter_than_all_others():
     short = math.exp(1 - 4 / 2) * 1.0
     assert self_bleu(["a b", "a b c d"], n=1) == pytest.approx((short + 2 / 4) / 2)
 
@@ -62,7 +62,7 @@ def test_nothing_to_count_is_refused(count, message):
         count()
 
 
-def test_bleu_of_one_text_is_one_for_itself_and_falls_with_every_word():
+def test_bleu_of_a_text_is_one_for_itself_and_falls_with_every_changed_word():
     reference = "the mill is a cheap pub near the river"
     texts = [reference, "the mill is a cheap pub near the sea", "a river", "no"]
     values = [sentence_bleu(text, reference) for text in texts]

@@ -52,8 +52,8 @@ def hidden(seed: int, length: int = 6) -> jax.Array:
 def influence(trunk: Trunk, x: jax.Array) -> jax.Array:
     """[query, key]: the size of the gradient of each output position by each input position, summed over rows."""
     weights = jax.random.normal(jax.random.key(2), x.shape)
-    answer, pull = jax.vjp(lambda x: trunk(x, TIMES), x)
-    at = lambda query: pull(jnp.zeros_like(answer).at[:, query].set(weights[:, query]))[0]
+    output, vjp = jax.vjp(lambda x: trunk(x, TIMES), x)
+    at = lambda query: vjp(jnp.zeros_like(output).at[:, query].set(weights[:, query]))[0]
     return jnp.stack([jnp.sum(jnp.abs(at(query)), axis=(0, 2)) for query in range(x.shape[1])])
 
 
@@ -73,14 +73,14 @@ def test_bidirectional_gradients_are_nonzero(positions: str) -> None:
 def test_padding_changes_nothing(positions: str, norm: str, time: str) -> None:
     net, x = trunk(positions, norm, time), hidden(5)
     valid = jnp.asarray([[True] * 4 + [False] * 2, [True] * 3 + [False] * 3])
-    answer = apply(net, x, valid)
+    output = apply(net, x, valid)
     other = apply(net, jnp.where(valid[..., None], x, 7.0 * hidden(6)), valid)
-    np.testing.assert_array_equal(answer[valid], other[valid])
+    np.testing.assert_array_equal(output[valid], other[valid])
     longer = jnp.concatenate([x, hidden(7, 3)], axis=1)
     padded = apply(net, longer, jnp.pad(valid, ((0, 0), (0, 3))))
-    np.testing.assert_allclose(padded[:, :6][valid], answer[valid], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(padded[:, :6][valid], output[valid], rtol=1e-4, atol=1e-5)
     unmasked = apply(net, x, None)
-    assert float(jnp.max(jnp.abs(unmasked - answer)[valid])) > 1e-3
+    assert float(jnp.max(jnp.abs(unmasked - output)[valid])) > 1e-3
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary", "relative"])
@@ -158,32 +158,33 @@ def test_invalid_settings_raise(bad: dict) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"norm": "post", "time": "adaln", "positions": "relative"}, {"causal": True}])
-def test_rematerialisation_changes_nothing(changes: dict) -> None:
+def test_scan_and_rematerialisation_change_nothing(changes: dict) -> None:
     """Neither the output nor its gradient, with dropout of the same key."""
     shape = dataclasses.replace(SMALL, num_layers=2, dropout=0.2, **changes)
-    answers = []
-    for remat in (False, True):
-        net = Net(lambda rngs, remat=remat: Trunk(dataclasses.replace(shape, remat=remat), timed=True, rngs=rngs))
+    outputs = []
+    for how in ({}, {"scan": True}, {"remat": True}):
+        net = Net(lambda rngs, how=how: Trunk(dataclasses.replace(shape, **how), timed=True, rngs=rngs))
         params = net.init(jax.random.key(0))
         loss = lambda params, net=net: jnp.sum(net.bind(params)(hidden(0), TIMES, key=jax.random.key(3)) ** 2)
-        with jax.debug_key_reuse(False):  # what is computed again is dropped_out again, by the same key
-            answers.append(jax.jit(jax.value_and_grad(loss))(params))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), *answers)
+        with jax.debug_key_reuse(False):  # recomputation draws the same dropout by the same key
+            outputs.append(jax.jit(jax.value_and_grad(loss))(params))
+    for scanned in outputs[1:]:
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), outputs[0], scanned)
 
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_bfloat16_is_within_its_digits_and_stays_in_the_blocks(remat: bool) -> None:
     """Parameters, gradients and the trunk's output are float32; the output equals that of float32 to 8 bits."""
     shape = dataclasses.replace(SMALL, num_layers=2, remat=remat)
-    answers = []
+    outputs = []
     for bfloat16 in (False, True):
         net = Net(lambda rngs, half=bfloat16: Trunk(dataclasses.replace(shape, bfloat16=half), timed=True, rngs=rngs))
         params = net.init(jax.random.key(0))
         output = lambda params, net=net: net.bind(params)(hidden(0), TIMES)
-        answers.append(jax.jit(output)(params))
+        outputs.append(jax.jit(output)(params))
         gradient = jax.jit(jax.grad(lambda params, output=output: jnp.sum(output(params) ** 3)))(params)
-        assert {leaf.dtype for leaf in jax.tree.leaves((params, gradient, answers[-1]))} == {jnp.dtype(jnp.float32)}
-    gap = np.abs(answers[0] - answers[1])
+        assert {leaf.dtype for leaf in jax.tree.leaves((params, gradient, outputs[-1]))} == {jnp.dtype(jnp.float32)}
+    gap = np.abs(outputs[0] - outputs[1])
     assert 0 < gap.max() < 0.05
 
 

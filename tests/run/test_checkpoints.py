@@ -1,4 +1,4 @@
-"""Checkpoints: what was saved comes back, and one of another network is named as that, not as damage."""
+"""Checkpoints: saving and restoring, and errors for one of another network or a missing step."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def shapes(model: dict) -> dict:
     return shapes_of(plain, jax.tree.map(lambda _: device, plain))
 
 
-def test_what_was_saved_comes_back(workdir: Path) -> None:
+def test_a_checkpoint_round_trip(workdir: Path) -> None:
     found = restore(workdir, {"model": shapes(MODEL)})
     assert found is not None
     step, parts = found
@@ -35,8 +35,8 @@ def test_what_was_saved_comes_back(workdir: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, parts["model"], MODEL)
 
 
-def test_a_checkpoint_of_another_network_is_named(workdir: Path) -> None:
-    """It is whole, so no older one may take its place."""
+def test_a_checkpoint_of_another_network_is_refused(workdir: Path) -> None:
+    """It is not damaged, so no older one replaces it."""
     wider, other = ({"answer": {name: jnp.zeros((2, 5))}} for name in ("kernel", "bias"))
     with pytest.raises(UserError, match=r"answer.kernel is \(2, 3\) there, \(2, 5\) here"):
         restore(workdir, {"model": shapes(wider)})
@@ -44,10 +44,10 @@ def test_a_checkpoint_of_another_network_is_named(workdir: Path) -> None:
         restore(workdir, {"model": shapes(other)})
 
 
-def test_a_step_that_is_not_there_lists_those_that_are(workdir: Path) -> None:
+def test_the_error_for_a_missing_step_lists_the_saved_ones(workdir: Path) -> None:
     with pytest.raises(UserError, match=r"no checkpoint of step 2; it has those of steps \[3\]"):
         restore(workdir, {"model": shapes(MODEL)}, at=2)
 
 
-def test_no_checkpoint_at_all_is_no_mistake(tmp_path: Path) -> None:
+def test_restore_without_checkpoints_returns_none(tmp_path: Path) -> None:
     assert restore(tmp_path, {"model": shapes(MODEL)}) is None

@@ -1,4 +1,4 @@
-"""Configuration: a dataclass survives the way out and back, and mistakes are answered with a sentence."""
+"""Configs: dataclasses round-trip through config and JSON, and errors name the field and suggest a correction."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -82,12 +82,12 @@ def test_spec_refuses_an_unknown_field() -> None:
 
 
 def test_only_classes_of_the_library_are_built() -> None:
-    for stranger in ("subprocess:Popen", "jtextdiffx:Method", "os:system", "jtextdiff.run.config:spec"):
+    for name in ("subprocess:Popen", "jtextdiffx:Method", "os:system", "jtextdiff.run.config:spec"):
         with pytest.raises(UserError, match="not a dataclass of jtextdiff"):
-            build(ConfigDict({"class": stranger}))
+            build(ConfigDict({"class": name}))
 
 
-def test_what_a_dataclass_refuses_is_the_user_s_mistake() -> None:
+def test_values_that_a_dataclass_rejects_raise_user_errors() -> None:
     with pytest.raises(UserError, match="ema must be in"):
         build(spec(Optimizer, ema=2.0))
 
@@ -98,11 +98,11 @@ def test_overrides_have_the_field_s_type() -> None:
     made = build(changed.optim)
     assert made == Optimizer(peak=0.5, warmup=3, ema_warmup=False, decay="linear")
     assert type(made.warmup) is int
-    assert build(config.optim) == Optimizer(), "the original is left alone"
+    assert build(config.optim) == Optimizer(), "the original does not change"
 
 
 @pytest.mark.parametrize("config", ["fresh", "stored"])
-def test_an_open_field_takes_a_value(config: str) -> None:
+def test_an_optional_field_takes_a_value(config: str) -> None:
     one = ConfigDict({"optim": spec(Optimizer, clip=None)})
     one = one if config == "fresh" else from_json(to_json(one))
     assert build(override(one, ["optim.clip=2.5"]).optim).clip == 2.5
@@ -116,7 +116,7 @@ def test_a_value_of_the_wrong_type_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["optim.warmpu=3", "optmi.warmup=3"])
-def test_an_unknown_field_is_answered_with_the_nearest(text: str) -> None:
+def test_the_error_for_an_unknown_field_suggests_the_nearest(text: str) -> None:
     with pytest.raises(UserError, match="(?i)did you mean.*(warmup|optim)"):
         override(ConfigDict({"optim": spec(Optimizer)}), [text])
 
@@ -132,7 +132,7 @@ def test_a_file_is_read_with_its_preset_and_overrides(file: str) -> None:
     assert build(load_config(f"{file}:paper", ["--config.optim.warmup=5"]).optim).warmup == 5
 
 
-def test_an_unknown_preset_is_answered_with_the_nearest(file: str) -> None:
+def test_the_error_for_an_unknown_preset_suggests_the_nearest(file: str) -> None:
     with pytest.raises(UserError, match="Did you mean 'paper'"):
         load_config(f"{file}:papre")
     with pytest.raises(UserError, match="There are: base, large"):
@@ -183,26 +183,26 @@ def test_emptying_an_unknown_field_is_refused(file: str) -> None:
         load_config(file, ["--config.optim.clop=None"])
 
 
-def test_a_setting_of_a_sampler_that_an_earlier_version_had_is_left_out() -> None:
+def test_former_sampler_settings_are_dropped() -> None:
     stored = spec(DiffusionLM)
     with stored.unlocked():
         stored.sampler.guidance.through = True
     assert build(from_json(to_json(ConfigDict({"method": stored}))).method) == DiffusionLM()
     with stored.unlocked():
-        stored.trunk.through = True  # of what was trained nothing is left out
+        stored.trunk.through = True  # only samplers may have former fields
     with pytest.raises(UserError, match="through"):
         build(from_json(to_json(ConfigDict({"method": stored}))).method)
 
 
-def test_a_field_that_an_earlier_version_lacked_has_its_default() -> None:
+def test_a_missing_field_has_its_default() -> None:
     stored = spec(Optimizer, peak=0.5)
     with stored.unlocked():
         del stored.warmup
     assert build(from_json(to_json(stored))) == Optimizer(peak=0.5)
 
 
-def test_a_stored_config_means_what_it_meant() -> None:
-    """Runs from before word vectors were read off the text have no field for it: theirs are learned."""
+def test_a_stored_config_without_embeddings_has_learned_ones() -> None:
+    """Runs stored before embeddings were computed from the text lack the field. Theirs are learned."""
     stored = spec(DiffusionLM)
     with stored.unlocked():
         del stored["embeddings"], stored["bound_start"]
@@ -210,8 +210,8 @@ def test_a_stored_config_means_what_it_meant() -> None:
     assert read.embeddings == "learned" and read.bound_start == DiffusionLM().bound_start
 
 
-def test_no_field_is_hidden_by_what_a_config_can_do() -> None:
-    """A field named like one of ConfigDict's own functions could not be overridden from the command line."""
+def test_no_field_is_named_like_a_method_of_configdict() -> None:
+    """Such a field could not be overridden from the command line."""
     from jtextdiff.data.corpus import Text
     from jtextdiff.methods.autoregressive import Autoregressive
     from jtextdiff.methods.classifier import Classifier
@@ -226,5 +226,5 @@ def test_no_field_is_hidden_by_what_a_config_can_do() -> None:
                 yield from fields(value)
 
     for cls in (Optimizer, Autoregressive, CMLM, Classifier, D3PM, DiffusionLM, Masked, Text):
-        hidden = set(fields(spec(cls))) & set(dir(ConfigDict))
-        assert hidden <= {"values"}  # a classifier's, which is filled in and never typed
+        clashes = set(fields(spec(cls))) & set(dir(ConfigDict))
+        assert clashes <= {"values"}  # of a classifier; filled in, never given by the user

@@ -37,7 +37,7 @@ def fields_of(name: str) -> set[str]:
 
 
 def respecified(config: Any) -> Any:
-    """The same part of a config as a fresh run would write it."""
+    """Returns the part of a config as a new run would write it."""
     built = build(config)
     return spec(type(built), **{field.name: getattr(built, field.name) for field in dataclasses.fields(built)})
 
@@ -56,7 +56,7 @@ def test_a_stored_config_still_describes_its_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", STORED)
 def test_a_stored_run_resumes_as_the_same_run(name: str) -> None:
-    """Neither storing it again nor describing it by today's classes changes a field."""
+    """Neither storing it again nor rebuilding it from the current classes changes a field."""
     config = from_json(json.dumps(STORED[name]))
     assert differences(config, from_json(to_json(config)), ignored=()) == []
     fresh = from_json(to_json(config))
@@ -66,7 +66,7 @@ def test_a_stored_run_resumes_as_the_same_run(name: str) -> None:
 
 
 @pytest.mark.parametrize("former", CLASSES)
-def test_a_former_class_is_a_dataclass_today(former: str) -> None:
+def test_a_former_class_maps_to_a_dataclass(former: str) -> None:
     assert dataclasses.is_dataclass(class_of(with_current_names({CLASS: former})))
 
 
@@ -112,14 +112,14 @@ FILLED_IN = ("method.text_spec", "method.values", "optim.decay_steps")
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_a_stored_config_is_what_the_same_command_gives_today(name: str) -> None:
-    """Field by field: so each former name and value has the meaning that it had."""
+def test_a_stored_config_equals_that_of_the_same_command_now(name: str) -> None:
+    """All fields are equal, so each former name and value keeps its meaning."""
     file, overrides = TRAINED[name]
-    today = load_config(f"{ROOT}/configs/{file}", [f"--config.{text}" for text in overrides])
-    assert differences(from_json(json.dumps(STORED[name])), today, (*FILLED_IN, "every")) == []
+    current = load_config(f"{ROOT}/configs/{file}", [f"--config.{text}" for text in overrides])
+    assert differences(from_json(json.dumps(STORED[name])), current, (*FILLED_IN, "every")) == []
 
 
-def test_values_that_no_default_has_mean_what_they_meant() -> None:
+def test_a_former_value_that_is_no_default_is_read() -> None:
     stored = json.loads(json.dumps(STORED["masked"]))
     stored["method"]["hidden"] = "timed"
     assert from_json(json.dumps(stored)).method.masking == "bernoulli"

@@ -1,4 +1,4 @@
-"""Energies of a trajectory: each belongs to its frame, has its name, and equals the energy of the model."""
+"""Energies of a trajectory: one per frame, named, and equal to the energy of the model."""
 
 import dataclasses
 import html

@@ -88,9 +88,9 @@ def test_a_word_that_comes_and_goes_is_not_settled():
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 24, 60, 61])
 @pytest.mark.parametrize("count", [2, 3, 10, 24, 60])
 def test_evenly_spaced_includes_both_ends_in_order(total: int, count: int):
-    kept = evenly_spaced(total, count)
-    steps = {b - a for a, b in zip(kept[:-1], kept[1:], strict=True)}
-    assert kept[0] == 0 and kept[-1] == total - 1 and len(kept) == min(total, count)
+    frames = evenly_spaced(total, count)
+    steps = {b - a for a, b in zip(frames[:-1], frames[1:], strict=True)}
+    assert frames[0] == 0 and frames[-1] == total - 1 and len(frames) == min(total, count)
     assert all(step > 0 for step in steps) and max(steps, default=1) - min(steps, default=1) <= 1
 
 
