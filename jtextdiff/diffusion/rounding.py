@@ -19,7 +19,7 @@ def nearest_token(
 
     An embedding is always nearest to itself.
     """
-    closeness = 2 * x @ embedding.T - jnp.sum(embedding**2, axis=-1)[None, None]
+    closeness = 2 * _dot_products(x, embedding) - jnp.sum(embedding**2, axis=-1)[None, None]
     return jnp.argmax(closeness if possible is None else jnp.where(possible, closeness, -jnp.inf), axis=-1)
 
 
@@ -28,7 +28,7 @@ def token_log_probs(
 ) -> Float[Array, "b l v"]:
     """Returns log p(token | x_t) of each position on its own, by Bayes with a uniform prior over tokens."""
     signal, noise = process.signal(t, x_t), process.noise(t, x_t)
-    closeness = signal * (x_t @ embedding.T) - 0.5 * signal**2 * jnp.sum(embedding**2, axis=-1)[None, None]
+    closeness = signal * _dot_products(x_t, embedding) - 0.5 * signal**2 * jnp.sum(embedding**2, axis=-1)[None, None]
     return jax.nn.log_softmax(closeness / jnp.maximum(noise**2, MIN_NOISE_VARIANCE))
 
 
@@ -38,9 +38,16 @@ def embedding_spread(embedding: Float[Array, "v d"]) -> dict[str, Float[Array, "
     The distance is a share of the mean norm.
     """
     square = jnp.sum(embedding**2, axis=-1)
-    distance = (
-        square[:, None] - 2 * embedding @ embedding.T + square[None] + jnp.diag(jnp.full(len(embedding), jnp.inf))
-    )
+    products, itself = _dot_products(embedding, embedding), jnp.diag(jnp.full(len(embedding), jnp.inf))
+    distance = square[:, None] - 2 * products + square[None] + itself
     norm = jnp.mean(jnp.sqrt(square))
     closest = jnp.mean(jnp.sqrt(jnp.maximum(jnp.min(distance, axis=-1), 0.0)))
     return {"embedding_norm": norm, "nearest_word": closest / norm}
+
+
+def _dot_products(x: Float[Array, "*b d"], embedding: Float[Array, "v d"]) -> Float[Array, "*b v"]:
+    """Returns the dot product of each vector with each row, in float32: a GPU otherwise rounds to ten bits (TF32).
+
+    Squared distances are small differences of such products.
+    """
+    return jnp.matmul(x, embedding.T, precision="highest")

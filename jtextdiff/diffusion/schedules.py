@@ -29,7 +29,7 @@ def sqrt(num_steps: int) -> Schedule:
     def log_alpha_bar(t: Time) -> Array:
         t = jnp.asarray(t, float)
         root = jnp.sqrt(t + s)
-        near_data = jnp.log1p(-t / (root + math.sqrt(s)) / (1 - math.sqrt(s)))
+        near_data = jnp.log1p(-jnp.minimum(t / (root + math.sqrt(s)) / (1 - math.sqrt(s)), 0.9))
         near_noise = jnp.log(jnp.maximum((1 - t) - s, 1e-9) / (1 + root) / (1 - math.sqrt(s)))
         return jnp.where(t < 0.5, near_data, near_noise)
 
@@ -49,7 +49,7 @@ def cosine(num_steps: int) -> Schedule:
         # cos²(x)/cos²(y) = 1 − (sin²x − sin²y)/cos²y, and sin²x − sin²y = sin(x + y) sin(x − y).
         lost = jnp.sin((t + 2 * s) * quarter) * jnp.sin(t * quarter) / math.cos(s * quarter) ** 2
         near_noise = 2 * (jnp.log(jnp.sin(angle)) - math.log(math.cos(s * quarter)))
-        return jnp.where(t < 0.5, jnp.log1p(-lost), near_noise)
+        return jnp.where(t < 0.5, jnp.log1p(-jnp.minimum(lost, 0.9)), near_noise)
 
     last = 2 * math.log(math.sin(quarter / num_steps) / math.cos(s * quarter))
     return _clip_last_step(log_alpha_bar, num_steps, last)

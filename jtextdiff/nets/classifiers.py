@@ -56,11 +56,14 @@ class SequenceClassifier(nnx.Module):
 
 
 class LatentHead(nnx.Module):
-    """A classifier of a latent with one hidden layer, or none if `width` is 0."""
+    """A classifier of a latent with one hidden layer, or none if `width` is 0.
+
+    Its products are float32 on any device: an ODE solver with error control integrates its gradient.
+    """
 
     def __init__(self, *, dim: int, width: int, num_outputs: int, rngs: nnx.Rngs):
-        self.lift = dense(dim, width, rngs=rngs) if width else None
-        self.answer = dense(width or dim, num_outputs, rngs=rngs)
+        self.lift = dense(dim, width, precision="highest", rngs=rngs) if width else None
+        self.answer = dense(width or dim, num_outputs, precision="highest", rngs=rngs)
 
     def __call__(self, z: Float[Array, "b z"]) -> Float[Array, "b c"]:
         return self.answer(z if self.lift is None else jax.nn.tanh(self.lift(z)))

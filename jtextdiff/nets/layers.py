@@ -57,12 +57,22 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
-def dense(fan_in: int, fan_out: int, *, init: str = "lecun", bfloat16: bool = False, rngs: nnx.Rngs) -> nnx.Linear:
+def dense(
+    fan_in: int,
+    fan_out: int,
+    *,
+    init: str = "lecun",
+    bfloat16: bool = False,
+    precision: str | None = None,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
     """Returns a dense layer, initialised with variance 1/fan_in and zero bias; "torch": both uniform within 1/√fan_in.
 
-    With `bfloat16` it multiplies and returns bfloat16; its parameters stay float32.
+    With `bfloat16` it multiplies and returns bfloat16; its parameters stay float32. `precision` is that of the product:
+    None is TF32 on a GPU, "highest" float32.
     """
-    linear = functools.partial(nnx.Linear, fan_in, fan_out, dtype=jnp.bfloat16 if bfloat16 else None, rngs=rngs)
+    dtype = jnp.bfloat16 if bfloat16 else None
+    linear = functools.partial(nnx.Linear, fan_in, fan_out, dtype=dtype, precision=precision, rngs=rngs)
     return linear() if init == "lecun" else linear(kernel_init=uniform(fan_in), bias_init=uniform(fan_in))
 
 

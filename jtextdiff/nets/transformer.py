@@ -43,6 +43,7 @@ class Transformer:
     init: str = "lecun"  # of the dense layers; "torch" also initialises embeddings from N(0, 1), as in the release
     max_length: int = 512  # rows of the learned positions; reach of the relative ones
     bfloat16: bool = False  # inputs and outputs of the blocks' dense layers; parameters and sums stay float32
+    scan: bool = False  # the blocks are one compiled loop: faster to compile, slower to run
     remat: bool = False  # the gradient stores only the inputs of blocks and recomputes the rest: less memory, more time
 
     def __post_init__(self) -> None:
@@ -174,8 +175,8 @@ class Trunk(nnx.Module):
         x = dropout(x, self.shape.dropout, keys[-1])
         attention_mask = self._attention_mask(x.shape[1], valid)
         x = shard_batch(x)
-        if self.shape.remat:
-            x = self._rematerialised(x, attention_mask, time, keys[:-1])
+        if self.shape.scan or self.shape.remat:
+            x = self._scan(x, attention_mask, time, keys[:-1])
         else:
             for block, block_key in zip(self.blocks, keys[:-1], strict=True):
                 x = block(x, attention_mask, time, block_key)
@@ -202,8 +203,8 @@ class Trunk(nnx.Module):
             new_cache.append(block_cache)
         return (self.norm(x) if self.shape.norm == "pre" else x), new_cache
 
-    def _rematerialised(self, x: Array, attention_mask: Array, time: Array | None, keys: list[Any]) -> Array:
-        """Applies the blocks in a scan over layers, so that the compiler cannot store what the gradient recomputes."""
+    def _scan(self, x: Array, attention_mask: Array, time: Array | None, keys: list[Any]) -> Array:
+        """Applies the blocks in a scan over layers, in which the compiler cannot store what `remat` recomputes."""
         graphs, states = zip(*(nnx.split(block) for block in self.blocks), strict=True)
         stacked = jax.tree_util.tree_map_with_path(
             lambda path, *layers: jnp.stack([self._cast_kernel(path, layer) for layer in layers]), *states
@@ -214,7 +215,7 @@ class Trunk(nnx.Module):
             return nnx.merge(graphs[0], block_state)(x, attention_mask, time, block_key), None
 
         stacked_keys = None if keys[0] is None else jnp.stack(keys)
-        return jax.lax.scan(jax.checkpoint(layer), x, (stacked, stacked_keys))[0]
+        return jax.lax.scan(jax.checkpoint(layer) if self.shape.remat else layer, x, (stacked, stacked_keys))[0]
 
     def _cast_kernel(self, path: Any, leaf: Array) -> Array:
         """Casts a block's parameter to the type in which its matrix product uses it."""

@@ -11,18 +11,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import say
-from jtextdiff.data.batches import Batch
 from jtextdiff.devices.collectives import collectives
 from jtextdiff.devices.flops import matmul_flops
-from jtextdiff.devices.sharding import batch_sharding, replicated
 from jtextdiff.methods.method import Fitted
-from jtextdiff.run.checkpoints import shapes_of
 from jtextdiff.run.config import Config, build
-from jtextdiff.training.setup import Setup, build_setup
+from jtextdiff.training.compile_ahead import step_arguments
+from jtextdiff.training.setup import build_setup
 from jtextdiff.training.train_step import compiled_step
 
 STATE_PARTS = {"params": "parameters", "ema": "running_mean", "opt": "optimiser"}
@@ -47,7 +44,10 @@ def dry_run(config: Config, workdir: Path) -> dict[str, Any]:
     if isinstance(build(config.method), Fitted):
         raise UserError("A control of a text VAE is fitted without training steps: there is nothing to simulate.")
     setup = build_setup(config, workdir)
-    step, arguments = compiled_step(setup.method, setup.optimizer, setup.mesh, setup.layout), _arguments(setup)
+    step, arguments = (
+        compiled_step(setup.method, setup.optimizer, setup.mesh, setup.layout),
+        step_arguments(setup, setup.corpus.buckets[-1]),
+    )
     say("compiling …")
     started_at = time.perf_counter()
     compiled = step.lower(*arguments).compile()
@@ -70,21 +70,6 @@ def dry_run(config: Config, workdir: Path) -> dict[str, Any]:
         "collectives": {kind: traffic._asdict() for kind, traffic in collectives(compiled.as_text()).items()},
         "compile_seconds": round(seconds, 1),
     }
-
-
-def _arguments(setup: Setup) -> tuple[Any, Any, Any]:
-    """Returns the shapes and shardings of a step's arguments: state, key and batch."""
-    rows, length, by_rows = setup.config.batch_size, setup.corpus.buckets[-1], batch_sharding(setup.mesh)
-
-    def array(dtype: Any, *shape: int) -> Any:
-        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=by_rows)
-
-    labels = {name: array(np.int32) for name in setup.corpus.splits["train"].labels}
-    mask = array(np.bool_, length)
-    batch = Batch(array(np.int32, length), mask, mask, labels, array(np.float32))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    placed_key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(setup.mesh))
-    return shapes_of(setup.shapes, setup.layout), placed_key, batch
 
 
 def _bytes(tree: Any) -> int:

@@ -1,6 +1,7 @@
 """The training loop: step, log, evaluate, sample and save until the last step."""
 
 import contextlib
+import dataclasses
 import functools
 import math
 import signal
@@ -27,6 +28,7 @@ from jtextdiff.methods.method import HasDiagnostics, LatentVariableModel, Method
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, is_control
 from jtextdiff.run.workdir import store_config
+from jtextdiff.training.compile_ahead import compiled_ahead
 from jtextdiff.training.logger import MetricsLogger
 from jtextdiff.training.setup import Setup, build_setup, print_summary, restore_or_init
 from jtextdiff.training.train_step import TrainState, compiled_step, without_dropout
@@ -69,6 +71,13 @@ def train(
         after_step: Callable[[int], None] = lambda done: None
         if profile and is_process_zero():
             after_step = stack.enter_context(trace_steps(workdir / "profile", start))
+        if jax.process_count() == 1:  # several processes compile each program together, when all need it
+            lengths = [
+                train_batch(run, index).tokens.shape[1] for index in range(start, min(start + 50, config.num_steps))
+            ]
+            run = dataclasses.replace(
+                run, step=stack.enter_context(compiled_ahead(run.step, setup, lengths, logger.say))
+            )
         run_steps(run, state, start, manager, stopped, after_step)
     say(f"Done. Look at {workdir}/loss.png; {_how_to_sample(config, workdir)}")
 

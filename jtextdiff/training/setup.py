@@ -1,11 +1,12 @@
 """Builds a run before its first step: corpus, completed config, method, optimizer, initial or restored state."""
 
 import copy
+import functools
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jtextdiff.cli.errors import UserError
@@ -25,7 +26,10 @@ from jtextdiff.run.workdir import read_config
 from jtextdiff.training.control_setup import label_kind, labelled_corpus, with_base_params
 from jtextdiff.training.optimizer import Optimizer
 from jtextdiff.training.pseudo_labels import pseudo_labelled
-from jtextdiff.training.train_step import TrainState, init_state
+from jtextdiff.training.train_step import TrainState, init_state, state_of
+
+MAX_DRAWN_ON_HOST = 10**9
+"""Parameters, at most, that are drawn on the host."""
 
 
 class Setup(NamedTuple):
@@ -151,24 +155,33 @@ def restore_or_init(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
         step, parts = restored
         say(f"Resuming from step {step} of {workdir}.")
         return {**parts["training"], "ema": parts["model"]}, step
-    init = jax.jit(lambda key: init_state(setup.method, setup.optimizer, key), out_shardings=layout)
-    state = init(jax.random.key(config.seed))
     if config.warm_start:
         step, params = checkpoints.load_params(Path(config.warm_start), setup.method, setup.mesh)
         say(f"Starting from the parameters of {config.warm_start} at step {step}.")
     else:
-        params = jax.device_put(_init_params(setup, state["params"]), layout["params"])
-    return {**state, "params": params, "ema": jax.tree.map(jnp.copy, params)}, 0
+        params = jax.device_put(_init_params(setup), layout["params"])
+    return jax.jit(functools.partial(state_of, setup.optimizer), out_shardings=layout)(params), 0
 
 
-def _init_params(setup: Setup, params: Params) -> Params:
+def _init_params(setup: Setup) -> Params:
     """Returns fresh parameters with those that are computed from the training text or taken from the base."""
+    params = _random_params(setup)
     if is_control(setup.config):
         return with_base_params(params, load(setup.config.base).params)
     if not isinstance(setup.method, InitFromData):
         return params
     train = setup.corpus.splits["train"]
     return setup.method.init_from_data(params, train.tokens, train.offsets)
+
+
+def _random_params(setup: Setup) -> Params:
+    """Returns parameters drawn on the host, for which a GPU would compile for half a minute; large ones on the mesh."""
+    key = jax.random.key(setup.config.seed)
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.shapes["params"]))
+    if jax.process_count() > 1 or size > MAX_DRAWN_ON_HOST:
+        return jax.jit(setup.method.init, out_shardings=setup.layout["params"])(key)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return jax.jit(setup.method.init)(key)
 
 
 def print_summary(setup: Setup, workdir: Path) -> None:

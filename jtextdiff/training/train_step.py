@@ -13,6 +13,7 @@ from jtextdiff.data.batches import Batch
 from jtextdiff.devices.sharding import on_mesh, replicated
 from jtextdiff.methods.method import Trainable
 from jtextdiff.nets.batch_sharding import shard_batch
+from jtextdiff.nets.functional import Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.training.optimizer import Optimizer
 
@@ -21,8 +22,12 @@ TrainState = dict[str, Any]
 
 
 def init_state(method: Trainable, optimizer: Optimizer, key: Key[Array, ""]) -> TrainState:
-    """Returns the state before the first step."""
-    params = method.init(key)
+    """Returns the state before the first step, with fresh parameters."""
+    return state_of(optimizer, method.init(key))
+
+
+def state_of(optimizer: Optimizer, params: Params) -> TrainState:
+    """Returns the state before the first step, with these parameters."""
     return {
         "step": jnp.zeros((), jnp.int32),
         "params": params,

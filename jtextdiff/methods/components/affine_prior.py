@@ -43,7 +43,7 @@ def _adversarial_loss(prior: Params, z: Float[Array, "b z"], key: Key[Array, ""]
     generated = unwhitened(prior, jax.random.normal(key, z.shape))
 
     def logit(critic: Params, z: Float[Array, "b z"]) -> Float[Array, "b"]:
-        return z @ critic["weights"] + critic["bias"]
+        return jnp.matmul(z, critic["weights"], precision="highest") + critic["bias"]
 
     real, fake = logit(prior["critic"], z), logit(prior["critic"], jax.lax.stop_gradient(generated))
     generator_logit = logit(jax.lax.stop_gradient(prior["critic"]), generated)
@@ -53,7 +53,7 @@ def _adversarial_loss(prior: Params, z: Float[Array, "b z"], key: Key[Array, ""]
 
 def whitened(prior: Params, z: Float[Array, "b z"]) -> Float[Array, "b z"]:
     """Returns ε = A z − c, with A lower triangular: ε ~ N(0, I) if z has the prior."""
-    return z @ _matrix(prior).T - prior["shift"][None]
+    return jnp.matmul(z, _matrix(prior).T, precision="highest") - prior["shift"][None]
 
 
 def unwhitened(prior: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b z"]:

@@ -94,7 +94,8 @@ def _fit_members(
 ) -> Params:
     members = jnp.arange(len(jax.tree.leaves(initial)[0]))
     fit = functools.partial(_fit_member, logits, max_iterations)
-    return jax.vmap(fit, (None, 0, 0, None))(texts, initial, members, penalty)
+    with jax.default_matmul_precision("highest"):  # L-BFGS follows small differences of the loss
+        return jax.vmap(fit, (None, 0, 0, None))(texts, initial, members, penalty)
 
 
 def _fit_member(

@@ -62,7 +62,7 @@ class GaussianDenoiser(NamedTuple):
     def to_x_0(self, prediction: Float[Array, "b l k"], x_t: Float[Array, "b l d"], t: Time) -> Float[Array, "b l d"]:
         """Returns the estimate of x_0: the expected embedding, or the vector by its parameterization."""
         if self.parameterization is None:
-            return jax.nn.softmax(prediction) @ self.net.embedding_matrix()
+            return jnp.matmul(jax.nn.softmax(prediction), self.net.embedding_matrix(), precision="highest")
         return TO_X_0[self.parameterization](self.process, prediction, x_t, t)
 
     def first_estimate(self, x_t: Float[Array, "b l d"], t: Array, valid: Bool[Array, "b l"]) -> Array | None:
