@@ -15,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Compiling is most of what tests do. It takes half the time without most optimisations, and a third less again without
 # the emitters of fused loops; a jaxlib that does not know that flag would end at it.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # all workers share a GPU, if there is one
 if version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 
@@ -24,6 +25,8 @@ STRICT_RANKS = [Path(__file__).parent / "diffusion", Path(__file__).parent / "sa
 
 def pytest_configure(config: pytest.Config) -> None:
     """One folder for all workers and their subprocesses: prepared corpora, compiled programs, trained models."""
+    if config.getoption("markexpr") == "gpu":
+        del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]  # what users run is what is compared
     if hasattr(config, "workerinput"):
         return
     folder = tempfile.mkdtemp(prefix="jtextdiff-tests-")
