@@ -52,7 +52,7 @@ def compiled_ahead(step: Any, setup: Setup, lengths: Sequence[int], report: Call
         thread.join()
 
 
-def step_arguments(setup: Setup, length: int) -> tuple[Any, Any, Batch]:
+def step_arguments(setup: Setup, length: int) -> tuple[Any, Any, Any]:
     """Returns the shapes and shardings of a step's arguments: state, key and a batch of this length."""
     rows, by_rows = setup.config.batch_size, batch_sharding(setup.mesh)
 
