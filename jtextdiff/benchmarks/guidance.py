@@ -127,8 +127,7 @@ def forward_equivalents(model: Model, energy: Energy | None) -> float:
 
     unguided = flops(0.0)
     one_update = (flops(1.0) - unguided) / sampler.steps  # the body of a while loop is counted once
-    s = np.asarray(time_grid(sampler.steps)[1])
-    guided_steps = int(((guidance.stop <= s) & (s <= guidance.start)).sum())
+    guided_steps = int(np.sum(guidance.acts_at(time_grid(sampler.steps)[1])))
     one_pass = matmul_flops(forward_passes(method, model.params, 1)) / sampler.steps
     return (unguided + guided_steps * guidance.updates * one_update) / one_pass
 

@@ -34,7 +34,7 @@ from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import self_condition
 from jtextdiff.sampling.energies import Energy, Learned, Phrase
 from jtextdiff.sampling.gaussian_samplers import Sampler
-from jtextdiff.sampling.loop import State
+from jtextdiff.sampling.loop import State, later
 
 CHOICES = {
     "embeddings": ("neighbours", "learned"),
@@ -149,7 +149,7 @@ class DiffusionLM:
             previous = self_condition(first_estimate, self.two_passes(key), x_t)
         prediction = denoiser.predict(x_t, t, previous, valid, dropout_key)
         # At the first time the target is the token's own embedding, noise-free (authors' code).
-        target = jnp.where(t[..., None] <= self._first_time, embedded, x_0)
+        target = jnp.where(later(t[..., None], self._first_time), x_0, embedded)
         values = {
             "mse": lambda: squared_error(target, denoiser.to_x_0(prediction, x_t, t)),
             "rounding": lambda: cross_entropy(denoiser.net.rounding_logits(x_0), tokens),

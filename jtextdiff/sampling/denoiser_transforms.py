@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from jtextdiff.diffusion.distributions import temper_and_top_p
 from jtextdiff.diffusion.schedules import Time
-from jtextdiff.sampling.loop import Denoise
+from jtextdiff.sampling.loop import Denoise, later
 
 
 def clamp(denoise: Denoise, project: Callable[[Array], Array], *, below: float) -> Denoise:
@@ -20,7 +20,7 @@ def clamp(denoise: Denoise, project: Callable[[Array], Array], *, below: float) 
 
     def clamped(x_t: Array, t: Time, previous: Array) -> Array:
         x_0_hat = denoise(x_t, t, previous)
-        return jnp.where(t <= below, project(x_0_hat), x_0_hat)
+        return jnp.where(later(t, below), x_0_hat, project(x_0_hat))
 
     return clamped if below > 0 else denoise
 

@@ -15,7 +15,7 @@ from jtextdiff.diffusion.parameterization import noise_from_x_0
 from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.sampling.energies import Energy
 from jtextdiff.sampling.guidance import Guidance, guided
-from jtextdiff.sampling.loop import Denoise, State, Step
+from jtextdiff.sampling.loop import Denoise, State, Step, later
 
 NAMES = ("ancestral", "ddim", "dpm_solver")
 
@@ -128,7 +128,7 @@ def dpm_solver(process: Gaussian, denoise: Denoise) -> Step:
         x_0_hat = denoise(state.x_t, t, state.x_0_hat)
         lambda_t = process.half_log_snr(t)
         h, h_previous = process.half_log_snr(s) - lambda_t, lambda_t - process.half_log_snr(state.t_hat)
-        second_order = (state.t_hat > t) & (s > 0)
+        second_order = later(state.t_hat, t) & (s > 0)
         slope = jnp.where(second_order, h / jnp.where(second_order, 2 * h_previous, 1.0), 0.0)
         extrapolated = x_0_hat + jnp.where(second_order, slope, 0.0) * (x_0_hat - state.x_0_hat)
         shrink = process.noise(s, state.x_t) / process.noise(t, state.x_t)

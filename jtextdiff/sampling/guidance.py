@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float
 
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.randomness import Keys
+from jtextdiff.diffusion.schedules import Time
 from jtextdiff.sampling.energies import Energy
-from jtextdiff.sampling.loop import State, Step
+from jtextdiff.sampling.loop import State, Step, later
 
 UPDATE_RULES = ("std", "sign", "adagrad", "scaled")
 INPUTS = ("state", "estimate", "network")
@@ -69,6 +70,10 @@ class Guidance:
                 f"guidance.start and stop are times, 0 <= stop <= start <= 1; got {self.start} and {self.stop}."
             )
 
+    def acts_at(self, s: Time) -> Array:
+        """Whether a step that ends at time s is guided."""
+        return ~later(self.stop, s) & ~later(s, self.start)
+
 
 RELEASED = Guidance(update_rule="sign", updates=3, rate=0.1, fluency=0.01, energy_threshold=0.0, input="state")
 """Guidance of the paper's released code. There the rate is absolute. Here it is absolute if word vectors have a free
@@ -104,8 +109,7 @@ def guided(
         def update(x_s: Array) -> Array:
             return _updated(x_s, mean, std, energy_at, settings, free[..., None])
 
-        in_range = (settings.stop <= s) & (s <= settings.start)
-        return after._replace(x_t=jax.lax.cond(in_range, update, lambda x_s: x_s, after.x_t))
+        return after._replace(x_t=jax.lax.cond(settings.acts_at(s), update, lambda x_s: x_s, after.x_t))
 
     return guided_step
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jtextdiff.diffusion.randomness import Keys, fold_in
@@ -37,10 +38,22 @@ class State(NamedTuple):
         return cls(x_t, jnp.zeros_like(x_t), jnp.asarray(t, float))
 
 
+SAME_TIME = 1e-6
+"""Times closer than this are one time: an ulp lies between the same time computed in two ways, or by two compilers."""
+
+
 def time_grid(num_steps: int, *, start: Time = 1.0) -> tuple[Array, Array]:
-    """Returns the uniform grid of (t, s), each [num_steps], from (start, ·) down to (·, 0)."""
-    grid = start * jnp.arange(num_steps, -1, -1) / num_steps
+    """Returns the uniform grid of (t, s), each [num_steps], from (start, ·) down to (·, 0).
+
+    Its fractions are constants: compiled, they would be rounded differently for each number of steps.
+    """
+    grid = start * jnp.asarray(np.arange(num_steps, -1, -1) / num_steps, float)
     return grid[:-1], grid[1:]
+
+
+def later(t: Time, s: Time) -> Array:
+    """Returns whether t is a later time than s, more noise, and not the same one."""
+    return jnp.asarray(t) > s + SAME_TIME
 
 
 def unroll(

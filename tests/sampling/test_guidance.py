@@ -1,6 +1,7 @@
 """Guidance: the size of each update rule, positions and texts that are not moved, units and inputs."""
 
 import functools
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ SHAPE = (4, 3, 2)
 X_1 = jax.random.normal(jax.random.key(0), SHAPE)
 PLAIN = Sampler()
 FREE = jnp.ones(SHAPE[:2], bool)
+FUSION_EMITTERS = {"xla_cpu_use_fusion_emitters": True} if version("jaxlib").startswith("0.10.") else None
+"""Undoes the suite's own flag, as in conftest."""
 
 
 def keys(num: int = 4) -> jax.Array:
@@ -55,7 +58,7 @@ def path_of(step: Step, x_1: jax.Array) -> jax.Array:
     start, record = State.start(x_1), lambda state: state.x_t
     compiled = jax.jit(
         lambda: unroll(step, start, keys(len(x_1)), time_grid(6), record=record)[1],
-        compiler_options={"xla_cpu_use_fusion_emitters": True},
+        compiler_options=FUSION_EMITTERS,
     )
     return compiled()
 
@@ -194,3 +197,15 @@ def test_the_rate_of_sign_steps_is_in_units_of_a_coordinate() -> None:
 def test_invalid_settings_raise(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Guidance(**bad)
+
+
+@pytest.mark.parametrize(("start", "stop", "guided_steps"), [(1.0, 0.05, 190), (1.0, 0.1, 180), (0.5, 0.25, 51)])
+def test_a_step_at_the_bound_is_guided(start: float, stop: float, guided_steps: int) -> None:
+    """Of 200 steps, those whose s lies in [stop, start], both included, however the two times were rounded."""
+    settings = Guidance(update_rule="sign", rate=1.0, start=start, stop=stop, energy_threshold=0.0)
+    still = lambda keys, state, times: state._replace(t_hat=times[0])
+    step = guided(still, PROCESS, BOWL, settings, stochastic=False, free=FREE, valid=None)
+    path = jax.jit(lambda x: unroll(step, State.start(x), keys(), time_grid(200), record=lambda state: state.x_t)[1])(
+        X_1 + 1e4
+    )
+    assert int(np.sum(np.any(path[1:] != path[:-1], axis=(1, 2, 3)))) == guided_steps

@@ -9,7 +9,7 @@ from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.diffusion.schedules import SCHEDULES
 from jtextdiff.sampling.gaussian_samplers import ancestral
-from jtextdiff.sampling.loop import State, time_grid, unroll
+from jtextdiff.sampling.loop import State, later, time_grid, unroll
 
 PROCESS = Gaussian(log_alpha_bar=SCHEDULES["cosine"](1000))
 
@@ -25,6 +25,19 @@ def test_the_grid_leads_from_the_start_to_zero(start: float) -> None:
     assert float(s[-1]) == 0.0
     np.testing.assert_array_equal(t[1:], s[:-1])
     np.testing.assert_allclose(t - s, np.full(8, start / 8), rtol=1e-5)
+
+
+@pytest.mark.parametrize("start", [1.0, 0.4, 0.7])
+def test_the_compiled_grid_starts_exactly_at_its_start(start: float) -> None:
+    """An ulp of difference would be a step of its own: any solver of second order would extrapolate over it."""
+    first = lambda start: jnp.stack([time_grid(num, start=start)[0][0] for num in range(1, 260)])
+    np.testing.assert_array_equal(jax.jit(first)(start), np.full(259, start, np.float32))
+    np.testing.assert_array_equal(jax.jit(lambda: first(start))(), np.full(259, start, np.float32))
+
+
+def test_times_an_ulp_apart_are_the_same() -> None:
+    t = jnp.float32(0.3)
+    assert not later(jnp.nextafter(t, jnp.float32(1)), t) and not later(t, t) and later(t + 1e-5, t)
 
 
 def test_every_step_has_its_own_noise() -> None:
