@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jtextdiff.data.text_files import Example
 from jtextdiff.data.tokenizer import Tokenizer
 
-_FORMAT = 1  # increase it when the stored format or the tokenisation changes
+_FORMAT = 2  # increase it when the stored format, the tokenisation or the labels change
 Rows = list[tuple[np.ndarray, Example]]  # (token ids with EOS, the example)
 
 

@@ -3,12 +3,18 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 SUFFIXES = (".txt", ".jsonl", ".csv")
-SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev", "devel", "development", "eval"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of splits, in lower case, and the split that each is."""
 
 
 class Example(NamedTuple):
@@ -35,8 +41,11 @@ def find_splits(path: Path) -> dict[str, Path]:
         return {"train": path}
     files: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
-        split = SPLITS.get(file.stem)
-        if split is None or file.suffix not in SUFFIXES:
+        split = SPLITS.get(file.stem.lower())
+        if file.suffix not in SUFFIXES:
+            continue
+        if split is None:
+            _check_is_no_split(file)
             continue
         if split in files:
             raise ValueError(f"{path} holds both {files[split].name} and {file.name}: keep one file for {split}")
@@ -47,6 +56,16 @@ def find_splits(path: Path) -> dict[str, Path]:
             f"text.path is {str(path)!r}, which holds {names}; expected train.txt, train.jsonl or train.csv"
         )
     return files
+
+
+def _check_is_no_split(file: Path) -> None:
+    """Raises ValueError for a file that would not be read although its name contains that of a split."""
+    words = re.split("[^a-z]+", file.stem.lower())
+    if split := next((SPLITS[word] for word in words if word in SPLITS), None):
+        raise ValueError(
+            f"{file} looks like a split of the text but would not be read; call it {split}{file.suffix}, or move it "
+            "elsewhere"
+        )
 
 
 def read_file(file: Path, column: str) -> list[Example]:
@@ -62,13 +81,18 @@ def read_file(file: Path, column: str) -> list[Example]:
 
 
 def scalar_fields(record: dict[str, Any], column: str) -> dict[str, str]:
-    """Returns the labels of a record: its scalar fields except the text, and those of a nested `fields`; no nulls."""
+    """Returns the labels of a record: its scalar fields except the text, and those of a nested `fields`.
+
+    A null, NaN or blank value is a missing one, and gives no label.
+    """
     nested = record.get("fields")
     fields = {**record, **(nested if isinstance(nested, dict) else {})}
     labels = {}
     for name, value in fields.items():
-        if name != column and isinstance(value, str | int | float):
-            labels[name] = str(value).lower() if isinstance(value, bool) else str(value)
+        if name == column or not isinstance(value, str | int | float) or value != value:  # NaN differs from itself
+            continue
+        if word := (str(value).lower() if isinstance(value, bool) else str(value).strip()):
+            labels[name.strip()] = word
     return labels
 
 

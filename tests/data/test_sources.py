@@ -2,13 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from jtextdiff.data import packages, sources
 from jtextdiff.data.sources import parse_labels, read_examples
-from jtextdiff.data.text_files import Example
+from jtextdiff.data.text_files import Example, read_file
 
 TEXTS = [f"text number {i}" for i in range(200)]
 
@@ -48,6 +49,47 @@ def test_labels_are_scalars_and_nested_fields(tmp_path):
     relabelled = read_examples(path, labels="label=sentiment(0=negative, 1=positive); seen = known")
     labels_of = {text: labels for split in relabelled.values() for text, labels in split}
     assert labels_of["a"] == {"sentiment": "positive", "food": "Thai", "known": "true"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", "text, mood ,size\none,, 3\ntwo, good ,\nthree,  ,4\n"),
+        (
+            "train.jsonl",
+            '{"text": "one", "mood": "", "size": 3}\n'
+            '{"text": "two", "mood": "good", "size": NaN}\n'
+            '{"text": "three", "mood": null, "size": 4, "fields": {"mood": "  "}}\n',
+        ),
+    ],
+)
+def test_a_missing_value_is_no_label(tmp_path, name, content):
+    """Empty and blank cells, null and NaN; names and values have no blanks around them."""
+    examples = read_file(Path(_write(tmp_path / name, content)), "text")
+    assert examples == [
+        Example("one", {"size": "3"}), Example("two", {"mood": "good"}), Example("three", {"size": "4"})
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("valid", ["val", "validation", "dev", "Valid", "eval", "devel", "development"])
+def test_the_usual_names_of_a_validation_file_are_known(tmp_path, valid):
+    _write(tmp_path / "train.txt", "one\ntwo\n")
+    _write(tmp_path / f"{valid}.txt", "three\n")
+    assert _texts(read_examples(str(tmp_path))["valid"]) == ["three"]
+
+
+@pytest.mark.parametrize("name", ["val_1.txt", "my-valid.jsonl", "validation.set.csv", "train-00001.txt", "TEST2.csv"])
+def test_a_file_that_looks_like_a_split_is_not_ignored(tmp_path, name):
+    _write(tmp_path / "train.txt", "one\ntwo\n")
+    _write(tmp_path / name, "three\n")
+    with pytest.raises(ValueError, match=f"{name} looks like a split"):
+        read_examples(str(tmp_path))
+
+
+def test_other_files_beside_the_text_are_ignored(tmp_path):
+    for name in ("train.txt", "notes.txt", "valid.zip", "evaluations.csv"):
+        _write(tmp_path / name, "one\ntwo\nthree\n")
+    assert set(read_examples(str(tmp_path))) == {"train", "valid"}
 
 
 def test_column_names_the_text(tmp_path):
