@@ -21,6 +21,13 @@ from jtextdiff.run.renames import CLASS, current_name
 
 QUOTES = "'\""
 
+EXPECTED = {
+    "invalid literal for int": "a whole number",
+    "could not convert string to float": "a number",
+    "Non-boolean argument": "true or false",
+}
+"""Part of a message of Python or absl about a value of the wrong type ↦ what was expected."""
+
 NULLABLE = ("warm_start",)
 """Fields outside any dataclass that may be set back to None."""
 
@@ -70,7 +77,12 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     file = Path(path.partition(":")[0])
     if not file.is_file():
         raise UserError(f"There is no config file {file}. Expected a Python file, such as configs/diffusion_lm.py.")
-    return _parse(config_flags.DEFINE_config_file, "config", None, [f"--config={path}", *overrides])
+    arguments = [f"--config={path}"]
+    if overrides:
+        config = _parse(config_flags.DEFINE_config_file, "config", None, arguments)
+        for text in overrides:
+            _check_field(config, text.removeprefix("--config.").partition("=")[0])
+    return _parse(config_flags.DEFINE_config_file, "config", None, [*arguments, *overrides])
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
@@ -98,13 +110,20 @@ def _parse(define: Any, name: str, default: Any, arguments: Sequence[str]) -> Co
     except (AttributeError, KeyError) as error:
         raise UserError(_unknown_field(error)) from None
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(_wrong_value(" ".join(str(error).split()))) from None
     if rest[1:]:
         raise UserError(f"Unexpected argument {rest[1]!r}.")
     config = values[name].value
     for text in to_none:
         _set_to_none(config, text.removeprefix(f"--{name}.").removesuffix("=None"))
     return config
+
+
+def _wrong_value(message: str) -> str:
+    """Returns a message of absl about a flag, with what was expected in words if that is a number or a truth value."""
+    flag, _, reason = message.removeprefix("flag ").partition(": ")
+    expected = next((words for python, words in EXPECTED.items() if python in reason), None)
+    return f"{flag}: expected {expected}." if expected else message
 
 
 def _unknown_field(error: AttributeError | KeyError) -> str:
