@@ -32,7 +32,8 @@ A diffusion model noises each text to --strength and denoises it, with its lengt
 edits in latent space: controls move the latent of a text until they have --target_probability by the model's own
 classifiers, for at most --max_time, and the text is decoded from there. Empty lines stay empty, and a text that is too
 long for the model stays as it is. With --out, each line is a JSON object with the source, the edit (rewrite), how the
-latent moved and, if the text was skipped, why (left). An interrupted run continues after the last complete line.
+latent moved and, if the text was skipped, why (left). An interrupted run continues after the last complete line, with
+the same settings (made_with).
 """
 
 
@@ -74,22 +75,32 @@ def command(arguments: Sequence[str]) -> None:
     control, flow = balance_if(flags.balance, model, parse_controls(flags.control)), flow_settings(flags)
     check_edit(model.method, resolve(control, model), flags.strength, flags.hold, flow)  # before a file is touched
     settings = {"control": control, "strength": flags.strength, "hold": flags.hold, "flow": flow, "seed": flags.seed}
-    write_edits(flags, model, functools.partial(model.edit_texts, **settings))
+    write_edits(flags, model, functools.partial(model.edit_texts, **settings), settings_of(flags, model))
 
 
-def write_edits(flags: Any, model: Any, edit_texts: Any) -> None:
+def settings_of(flags: Any, model: Any) -> dict[str, Any]:
+    """Returns all that decides an edit: the model, its step and sampler, and every flag but the files'."""
+    from jtextdiff.run.config import to_json
+
+    paths = ("checkpoint", "at", "input", "out")
+    chosen = {name: value for name, value in vars(flags).items() if name not in paths}
+    return {"config": to_json(model.config), "step": model.step, **chosen}
+
+
+def write_edits(flags: Any, model: Any, edit_texts: Any, settings: dict[str, Any]) -> None:
     """Edits the lines of --input that --out does not have yet."""
-    from jtextdiff.inference.edit_files import edit_stream, resume_output
+    from jtextdiff.inference.edit_files import digest, edit_stream, resume_output
 
+    made_with = digest(settings)
     with ExitStack() as files:
         source = sys.stdin if flags.input == "-" else files.enter_context(open(flags.input, encoding="utf-8"))
         lines: Iterator[str] = (line.rstrip("\r\n") for line in source for _ in range(flags.num))
         try:
-            num_done = resume_output(Path(flags.out), lines) if flags.out else 0
+            num_done = resume_output(Path(flags.out), lines, made_with) if flags.out else 0
             if num_done:
                 say(f"Continuing after the {num_done} edits in {flags.out}.")
             out = files.enter_context(open(flags.out, "a", encoding="utf-8")) if flags.out else sys.stdout
-            edit_stream(edit_texts, model, lines, num_done, out, as_json=bool(flags.out))
+            edit_stream(edit_texts, model, lines, num_done, out, made_with=made_with if flags.out else None)
         except UnicodeDecodeError as error:
             raise UserError(
                 f"--input {flags.input} is no text in UTF-8: {error.reason} at byte {error.start}."

@@ -49,6 +49,7 @@ def test_edit_does_not_overwrite_other_files_or_edits_of_other_texts(place: Path
         (b"my own notes\nand more", "is not an edit written by this command"),
         (b'{"source": "The Mill is\n', "is not an edit written by this command"),
         (b'{"source": "The Oak is fine .", "rewrite": "x"}\n', "of another text"),
+        (b'{"source": "The Mill is awful .", "rewrite": "x", "made_with": "0"}\n', "with other settings"),
     ):
         (place / "x.txt").write_bytes(content)
         refused = run("edit", *edit, cwd=place, text="The Mill is awful .\n")
@@ -181,6 +182,7 @@ def test_each_text_of_a_batch_follows_its_own_control(place: Path) -> None:
     mixed = [model.tokenizer.decode(row) for row in model.draw(4, control=[good, bad, good, bad]).tokens]
     separate = [model.sample(4, control=control) for control in (good, bad)]
     assert mixed == [separate[place % 2][place] for place in range(4)]
+    assert model.sample(4, control="mood=good") == separate[0]  # a control as the command line takes it
     scored = run("evaluate", "--checkpoint=vae", "--targets=requests.jsonl", "--num=4", cwd=place)
     assert scored.returncode == 0, scored.stderr
     best = run("sample", "--checkpoint=vae", "--control=mood=good", "--best_of=3", "--num=2", cwd=place)

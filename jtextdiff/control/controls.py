@@ -125,5 +125,20 @@ def parse_controls(texts: Sequence[str]) -> Control | None:
     return functools.reduce(Control.__add__, map(parse_control, texts)).as_sum() if texts else None
 
 
+def as_control(control: Control | str | None) -> Control | None:
+    """Returns a control that may be given as on the command line, such as "food=Japanese".
+
+    Raises UserError for anything else.
+    """
+    if isinstance(control, str):
+        return parse_control(control)
+    if control is not None and not isinstance(control, Control):
+        raise UserError(
+            f"A control is a {type(control).__name__}, {str(control)[:60]}; expected a text such as 'food=Japanese', "
+            "or one of jtextdiff.controls."
+        )
+    return control
+
+
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdecimal() and int(text) > 0

@@ -1,5 +1,6 @@
 """Editing a stream of lines, with resumable JSONL output."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -23,11 +24,12 @@ def edit_stream(
     num_done: int,
     out: TextIO,
     *,
-    as_json: bool,
+    made_with: str | None,
 ) -> None:
     """Edits the remaining lines and writes them to `out`; reports how many flows failed.
 
     `edit_texts(texts, ids=…)` edits some texts, given the numbers of their lines. `num_done` lines are done already.
+    With `made_with`, the digest of all settings, each line is a JSON object that ends with it; else it is the edit.
     """
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
@@ -41,7 +43,7 @@ def edit_stream(
         for first, texts in chunks(lines, num_done):
             rows = edit_rows(edit_texts, model, texts, first)
             num_failed += sum(row.get("left") == FLOW_FAILED for row in rows)
-            write_rows(out, rows, as_json=as_json)
+            write_rows(out, rows, made_with)
             bar.advance(task, len(texts))
     if num_failed:
         say(f"warning: {num_failed} texts were not edited: {FLOW_FAILED}.")
@@ -86,25 +88,32 @@ def flow_stats(edit: Any) -> dict[str, Any]:
     return {"p_before": edit.before, "p_after": edit.after, "moved": edit.distance, "steps": edit.steps}
 
 
-def write_rows(out: TextIO, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+def write_rows(out: TextIO, rows: list[dict[str, Any]], made_with: str | None) -> None:
     """Writes rows as JSON lines, or their edited texts one per line."""
     for row in rows:
-        print(json.dumps(row, ensure_ascii=False) if as_json else one_line(row["rewrite"]), file=out)
+        as_json = made_with and json.dumps(row | {"made_with": made_with}, ensure_ascii=False)
+        print(as_json or one_line(row["rewrite"]), file=out)
     out.flush()
 
 
-def resume_output(out: Path, lines: Iterator[str]) -> int:
+def digest(settings: dict[str, Any]) -> str:
+    """Returns twelve digits that differ between any two settings of an edit."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def resume_output(out: Path, lines: Iterator[str], made_with: str) -> int:
     """Returns how many of the lines `out` has edits of already, and takes these from `lines`.
 
-    A last line that was cut short is removed. Raises UserError, and changes nothing, if the file holds anything else.
+    A last line that was cut short is removed. Raises UserError, and changes nothing, if the file holds anything else,
+    such as edits of other texts or edits made with other settings.
     """
     if not out.exists():
         return 0
     num_done = end = 0
     with open(out, "rb+") as file:
         for line in file:
-            is_complete, source = line.endswith(b"\n"), _source_of(line)
-            if line[: len(LINE_START)] != LINE_START[: len(line)] or (is_complete and source is None):
+            is_complete, row = line.endswith(b"\n"), _row_of(line)
+            if line[: len(LINE_START)] != LINE_START[: len(line)] or (is_complete and row is None):
                 raise UserError(
                     f"--out {out}: line {num_done + 1} is not an edit written by this command. Name another file: "
                     "this one would be lost."
@@ -113,17 +122,24 @@ def resume_output(out: Path, lines: Iterator[str]) -> int:
                 file.truncate(end)
                 break
             num_done, end = num_done + 1, end + len(line)
-            if source != next(lines, None):
+            if row["source"] != next(lines, None):
                 raise UserError(
                     f"--out {out}: line {num_done} is the edit of another text than --input and --num give. Continue "
                     "with the same input, or name another file."
                 )
+            if row.get("made_with") != made_with:
+                raise UserError(
+                    f"--out {out}: line {num_done} was made with other settings than this command gives: another "
+                    "checkpoint or step, sampler, --control, --seed or other flag. Continue with the same settings, or "
+                    "name another file."
+                )
     return num_done
 
 
-def _source_of(line: bytes) -> str | None:
-    """The source of a line of --out, None for any other line."""
+def _row_of(line: bytes) -> Any:
+    """The object in a line of --out, None for any other line."""
     try:
-        return json.loads(line)["source"]
-    except (ValueError, TypeError, KeyError):
+        row = json.loads(line)
+    except ValueError:
         return None
+    return row if isinstance(row, dict) and "source" in row else None

@@ -17,6 +17,7 @@ from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.diffusion.randomness import Keys, keys_for
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.flow_settings import FlowSettings
+from jtextdiff.inference.prompts import check_texts
 from jtextdiff.inference.sample_batches import run_batched
 from jtextdiff.methods.components.latents import Rewrite
 from jtextdiff.methods.components.types import Given
@@ -87,6 +88,7 @@ def check_edit(
 ) -> None:
     """Raises UserError for a method that cannot edit, or not with these settings."""
     name, flow_names = type(method).__name__, ", ".join(FlowSettings._fields)
+    check_texts(hold, "hold")
     if isinstance(method, LatentVariableModel):
         if strength is not None or hold:
             raise UserError(f"{name} edits in latent space, by {flow_names}: leave out strength and hold.")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError, mistakes
-from jtextdiff.control.controls import Control
+from jtextdiff.control.controls import Control, as_control
 from jtextdiff.control.resolve import resolve
 from jtextdiff.data.batches import Batch
 from jtextdiff.data.tokenizer import Tokenizer
@@ -20,7 +20,7 @@ from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import BATCH_SIZES, SMALL_BATCH, LengthBucket, jitted, map_batches
 from jtextdiff.inference.editing import Edit, EditBatch, edit_texts
 from jtextdiff.inference.flow_settings import FlowSettings
-from jtextdiff.inference.prompts import read_template, read_texts, with_lengths
+from jtextdiff.inference.prompts import check_texts, read_template, read_texts, with_lengths
 from jtextdiff.inference.sample_batches import SampleOutput, run_batched
 from jtextdiff.methods.components.types import Given
 from jtextdiff.methods.method import Controllable, HasFeatures, Method
@@ -57,7 +57,7 @@ class Model:
         *,
         seed: int = 0,
         template: str | None = None,
-        control: Control | None = None,
+        control: Control | str | None = None,
         progress: Callable[[int], None] = ignore_progress,
         **sampler: Any,
     ) -> list[str]:
@@ -78,7 +78,7 @@ class Model:
         *,
         seed: int = 0,
         template: str | Sequence[str] | None = None,
-        control: Control | Sequence[Control | None] | None = None,
+        control: Control | str | Sequence[Control | str | None] | None = None,
         progress: Callable[[int], None] = ignore_progress,
         **sampler: Any,
     ) -> SampleOutput:
@@ -95,7 +95,7 @@ class Model:
         self,
         texts: Sequence[str],
         *,
-        control: Control | None = None,
+        control: Control | str | None = None,
         strength: float | None = None,
         hold: Sequence[str] = (),
         flow: FlowSettings | None = None,
@@ -108,7 +108,7 @@ class Model:
 
         Raises UserError for a text longer than the model was made for.
         """
-        method, conditioning = self.with_sampler(sampler), resolve(control, self)
+        method, conditioning = self.with_sampler(sampler), resolve(as_control(control), self)
         edits = EditBatch(method, self.params, self.tokenizer, self.batch(texts), conditioning)
         return edit_texts(edits, strength=strength, hold=hold, flow=flow, seed=seed, ids=ids, progress=progress)
 
@@ -117,7 +117,7 @@ class Model:
 
         Raises UserError for a text longer than the model was made for.
         """
-        if not texts:
+        if not check_texts(texts):
             return []
         batch, longest = self.batch(texts), self.method.text_spec.length
         lengths = batch.valid.sum(axis=1) if len(texts) > SMALL_BATCH else np.full(len(texts), longest)
@@ -129,12 +129,12 @@ class Model:
         # Each batch has its own noise, so batches are as large on many devices as on one.
         return map_batches(nll_of, batch, lengths, longest=longest).tolist()
 
-    def energy(self, texts: Sequence[str], control: Control) -> list[float]:
+    def energy(self, texts: Sequence[str], control: Control | str) -> list[float]:
         """Returns a control's energy of finished texts, in nats: the weighted sum of −log p(part of the control).
 
         Raises UserError for a control without an energy.
         """
-        energy = resolve(control, self).energy
+        texts, energy = check_texts(texts), resolve(as_control(control), self).energy
         if energy is None:
             raise UserError(f"The control {control} has no energy to rank by: a length or a label is enforced exactly.")
         method, nats = cast(Controllable, self.method), []  # `resolve` has refused all other methods
@@ -164,19 +164,23 @@ class Model:
 
     def num_tokens(self, texts: Sequence[str]) -> list[int]:
         """Returns the tokens of each text, EOS included."""
-        return [len(row) + 1 for row in self.tokenizer.encode(list(texts))]
+        return [len(row) + 1 for row in self.tokenizer.encode(check_texts(texts))]
 
     def inputs(
-        self, template: str | Sequence[str] | None, control: Control | Sequence[Control | None] | None, num: int
+        self,
+        template: str | Sequence[str] | None,
+        control: Control | str | Sequence[Control | str | None] | None,
+        num: int,
     ) -> tuple[Given, list[Energy | None]]:
         """Returns what `num` samples are given, lengths of controls included, and one energy for all or one for each.
 
         Raises UserError for a number of controls other than one or `num`, and for a template whose length is not free.
         """
         given = read_template(template, self.tokenizer, self.method, num)
-        controls = [control] if control is None or isinstance(control, Control) else list(control)
+        controls = [control] if control is None or isinstance(control, Control | str) else list(control)
         if len(controls) not in (1, num):
             raise UserError(f"There are {len(controls)} controls for {num} texts: give one, or one for each.")
+        controls = [as_control(control) for control in controls]
         resolved = {control: resolve(control, self) for control in dict.fromkeys(controls)}
         conditionings = [resolved[control] for control in controls]
         lengths = [conditioning.length for conditioning in conditionings]

@@ -55,9 +55,23 @@ def _given_of_template(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], 
     return Given(jnp.asarray(tokens), jnp.asarray(all_fixed), jnp.full(num, size, jnp.int32))
 
 
+def check_texts(texts: Sequence[str], name: str = "texts") -> list[str]:
+    """Returns the texts as a list. Raises UserError for one text instead of several, or for anything else."""
+    if isinstance(texts, str):
+        raise UserError(f"{name} is one text, {texts[:60]!r}; expected a list of texts, such as [{texts[:20]!r}].")
+    texts = list(texts)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"{name}[{i}] is a {type(text).__name__}, {str(text)[:60]}; expected a text.")
+    return texts
+
+
 def read_texts(texts: Sequence[str], tokenizer: Tokenizer, text_spec: TextSpec) -> Batch:
-    """Returns texts as ids, EOS after each and PAD after that. Raises UserError for one longer than the model's."""
-    rows = tokenizer.encode(list(texts))
+    """Returns texts as ids, EOS after each and PAD after that.
+
+    Raises UserError for one longer than the model's, and for what is no list of texts.
+    """
+    rows = tokenizer.encode(check_texts(texts))
     tokens = np.full((len(rows), text_spec.length), text_spec.pad, np.int32)
     valid = np.zeros(tokens.shape, bool)
     for i, row in enumerate(rows):

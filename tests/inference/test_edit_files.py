@@ -1,0 +1,58 @@
+"""Resuming a file of edits: only of the same texts, made with the same settings."""
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ml_collections import ConfigDict
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.edit import build_parser, settings_of
+from jtextdiff.inference.edit_files import digest, resume_output, write_rows
+
+FLAGS = ["--checkpoint=runs/a", "--control=food=Japanese", "--seed=1"]
+
+
+def made_with(*flags: str, step: int = 7, width: int = 3) -> str:
+    model = SimpleNamespace(config=ConfigDict({"width": width}), step=step)
+    return digest(settings_of(build_parser().parse_args([*FLAGS, *flags]), model))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "--control=food=Thai",
+        "--seed=2",
+        "--strength=.3",
+        "--hold=a",
+        "--num=2",
+        "--steps=5",
+        "--sampler=ddim",
+        "--balance",
+    ]
+    + ["--override=method.sampler.eta=1", "--target_probability=.5", "--max_time=2", "--source_pull=.1", "--rerank"],
+)
+def test_every_setting_of_an_edit_is_in_its_digest(other: str) -> None:
+    assert made_with(other) != made_with()
+
+
+def test_another_model_or_step_is_in_the_digest_and_files_are_not() -> None:
+    assert len({made_with(), made_with(step=8), made_with(width=4)}) == 3
+    assert made_with("--out=x.jsonl", "--input=y.txt") == made_with()
+
+
+def test_edits_are_continued_with_the_same_settings_only(tmp_path: Path) -> None:
+    out, rows = tmp_path / "edits.jsonl", [{"source": "a b", "rewrite": "c"}, {"source": "d", "rewrite": "e"}]
+    written = io.StringIO()
+    write_rows(written, rows, "one")
+    assert [json.loads(line)["made_with"] for line in written.getvalue().splitlines()] == ["one", "one"]
+    out.write_text(written.getvalue() + '{"source": "cut')
+    lines = iter(["a b", "d", "f"])
+    assert resume_output(out, lines, "one") == 2 and next(lines) == "f"
+    assert out.read_text() == written.getvalue()  # the line that was cut short is gone
+    for source, settings, message in ((["a b", "d"], "two", "other settings"), (["a b", "x"], "one", "another text")):
+        with pytest.raises(UserError, match=message):
+            resume_output(out, iter(source), settings)
+    assert out.read_text() == written.getvalue()

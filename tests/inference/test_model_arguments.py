@@ -1,0 +1,55 @@
+"""What a model's functions refuse: one text for a list of texts, things that are no text, and no control."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.control.controls import as_control, keyword
+from jtextdiff.inference.model import Model
+from jtextdiff.methods.components.types import TextSpec
+from jtextdiff.methods.diffusion_lm import DiffusionLM
+from jtextdiff.nets.transformer import Transformer
+
+TEXT_SPEC = TextSpec(
+    vocab_size=12, mask=12, pad=0, eos=1, unk=2, length=8, length_counts=(0, 0, 9, 9, 30, 40, 50, 3, 60)
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    method = DiffusionLM(
+        text_spec=TEXT_SPEC, trunk=Transformer(num_layers=1, width=8, num_heads=2), embed_dim=4, embeddings="learned"
+    )
+    encode = lambda texts: [np.asarray(list(map(int, text.split()))) for text in texts]
+    tokenizer: Any = SimpleNamespace(pad=0, eos=1, unk=2, encode=encode)
+    return Model(method=method, params=method.init(jax.random.key(0)), tokenizer=tokenizer, config=None, step=0)
+
+
+FUNCTIONS = {
+    "nll": lambda model, texts: model.nll(texts),
+    "edit": lambda model, texts: model.edit(texts),
+    "energy": lambda model, texts: model.energy(texts, keyword("3")),
+    "num_tokens": lambda model, texts: model.num_tokens(texts),
+    "hold": lambda model, texts: model.edit(["3 4"], hold=texts),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [("3 4 5", "one text"), ("", "one text"), (["3", 4], r"\[1\] is a int"), ([None], r"\[0\] is a NoneType")],
+)
+def test_texts_are_a_list_of_texts(name: str, texts: Any, message: str, model: Model) -> None:
+    with pytest.raises(UserError, match=message):
+        FUNCTIONS[name](model, texts)
+
+
+@pytest.mark.parametrize("wrong", [3, {"food": "Thai"}, ("food", "Thai"), b"food=Thai"])
+def test_a_control_is_a_control_or_its_text(wrong: Any) -> None:
+    assert as_control("food=Thai") == as_control(as_control("food=Thai")) and as_control(None) is None
+    with pytest.raises(UserError, match="expected a text such as"):
+        as_control(wrong)
