@@ -101,7 +101,7 @@ def _solve_row(
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         event=diffrax.Event(
             lambda t, y, args, **kwargs: excess(t, y),
-            optimistix.Newton(rtol=tolerance, atol=tolerance),
+            optimistix.Bisection(rtol=tolerance, atol=tolerance, flip=True),
             direction=False,
         ),
         saveat=diffrax.SaveAt(ts=jnp.linspace(1.0, 0.0, num_frames)) if num_frames else diffrax.SaveAt(t1=True),

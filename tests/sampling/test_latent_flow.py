@@ -178,3 +178,13 @@ def test_noise_is_averaged_over_the_whole_composition() -> None:
     parts = flow(Sum(energies=(average(one), average(other)), weights=(1.0, 1.0)), ends, tolerance=1e-4).z
     posterior = (1.0 - 2.0) / 3
     assert abs(float(whole[0, 0]) - posterior) < 0.03 < abs(float(parts[0, 0]) - posterior)
+
+
+@pytest.mark.parametrize("slope", [4.0, 30.0, 200.0])
+def test_a_row_stops_at_its_threshold_however_steep_the_energy_is(slope: float) -> None:
+    """Each row crosses 0.5 nats of 5 σ(−slope (z − 1)), which is flat on both sides, and ends there, within 1 %."""
+    stop = energy_of(lambda z, t: 5 * jax.nn.sigmoid(-slope * (z[..., 0] - 1)))
+    z = jnp.linspace(-2.0, 0.5, 100)[:, None]
+    result = descend(bowl(2.0, 2.0), z, schedules.constant(2 * TAU), energy_threshold=0.5, stop_energy=stop)
+    assert np.all(result.solved)
+    np.testing.assert_allclose(result.z[:, 0], 1 + np.log(9) / slope, atol=0.01)
