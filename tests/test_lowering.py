@@ -105,8 +105,8 @@ def test_training_of_a_control_lowers() -> None:
         Classifier(), base=base, label="food", values=("none", "Thai"), trunk=Transformer(num_layers=1, width=32)
     )
     labelled = batch(control)._replace(labels={"food": jnp.ones(ROWS, jnp.int32)})
-    state = jax.eval_shape(functools.partial(init_state, control, Optimizer()), jax.random.key(0))
-    lowers(functools.partial(train_step, control, Optimizer()), state, jax.random.key(0), labelled)
+    state = jax.eval_shape(functools.partial(init_state, control, Optimizer(decay_steps=100)), jax.random.key(0))
+    lowers(functools.partial(train_step, control, Optimizer(decay_steps=100)), state, jax.random.key(0), labelled)
 
 
 def test_fused_attention_lowers_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

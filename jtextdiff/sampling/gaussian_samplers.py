@@ -36,6 +36,10 @@ class Sampler:
             raise ValueError(f"sampler.name must be ancestral, ddim or dpm_solver, got {self.name!r}.")
         if self.steps < 1:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"sampler.eta must be from 0 to 1, got {self.eta}.")
+        if not 0 <= self.clamp <= 1:
+            raise ValueError(f"sampler.clamp is a time from 0 to 1, got {self.clamp}.")
         check_temperature_and_top_p(self.temperature)
 
     @property

@@ -1,5 +1,6 @@
 """AdamW or Muon with warm-up and decay, clipping, and an exponential moving average of the parameters."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +42,22 @@ class Optimizer:
         for field, names in (("matrix_optimizer", ("adam", "muon")), ("decay", DECAYS)):
             if getattr(self, field) not in names:
                 raise ValueError(f"{field} must be one of {names}, got {getattr(self, field)!r}.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must be in [0, 1), got {self.ema}.")
+        for field in ("ema", "b1", "b2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)}.")
+        for field in ("peak", "eps", "clip"):
+            if getattr(self, field) is not None and not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"{field} must be a number above 0, got {getattr(self, field)}.")
+        for field in ("warmup", "weight_decay"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ValueError(f"{field} must be a number of at least 0, got {getattr(self, field)}.")
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}.")
 
     def learning_rate(self, step: Any) -> Array:
         """Returns the learning rate of the step after `step` finished ones."""
+        if self.decay != "constant" and not self.decay_steps:
+            raise ValueError(f"optim.decay={self.decay!r} needs optim.decay_steps, the number of steps until it ends.")
         steps = self.decay_steps or 1
         start = {"linear": 0.0, "cosine": 0.0, "cooldown": 0.75}.get(self.decay, 1.0)
         fraction = jnp.clip((step / steps - start) / max(1 - start, 1e-9), 0.0, 1.0)

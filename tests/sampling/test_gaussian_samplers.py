@@ -172,7 +172,12 @@ def test_a_sample_depends_on_its_own_key_and_start_alone(name: str) -> None:
     np.testing.assert_allclose(alone.x_t, together[2:], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"name": "euler"}, {"steps": 0}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"name": "euler"}, {"steps": 0}, {"temperature": 0.0}]
+    + [{field: value} for field in ("eta", "clamp", "temperature") for value in (-1.0, float("nan"))]
+    + [{"eta": 5.0}, {"clamp": 1.5}],
+)
 def test_invalid_settings_raise(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampler(**bad)

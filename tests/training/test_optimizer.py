@@ -145,7 +145,18 @@ def test_the_noise_follows_the_step_number() -> None:
     assert float(metrics[0]) != float(metrics[2])
 
 
-@pytest.mark.parametrize("bad", [{"decay": "square"}, {"ema": 1.0}, {"accumulate": 0}])
+def test_a_decay_without_its_end_is_refused() -> None:
+    """A rate that has decayed after one step would train nothing."""
+    assert float(Optimizer(decay="constant").learning_rate(1000)) == pytest.approx(Optimizer().peak)
+    with pytest.raises(ValueError, match="decay_steps"):
+        Optimizer(decay="cooldown").learning_rate(0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"decay": "square"}, {"ema": 1.0}, {"accumulate": 0}, {"peak": 0.0}, {"clip": 0.0}, {"warmup": -1}, {"b2": 1.0}]
+    + [{field: float("nan")} for field in ("ema", "b1", "b2", "peak", "eps", "clip", "weight_decay")],
+)
 def test_invalid_settings_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Optimizer(**bad)
