@@ -68,12 +68,15 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.control.resolve import resolve
     from jtextdiff.inference.editing import check_edit
     from jtextdiff.inference.flow_settings import flow_settings
+    from jtextdiff.methods.method import LatentVariableModel
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     if flags.num > 1 and model.method.sampler.name in ("greedy", "beam"):
         say(f"note: {model.method.sampler.name} decoding is deterministic; --sampler sample makes edits differ.")
     control, flow = balance_if(flags.balance, model, parse_controls(flags.control)), flow_settings(flags)
     check_edit(model.method, resolve(control, model), flags.strength, flags.hold, flow)  # before a file is touched
+    if control is None and isinstance(model.method, LatentVariableModel):
+        say("note: without --control, texts are only reconstructed from their latents.")
     settings = {"control": control, "strength": flags.strength, "hold": flags.hold, "flow": flow, "seed": flags.seed}
     write_edits(flags, model, functools.partial(model.edit_texts, **settings), settings_of(flags, model))
 
@@ -114,6 +117,8 @@ def check_flags(flags: Any) -> None:
         raise UserError(f"--num must be at least 1, got {flags.num}.")
     if flags.input != "-" and not Path(flags.input).is_file():
         raise UserError(f"--input {flags.input}: there is no such file.")
+    if flags.input != "-" and Path(flags.input).stat().st_size == 0:
+        raise UserError(f"--input {flags.input} is empty; expected texts, one per line.")
     if flags.out and flags.input != "-" and Path(flags.out).resolve() == Path(flags.input).resolve():
         raise UserError(f"--out {flags.out} is --input itself: name another file.")
 

@@ -13,7 +13,7 @@ from jtextdiff.cli.arguments import (
 )
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.main import main
-from jtextdiff.cli.output import say
+from jtextdiff.cli.output import one_line, progress_bar, say
 
 EXAMPLES = """examples:
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --num 8
@@ -42,18 +42,14 @@ def command(arguments: Sequence[str]) -> None:
     flags = build_parser().parse_args(arguments)
     if flags.num < 1:
         raise UserError(f"--num must be at least 1, got {flags.num}.")
-    from rich.console import Console
-    from rich.progress import Progress
-
     from jtextdiff import load
-    from jtextdiff.cli.output import one_line
     from jtextdiff.control.balancing import balance_if
     from jtextdiff.inference.reranking import sample_and_rerank, sampling_spec
 
     spec = sampling_spec(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     spec = spec._replace(control=balance_if(flags.balance, model, spec.control))
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("sampling", total=flags.num * spec.num_candidates)
         texts, _ = sample_and_rerank(
             model,

@@ -90,7 +90,9 @@ def test_texts_are_sampled_with_controls_and_visualized(place: Path) -> None:
     edit = ["--checkpoint=vae", "--text=The Mill is awful ."]
     shown = run("visualize", *edit, "--control=mood=good", "--out=own", cwd=place)
     assert shown.returncode == 0 and (place / "own.png").stat().st_size, shown.stderr
-    reconstruction = run("edit", "--checkpoint=vae", cwd=place, text="The Mill is awful .\n").stdout.split()
+    done = run("edit", "--checkpoint=vae", cwd=place, text="The Mill is awful .\n")
+    assert "only reconstructed" in done.stderr
+    reconstruction = done.stdout.split()
     first = next(line for line in shown.stderr.splitlines() if line.startswith("t=1.00"))
     assert first.split("⏎")[0].split()[1:] == reconstruction
     refused = run("visualize", *edit, cwd=place)

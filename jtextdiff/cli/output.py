@@ -6,7 +6,10 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def say(text: str) -> None:
@@ -23,6 +26,16 @@ def silenced() -> Iterator[None]:
         contextlib.redirect_stderr(nowhere),
     ):
         yield
+
+
+def progress_bar(*columns: Any, disable: bool = False) -> "Progress":
+    """Returns a transient progress bar on stderr; it prints nothing unless that is a terminal or a notebook."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    shown = console.is_interactive or console.is_jupyter
+    return Progress(*columns, console=console, transient=True, disable=disable or not shown)
 
 
 def one_line(text: str) -> str:

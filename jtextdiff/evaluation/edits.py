@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.cli.output import say
+from jtextdiff.cli.output import progress_bar, say
 from jtextdiff.control.controls import classifier
 from jtextdiff.control.requests import numbered_lines
 from jtextdiff.control.resolve import resolve
@@ -109,7 +107,7 @@ def _read_row(line: str, place: str, model: Model, corpus: Corpus, label: str) -
 
 def evaluate_edits(model: Model, corpus: Corpus, task: EditTask, settings: EditSettings) -> dict[str, Any]:
     """Scores edits with a progress bar, prints the table, and returns the scores with their settings."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with progress_bar() as bar:
         progress = bar.add_task("editing", total=len(task.texts))
         rows = score_edits(model, corpus, task, settings, lambda num: bar.advance(progress, num))
     say("\n".join(edit_table(task, rows, output_width(sys.stderr))))

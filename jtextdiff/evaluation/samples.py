@@ -9,10 +9,9 @@ import os
 import sys
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 
-from jtextdiff.cli.output import say
+from jtextdiff.cli.output import progress_bar, say
 from jtextdiff.control.resolve import resolve
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.evaluation.control_success import control_checker, control_scores
@@ -45,7 +44,7 @@ class SampleTask:
 
 def evaluate_samples(task: SampleTask) -> dict[str, Any]:
     """Scores samples with a progress bar, prints the table, and returns the scores with their settings."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with progress_bar() as bar:
         metrics, calls = score_samples(task, bar)
     result = report(task, metrics, calls, load=os.getloadavg()[0])
     say("\n".join(sample_table(result, output_width(sys.stderr))))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.cli.output import one_line, say
+from jtextdiff.cli.output import one_line, progress_bar, say
 
 CHUNK_SIZE = 64
 """Lines edited together."""
@@ -31,14 +31,13 @@ def edit_stream(
     `edit_texts(texts, ids=…)` edits some texts, given the numbers of their lines. `num_done` lines are done already.
     With `made_with`, the digest of all settings, each line is a JSON object that ends with it; else it is the edit.
     """
-    from rich.console import Console
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TextColumn, TimeElapsedColumn
 
     from jtextdiff.inference.editing import FLOW_FAILED
 
     # Lines are not counted beforehand: the input may be a stream.
     columns, num_failed = (TextColumn("{task.completed} texts edited"), TimeElapsedColumn()), 0
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=out.isatty()) as bar:
+    with progress_bar(*columns, disable=out.isatty()) as bar:
         task = bar.add_task("", total=None, completed=num_done)
         for first, texts in chunks(lines, num_done):
             rows = edit_rows(edit_texts, model, texts, first)
