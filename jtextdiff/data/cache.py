@@ -42,6 +42,13 @@ class Split:
         """Returns at most `num` evenly spaced rows, none of them twice."""
         return evenly_spaced(np.arange(len(self)), num)
 
+    def digest(self) -> str:
+        """Returns a digest of the tokens, their division into texts, and the labels."""
+        sha = hashlib.sha256(np.ascontiguousarray(self.tokens, np.int32).data)
+        for values in (self.offsets, *(self.labels[name] for name in sorted(self.labels))):
+            sha.update(np.ascontiguousarray(values, np.int64).data)
+        return sha.hexdigest()
+
     def select(self, rows: NDArray[np.integer]) -> "Split":
         """Returns a split of these rows alone."""
 

@@ -1,6 +1,6 @@
 """The directory of a run: its files, its lock, and the config fields that may change on resuming.
 
-config.json · tokenizer/ · checkpoints/ · metrics.jsonl · events (TensorBoard) · samples/STEP.txt · loss.png
+config.json · text.json · tokenizer/ · checkpoints/ · metrics.jsonl · events (TensorBoard) · samples/STEP.txt · loss.png
 """
 
 import contextlib
@@ -8,6 +8,7 @@ import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import write_atomically
@@ -15,6 +16,9 @@ from jtextdiff.run.config import Config, differences, from_json, to_json
 
 MAY_CHANGE = ("num_steps", "every", "mesh", "method.sampler")
 """The fields of a config that may differ when a run is resumed."""
+
+FROM_TEXT = "method.text_spec."
+"""The fields that follow from the text."""
 
 
 def default_workdir(config_path: str) -> Path:
@@ -58,22 +62,43 @@ def read_config(workdir: Path) -> Config:
     return config
 
 
-def store_config(workdir: Path, config: Config, *, resumed: bool) -> None:
-    """Stores the config of a run. If the run is `resumed`, checks first that it agrees with the stored one.
+def store_config(workdir: Path, config: Config, text: dict[str, str], *, resumed: bool) -> None:
+    """Stores the config of a run and the digest of each split of its `text`.
 
-    Raises UserError naming the first field that differs and may not change.
+    If the run is `resumed`, checks first that they agree with the stored ones. Raises UserError naming the first field
+    that differs and may not change, or the splits that have changed. A run without stored digests is not checked.
     """
-    file = workdir / "config.json"
     if resumed:
         changed = differences(read_config(workdir), config, MAY_CHANGE)
-        if changed:
-            name, old, new = changed[0]
-            more = f" ({len(changed) - 1} more fields differ)" if len(changed) > 1 else ""
-            raise UserError(
-                f"{workdir} was started with {name} = {old!r}, not {new!r}{more}. "
-                f"Only {', '.join(MAY_CHANGE)} may change on resuming; start anew with another --workdir."
-            )
-    write_atomically(file, to_json(config))
+        _refuse(workdir, [field for field in changed if not field[0].startswith(FROM_TEXT)])
+        _check_text(workdir, text)
+        _refuse(workdir, changed)
+    write_atomically(workdir / "text.json", json.dumps(text, indent=2) + "\n")
+    write_atomically(workdir / "config.json", to_json(config))
+
+
+def _refuse(workdir: Path, changed: list[tuple[str, Any, Any]]) -> None:
+    """Raises UserError if any fields have changed."""
+    if not changed:
+        return
+    name, old, new = changed[0]
+    more = f" ({len(changed) - 1} more fields differ)" if len(changed) > 1 else ""
+    raise UserError(
+        f"{workdir} was started with {name} = {old!r}, not {new!r}{more}. "
+        f"Only {', '.join(MAY_CHANGE)} may change on resuming; start anew with another --workdir."
+    )
+
+
+def _check_text(workdir: Path, text: dict[str, str]) -> None:
+    """Raises UserError if the run was started with another text."""
+    file = workdir / "text.json"
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else text
+    if changed := sorted(split for split in stored.keys() | text.keys() if stored.get(split) != text.get(split)):
+        raise UserError(
+            f"The text has changed since {workdir} was started: {' and '.join(changed)} have other texts or labels. To "
+            f"train on from its parameters, give another --workdir and --config.warm_start={workdir}. To resume the "
+            "run, put the former text back."
+        )
 
 
 def truncate_metrics(file: Path, step: int) -> None:

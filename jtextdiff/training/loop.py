@@ -85,7 +85,8 @@ def train(
 def start_state(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
     """Stores the config and tokenizer, prints a summary, and returns the state to continue from and its step."""
     if is_process_zero():
-        store_config(workdir, setup.config, resumed=checkpoints.has_checkpoints(workdir))
+        resumed = checkpoints.has_checkpoints(workdir)
+        store_config(workdir, setup.config, setup.corpus.digests(), resumed=resumed)
         setup.corpus.tokenizer.save(workdir / "tokenizer")
     check_shared_workdir(workdir)
     print_summary(setup, workdir)

@@ -1,0 +1,50 @@
+"""Resuming a run: its config and its text must be those it was started with."""
+
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.run import workdir
+from jtextdiff.run.workdir import store_config
+
+TEXT = {"train": "a", "valid": "b"}
+
+
+def config(**changes: object) -> ConfigDict:
+    spec = {"length": 8, "length_counts": [0, 1]} | {
+        name: changes.pop(name) for name in ("length_counts",) if name in changes
+    }
+    return ConfigDict({"text": {"path": None}, "method": {"text_spec": spec}, "optim": {}, "num_steps": 5} | changes)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a stored config and text; configs are compared as plain JSON."""
+    monkeypatch.setattr(workdir, "read_config", lambda folder: config())
+    store_config(tmp_path, config(), TEXT, resumed=False)
+    return tmp_path
+
+
+def test_the_same_text_is_resumed_and_what_may_change_is_stored(run: Path) -> None:
+    store_config(run, config(num_steps=9), TEXT, resumed=True)
+    assert '"num_steps": 9' in (run / "config.json").read_text()
+
+
+@pytest.mark.parametrize("counts", [[0, 1], [0, 2]])
+def test_another_text_is_named_whether_its_lengths_are_alike_or_not(counts: list[int], run: Path) -> None:
+    with pytest.raises(UserError, match="text has changed since .*: train have other texts"):
+        store_config(run, config(length_counts=counts), TEXT | {"train": "c"}, resumed=True)
+    assert (run / "text.json").read_text().count('"a"') == 1
+
+
+def test_a_field_that_the_user_changed_is_named_before_its_text(run: Path) -> None:
+    with pytest.raises(UserError, match="text.path = None, not 'other.txt'"):
+        store_config(run, config(text={"path": "other.txt"}), TEXT | {"train": "c"}, resumed=True)
+
+
+def test_a_run_without_stored_digests_is_resumed_and_has_them_afterwards(run: Path) -> None:
+    (run / "text.json").unlink()
+    store_config(run, config(), TEXT, resumed=True)
+    assert (run / "text.json").is_file()
