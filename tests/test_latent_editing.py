@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.command_line import run
+from support.command_line import Completed, run
 from support.runs import ROOT, toy, trained, write_texts
 
 import jtextdiff as jtd
+
+FIT = ["--config.latent.max_iterations=20", "--config.latent.penalties=(3.0,30.0)"]
 
 
 def control(label: str) -> list[str]:
@@ -22,7 +24,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_texts(folder)
     shutil.copytree(trained("latent_ops.py"), folder / "vae")
     for label in ("mood", "size"):
-        fitted = run("train", *control(label), "--config.latent.max_iterations=20", cwd=folder)
+        fitted = run("train", *control(label), *FIT, cwd=folder)
         assert fitted.returncode == 0 and "calibration error" in fitted.stderr, fitted.stderr
     return folder
 
@@ -126,18 +128,23 @@ def test_edits_are_scored_next_to_copies_and_reconstructions(place: Path) -> Non
     assert effect["names"] == ["mood=good", "size=big"] and effect["pushed"][0][0] > effect["unmoved"][0]
 
 
-def test_posterior_collapse_is_warned_of(place: Path) -> None:
-    heavy = ["--config.method.beta=100", "--config.method.latent_dim=1"]
-    done = run("train", *toy("empty", 3, *heavy, config="latent_ops.py"), cwd=place)
-    assert done.returncode == 0 and "posterior collapse" in done.stderr, done.stderr
-
-
-def test_a_conditional_model_needs_no_control(place: Path) -> None:
+@pytest.fixture(scope="module")
+def cvae(place: Path) -> Completed:
+    """The training in `cvae` of a model that is conditioned on few labels, with a latent too costly to be used."""
     few = ["--config.method.condition=mood", "--config.num_labelled=10"]
-    done = run("train", *toy("cvae", 3, *few, config="latent_ops.py:cvae"), cwd=place)
-    assert done.returncode == 0 and "20 texts keep their label" in done.stderr, done.stderr
-    edited = run("edit", "--checkpoint=cvae", "--control=mood=good", cwd=place, text="The Mill is awful .\n")
-    assert edited.returncode == 0 and len(edited.stdout.splitlines()) == 1, edited.stderr
+    heavy = ["--config.method.beta=100", "--config.method.latent_dim=1"]
+    return run("train", *toy("cvae", 3, *few, *heavy, config="latent_ops.py:cvae"), cwd=place)
+
+
+def test_posterior_collapse_is_warned_of(cvae: Completed) -> None:
+    assert cvae.returncode == 0 and "posterior collapse" in cvae.stderr, cvae.stderr
+
+
+def test_a_conditional_model_needs_no_control(place: Path, cvae: Completed) -> None:
+    assert cvae.returncode == 0 and "20 texts keep their label" in cvae.stderr, cvae.stderr
+    lines = "The Mill is awful .\nThe Swan is awful .\n"
+    edited = run("edit", "--checkpoint=cvae", "--control=mood=good", cwd=place, text=lines)
+    assert edited.returncode == 0 and len(edited.stdout.splitlines()) == 2, edited.stderr
     scored = run("evaluate", "--checkpoint=cvae", "--edits=mood", "--num=4", "--judge_text=rows.jsonl", cwd=place)
     assert scored.returncode == 0, scored.stderr
     refused = run("edit", "--checkpoint=cvae", "--control=mood=good", "--until=0.9", cwd=place, text="The Mill .\n")
@@ -147,9 +154,9 @@ def test_a_conditional_model_needs_no_control(place: Path) -> None:
 
 
 def test_an_existing_control_is_kept_unless_the_settings_differ(place: Path) -> None:
-    again = run("train", *control("mood"), "--config.latent.max_iterations=20", cwd=place)
+    again = run("train", *control("mood"), *FIT, cwd=place)
     assert again.returncode == 0 and "there already" in again.stderr, again.stderr
-    other = run("train", *control("mood"), "--config.latent.max_iterations=20", "--config.num_labelled=4", cwd=place)
+    other = run("train", *control("mood"), *FIT, "--config.num_labelled=4", cwd=place)
     assert other.returncode == 2 and "num_labelled" in other.stderr, other.stderr
     few = run("train", *control("mood"), "--config.num_labelled=1", "--workdir=few", cwd=place)
     assert few.returncode == 2 and "at least 2 texts of each value" in few.stderr, few.stderr

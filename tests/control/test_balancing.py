@@ -12,21 +12,21 @@ from jtextdiff.sampling.energies import Learned, Sum, energy_terms
 START = jax.random.normal(jax.random.key(0), (64, 3))
 
 
-def logistic_energy(slope: list[float]) -> Learned:
+def logistic(params: jax.Array, target: jax.Array, z: jax.Array, t: jax.Array, valid: object) -> jax.Array:
     """p = σ(slope · z)."""
-    return Learned(
-        params=jnp.asarray(slope),
-        target=jnp.ones(()),
-        log_prob=lambda params, target, z, t, valid: jax.nn.log_sigmoid(z @ params),
-    )
+    return jax.nn.log_sigmoid(z @ params)
+
+
+@jax.jit
+def moved(energies: tuple[Learned, ...], z: jax.Array, weights: tuple[jax.Array, ...]) -> jax.Array:
+    """One program for all worlds of as many wishes."""
+    return LatentSampler().flow(Sum(energies=energies, weights=weights), z, max_time=1.0).z
 
 
 def energy_and_flow(*slopes: list[float]) -> tuple[Sum, object]:
-    energy = Sum(energies=tuple(map(logistic_energy, slopes)), weights=tuple(np.float32(1) for _ in slopes))
-    flow = lambda z, weights: (
-        LatentSampler().flow(Sum(energies=energy.energies, weights=tuple(weights)), z, max_time=1.0).z
-    )
-    return energy, jax.jit(flow)
+    energies = tuple(Learned(params=jnp.asarray(slope), target=jnp.ones(()), log_prob=logistic) for slope in slopes)
+    energy = Sum(energies=energies, weights=tuple(np.float32(1) for _ in slopes))
+    return energy, lambda z, weights: moved(energies, z, tuple(weights))
 
 
 def success(energy: Sum, flow: object, weights: list[float]) -> float:

@@ -23,7 +23,9 @@ METHOD = LatentClassifier(
     base=TextVAE(text_spec=TEXT_SPEC, encoder=SHAPE, decoder=dataclasses.replace(SHAPE, causal=True), latent_dim=4),
     label="mood",
     values=("bad", "good"),
-    max_iterations=60,
+    width=16,
+    samples=2,
+    max_iterations=20,
     penalties=(0.1, 3.0, 300.0),
 )
 
@@ -88,7 +90,7 @@ def test_a_member_is_not_fitted_to_its_fold() -> None:
     texts = world(90, 7)
     fold = fold_ids(texts.value, METHOD.ensemble_size)
     flipped = np.where(fold == 1, 1 - texts.value, texts.value).astype(np.int32)
-    single = LatentClassifier(base=METHOD.base, label="mood", values=METHOD.values, max_iterations=20, penalties=(3.0,))
+    single = dataclasses.replace(METHOD, penalties=(3.0,))
     nets = []
     for value in (texts.value, flipped):
         # Folds depend on the values: fix them.

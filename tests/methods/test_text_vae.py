@@ -69,9 +69,9 @@ def test_the_prior_is_a_density(params: dict) -> None:
 def test_fitting_the_prior_finds_mean_and_covariance() -> None:
     data = jax.random.normal(jax.random.key(5), (4000, 2)) @ jnp.asarray([[1.0, 0.8], [0.0, 0.5]]) + 2.0
     prior = initial_prior(2)
-    step = jax.jit(jax.grad(lambda prior: jnp.mean(prior_nll(prior, data))))
-    for _ in range(2000):
-        prior = jax.tree.map(lambda leaf, down: leaf - 0.05 * down, prior, step(prior))
+    slope = jax.grad(lambda prior: jnp.mean(prior_nll(prior, data)))
+    step = lambda _, prior: jax.tree.map(lambda leaf, down: leaf - 0.05 * down, prior, slope(prior))
+    prior = jax.jit(lambda prior: jax.lax.fori_loop(0, 2000, step, prior))(prior)
     white = np.asarray(whitened(prior, data))
     np.testing.assert_allclose(white.mean(0), 0, atol=0.01)
     np.testing.assert_allclose(np.cov(white.T), np.eye(2), atol=0.02)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jtextdiff.nets.functional import Net
+from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.layers import dropout, rotary, sinusoid
 from jtextdiff.nets.transformer import Transformer, Trunk
 
@@ -44,6 +44,11 @@ def apply(trunk: Trunk, x: jax.Array, valid: jax.Array | None) -> jax.Array:
     return trunk(x, TIMES, valid=valid)
 
 
+@nnx.jit
+def at_times(trunk: Trunk, x: jax.Array, t: jax.Array) -> jax.Array:
+    return trunk(x, t)
+
+
 def hidden(seed: int, length: int = 6) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), (2, length, SMALL.width))
 
@@ -54,7 +59,7 @@ def influence(trunk: Trunk, x: jax.Array) -> jax.Array:
     weights = jax.random.normal(jax.random.key(2), x.shape)
     output, vjp = jax.vjp(lambda x: trunk(x, TIMES), x)
     at = lambda query: vjp(jnp.zeros_like(output).at[:, query].set(weights[:, query]))[0]
-    return jnp.stack([jnp.sum(jnp.abs(at(query)), axis=(0, 2)) for query in range(x.shape[1])])
+    return jax.vmap(lambda query: jnp.sum(jnp.abs(at(query)), axis=(0, 2)))(jnp.arange(x.shape[1]))
 
 
 @pytest.mark.parametrize(("positions", "norm", "time"), SHAPES)
@@ -79,7 +84,7 @@ def test_padding_changes_nothing(positions: str, norm: str, time: str) -> None:
     longer = jnp.concatenate([x, hidden(7, 3)], axis=1)
     padded = apply(net, longer, jnp.pad(valid, ((0, 0), (0, 3))))
     np.testing.assert_allclose(padded[:, :6][valid], output[valid], rtol=1e-4, atol=1e-5)
-    unmasked = apply(net, x, None)
+    unmasked = apply(net, x, jnp.ones_like(valid))
     assert float(jnp.max(jnp.abs(unmasked - output)[valid])) > 1e-3
 
 
@@ -94,8 +99,7 @@ def test_order_matters(positions: str) -> None:
 @pytest.mark.parametrize("time", ["add", "adaln"])
 def test_time_is_read_row_by_row(time: str) -> None:
     x, net = hidden(9), trunk(time=time)
-    call = nnx.jit(lambda net, x, t: net(x, t))
-    one, other = call(net, x, TIMES), call(net, x, TIMES.at[1, 0].set(300.0))
+    one, other = at_times(net, x, TIMES), at_times(net, x, TIMES.at[1, 0].set(300.0))
     np.testing.assert_array_equal(one[0], other[0])
     assert float(jnp.max(jnp.abs(one[1] - other[1]))) > 1e-3
 
@@ -103,10 +107,10 @@ def test_time_is_read_row_by_row(time: str) -> None:
 @pytest.mark.parametrize("time", ["add", "adaln"])
 def test_equal_times_per_token_are_the_time_of_the_text(time: str) -> None:
     x, net = hidden(10), trunk(time=time)
-    call = nnx.jit(lambda net, x, t: net(x, t))
     each = jnp.broadcast_to(TIMES, x.shape[:2])
-    np.testing.assert_allclose(call(net, x, each), call(net, x, TIMES), atol=1e-5)
-    assert float(jnp.max(jnp.abs(call(net, x, each.at[0, 2].set(900.0))[0] - call(net, x, each)[0]))) > 1e-3
+    output = at_times(net, x, each)
+    np.testing.assert_allclose(output, at_times(net, x, TIMES), atol=1e-5)
+    assert float(jnp.max(jnp.abs(at_times(net, x, each.at[0, 2].set(900.0))[0] - output[0]))) > 1e-3
 
 
 def test_no_key_no_randomness() -> None:
@@ -148,7 +152,8 @@ def test_sinusoid_starts_at_frequency_one() -> None:
 
 @pytest.mark.parametrize("length", [1, 5, 12])
 def test_shapes_pass_through(length: int) -> None:
-    assert apply(trunk("relative"), hidden(16, length), None).shape == (2, length, SMALL.width)
+    output = jax.eval_shape(lambda x: trunk("relative")(x, TIMES), hidden(16, length))
+    assert output.shape == (2, length, SMALL.width)
 
 
 @pytest.mark.parametrize("bad", [{"width": 15}, {"norm": "middle"}, {"positions": "absolute"}, {"time": "film"}])
@@ -180,10 +185,14 @@ def test_bfloat16_is_within_its_digits_and_stays_in_the_blocks(remat: bool) -> N
     for bfloat16 in (False, True):
         net = Net(lambda rngs, half=bfloat16: Trunk(dataclasses.replace(shape, bfloat16=half), timed=True, rngs=rngs))
         params = net.init(jax.random.key(0))
-        output = lambda params, net=net: net.bind(params)(hidden(0), TIMES)
-        outputs.append(jax.jit(output)(params))
-        gradient = jax.jit(jax.grad(lambda params, output=output: jnp.sum(output(params) ** 3)))(params)
-        assert {leaf.dtype for leaf in jax.tree.leaves((params, gradient, outputs[-1]))} == {jnp.dtype(jnp.float32)}
+
+        def loss(params: Params, net: Net = net) -> tuple[jax.Array, jax.Array]:
+            output = net.bind(params)(hidden(0), TIMES)
+            return jnp.sum(output**3), output
+
+        gradient, output = jax.jit(jax.grad(loss, has_aux=True))(params)
+        outputs.append(output)
+        assert {leaf.dtype for leaf in jax.tree.leaves((params, gradient, output))} == {jnp.dtype(jnp.float32)}
     gap = np.abs(outputs[0] - outputs[1])
     assert 0 < gap.max() < 0.05
 

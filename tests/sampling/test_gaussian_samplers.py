@@ -106,13 +106,17 @@ def test_many_ancestral_steps_sample_the_data() -> None:
     """With E[x_0 | x_t] the steps are exact only in the limit; the chain is linear, so its bias is known."""
     num, steps = 4_000, 128
     end = sample(Sampler(name="ancestral"), expected_x_0, jax.random.normal(jax.random.key(11), (num, 1, 1)), steps, 12)
+
+    @jax.jit
+    def affine_step(t: float, s: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+        x_t = jnp.asarray([[[0.0], [1.0]]])
+        posterior = PROCESS.posterior(expected_x_0(x_t, jnp.asarray(t), x_t), x_t, s, t)
+        return posterior.mean[0, 0, 0], posterior.mean[0, 1, 0] - posterior.mean[0, 0, 0], posterior.std
+
     mean, variance = 0.0, 1.0
     for t, s in itertools.pairwise(np.linspace(1.0, 0.0, steps + 1)):
-        zero, one = (float(expected_x_0(jnp.full((1, 1, 1), x), jnp.asarray(t), end.x_t).item()) for x in (0.0, 1.0))
-        x_t = jnp.asarray([[[0.0], [1.0]]])
-        posterior = PROCESS.posterior(jnp.asarray([[[zero], [one]]]), x_t, float(s), float(t))
-        offset, slope = posterior.mean[0, 0, 0].item(), (posterior.mean[0, 1, 0] - posterior.mean[0, 0, 0]).item()
-        mean, variance = offset + slope * mean, slope**2 * variance + posterior.std.item() ** 2
+        offset, slope, std = (part.item() for part in affine_step(t, s))
+        mean, variance = offset + slope * mean, slope**2 * variance + std**2
     x_0 = np.asarray(end.x_t, np.float64).ravel()
     squares = (x_0 - mean) ** 2
     assert abs(x_0.mean() - mean) <= 5 * x_0.std() / np.sqrt(num)

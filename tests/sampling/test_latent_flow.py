@@ -17,11 +17,6 @@ TAU = 5.025  # LatentOps' schedule
 Z = jax.random.normal(jax.random.key(0), (40, 3))
 
 
-def energy_of(function) -> Learned:
-    """A function of (z, t) as an energy that `jit` takes."""
-    return Learned(params=(), target=(), log_prob=lambda params, target, z, t, valid: -function(z, t))
-
-
 def quadratic(strength, middle, z, t, valid) -> Array:
     return -0.5 * strength * jnp.sum((z - middle) ** 2, axis=-1)
 
@@ -55,7 +50,8 @@ def test_a_quadratic_energy_decays_exponentially() -> None:
     """dz/dτ = −λ (z − m): z = m + (z(0) − m) e^−λτ, row by row; also under the schedule of LatentOps."""
     expected = 1.5 + (Z - 1.5) * np.exp(-0.3 * TAU)
     np.testing.assert_allclose(flow(bowl(0.3, 1.5), Z).z, expected, atol=1e-5)
-    np.testing.assert_allclose(descend(bowl(0.3, 1.5), Z, schedules.linear(0), tolerance=1e-6).z, expected, atol=1e-5)
+    linear = jax.jit(lambda energy, z: descend(energy, z, schedules.linear(0), tolerance=1e-6))
+    np.testing.assert_allclose(linear(bowl(0.3, 1.5), Z).z, expected, atol=1e-5)
 
 
 def test_two_quadratic_energies_add_up() -> None:
@@ -65,9 +61,9 @@ def test_two_quadratic_energies_add_up() -> None:
 
 
 def test_a_constant_energy_moves_nothing() -> None:
+    constant = lambda params, target, z, t, valid: jnp.full(len(z), -params)
     for nats in (0.0, 1.0):
-        constant = energy_of(lambda z, t, nats=nats: jnp.full(len(z), nats))
-        np.testing.assert_array_equal(flow(constant, Z).z, Z)
+        np.testing.assert_array_equal(flow(Learned(params=nats, target=(), log_prob=constant), Z).z, Z)
 
 
 def test_a_logistic_energy_follows_its_first_integral() -> None:
@@ -78,8 +74,8 @@ def test_a_logistic_energy_follows_its_first_integral() -> None:
 
 
 def test_a_weight_scales_the_time() -> None:
-    double = Sum(energies=(logistic(2.0),), weights=(2.0,))
-    np.testing.assert_allclose(flow(double, Z).z, flow(logistic(2.0), Z, 2 * TAU).z, atol=1e-4)
+    double = Sum(energies=(bowl(0.1, 1.5),), weights=(2.0,))
+    np.testing.assert_allclose(flow(double, Z).z, flow(bowl(0.1, 1.5), Z, 2 * TAU).z, atol=1e-4)
 
 
 def test_the_energy_falls_along_the_flow() -> None:
@@ -127,7 +123,7 @@ def test_rows_are_independent() -> None:
 def test_a_row_that_cannot_be_solved_stays_and_is_reported() -> None:
     broken = lambda z, t, valid=None, x_0=None: jnp.where(z[:, 0] > 0, jnp.nan, 1.0) * jnp.sum(z**2, axis=-1)
     z = jnp.asarray([[1.0, 1.0], [-1.0, 1.0]])
-    result = descend(broken, z, schedules.constant(1.0))
+    result = jax.jit(lambda z: descend(broken, z, schedules.constant(1.0)))(z)
     assert result.solved.tolist() == [False, True]
     np.testing.assert_array_equal(result.z[0], z[0])
     assert np.all(np.isfinite(result.z)) and np.any(result.z[1] != z[1])
@@ -136,29 +132,32 @@ def test_a_row_that_cannot_be_solved_stays_and_is_reported() -> None:
 def test_a_row_that_needs_too_many_steps_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jtextdiff.sampling.latent_flow.MAX_STEPS", 3)
     z = jnp.asarray([[1.5, 1.5], [9.0, 9.0]])  # at the minimum, where one step suffices; and far from it
-    result = descend(bowl(3.0, 1.5), z, schedules.constant(2 * TAU), tolerance=1e-6, num_frames=4)
+    energy, schedule = bowl(3.0, 1.5), schedules.constant(2 * TAU)
+    result = jax.jit(lambda z: descend(energy, z, schedule, tolerance=1e-6, num_frames=4))(z)
     assert result.solved.tolist() == [True, False]
     np.testing.assert_array_equal(result.z, z)
     np.testing.assert_array_equal(result.path, jnp.broadcast_to(z, (4, 2, 2)))
 
 
-def averaged_bowl(strength: float, middle: float, process: Gaussian) -> Learned:
+PROCESS = Gaussian(log_alpha_bar=schedules.constant(2 * TAU))
+ENDS = jnp.zeros_like(Z).at[1].set(1.0)  # rows of 0 and of 1, in the shape of the other flows
+
+
+def averaged(strength, middle, z, t, valid) -> Array:
+    signal, noise = PROCESS.signal(t, z), PROCESS.noise(t, z)
+    return -jnp.sum(0.5 * strength * (signal * z - middle) ** 2 / (1 + strength * noise**2), axis=-1)
+
+
+def averaged_bowl(strength: float, middle: float) -> Learned:
     """−log E e^−E over N(√ᾱ z, 1 − ᾱ), up to a constant: a bowl again."""
-
-    def energy(z: Array, t: Array) -> Array:
-        signal, noise = process.signal(t, z), process.noise(t, z)
-        return jnp.sum(0.5 * strength * (signal * z - middle) ** 2 / (1 + strength * noise**2), axis=-1)
-
-    return energy_of(energy)
+    return Learned(params=strength, target=middle, log_prob=averaged)
 
 
 def test_the_averaged_flow_ends_in_the_posterior() -> None:
     """N(0, 1) times e^−λ(z − m)²/2 is N(λm/(1 + λ), 1/(1 + λ)), up to √ᾱ at the start. The flow of
     the clean energy goes past it, to m (1 − e^−λτ) with deviation e^−λτ."""
-    schedule = schedules.constant(2 * TAU)
-    ends = jnp.asarray([[0.0], [1.0]])
-    exact = flow(averaged_bowl(0.3, 1.5, Gaussian(log_alpha_bar=schedule)), ends).z[:, 0]
-    clean = flow(bowl(0.3, 1.5), ends).z[:, 0]
+    exact = flow(averaged_bowl(0.3, 1.5), ENDS).z[:, 0]
+    clean = flow(bowl(0.3, 1.5), ENDS).z[:, 0]
     assert float(exact[0]) == pytest.approx(0.3442, abs=1e-3)
     assert float(exact[1] - exact[0]) == pytest.approx(0.8771, abs=1e-3)
     assert float(clean[0]) == pytest.approx(1.1678, abs=1e-3)
@@ -167,12 +166,11 @@ def test_the_averaged_flow_ends_in_the_posterior() -> None:
 
 def test_noise_is_averaged_over_the_whole_composition() -> None:
     """The Monte Carlo average is close to the exact one; that of a Sum is not the sum of its terms' averages."""
-    schedule = schedules.constant(2 * TAU)
-    process, half = Gaussian(log_alpha_bar=schedule), jax.random.normal(jax.random.key(2), (512, 1))
-    noises, ends = jnp.concatenate([half, -half]), jnp.asarray([[0.0], [1.0]])
-    average = lambda energy: NoiseAveraged(energy=energy, noises=noises, process=process)
+    half, ends = jax.random.normal(jax.random.key(2), (512, 1)), ENDS[:2, :1]
+    noises = jnp.concatenate([half, -half])
+    average = lambda energy: NoiseAveraged(energy=energy, noises=noises, process=PROCESS)
     sampled = flow(average(bowl(0.3, 1.5)), ends, tolerance=1e-4).z
-    np.testing.assert_allclose(sampled, flow(averaged_bowl(0.3, 1.5, process), ends).z, atol=0.02)
+    np.testing.assert_allclose(sampled, flow(averaged_bowl(0.3, 1.5), ENDS).z[:2, :1], atol=0.02)
     one, other = bowl(1.0, 1.0), bowl(1.0, -2.0)
     whole = flow(average(Sum(energies=(one, other), weights=(1.0, 1.0))), ends, tolerance=1e-4).z
     parts = flow(Sum(energies=(average(one), average(other)), weights=(1.0, 1.0)), ends, tolerance=1e-4).z
