@@ -13,7 +13,8 @@ import pytest
 os.environ["JAX_DEBUG_KEY_REUSE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Compiling is most of what tests do. It takes half the time without most optimisations, and a third less again without
-# the emitters of fused loops; a jaxlib that does not know that flag would end at it.
+# the emitters of fused loops, and a few per cent less where a program's code is generated in one piece; a jaxlib that
+# does not know a flag would end at it.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # all workers share a GPU, if there is one
 if version("jaxlib").startswith("0.10."):

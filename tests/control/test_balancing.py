@@ -19,7 +19,7 @@ def logistic(params: jax.Array, target: jax.Array, z: jax.Array, t: jax.Array, v
 
 @jax.jit
 def moved(energies: tuple[Learned, ...], z: jax.Array, weights: tuple[jax.Array, ...]) -> jax.Array:
-    """One program for all worlds of as many wishes."""
+    """One program for all sums of as many energies."""
     return LatentSampler().flow(Sum(energies=energies, weights=weights), z, max_time=1.0).z
 
 

@@ -25,7 +25,7 @@ def test_chunks_equal_the_whole_and_are_recomputed_for_the_gradient(
         return sum(jnp.sum(output) for output in outputs(weight))
 
     weight = jax.random.normal(jax.random.key(1), (5, 9))
-    # Compiled anew for each size of a chunk, which is no argument.
+    # The chunk size is a constant of the program: each is compiled anew.
     both = lambda: jax.jit(lambda weight: (outputs(weight), jax.grad(loss)(weight)))(weight)
     whole, gradient = both()
     for chunk_size in (1, 40, 60):
