@@ -1,5 +1,6 @@
 """python -m jtextdiff.edit: edits texts, one per line, towards controls."""
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -82,12 +83,27 @@ def command(arguments: Sequence[str]) -> None:
 
 
 def settings_of(flags: Any, model: Any) -> dict[str, Any]:
-    """Returns all that decides an edit: the model, its step and sampler, and every flag but the files'."""
+    """Returns what decides an edit: the model, its step and sampler, its trained controls, and all flags but files."""
+    from jtextdiff.control.controls import parse_controls
+    from jtextdiff.control.trained import control_dir
     from jtextdiff.run.config import to_json
 
-    paths = ("checkpoint", "at", "input", "out")
-    chosen = {name: value for name, value in vars(flags).items() if name not in paths}
-    return {"config": to_json(model.config), "step": model.step, **chosen}
+    config = json.loads(to_json(model.config))
+    for name in ("num_steps", "every", "mesh"):  # they may change when a run is resumed
+        config.pop(name, None)
+    control = parse_controls(flags.control)
+    names = {leaf.name for leaf in control.leaves()} if control else set()
+    trained = {name: _state_of(control_dir(flags.checkpoint, name)) for name in sorted(names)}
+    chosen = {name: value for name, value in vars(flags).items() if name not in ("checkpoint", "at", "input", "out")}
+    return {"config": config, "step": model.step, "trained": trained, **chosen}
+
+
+def _state_of(run: Path) -> list[str]:
+    """Returns the stored config and text of a run and the names of its checkpoints, [] without a run."""
+    stored = [
+        file.read_text(encoding="utf-8") for name in ("config", "text") if (file := run / f"{name}.json").is_file()
+    ]
+    return stored + sorted(file.name for file in run.glob("checkpoints/*"))
 
 
 def write_edits(flags: Any, model: Any, edit_texts: Any, settings: dict[str, Any]) -> None:

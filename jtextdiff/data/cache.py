@@ -18,6 +18,7 @@ from jtextdiff.data.text_files import Example
 from jtextdiff.data.tokenizer import Tokenizer
 
 _FORMAT = 2  # increase it when the stored format, the tokenisation or the labels change
+DIGEST_CHUNK = 2**20
 Rows = list[tuple[np.ndarray, Example]]  # (token ids with EOS, the example)
 
 
@@ -42,11 +43,12 @@ class Split:
         """Returns at most `num` evenly spaced rows, none of them twice."""
         return evenly_spaced(np.arange(len(self)), num)
 
-    def digest(self) -> str:
-        """Returns a digest of the tokens, their division into texts, and the labels."""
-        sha = hashlib.sha256(np.ascontiguousarray(self.tokens, np.int32).data)
-        for values in (self.offsets, *(self.labels[name] for name in sorted(self.labels))):
-            sha.update(np.ascontiguousarray(values, np.int64).data)
+    def digest(self, label: str = "") -> str:
+        """Returns a digest of the tokens, their division into texts, and the values of a label if one is named."""
+        sha = hashlib.sha256()
+        for values in (self.tokens, self.offsets, *([self.labels[label]] if label else [])):
+            for start in range(0, len(values), DIGEST_CHUNK):  # a memory map is not read as a whole
+                sha.update(np.ascontiguousarray(values[start : start + DIGEST_CHUNK]).data)
         return sha.hexdigest()
 
     def select(self, rows: NDArray[np.integer]) -> "Split":

@@ -52,9 +52,9 @@ class Corpus:
     length_counts: tuple[int, ...]
     grammar: Grammar | None
 
-    def digests(self) -> dict[str, str]:
-        """Returns the digest of each split, by which a run knows its text again."""
-        return {name: split.digest() for name, split in self.splits.items()}
+    def digests(self, label: str = "") -> dict[str, str]:
+        """Returns the digest of each split, by which a run knows its text, and the values of its label, again."""
+        return {name: split.digest(label) for name, split in self.splits.items()}
 
     def labels_of(self, split: str, label: str, rows: NDArray[np.integer] | None = None) -> list[str]:
         """Returns the value names of a label, of the texts `rows` of a split or of all of them."""

@@ -125,7 +125,7 @@ def _read_hub(name: str, column: str) -> Splits:
     loaded: dict[str, Any] = _load_from_hub(repository, revision or None)
     splits: Splits = {}
     for split_name, rows in loaded.items():
-        split = SPLITS.get(split_name)
+        split = SPLITS.get(split_name.lower())
         if split is None or split in splits:
             continue
         if column not in rows.column_names:

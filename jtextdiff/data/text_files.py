@@ -16,6 +16,9 @@ SPLITS = {
 }
 """Names of splits, in lower case, and the split that each is."""
 
+BESIDE_SPLITS = {"of", "my", "set", "data", "dataset", "part", "shard", "split", "text", "texts"}
+"""Words beside the name of a split in the name of a file that holds the split, or a part of it."""
+
 
 class Example(NamedTuple):
     """One text and its labels: control name -> value."""
@@ -59,12 +62,13 @@ def find_splits(path: Path) -> dict[str, Path]:
 
 
 def _check_is_no_split(file: Path) -> None:
-    """Raises ValueError for a file that would not be read although its name contains that of a split."""
-    words = re.split("[^a-z]+", file.stem.lower())
-    if split := next((SPLITS[word] for word in words if word in SPLITS), None):
+    """Raises ValueError for a file that would not be read although its name is that of a split, or of a part of one."""
+    words = [word for word in re.split("[^a-z]+", file.stem.lower()) if word and word not in BESIDE_SPLITS]
+    if words and all(word in SPLITS for word in words):
+        name = SPLITS[words[0]] + file.suffix
         raise ValueError(
-            f"{file} looks like a split of the text but would not be read; call it {split}{file.suffix}, or move it "
-            "elsewhere"
+            f"{file} looks like a split of the text but would not be read; call it {name}, join several parts into "
+            f"one {name}, or move it elsewhere"
         )
 
 
@@ -89,10 +93,13 @@ def scalar_fields(record: dict[str, Any], column: str) -> dict[str, str]:
     fields = {**record, **(nested if isinstance(nested, dict) else {})}
     labels = {}
     for name, value in fields.items():
+        name = name.strip()
         if name == column or not isinstance(value, str | int | float) or value != value:  # NaN differs from itself
             continue
         if word := (str(value).lower() if isinstance(value, bool) else str(value).strip()):
-            labels[name.strip()] = word
+            if name in labels:
+                raise ValueError(f"there are two fields {name!r}, but for blanks around the name; rename one")
+            labels[name] = word
     return labels
 
 
@@ -164,4 +171,7 @@ def _example(file: Path, number: int, record: dict[str, Any], column: str) -> Ex
         )
     if not isinstance(text, str):
         raise ValueError(f"{file}, line {number}: field {column!r} is {excerpt(str(text))}, expected a string")
-    return Example(text, scalar_fields(record, column))
+    try:
+        return Example(text, scalar_fields(record, column))
+    except ValueError as error:
+        raise ValueError(f"{file}, line {number}: {error}") from None

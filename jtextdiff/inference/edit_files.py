@@ -96,7 +96,7 @@ def write_rows(out: TextIO, rows: list[dict[str, Any]], made_with: str | None) -
 
 
 def digest(settings: dict[str, Any]) -> str:
-    """Returns twelve digits that differ between any two settings of an edit."""
+    """Returns twelve digits of the settings of an edit."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -126,7 +126,9 @@ def resume_output(out: Path, lines: Iterator[str], made_with: str) -> int:
                     f"--out {out}: line {num_done} is the edit of another text than --input and --num give. Continue "
                     "with the same input, or name another file."
                 )
-            if row.get("made_with") != made_with:
+            if "made_with" not in row:
+                raise UserError(f"--out {out}: line {num_done} does not say with which settings. Name another file.")
+            if row["made_with"] != made_with:
                 raise UserError(
                     f"--out {out}: line {num_done} was made with other settings than this command gives: another "
                     "checkpoint or step, sampler, --control, --seed or other flag. Continue with the same settings, or "

@@ -17,7 +17,7 @@ from jtextdiff.run.config import Config, differences, from_json, to_json
 MAY_CHANGE = ("num_steps", "every", "mesh", "method.sampler")
 """The fields of a config that may differ when a run is resumed."""
 
-FROM_TEXT = "method.text_spec."
+FROM_TEXT = ("method.text_spec.", "method.values", "method.kind")
 """The fields that follow from the text."""
 
 
@@ -92,12 +92,15 @@ def _refuse(workdir: Path, changed: list[tuple[str, Any, Any]]) -> None:
 def _check_text(workdir: Path, text: dict[str, str]) -> None:
     """Raises UserError if the run was started with another text."""
     file = workdir / "text.json"
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else text
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else text
+    except ValueError as error:
+        raise UserError(f"{file} cannot be read: {error}. Remove it to resume without comparing the text.") from None
     if changed := sorted(split for split in stored.keys() | text.keys() if stored.get(split) != text.get(split)):
         raise UserError(
-            f"The text has changed since {workdir} was started: {' and '.join(changed)} have other texts or labels. To "
-            f"train on from its parameters, give another --workdir and --config.warm_start={workdir}. To resume the "
-            "run, put the former text back."
+            f"The text has changed since {workdir} was started: there are other texts or labels in "
+            f"{' and '.join(changed)}. Start anew with another --workdir, from the parameters of this run with "
+            f"--config.warm_start={workdir}, or put the former text back."
         )
 
 

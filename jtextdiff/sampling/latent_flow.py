@@ -75,6 +75,14 @@ def descend(
     )
 
 
+class _Bisection(optimistix.Bisection):
+    """Bisection that also ends where float32 has no time between its bounds, as in a flow of very long time."""
+
+    def terminate(self, fn: Any, y: Array, args: Any, options: Any, state: Any, tags: Any) -> tuple[Array, Any]:
+        converged, result = super().terminate(fn, y, args, options, state, tags)
+        return converged | (jnp.abs(state.upper - state.lower) < 4 * jnp.finfo(y.dtype).eps), result
+
+
 def _solve_row(
     energy: Energy,
     z_1: Array,
@@ -100,8 +108,8 @@ def _solve_row(
         y0=z_1,
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         event=diffrax.Event(
-            lambda t, y, args, **kwargs: excess(t, y),
-            optimistix.Bisection(rtol=tolerance, atol=tolerance, flip=True),
+            lambda t, y, args, **kwargs: excess(jnp.abs(t), y),  # diffrax negates the time of a backward flow
+            _Bisection(rtol=tolerance, atol=tolerance, flip=True),
             direction=False,
         ),
         saveat=diffrax.SaveAt(ts=jnp.linspace(1.0, 0.0, num_frames)) if num_frames else diffrax.SaveAt(t1=True),

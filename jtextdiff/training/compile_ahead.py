@@ -49,6 +49,8 @@ def compiled_ahead(step: Any, setup: Setup, lengths: Sequence[int], report: Call
         yield call
     finally:
         ended.set()
+        if thread.is_alive():
+            report("waiting for the compiler, which cannot be stopped …")
         thread.join()
 
 
@@ -59,7 +61,7 @@ def step_arguments(setup: Setup, length: int) -> tuple[Any, Any, Any]:
     def array(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=by_rows)
 
-    labels = {name: array(np.int32) for name in setup.corpus.splits["train"].labels}
+    labels = {name: array(ids.dtype, *ids.shape[1:]) for name, ids in setup.corpus.splits["train"].labels.items()}
     mask = array(np.bool_, length)
     batch = Batch(array(np.int32, length), mask, mask, labels, array(np.float32))
     key = jax.eval_shape(lambda: jax.random.key(0))

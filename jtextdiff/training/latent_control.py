@@ -44,7 +44,7 @@ def fit_control(config: Config, workdir: Path) -> None:
     exists = checkpoints.has_checkpoints(workdir)
     corpus = labelled_corpus(open_corpus(config, workdir), config)
     config = complete_config(config, corpus, workdir)
-    store_config(workdir, config, corpus.digests(), resumed=exists)
+    store_config(workdir, config, corpus.digests(config.label), resumed=exists)
     if exists:
         say(f"{workdir} is there already. To fit it anew, remove it.")
         return

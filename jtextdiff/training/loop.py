@@ -24,7 +24,7 @@ from jtextdiff.devices.profiler import trace_steps
 from jtextdiff.devices.sharding import local_row_indices, on_mesh, place_batch, replicated
 from jtextdiff.inference.model import Model
 from jtextdiff.methods.components.latents import collapse_warning
-from jtextdiff.methods.method import HasDiagnostics, LatentVariableModel, Method
+from jtextdiff.methods.method import Conditional, HasDiagnostics, LatentVariableModel, Method
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, is_control
 from jtextdiff.run.workdir import store_config
@@ -86,7 +86,8 @@ def start_state(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
     """Stores the config and tokenizer, prints a summary, and returns the state to continue from and its step."""
     if is_process_zero():
         resumed = checkpoints.has_checkpoints(workdir)
-        store_config(workdir, setup.config, setup.corpus.digests(), resumed=resumed)
+        text = setup.corpus.digests(_label_of(setup))
+        store_config(workdir, setup.config, text, resumed=resumed)
         setup.corpus.tokenizer.save(workdir / "tokenizer")
     check_shared_workdir(workdir)
     print_summary(setup, workdir)
@@ -210,6 +211,13 @@ def log_metrics(run: Run, pending: PendingMetrics) -> None:
         )
     if done == 1 or done % run.setup.config.every.log == 0:
         run.logger.log_step(done, {name: float(value) for name, value in metrics.items()})
+
+
+def _label_of(setup: Setup) -> str:
+    """Returns the label that a run learns or is conditioned on, "" without one."""
+    if is_control(setup.config):
+        return setup.config.label
+    return setup.method.condition if isinstance(setup.method, Conditional) else ""
 
 
 def _evaluate(run: Run, done: int, state: TrainState) -> float:

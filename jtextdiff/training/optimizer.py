@@ -48,6 +48,8 @@ class Optimizer:
         for field in ("peak", "eps", "clip"):
             if getattr(self, field) is not None and not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"{field} must be a number above 0, got {getattr(self, field)}.")
+        if self.decay_steps is not None and self.decay_steps < 1:
+            raise ValueError(f"decay_steps must be at least 1, or None, got {self.decay_steps}.")
         for field in ("warmup", "weight_decay"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise ValueError(f"{field} must be a number of at least 0, got {getattr(self, field)}.")

@@ -4,7 +4,7 @@ import copy
 import functools
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -178,10 +178,19 @@ def _random_params(setup: Setup) -> Params:
     """Returns parameters drawn on the host, for which a GPU would compile for half a minute; large ones on the mesh."""
     key = jax.random.key(setup.config.seed)
     size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.shapes["params"]))
-    if jax.process_count() > 1 or size > MAX_DRAWN_ON_HOST:
+    host = _host_device() if jax.process_count() == 1 and size <= MAX_DRAWN_ON_HOST else None
+    if host is None:
         return jax.jit(setup.method.init, out_shardings=setup.layout["params"])(key)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(host):
         return jax.jit(setup.method.init)(key)
+
+
+def _host_device() -> Any:
+    """Returns this machine's processor as a device, None where JAX_PLATFORMS leaves it out."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except (RuntimeError, AssertionError):
+        return None
 
 
 def print_summary(setup: Setup, workdir: Path) -> None:

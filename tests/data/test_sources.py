@@ -78,7 +78,9 @@ def test_the_usual_names_of_a_validation_file_are_known(tmp_path, valid):
     assert _texts(read_examples(str(tmp_path))["valid"]) == ["three"]
 
 
-@pytest.mark.parametrize("name", ["val_1.txt", "my-valid.jsonl", "validation.set.csv", "train-00001.txt", "TEST2.csv"])
+@pytest.mark.parametrize(
+    "name", ["val_1.txt", "my-valid.jsonl", "validation.set.csv", "train-00000-of-00002.txt", "TEST2.csv"]
+)
 def test_a_file_that_looks_like_a_split_is_not_ignored(tmp_path, name):
     _write(tmp_path / "train.txt", "one\ntwo\n")
     _write(tmp_path / name, "three\n")
@@ -87,7 +89,7 @@ def test_a_file_that_looks_like_a_split_is_not_ignored(tmp_path, name):
 
 
 def test_other_files_beside_the_text_are_ignored(tmp_path):
-    for name in ("train.txt", "notes.txt", "valid.zip", "evaluations.csv"):
+    for name in ("train.txt", "notes.txt", "valid.zip", "evaluations.csv", "test_results.txt", "training-log.txt"):
         _write(tmp_path / name, "one\ntwo\nthree\n")
     assert set(read_examples(str(tmp_path))) == {"train", "valid"}
 

@@ -43,6 +43,16 @@ def test_another_model_or_step_is_in_the_digest_and_files_are_not() -> None:
     assert made_with("--out=x.jsonl", "--input=y.txt") == made_with()
 
 
+def test_a_control_that_is_trained_again_is_in_the_digest(tmp_path: Path) -> None:
+    before = made_with(f"--checkpoint={tmp_path}")
+    control = tmp_path / "controls" / "food"
+    (control / "checkpoints" / "100").mkdir(parents=True)
+    (control / "config.json").write_text("{}")
+    trained = made_with(f"--checkpoint={tmp_path}")
+    (control / "checkpoints" / "200").mkdir()
+    assert len({before, trained, made_with(f"--checkpoint={tmp_path}")}) == 3
+
+
 def test_edits_are_continued_with_the_same_settings_only(tmp_path: Path) -> None:
     out, rows = tmp_path / "edits.jsonl", [{"source": "a b", "rewrite": "c"}, {"source": "d", "rewrite": "e"}]
     written = io.StringIO()

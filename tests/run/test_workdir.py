@@ -34,7 +34,7 @@ def test_the_same_text_is_resumed_and_what_may_change_is_stored(run: Path) -> No
 
 @pytest.mark.parametrize("counts", [[0, 1], [0, 2]])
 def test_another_text_is_named_whether_its_lengths_are_alike_or_not(counts: list[int], run: Path) -> None:
-    with pytest.raises(UserError, match="text has changed since .*: train have other texts"):
+    with pytest.raises(UserError, match="text has changed since .*other texts or labels in train"):
         store_config(run, config(length_counts=counts), TEXT | {"train": "c"}, resumed=True)
     assert (run / "text.json").read_text().count('"a"') == 1
 

@@ -186,3 +186,9 @@ def test_a_row_stops_at_its_threshold_however_steep_the_energy_is(slope: float) 
     stop = {"energy_threshold": 0.5, "stop_energy": Learned(params=slope, target=(), log_prob=steep)}
     z = flow(bowl(2.0, 2.0), jnp.linspace(-2.0, 0.5, 100)[:, None], tolerance=1e-3, **stop).z
     np.testing.assert_allclose(z[:, 0], 1 + np.log(9) / slope, atol=0.01)
+
+
+def test_a_flow_of_very_long_time_stops_at_its_threshold() -> None:
+    """In float32 two neighbouring times are then further apart than the tolerance in energy."""
+    result = compiled(logistic(3.0), Z, 5e5, {"energy_threshold": 0.5, "source_pull": 0.0}, 1e-3)
+    assert np.all(result.solved)

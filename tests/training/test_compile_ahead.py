@@ -1,5 +1,6 @@
 """Programs compiled in a thread before they are needed: the same results, one program a length, errors where used."""
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from support.runs import toy, write_texts
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.run.config_files import load_config
-from jtextdiff.training.compile_ahead import compiled_ahead
+from jtextdiff.training.compile_ahead import compiled_ahead, step_arguments
 from jtextdiff.training.setup import Setup, build_setup, restore_or_init
 from jtextdiff.training.train_step import TrainState, compiled_step
 
@@ -77,3 +78,13 @@ def test_the_thread_ends_with_the_context_and_starts_no_more_programs(setup: Set
         may_go_on.set()
     assert not any(thread.name == "compile ahead" for thread in threading.enumerate())
     assert len(started) < 2 * 37
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (8, 8)])
+def test_labels_keep_their_shape_and_type(shape: tuple[int, ...], setup: Setup) -> None:
+    """A label has one value a text, one a token or one a span."""
+    train = setup.corpus.splits["train"]
+    labels = {"label": np.zeros((len(train), *shape), np.uint8)}
+    corpus = dataclasses.replace(setup.corpus, splits={"train": dataclasses.replace(train, labels=labels)})
+    (label,) = step_arguments(setup._replace(corpus=corpus), 8)[2].labels.values()
+    assert label.shape == (setup.config.batch_size, *shape) and label.dtype == np.uint8

@@ -154,7 +154,16 @@ def test_a_decay_without_its_end_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"decay": "square"}, {"ema": 1.0}, {"accumulate": 0}, {"peak": 0.0}, {"clip": 0.0}, {"warmup": -1}, {"b2": 1.0}]
+    [
+        {"decay": "square"},
+        {"ema": 1.0},
+        {"accumulate": 0},
+        {"peak": 0.0},
+        {"clip": 0.0},
+        {"warmup": -1},
+        {"b2": 1.0},
+        {"decay_steps": 0},
+    ]
     + [{field: float("nan")} for field in ("ema", "b1", "b2", "peak", "eps", "clip", "weight_decay")],
 )
 def test_invalid_settings_are_refused(bad: dict) -> None:
