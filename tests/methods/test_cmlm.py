@@ -9,7 +9,7 @@ import pytest
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.methods.cmlm import CMLM, MaskPredict
-from jtextdiff.methods.components.types import Given, TextSpec
+from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling import masked_samplers as unmasking
 from jtextdiff.sampling.loop import unroll
@@ -70,3 +70,27 @@ def test_samples_keep_given_tokens_and_do_not_depend_on_their_batch(candidates: 
     order = np.asarray([3, 1, 4, 0, 2, 7, 6, 5])
     again = sample(params, keys[order], jax.tree.map(lambda leaf: leaf[order], given))
     np.testing.assert_array_equal(again.tokens, tokens[order])
+
+
+class OneDistribution:
+    """A network that predicts the same distribution of tokens at every position."""
+
+    log_p = jax.nn.log_softmax(jnp.arange(12.0) / 3)
+
+    def bind(self, params: dict) -> "OneDistribution":
+        return self
+
+    def __call__(self, x_t: jax.Array, *, valid: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(self.log_p, (*x_t.shape, 12))
+
+
+def test_the_most_likely_candidate_is_returned() -> None:
+    """The first of four candidates is the only one of one, so the best of four is never less likely."""
+    given, score = nothing_given(64, 8)._replace(length=jnp.full(64, 6)), {}
+    for candidates in (1, 4):
+        method = dataclasses.replace(METHOD, sampler=MaskPredict(steps=1, candidates=candidates))
+        method.__dict__["net"] = OneDistribution()
+        params = {"words": {}, "lengths": {"bias": jnp.zeros(9)}}
+        tokens = jax.jit(method.sample)(params, jax.random.split(jax.random.key(4), 64), given).tokens
+        score[candidates] = np.asarray(OneDistribution.log_p)[tokens[:, :5]].mean(-1)
+    assert np.all(score[4] >= score[1] - 1e-6) and score[4].mean() > score[1].mean() + 0.2

@@ -214,3 +214,29 @@ def test_the_uniform_bound_is_unbiased_for_any_number_of_terms() -> None:
     lengths = np.asarray(TWO_TOKENS.length_counts) + 0.01 * (np.arange(3) > 0)
     full_bound = p @ nats.mean(1) + np.log(lengths[-1] / lengths.sum())
     assert abs(estimate - full_bound) <= 5 * np.hypot(error, np.sqrt(p**2 @ nats.var(1) / nats.shape[1]))
+
+
+@pytest.mark.parametrize(("kernel", "name"), [("absorbing", "token_distribution"), ("uniform", "sample")])
+def test_the_network_reads_the_step_from_which_tokens_are_revealed(kernel: str, name: str) -> None:
+    """Times 1, 3/4, 1/2 and 1/4 of twenty steps are the steps 20, 15, 10 and 5."""
+    read = []
+
+    def logits(x_t: jax.Array, index: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda index: read.append(int(index[0])), index, ordered=True)
+        return jnp.zeros((*x_t.shape, 4))
+
+    text_spec = dataclasses.replace(ONE_TOKEN, length=3, length_counts=(0, 0, 0, 1))
+    model = with_logits(D3PM(text_spec=text_spec, kernel=kernel, num_steps=20, sampler=Ancestral(steps=4)), logits)
+    keys = {"keys": jax.random.split(jax.random.key(0), 1)} if name == "sample" else {}
+    jax.jit(getattr(model, name))({}, given=nothing_given(1, 3)._replace(length=jnp.asarray([3])), **keys)
+    jax.effects_barrier()
+    assert read == [20, 15, 10, 5]
+
+
+def test_lambda_weighs_the_cross_entropy_against_each_term() -> None:
+    """A loss of T terms and λ T of the cross-entropy: at λ T = 3 a quarter is the bound."""
+    model = D3PM(text_spec=TWO_TOKENS, num_steps=20, hybrid=3 / 20, sampler=Ancestral(steps=1))
+    model = with_logits(model, lambda x_t, index: 2.0 * jax.nn.one_hot(jnp.zeros_like(x_t), 2))
+    loss, terms = jax.jit(model.loss)({}, jax.random.key(1), batch(np.asarray([[0, 1]] * 8)))
+    np.testing.assert_allclose(loss, 0.25 * terms["bound"] + 0.75 * terms["cross_entropy"], rtol=1e-5)
+    assert float(jnp.max(jnp.abs(terms["bound"] - terms["cross_entropy"]))) > 0.1

@@ -288,6 +288,13 @@ def test_training_times_are_uniform_and_per_token_or_per_text(per_token_times: b
         assert abs(np.corrcoef(pairs.T)[0, 1]) <= 5 / np.sqrt(len(pairs))
 
 
+def test_the_network_reads_its_estimate_in_a_share_of_the_training_steps() -> None:
+    keys = jax.random.split(jax.random.key(8), 10_000)
+    for share in (0.2, 0.9):
+        reads = jax.vmap(dataclasses.replace(MODERN, self_conditioning=share).two_passes)(keys)
+        assert abs(float(jnp.mean(reads)) - share) <= 5 * np.sqrt(share * (1 - share) / len(keys))
+
+
 def test_a_loss_that_models_pad_does_not_depend_on_the_bucket() -> None:
     """If PAD is modelled, loss and bound of a short batch equal those of the same texts padded further."""
     method = dataclasses.replace(PAPER, known_length=False)

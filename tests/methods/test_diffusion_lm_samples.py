@@ -212,3 +212,13 @@ def test_an_edit_starts_from_its_text_and_keeps_fixed_tokens(strength: float) ->
     one = jax.tree.map(lambda leaf: leaf[3:4], given)
     alone = edit(params(MODERN), keys(5, 16)[3:4], one, strength=strength, keep_path=True)
     np.testing.assert_array_equal(alone.tokens[0], result.tokens[3])
+
+
+def test_the_energies_of_a_path_are_those_of_its_states_at_their_times() -> None:
+    """An energy that returns its time: from the strength of an edit down to 0."""
+    energy = lambda x, t, valid=None, x_0=None: jnp.full(len(x), t)
+    edit = jax.jit(functools.partial(MODERN.edit, energy=energy, keep_path=True))
+    given = nothing_given(2, LENGTH)._replace(length=jnp.asarray([5, 8]))
+    times = 0.6 * np.asarray([1.0, 0.75, 0.5, 0.25, 0.0])
+    energies = edit(params(MODERN), keys(6, 2), given, strength=0.6).energies
+    np.testing.assert_allclose(energies, np.repeat(times, 2).reshape(5, 2, 1), atol=1e-6)

@@ -215,6 +215,25 @@ def test_editing_lowers_the_energy(params: dict) -> None:
     np.testing.assert_array_equal(edited.tokens[1:2], alone.tokens)
 
 
+def test_energies_of_finished_texts_are_those_of_their_latents(params: dict) -> None:
+    """A text is read up to EOS, or whole if it has none, whatever follows."""
+    energy = lambda z, t, valid=None, x_0=None: jnp.sum((z - 1.0) ** 2, axis=-1)
+    tokens, valid = np.vstack([TOKENS, [3, 4, 5, 6, 7, 8]]).astype(np.int32), np.vstack([VALID, [True] * 6])
+    state, _ = jitted(METHOD, "clean_state")(params, Batch(tokens, valid, np.zeros_like(valid), {}))
+    filled = jnp.where(valid, tokens, 8)
+    energies = jitted(METHOD, "latent_energies", energy=energy)(params, filled)
+    np.testing.assert_allclose(energies, energy(state, 0.0)[:, None], rtol=1e-4)
+
+
+@pytest.mark.parametrize("prior", ["affine", "standard"])
+def test_initial_latents_follow_their_prior(params: dict, prior: str) -> None:
+    """ε ~ N(0, I), or z ~ N(0, I)."""
+    epsilon = LatentSampler(prior=prior).prior_sample(params["law"], keys(20_000), 4)
+    sample = np.asarray(epsilon if prior == "affine" else unwhitened(params["law"], epsilon))
+    np.testing.assert_allclose(sample.mean(0), 0.0, atol=5 / np.sqrt(20_000))
+    np.testing.assert_allclose(np.cov(sample.T), np.eye(4), atol=5 * np.sqrt(2 / 20_000))
+
+
 @pytest.mark.parametrize(
     "bad",
     [{"latent_dim": 0}, {"beta": -1.0}, {"encoder_word_dropout": 1.0}, {"decoder": SHAPE}, {"importance_samples": 0}],

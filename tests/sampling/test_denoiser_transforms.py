@@ -1,4 +1,4 @@
-"""Transforms of denoisers: clamping, temperature and infilling, each at its own times and positions only."""
+"""Transforms of denoisers: clamping, temperature, infilling and self-conditioning, each at its own times and places."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.diffusion.schedules import SCHEDULES
-from jtextdiff.sampling.denoiser_transforms import clamp, infill, temper
+from jtextdiff.sampling.denoiser_transforms import clamp, infill, self_condition, temper
 from jtextdiff.sampling.gaussian_samplers import Sampler
 from jtextdiff.sampling.loop import State, time_grid, unroll
 
@@ -80,3 +80,12 @@ def test_infill_leaves_free_positions_to_the_network() -> None:
     x_t, t = jax.random.normal(jax.random.key(8), SHAPE), jnp.asarray(0.4)
     nothing = infill(denoise, jnp.full(SHAPE, 9.0), jnp.zeros(SHAPE[:2], bool))
     np.testing.assert_array_equal(nothing(x_t, t, PREVIOUS), denoise(x_t, t, PREVIOUS))
+
+
+def test_self_conditioning_reads_a_constant() -> None:
+    """No gradient passes through the estimate: that of Σ w · 2w with a constant second factor is 2w. Without it, 0."""
+    weights = jax.random.normal(jax.random.key(9), SHAPE)
+    loss = lambda w, use: jnp.sum(w * self_condition(lambda: 2 * w, use, w))
+    slope = jax.grad(loss)
+    np.testing.assert_allclose(slope(weights, jnp.asarray(True)), 2 * weights, rtol=1e-6)
+    np.testing.assert_array_equal(slope(weights, jnp.asarray(False)), np.zeros(SHAPE))

@@ -10,7 +10,7 @@ import pytest
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.rounding import token_log_probs
 from jtextdiff.diffusion.schedules import SCHEDULES
-from jtextdiff.sampling.energies import MIN_ENERGY, Learned, NoiseAveraged, Not, Or, Phrase, Sum, stacked
+from jtextdiff.sampling.energies import MIN_ENERGY, Learned, NoiseAveraged, Not, Or, Phrase, Sum, bag_log_prob, stacked
 
 PROCESS = Gaussian(log_alpha_bar=SCHEDULES["cosine"](1000))
 EMBEDDING = 3.0 * jax.random.normal(jax.random.key(0), (6, 8)) / 8**0.5
@@ -198,3 +198,33 @@ def test_a_phrase_does_not_fit_a_shorter_text() -> None:
     x_0 = EMBEDDING[jnp.asarray([[3, 4, 1, 1]] * 3)]
     nats, slope = value_and_slope(phrase((3,), (4,)), x_0, 0.0, first_only)
     assert 30 < float(nats.sum()) < 100 and np.all(np.asarray(slope) == 0)
+
+
+def test_a_phrase_reads_an_estimate_as_clean_text() -> None:
+    """At any time of the state and whatever the state is."""
+    x, energy = jax.random.normal(jax.random.key(3), (3, 4, 8)), phrase((3,), (4,))
+    clean = np.asarray(energy(EMBEDDING[TOKENS], 0.0))
+    for t in (0.1, 0.9):
+        np.testing.assert_allclose(energy(x, t, None, EMBEDDING[TOKENS]), clean, rtol=1e-5, atol=1e-6)
+
+
+def test_tokens_anywhere_have_the_probability_of_all_texts_that_contain_them() -> None:
+    """By enumeration of the 4³ texts of three independent tokens; the places are independent."""
+    logits = jax.random.normal(jax.random.key(4), (2, 4))
+    allowed = np.asarray([[False, True, False, True], [True, False, False, False]])
+    p = np.asarray(jax.nn.softmax(logits), np.float64)
+    expected = np.zeros(2)
+    for place in allowed:
+        texts = [text for text in itertools.product(range(4), repeat=3) if any(place[token] for token in text)]
+        expected += np.log(sum(np.prod(p[:, list(text)], axis=1) for text in texts))
+    np.testing.assert_allclose(bag_log_prob(logits, jnp.asarray(allowed), 3.0), expected, rtol=1e-5)
+
+
+def test_rare_tokens_anywhere_have_the_probability_of_texts_of_their_length() -> None:
+    """log(1 − (1 − q)^n) on both sides of the probability at which the formula changes, with a gradient in log q."""
+    for nats in (11.5, 12.5, 20.0):
+        log_p = lambda nats: bag_log_prob(jnp.stack([-nats, jnp.zeros(())])[None], jnp.asarray([[True, False]]), 7.0)[0]
+        value, slope = jax.value_and_grad(log_p)(jnp.asarray(nats))
+        q = 1 / (1 + np.exp(np.float64(nats)))
+        assert float(value) == pytest.approx(np.log(-np.expm1(7 * np.log1p(-q))), abs=1e-3)
+        assert float(slope) == pytest.approx(-1.0, abs=0.02)

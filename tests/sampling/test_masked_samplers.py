@@ -1,4 +1,4 @@
-"""Unmasking: rare tokens at their frequency, and the times of its grids."""
+"""Unmasking: rare tokens at their frequency, the order in which tokens are revealed, and the times of its grids."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import pytest
 from jtextdiff.diffusion.randomness import fold_in
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES
 from jtextdiff.sampling import masked_samplers as unmasking
+from jtextdiff.sampling.loop import unroll
 from jtextdiff.sampling.masked_samplers import MaskedState, Unmasking
 
 STEPS, NUM_TOKENS = 8192, 2000
@@ -73,6 +74,49 @@ def test_times_lead_from_one_to_zero(grid: str) -> None:
     if grid == "cosine":  # masked after step i of 8: cos(π/2 · i/8)
         masked = unmasking.unmasking_times(8, grid)[1]
         np.testing.assert_allclose(masked, [0.981, 0.924, 0.831, 0.707, 0.556, 0.383, 0.195, 0.0], atol=6e-4)
+
+
+CHOICES = np.asarray([3, 1, 4, 2])
+"""Position i is uniform over CHOICES[i] tokens, so that each sample of it has probability 1/CHOICES[i]."""
+
+
+def predict_choices(x_t: jax.Array, t: float) -> jax.Array:
+    possible = np.arange(4) < CHOICES[:, None]
+    log_p = np.where(possible, -np.log(CHOICES)[:, None], -np.inf)
+    return jnp.broadcast_to(jnp.asarray(log_p, float), (*x_t.shape, 4))
+
+
+def test_the_surest_tokens_are_kept_first() -> None:
+    """One in each of four steps: the position of n choices is masked before n steps."""
+    start = MaskedState(jnp.full((2, 4), 9), jnp.ones((2, 4), bool), jnp.zeros(2, int))
+    step, keys = unmasking.confidence(predict_choices), jax.random.split(jax.random.key(0), 2)
+    end, masked = unroll(step, start, keys, jnp.arange(4, 0, -1), record=lambda state: state.masked)
+    np.testing.assert_array_equal(np.sum(masked, axis=0), [CHOICES, CHOICES])
+    assert np.all(np.asarray(end.tokens) < CHOICES)
+
+
+def test_an_entropy_bound_reveals_the_surest_tokens_and_leaves_out_the_largest_entropy() -> None:
+    """Entropies log 1, 2, 3, 4: their sums without the last are 0, 0, log 2 and log 6."""
+    start = MaskedState(jnp.full((1, 4), 9), jnp.ones((1, 4), bool), jnp.zeros(1, int))
+    for bound, revealed in ((0.0, 2), (np.log(2) - 0.01, 2), (np.log(2) + 0.01, 3), (np.log(6) + 0.01, 4)):
+        step = unmasking.entropy_bounded(predict_choices, float(bound))
+        after = step(jax.random.split(jax.random.key(1), 1), start, jnp.asarray(4))
+        np.testing.assert_array_equal(~after.masked[0], revealed >= CHOICES)
+
+
+def test_mask_predict_masks_the_least_likely_tokens_again() -> None:
+    """Of four steps, the position of n choices is masked in n: the network's view of tokens that stay is not read."""
+    masked = []
+
+    def predict(x_t: jax.Array, t: float) -> jax.Array:
+        masked.append(np.asarray(x_t == 9))
+        return jnp.where((x_t == 9)[..., None], predict_choices(x_t, t), -np.log(4))
+
+    step = unmasking.mask_predict(predict, 9, jnp.ones((2, 4), bool), 4)
+    state = unmasking.MaskPredictState(jnp.full((2, 4), 9), jnp.zeros((2, 4)))
+    for index, key in enumerate(jax.random.split(jax.random.key(2), 4)):
+        state = step(jax.random.split(key, 2), state, jnp.asarray(index))
+    np.testing.assert_array_equal(np.sum(masked, axis=0), [CHOICES, CHOICES])
 
 
 @pytest.mark.parametrize(
