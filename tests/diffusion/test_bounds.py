@@ -152,3 +152,11 @@ def test_the_released_quantity_by_hand(identity: bool) -> None:
     first_kl = 0.5 * ((var_x_0 + last) / narrow - 1 - np.log(var_x_0 / narrow))
     prior = 0.5 * (bar[-1] * second - bar[-1] - np.log1p(-bar[-1]))
     assert abs(result.mean() - steps - first_kl - prior) <= 5 * result.std() / np.sqrt(rows)
+
+
+def test_one_order_scores_each_token_while_it_is_masked() -> None:
+    """Losses that count the masked tokens, and are infinite at a visible one: L + … + 2 + 1 for a text of L tokens."""
+    valid = jnp.arange(5)[None] < jnp.asarray([[5], [3], [1]])
+    losses = lambda masked: jnp.where(masked, jnp.sum(masked, axis=-1, keepdims=True).astype(float), jnp.inf)
+    nats = jax.jit(lambda valid: bounds.one_order_bound(losses, jax.random.key(9), valid))(valid)
+    np.testing.assert_array_equal(nats, [15, 6, 1])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.diffusion.schedules import SCHEDULES
+from jtextdiff.diffusion.schedules import SCHEDULES, TOKEN_SCHEDULES
 
 RELEASED = {
     ("sqrt", 200): lambda u: 1 - np.sqrt(u + 1e-4),
@@ -71,6 +71,25 @@ def test_products_of_the_released_betas(name: str, num_steps: int) -> None:
 def test_sqrt_golden_values(num_steps: int, index: int, alpha_bar: float, digits: float) -> None:
     result = jnp.exp(SCHEDULES["sqrt"](num_steps)((index + 1) / num_steps))
     assert abs(float(result) - alpha_bar) <= digits * 1.01
+
+
+TOKEN_FORMULAS = {
+    "reciprocal": lambda t: 1 - t,
+    "log_linear": lambda t: 1 - 0.999 * t,
+    "linear": lambda t: np.exp(-(0.1 * t + 9.95 * t**2)),
+    "cosine_d3pm": lambda t: np.cos((t + 0.008) / 1.008 * np.pi / 2) / np.cos(0.008 / 1.008 * np.pi / 2),
+    "cosine_md4": lambda t: 1 - np.cos(np.pi / 2 * (1 - t)),
+}
+
+
+@pytest.mark.parametrize("name", TOKEN_SCHEDULES)
+def test_token_schedules_equal_their_formulas(name: str) -> None:
+    """The share of unchanged tokens and that of changed ones, each to the digits of float32."""
+    times = np.float32([1e-3, 0.01, 0.1, 0.3, 0.49, 0.51, 0.7, 0.9, 0.99])
+    log_alpha_bar = np.asarray(TOKEN_SCHEDULES[name](1000)(jnp.asarray(times)), np.float64)
+    expected = TOKEN_FORMULAS[name](times.astype(np.float64))
+    np.testing.assert_allclose(np.exp(log_alpha_bar), expected, rtol=2e-5)
+    np.testing.assert_allclose(-np.expm1(log_alpha_bar), 1 - expected, rtol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["sqrt", "cosine"])

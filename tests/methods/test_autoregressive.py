@@ -11,7 +11,7 @@ import pytest
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.autoregressive import Autoregressive
-from jtextdiff.methods.components.autoregressive_sampler import DecodingSettings, previous_tokens
+from jtextdiff.methods.components.autoregressive_sampler import DecodingSettings, allowed_next, previous_tokens
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.method import Method
 from jtextdiff.nets.transformer import Transformer
@@ -102,7 +102,8 @@ def test_loss_twice_with_one_key_is_identical(params: dict) -> None:
 def test_padding_changes_nothing(params: dict) -> None:
     rows = batch([[2, 3, 1], [3, 1], [2, 2, 3, 1]])
     filled = rows._replace(tokens=np.where(rows.valid, rows.tokens, 3))
-    for function in (LOSS, NLL):
+    features = jax.jit(lambda params, key, batch: METHOD.features(params, batch))
+    for function in (LOSS, NLL, features):
         one, other = (jax.tree.leaves(function(params, jax.random.key(6), b))[0] for b in (rows, filled))
         np.testing.assert_array_equal(one, other)
 
@@ -123,6 +124,16 @@ def test_a_prefix_is_kept(params: dict) -> None:
     tokens = np.asarray(SAMPLE(params, keys(8, 2), given).tokens)
     np.testing.assert_array_equal(tokens[0, :2], [2, 3])
     assert tokens[1, 0] == 3
+
+
+def test_a_given_token_is_the_only_one_allowed_there() -> None:
+    """Also EOS before the given length, or another token at it. Elsewhere the length decides."""
+    tokens = jnp.asarray([[2, EOS, 0, 3], [0, 3, 0, 0]])
+    fixed = jnp.asarray([[True, True, False, True], [False, True, False, False]])
+    allowed = np.asarray(allowed_next(METHOD.text_spec, Given(tokens, fixed, jnp.asarray([4, 2]))))
+    for row, position in np.argwhere(fixed):
+        assert np.flatnonzero(allowed[row, position]).tolist() == [tokens[row, position]]
+    assert np.flatnonzero(allowed[0, 2]).tolist() == [2, 3, 4] and np.flatnonzero(allowed[1, 0]).tolist() == [2, 3, 4]
 
 
 def test_a_given_length_is_enforced(params: dict) -> None:

@@ -10,6 +10,7 @@ import pytest
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import jitted
+from jtextdiff.methods.components.label_conditioning import label_index, one_hot_label
 from jtextdiff.methods.components.latents import LatentSampler
 from jtextdiff.methods.components.types import TextSpec, nothing_given
 from jtextdiff.methods.text_vae import TextVAE
@@ -55,6 +56,13 @@ def test_zero_label_weights_give_the_unconditional_vae(params: dict) -> None:
     np.testing.assert_allclose(loss(CONDITIONAL, zeroed, 0, 1, 2), loss(PLAIN, plain), rtol=1e-5)
     nll = lambda method, params, *mood: jitted(method, "nll")(params, jax.random.key(1), batch(*mood))
     np.testing.assert_allclose(nll(CONDITIONAL, zeroed, 1, 1, 0), nll(PLAIN, plain), rtol=1e-5)
+
+
+@pytest.mark.parametrize("values", [("bad", "good", "none"), ("none", "bad", "good"), ("bad", "fair", "good")])
+def test_each_value_has_its_own_input_and_none_has_no_input(values: tuple[str, ...]) -> None:
+    encoded = one_hot_label(label_index(batch(0, 1, 2), "mood", values), 3, 3)
+    np.testing.assert_array_equal(encoded, np.diag([value != "none" for value in values]))
+    assert not np.any(label_index(batch(), "mood", values))
 
 
 def test_the_nll_depends_on_the_label_and_none_is_no_label(params: dict) -> None:

@@ -305,6 +305,15 @@ def test_a_loss_that_models_pad_does_not_depend_on_the_bucket() -> None:
         jax.tree.map(np.testing.assert_array_equal, short, long)
 
 
+def test_clean_embeddings_enter_the_network_with_unit_coordinates() -> None:
+    """Their mean square is 1 at any norm and dimension; embeddings of free norm enter as they are."""
+    x_0 = jax.random.normal(jax.random.key(9), (3, 4, DIM))
+    x_0 = 3.0 * x_0 / jnp.linalg.norm(x_0, axis=-1, keepdims=True)
+    inputs = MODERN.states.network_input(x_0, 0.0)
+    np.testing.assert_allclose(jnp.mean(inputs**2, axis=-1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(PAPER.states.network_input(x_0, 0.0), x_0)
+
+
 def test_diagnostics_show_collapse() -> None:
     weights = dict(params(PAPER))
     diagnostics = PAPER.diagnostics(weights)

@@ -15,6 +15,7 @@ import pytest
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion import bounds
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES
+from jtextdiff.methods.components.masked_denoiser import MaskedDenoiser
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.transformer import Transformer
@@ -211,6 +212,20 @@ def test_logits_depend_on_the_mask_and_not_on_masked_tokens() -> None:
     table = params["embed"]["embedding"]
     changed = {**params, "embed": {"embedding": table.at[12].add(1.0)}}
     assert jnp.all(jnp.any(logits(changed, tokens) != logits(params, tokens), axis=-1))
+
+
+class Uniform(Table):
+    """A network that predicts all four tokens of the vocabulary alike."""
+
+    def __call__(self, inputs: jax.Array, *, valid: jax.Array, key: Any = None) -> jax.Array:
+        return jnp.zeros((*inputs.shape, 4))
+
+
+@pytest.mark.parametrize(("mask", "choices"), [(3, 3), (4, 4)])
+def test_mask_is_never_predicted_whether_or_not_it_is_in_the_vocabulary(mask: int, choices: int) -> None:
+    text_spec, everywhere = dataclasses.replace(TEXT_SPEC, mask=mask), jnp.ones((1, 3), bool)
+    losses = MaskedDenoiser(Uniform(), text_spec).losses(jnp.asarray([[2, 0, 1]]), everywhere)
+    np.testing.assert_allclose(losses(everywhere), np.full((1, 3), np.log(choices)), rtol=1e-6)
 
 
 def test_the_chain_rule_in_one_order_has_the_mean_of_the_bound() -> None:

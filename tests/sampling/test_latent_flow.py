@@ -101,6 +101,16 @@ def test_a_row_stops_at_the_energy_threshold() -> None:
     assert np.all(np.asarray(result.steps)[before <= 0.3] == 0)
 
 
+def test_a_start_is_judged_at_time_one() -> None:
+    """An energy of 2 − t + z² nats, at a threshold of 1.5: a row with z² below ½ stays, the others move."""
+    z = jnp.asarray([[0.5], [1.0]])
+    rising = lambda params, target, z, t, valid: t - 2 - jnp.sum(z**2, axis=-1)
+    energy = Learned(params=(), target=(), log_prob=rising)
+    result = flow(energy, z, tau=0.01, energy_threshold=1.5)
+    np.testing.assert_array_equal(result.z[0], z[0])
+    assert float(result.z[1, 0]) < 1.0 and result.steps[0] == 0
+
+
 def test_the_threshold_is_on_the_unweighted_energy() -> None:
     heavy = Sum(energies=(bowl(1.0, 0.0),), weights=(7.0,))
     np.testing.assert_allclose(
