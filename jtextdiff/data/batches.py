@@ -60,6 +60,16 @@ def batch_at(
     return _gather(split, plan.rows[index][local_rows], int(plan.lengths[index]), pad)
 
 
+def lengths_from(
+    split: Split, step: int, *, num_steps: int, batch_size: int, buckets: tuple[int, ...], seed: int
+) -> list[int]:
+    """Returns the lengths of the batches of `num_steps` training steps from `step` on, each once, in order of need."""
+    epoch, index = divmod(step, len(_plan_epoch(split, batch_size, buckets, seed, 0).lengths))
+    # The batches of every epoch have the same lengths, so that two epochs contain those of all.
+    this, following = (_plan_epoch(split, batch_size, buckets, seed, epoch + i).lengths for i in range(2))
+    return list(dict.fromkeys(np.concatenate((this[index:], following))[:num_steps].tolist()))
+
+
 def batches(
     split: Split,
     *,

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jtextdiff.data.batches import Batch
+from jtextdiff.data.batches import Batch, lengths_from
 from jtextdiff.devices.sharding import batch_sharding, replicated
 from jtextdiff.run.checkpoints import shapes_of
 from jtextdiff.training.setup import Setup
@@ -52,6 +52,18 @@ def compiled_ahead(step: Any, setup: Setup, lengths: Sequence[int], report: Call
         if thread.is_alive():
             report("waiting for the compiler, which cannot be stopped …")
         thread.join()
+
+
+def step_lengths(setup: Setup, start: int) -> list[int]:
+    """Returns the lengths of the batches of the steps from `start` on, in order of need."""
+    return lengths_from(
+        setup.corpus.splits["train"],
+        start,
+        num_steps=setup.config.num_steps - start,
+        batch_size=setup.config.batch_size,
+        buckets=setup.corpus.buckets,
+        seed=setup.config.seed,
+    )
 
 
 def step_arguments(setup: Setup, length: int) -> tuple[Any, Any, Any]:

@@ -17,20 +17,20 @@ from jaxtyping import Array, Int, Key
 
 from jtextdiff.cli.errors import Interrupted, UserError
 from jtextdiff.cli.output import say
-from jtextdiff.control.trained import control_dir
 from jtextdiff.data.batches import Batch, batch_at, batches
 from jtextdiff.devices.multihost import any_process_stopped, check_shared_workdir, is_process_zero, wait_for_all
 from jtextdiff.devices.profiler import trace_steps
 from jtextdiff.devices.sharding import local_row_indices, on_mesh, place_batch, replicated
 from jtextdiff.inference.model import Model
 from jtextdiff.methods.components.latents import collapse_warning
-from jtextdiff.methods.method import Conditional, HasDiagnostics, LatentVariableModel, Method
+from jtextdiff.methods.method import HasDiagnostics, LatentVariableModel, Method
 from jtextdiff.run import checkpoints
-from jtextdiff.run.config import Config, is_control
+from jtextdiff.run.config import Config
 from jtextdiff.run.workdir import store_config
-from jtextdiff.training.compile_ahead import compiled_ahead
+from jtextdiff.training.compile_ahead import compiled_ahead, step_lengths
 from jtextdiff.training.logger import MetricsLogger
-from jtextdiff.training.setup import Setup, build_setup, print_summary, restore_or_init
+from jtextdiff.training.setup import Setup, build_setup, restore_or_init
+from jtextdiff.training.summary import how_to_use, print_summary
 from jtextdiff.training.train_step import TrainState, compiled_step, without_dropout
 
 PendingMetrics = tuple[int, dict[str, Array]] | None
@@ -72,21 +72,18 @@ def train(
         if profile and is_process_zero():
             after_step = stack.enter_context(trace_steps(workdir / "profile", start))
         if jax.process_count() == 1:  # several processes compile each program together, when all need it
-            lengths = [
-                train_batch(run, index).tokens.shape[1] for index in range(start, min(start + 50, config.num_steps))
-            ]
-            run = dataclasses.replace(
-                run, step=stack.enter_context(compiled_ahead(run.step, setup, lengths, logger.say))
-            )
+            lengths = step_lengths(setup, start)
+            step = stack.enter_context(compiled_ahead(run.step, setup, lengths, logger.say))
+            run = dataclasses.replace(run, step=step)
         run_steps(run, state, start, manager, stopped, after_step)
-    say(f"Done. Look at {workdir}/loss.png; {_how_to_sample(config, workdir)}")
+    say(f"Done. Look at {workdir}/loss.png; {how_to_use(config, workdir)}")
 
 
 def start_state(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
     """Stores the config and tokenizer, prints a summary, and returns the state to continue from and its step."""
     if is_process_zero():
         resumed = checkpoints.has_checkpoints(workdir)
-        text = setup.corpus.digests(_label_of(setup))
+        text = setup.corpus.digests(setup.label)
         store_config(workdir, setup.config, text, resumed=resumed)
         setup.corpus.tokenizer.save(workdir / "tokenizer")
     check_shared_workdir(workdir)
@@ -213,13 +210,6 @@ def log_metrics(run: Run, pending: PendingMetrics) -> None:
         run.logger.log_step(done, {name: float(value) for name, value in metrics.items()})
 
 
-def _label_of(setup: Setup) -> str:
-    """Returns the label that a run learns or is conditioned on, "" without one."""
-    if is_control(setup.config):
-        return setup.config.label
-    return setup.method.condition if isinstance(setup.method, Conditional) else ""
-
-
 def _evaluate(run: Run, done: int, state: TrainState) -> float:
     """Logs and returns the validation loss of the averaged parameters, with the same noise every time."""
     setup, key, total, num_rows = run.setup, jax.random.key(0), {}, 0
@@ -269,13 +259,3 @@ def _stop(run: Run, manager: Any, done: int, number: int = signal.SIGTERM) -> No
     name = signal.Signals(number).name
     message = f"Stopped by {name} at step {done}; saved in {run.workdir}. To resume from there, run the same command:"
     raise Interrupted(message, 128 + number)
-
-
-def _how_to_sample(config: Config, workdir: Path) -> str:
-    """Returns the command that uses the trained model; a control is found by the name of its directory."""
-    sample = "sample with: python -m jtextdiff.sample --checkpoint"
-    if not is_control(config):
-        return f"{sample} {workdir}"
-    if workdir.resolve() == control_dir(config.base, workdir.name).resolve():
-        return f"{sample} {config.base} --control {workdir.name}=VALUE"
-    return f"to use it as a control, move it to {control_dir(config.base, config.label)}."

@@ -43,6 +43,13 @@ class Setup(NamedTuple):
     shapes: TrainState
     layout: TrainState
 
+    @property
+    def label(self) -> str:
+        """The label that the run learns or is conditioned on, "" without one."""
+        if is_control(self.config):
+            return self.config.label
+        return self.method.condition if isinstance(self.method, Conditional) else ""
+
 
 def build_setup(config: Config, workdir: Path) -> Setup:
     """Prepares the text and builds every part. Raises UserError for what cannot be trained, or not on these devices."""
@@ -191,19 +198,3 @@ def _host_device() -> Any:
         return jax.local_devices(backend="cpu")[0]
     except (RuntimeError, AssertionError):
         return None
-
-
-def print_summary(setup: Setup, workdir: Path) -> None:
-    """Prints what is about to be trained, on which text and which devices."""
-    config, corpus = setup.config, setup.corpus
-    count = sum(leaf.size for leaf in jax.tree.leaves(setup.shapes["params"]))
-    train, valid = corpus.splits["train"], corpus.splits["valid"]
-    method = type(setup.method).__name__
-    say(f"{method}: {count:,} parameters, {config.num_steps} steps of {config.batch_size} sequences -> {workdir}")
-    say(
-        f"text: {len(train):,} training and {len(valid):,} validation sequences, {len(train.tokens):,} training "
-        f"tokens, vocabulary {corpus.tokenizer.vocab_size:,}, lengths up to {corpus.buckets}"
-    )
-    mesh = ", ".join(f"{name} {size}" for name, size in setup.mesh.shape.items() if size > 1)
-    devices = f"devices: {jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})"
-    say(f"{devices}, mesh: {mesh}" if mesh else devices)

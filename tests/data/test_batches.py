@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jtextdiff.data.batches import batch_at, batches
+from jtextdiff.data.batches import batch_at, batches, lengths_from
 from jtextdiff.data.cache import Split
 
 BUCKETS = (8, 16, 24)
@@ -142,3 +142,11 @@ def test_a_limit_takes_evenly_spaced_rows():
 def test_a_row_longer_than_every_bucket_is_refused():
     with pytest.raises(ValueError, match="a text has 25 tokens, more than the last bucket"):
         _at(_split([25]), 0)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 60])
+@pytest.mark.parametrize("start", [0, 5, 10, 30])
+def test_lengths_are_listed_in_the_order_in_which_batches_need_them(start: int, num_steps: int) -> None:
+    split = _split(LENGTHS)
+    seen = dict.fromkeys(_at(split, step).tokens.shape[1] for step in range(start, start + num_steps))
+    assert lengths_from(split, start, num_steps=num_steps, batch_size=16, buckets=BUCKETS, seed=0) == list(seen)
