@@ -45,7 +45,8 @@ class Control:
     __rmul__ = __mul__
 
     def __or__(self, other: "Control") -> "Control":
-        return Control("any", parts=(self, other))
+        alternatives = (part.parts if part.kind == "any" else (part,) for part in (self, other))
+        return Control("any", parts=sum(alternatives, ()))
 
     def __invert__(self) -> "Control":
         return Control("not", parts=(self,))

@@ -1,5 +1,6 @@
 """A control as an energy, a length and a label for one model."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,11 +55,34 @@ def _energy(control: Control, model: TrainedModel) -> Energy:
     if control.kind == "is":
         energies = {"length": _refuse_length, "keyword": keyword_energy, "regex": regex_energy}
         return energies.get(control.name, _classifier_energy)(control, model)
-    parts: Any = tuple(_energy(part, model) for part in control.parts)
+    chosen = _with_one_label_each(control.parts, model) if control.kind == "any" else control.parts
+    parts: Any = tuple(_energy(part, model) for part in chosen)
     if control.kind == "not":
+        _check_leaves_a_value(control.parts[0], model)
         return Not(energy=parts[0])
     weights = tuple(np.float32(weight) for weight in control.weights)
     return Or(energies=parts) if control.kind == "any" else Sum(energies=parts, weights=weights)
+
+
+def _with_one_label_each(parts: Sequence[Control], model: TrainedModel) -> list[Control]:
+    """Returns the parts of an OR, with values of one label joined: they exclude each other, as other parts do not."""
+    joined: dict[str, tuple[str, ...]] = {}
+    for part in filter(lambda part: _is_label(part, model), parts):
+        joined[part.name] = tuple(dict.fromkeys(joined.get(part.name, ()) + part.values))
+    labels = [Control("is", name=name, values=values) for name, values in joined.items()]
+    return labels + [part for part in parts if not _is_label(part, model)]
+
+
+def _is_label(part: Control, model: TrainedModel) -> bool:
+    """Whether a control is a value of a whole text, predicted by a trained classifier."""
+    trained = part.kind == "is" and part.name not in TRAINING_FREE
+    return trained and trained_target(part, model)[0].kind == "text"
+
+
+def _check_leaves_a_value(part: Control, model: TrainedModel) -> None:
+    """Raises UserError for the NOT of all values of a label."""
+    if _is_label(part, model) and trained_target(part, model)[2].accepted.all():
+        raise UserError(f"{~part} excludes all values of {part.name}: no text can have another one.")
 
 
 def _refuse_length(control: Control, model: TrainedModel) -> Energy:

@@ -84,8 +84,14 @@ class Classifier:
         The value of a whole text is better predicted from an estimate of x_0, those of tokens and spans from x_t: there
         an estimate averages the embeddings of several tokens and so resembles none of them.
         """
-        net = {"net": params["net"]}
-        return Learned(params=net, target=jnp.asarray(target), log_prob=self.log_prob, on_estimate=self.kind == "text")
+        of_text = self.kind == "text"
+        return Learned(
+            params={"net": params["net"]},
+            target=jnp.asarray(target),
+            log_prob=self.log_prob,
+            log_not=self.log_not if of_text else None,
+            on_estimate=of_text,
+        )
 
     def log_prob(
         self, params: Params, target: Bool[Array, "*b_cells c"], x_t: Array, t: Time, valid: Bool[Array, "b l"]
@@ -102,6 +108,10 @@ class Classifier:
         # An unconstrained cell accepts all values: its probability is 1, and its gradient has no NaN.
         accepted = jax.nn.logsumexp(jnp.where(target | ~constrained[..., None], log_p, -jnp.inf), axis=-1)
         return _sum_cells(jnp.where(constrained, accepted, 0.0))
+
+    def log_not(self, params: Params, target: Array, x_t: Array, t: Time, valid: Array) -> Float[Array, "b"]:
+        """Returns log p(a value outside the target | x_t) of a whole text; the target lacks at least one value."""
+        return self.log_prob(params, ~target, x_t, t, valid)
 
     def _cropped(self, cells: Array, valid: Bool[Array, "b l"]) -> Array:
         """Crops cells to the length of the batch."""

@@ -32,9 +32,10 @@ from jtextdiff.nets.denoisers import EmbeddingDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import self_condition
-from jtextdiff.sampling.energies import Energy, Learned, Phrase
+from jtextdiff.sampling.energies import Energy, Learned
 from jtextdiff.sampling.gaussian_samplers import Sampler
 from jtextdiff.sampling.loop import State, later
+from jtextdiff.sampling.phrases import Phrase
 
 CHOICES = {
     "embeddings": ("neighbours", "learned"),
@@ -189,11 +190,17 @@ class DiffusionLM:
         """Returns the energy −log p(k adjacent tokens occur), the i-th one of `allowed[i]`; see `energies.Phrase`."""
         # The model's own array, not a normalised copy: `energies.stacked` shares it between the rows of a batch.
         embedding = self.states.classifier_params(params)
-        return Learned(params=embedding, target=allowed, log_prob=self._phrase_log_prob, on_estimate=True)
+        log_prob, log_not = self._phrase_log_prob, self._phrase_log_not
+        return Learned(params=embedding, target=allowed, log_prob=log_prob, log_not=log_not, on_estimate=True)
 
     def _phrase_log_prob(self, params: Params, allowed: Array, x: Array, t: Time, valid: Any) -> Float[Array, "b"]:
-        embedding = self.states.embedding_matrix(params)
-        return -Phrase(embedding=embedding, allowed=allowed, process=self.process)(x, t, valid)
+        return -self._phrase(params, allowed)(x, t, valid)
+
+    def _phrase_log_not(self, params: Params, allowed: Array, x: Array, t: Time, valid: Any) -> Float[Array, "b"]:
+        return -self._phrase(params, allowed).complement(x, t, valid)
+
+    def _phrase(self, params: Params, allowed: Array) -> Phrase:
+        return Phrase(embedding=self.states.embedding_matrix(params), allowed=allowed, process=self.process)
 
     def sample_lengths(self, params: Params, keys: Keys, given: Given) -> Int[Array, "b"]:
         """Returns the given lengths; the others are drawn from the length distribution of the training text.

@@ -98,10 +98,16 @@ class LatentClassifier:
     def energy(self, params: Params, target: Bool[np.ndarray, "c"]) -> Learned:
         """Returns the energy −log p(one of the target's values | ε), in nats per text."""
         read = {name: params[name] for name in ("net", "temperature")}
-        return Learned(params=read, target=jnp.asarray(target), log_prob=self.log_prob)
+        return Learned(params=read, target=jnp.asarray(target), log_prob=self.log_prob, log_not=self.log_not)
 
     def log_prob(
         self, params: Params, target: Bool[Array, "*b c"], epsilon: Float[Array, "b z"], t: Time, valid: Any
     ) -> Float[Array, "b"]:
         """Returns log p(one of the `target` values | ε), independent of the time and the lengths."""
         return jax.nn.logsumexp(jnp.where(target, self.log_p(params, epsilon), -jnp.inf), axis=-1)
+
+    def log_not(
+        self, params: Params, target: Bool[Array, "*b c"], epsilon: Float[Array, "b z"], t: Time, valid: Any
+    ) -> Float[Array, "b"]:
+        """Returns log p(a value outside the target | ε); the target lacks at least one value."""
+        return self.log_prob(params, ~target, epsilon, t, valid)

@@ -73,8 +73,9 @@ def evaluated(energy: Any, x: jax.Array, t: float, valid: jax.Array) -> jax.Arra
     return energy(x, t, valid)
 
 
-def energies(text: str, params: Any) -> np.ndarray:
-    energy = conditioning(parse_controls([text]) or length(1), BASE, params).energy
+def energies(control: str | Any, params: Any) -> np.ndarray:
+    control = parse_controls([control]) or length(1) if isinstance(control, str) else control
+    energy = conditioning(control, BASE, params).energy
     assert energy is not None
     x = jax.random.normal(jax.random.key(2), (3, 8, 4))
     return np.asarray(evaluated(energy, x, 0.5, jnp.ones((3, 8), bool)), np.float64)
@@ -116,9 +117,17 @@ def test_probabilities_of_all_values_sum_to_one_and_not_is_the_complement(params
     np.testing.assert_allclose(energies("food=Thai*3", params), -3 * np.log(thai), rtol=1e-5)
 
 
+def test_values_of_one_label_exclude_each_other_in_or(params: Any) -> None:
+    thai, greek = classifier("food", "Thai"), classifier("food", "Greek")
+    p_thai, p_greek = (np.exp(-energies(f"food={value}", params)) for value in ("Thai", "Greek"))
+    np.testing.assert_allclose(np.exp(-energies(thai | greek, params)), p_thai + p_greek, rtol=1e-5)
+    both = p_thai + p_greek + np.exp(-energies("keyword=w3", params)) * (1 - p_thai - p_greek)
+    np.testing.assert_allclose(np.exp(-energies((thai | keyword("w3")) | greek, params)), both, rtol=1e-4)
+
+
 def test_controls_compose(params: Any) -> None:
     thai, greek = classifier("food", "Thai"), classifier("food", "Greek")
-    resolved = conditioning(thai * 2 + length(5) + ~greek * 0.5 + (thai | greek), BASE, params)
+    resolved = conditioning(thai * 2 + length(5) + ~greek * 0.5 + (thai | ~greek), BASE, params)
     assert resolved.length == 6 and isinstance(resolved.energy, Sum)
     assert [float(weight) for weight in resolved.energy.weights] == [2.0, 0.5, 1.0]
     assert isinstance(resolved.energy.energies[1], Not) and isinstance(resolved.energy.energies[2], Or)
@@ -143,6 +152,7 @@ def test_controls_compose(params: Any) -> None:
         (regex("x.*"), "matches none of the model's 12 words"),
         (length(8), "at most 7 words"),
         (~length(3), "NOT or OR"),
+        (~classifier("food", *FOOD.values), "excludes all values of food"),
     ],
 )
 def test_impossible_controls_are_refused(control: Any, message: str, params: Any) -> None:

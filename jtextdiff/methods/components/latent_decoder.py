@@ -18,7 +18,7 @@ from jtextdiff.methods.components.autoregressive_sampler import (
 from jtextdiff.methods.components.label_conditioning import guided_logits, one_hot_label
 from jtextdiff.methods.components.latents import LatentSampler
 from jtextdiff.methods.components.types import Given, Sample, TextSpec
-from jtextdiff.sampling.energies import bag_log_prob
+from jtextdiff.sampling.phrases import bag_log_prob
 
 TextNLL = Callable[[Float[Array, "b z"]], Float[Array, "b"]]
 """z ↦ −log p(text | z), nats."""

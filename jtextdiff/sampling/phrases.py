@@ -1,0 +1,102 @@
+"""Energies of phrases: tokens that stand next to each other in noisy embeddings, or anywhere in a bag of words."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jtextdiff.diffusion.gaussian import Gaussian
+from jtextdiff.diffusion.pytree import pytree
+from jtextdiff.diffusion.rounding import token_log_probs
+from jtextdiff.diffusion.schedules import Time
+from jtextdiff.sampling.energies import MIN_ENERGY, Valid, complement
+
+LOG_SMALL_MATCH = -9.0
+"""Log of a probability q below which −log(1 − q) equals q to almost all digits of float32."""
+
+LOG_SMALL_MENTION = -12.0
+"""Log of a probability q below which 1 − (1 − q)^n equals n q to all digits of float32."""
+
+
+@pytree
+class Phrase:
+    """−log p(a phrase occurs somewhere): consecutive tokens, each among those `allowed` at its place.
+
+    `allowed` is the same for all texts or has a row for each. p = 1 − Π (1 − q) over the positions at which the phrase
+    may start, where q is the product of its tokens' probabilities, as if positions were independent.
+    """
+
+    embedding: Float[Array, "v d"]
+    allowed: Bool[Array, "*b k v"]
+    process: Gaussian
+
+    def __call__(self, x: Float[Array, "b l d"], t: Time, valid: Valid = None, x_0: Any = None) -> Float[Array, "b"]:
+        if self._num_starts(x) < 1:
+            return jnp.full(len(x), -jnp.log(MIN_ENERGY))  # the texts are shorter than the phrase
+        log_q, _, fits = self._log_match(x, t, valid, x_0)
+        return -_log_any(log_q, fits)
+
+    def complement(self, x: Float[Array, "b l d"], t: Time, valid: Valid = None, x_0: Any = None) -> Float[Array, "b"]:
+        """Returns −log(1 − p) = −Σ log(1 − q)."""
+        if self._num_starts(x) < 1:
+            return jnp.zeros(len(x))
+        _, log_not_q, fits = self._log_match(x, t, valid, x_0)
+        return -jnp.sum(jnp.where(fits, log_not_q, 0.0), axis=-1)
+
+    def _num_starts(self, x: Float[Array, "b l d"]) -> int:
+        return x.shape[1] - self.allowed.shape[-2] + 1
+
+    def _log_match(
+        self, x: Float[Array, "b l d"], t: Time, valid: Valid, x_0: Any
+    ) -> tuple[Float[Array, "b s"], Float[Array, "b s"], Bool[Array, "b s"]]:
+        """Returns log q and log(1 − q) of the phrase at each start, and whether it fits into the text there.
+
+        log q is the sum of log p(allowed token) over the places. 1 − q is Σ p(other token at a place) · Π p(allowed
+        token) over the places before it, whose logarithm has all its digits where q is close to 1.
+        """
+        x, t = (x, t) if x_0 is None else (x_0, 0.0)
+        log_p, num_starts = token_log_probs(self.embedding, self.process, x, t), self._num_starts(x)
+        log_q, log_not_q = jnp.zeros((len(x), num_starts)), jnp.full((len(x), num_starts), -jnp.inf)
+        for place in range(self.allowed.shape[-2]):
+            tokens = self.allowed[..., place, :].reshape(-1, 1, log_p.shape[-1])
+            here = log_p[:, place : place + num_starts]
+            log_not_q = jnp.logaddexp(log_not_q, log_q + _log_total(here, ~tokens))
+            log_q = log_q + _log_total(here, tokens)
+        fits = jnp.ones(log_q.shape, bool) if valid is None else valid[:, self.allowed.shape[-2] - 1 :]
+        return log_q, log_not_q, fits
+
+
+def _log_total(log_p: Float[Array, "b s v"], tokens: Bool[Array, "#b 1 v"]) -> Float[Array, "b s"]:
+    """Returns the log probability of any of the tokens; log MIN_ENERGY if there are none."""
+    any_token = jnp.any(tokens, axis=-1)
+    log_total = jax.nn.logsumexp(jnp.where(tokens | ~any_token[..., None], log_p, -jnp.inf), axis=-1)
+    return jnp.where(any_token, log_total, jnp.log(MIN_ENERGY))
+
+
+def _log_any(log_q: Float[Array, "b s"], possible: Bool[Array, "b s"]) -> Float[Array, "b"]:
+    """Returns log(1 − Π (1 − q)) over the possible events; log MIN_ENERGY if none is possible."""
+    any_possible = jnp.any(possible, axis=-1)
+    possible = possible | ~any_possible[:, None]  # without any, the sum below would have no terms
+    # log of Σ −log(1 − q), computed from log q where q is small, so that improbable events have a gradient, too.
+    log_nats = jnp.log(complement(-jnp.maximum(log_q, LOG_SMALL_MATCH)))
+    log_nats = jnp.where(log_q > LOG_SMALL_MATCH, log_nats, log_q)
+    log_total = jax.nn.logsumexp(jnp.where(possible, log_nats, -jnp.inf), axis=-1)
+    log_p = jnp.log(-jnp.expm1(-jnp.exp(jnp.maximum(log_total, LOG_SMALL_MATCH))))
+    return jnp.where(any_possible, jnp.where(log_total > LOG_SMALL_MATCH, log_p, log_total), jnp.log(MIN_ENERGY))
+
+
+def bag_log_prob(logits: Float[Array, "b v"], allowed: Bool[Array, "*b k v"], mean_length: float) -> Float[Array, "b"]:
+    """Returns Σ log(1 − (1 − q)^n) over the k places: log p(allowed tokens occur somewhere, in any order), nats.
+
+    q is the probability of a place's `allowed` tokens under the token distribution `logits` of a text, and n the mean
+    length, as if the tokens of a text were independent.
+    """
+    log_p = jax.nn.log_softmax(logits)[:, None]
+    log_q = jax.nn.logsumexp(jnp.where(allowed if allowed.ndim == 3 else allowed[None], log_p, -jnp.inf), axis=-1)
+    log_absent = mean_length * jnp.log1p(-jnp.minimum(jnp.exp(log_q), 1 - 1e-6))
+    log_present = jnp.log(-jnp.expm1(jnp.minimum(log_absent, -1e-7)))
+    # Where q is small its logarithm has a gradient, which the power has lost.
+    log_expected = log_q + math.log(mean_length)
+    return jnp.sum(jnp.where(log_q < LOG_SMALL_MENTION, log_expected, log_present), axis=-1)
