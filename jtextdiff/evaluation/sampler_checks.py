@@ -2,8 +2,8 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.evaluation.tables import output_width, wrap
 from jtextdiff.inference.model import Model
 from jtextdiff.methods.components.types import Given, nothing_given
+from jtextdiff.methods.d3pm import D3PM
 from jtextdiff.methods.method import HasSecondLikelihood, HasTokenDistribution, Method, SamplesLength
 from jtextdiff.nets.functional import Params
 
@@ -34,6 +35,13 @@ TAIL = 0.05
 
 MAX_DEVIATIONS = 4.0
 """Standard errors above which a deviation fails: by chance once in 16,000 checks of a sound model."""
+
+
+STEP_COUNTS = tuple(range(40, 60))
+"""Numbers of steps at which every sampler must write alike: their grids differ in the last bits of their times."""
+
+MAX_ENTROPY_CHANGE = 0.5
+"""Share of the median by which the token entropy at one of these numbers may differ; texts of one word lose all."""
 
 
 class Check(NamedTuple):
@@ -54,6 +62,14 @@ class Check(NamedTuple):
         verdict = "passes" if self.passes else "FAILS "
         result = f"{verdict}  {self.name:<17} {self.value:<9.3g} limit {self.limit:g} {self.unit}"
         return [result, *wrap(self.how, width, first=" " * 8)]
+
+
+@runtime_checkable
+class HasSteps(Protocol):
+    """Settings of a sampler that takes a number of steps."""
+
+    steps: int
+    names: tuple[str, ...]  # the samplers that `name` chooses from
 
 
 def verify(model: Model, corpus: Corpus, *, seed: int, repeats: int) -> dict[str, Any]:
@@ -78,10 +94,19 @@ def verify(model: Model, corpus: Corpus, *, seed: int, repeats: int) -> dict[str
     return about | {"passes": not failed, "checks": checks}
 
 
-def run_checks(method: Method, params: Params, real: Batch, *, seed: int, repeats: int) -> Iterator[Check]:
+def run_checks(
+    method: Method,
+    params: Params,
+    real: Batch,
+    *,
+    seed: int,
+    repeats: int,
+    step_counts: Sequence[int] = STEP_COUNTS,
+) -> Iterator[Check]:
     """Yields the checks of a model, some of them on the first NUM_TEXTS texts of `real`.
 
-    `repeats`: samples of each missing token, and of the length of as many texts.
+    `repeats`: samples of each missing token, and of the length of as many texts. `step_counts`: numbers of steps at
+    which each of the method's samplers is run.
     """
     key, real = jax.random.key(seed), jax.tree.map(lambda leaf: leaf[:NUM_TEXTS], real)
     sample = jax.jit(method.sample)
@@ -92,6 +117,7 @@ def run_checks(method: Method, params: Params, real: Batch, *, seed: int, repeat
     if isinstance(method, SamplesLength):
         yield from check_rare_lengths(method, params, key, repeats * NUM_TEXTS)
     yield check_two_likelihoods(method, params, key, real)
+    yield from check_step_counts(method, params, key, step_counts)
 
 
 def check_batch_invariance(method: Method, params: Params, sample: Callable[..., Any], key: Any) -> Iterator[Check]:
@@ -189,6 +215,32 @@ def _tail(p: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, "n k"]:
     rare = np.zeros(p.shape, bool)
     np.put_along_axis(rare, order, in_tail, axis=-1)
     return rare
+
+
+def check_step_counts(method: Any, params: Params, key: Any, step_counts: Sequence[int]) -> Iterator[Check]:
+    """Checks that each sampler's token entropy is about the same at neighbouring numbers of steps.
+
+    Methods whose samplers have no number of steps have no such check.
+    """
+    step_counts = [steps for steps in step_counts if not isinstance(method, D3PM) or steps <= method.num_steps]
+    settings: Any = method.sampler
+    if not isinstance(settings, HasSteps) or not step_counts:
+        return
+    given = nothing_given(NUM_TEXTS, method.text_spec.length)
+    for name in settings.names:
+        entropies = []
+        for steps in step_counts:
+            sampler = dataclasses.replace(method.sampler, name=name, steps=steps)
+            sample = jax.jit(dataclasses.replace(method, sampler=sampler).sample)
+            tokens = np.asarray(sample(params, _keys(key, np.arange(NUM_TEXTS)), given).tokens)
+            entropies.append(stats.entropy(np.bincount(tokens[tokens != method.text_spec.pad])))
+        median = float(np.median(entropies))
+        change = np.abs(np.asarray(entropies) - median) / median
+        note = (
+            f"token entropy of {NUM_TEXTS} texts in {min(step_counts)} to {max(step_counts)} steps against its median, "
+            f"{median:.3g} nats; furthest at {step_counts[int(change.argmax())]} steps"
+        )
+        yield Check(f"steps_{name}", float(change.max()), MAX_ENTROPY_CHANGE, "of the median", note)
 
 
 def check_two_likelihoods(method: Method, params: Params, key: Any, real: Batch) -> Check:

@@ -35,6 +35,8 @@ class MaskPredict:
     temperature: float = 1.0  # without a source to translate, the most likely tokens would always be the same text
     top_p: float = 1.0
 
+    names = ("mask_predict",)
+
     def __post_init__(self) -> None:
         if self.name != "mask_predict":
             raise ValueError(f"sampler.name must be mask_predict, got {self.name!r}.")

@@ -36,6 +36,8 @@ class Ancestral:
     steps: int = 64  # any number up to the method's num_steps: one network serves them all
     temperature: float = 1.0
 
+    names = ("ancestral",)
+
     def __post_init__(self) -> None:
         if self.name != "ancestral":
             raise ValueError(f"sampler.name must be ancestral, got {self.name!r}.")

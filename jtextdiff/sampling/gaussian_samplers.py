@@ -31,6 +31,8 @@ class Sampler:
     temperature: float = 1.0  # of the distribution over tokens, if the network predicts one
     guidance: Guidance = Guidance()  # how an energy is followed, if there is one
 
+    names = NAMES
+
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise ValueError(f"sampler.name must be ancestral, ddim or dpm_solver, got {self.name!r}.")

@@ -44,6 +44,8 @@ class Unmasking:
     top_p: float = 1.0  # tokens outside the most likely ones that make up this share are never sampled
     entropy: float = 0.1  # entropy_bounded: bound in nats on the entropies of the tokens revealed in one call
 
+    names = NAMES
+
     def __post_init__(self) -> None:
         for field, names in (("name", NAMES), ("grid", GRIDS)):
             if getattr(self, field) not in names:

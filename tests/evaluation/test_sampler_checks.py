@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.evaluation.sampler_checks import Check, run_checks
+from jtextdiff.evaluation.sampler_checks import Check, check_step_counts, run_checks
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.cmlm import CMLM
 from jtextdiff.methods.components.autoregressive_sampler import DecodingSettings
@@ -55,7 +55,7 @@ def checks_of(method: Any, repeats: int) -> Iterator[Check]:
         np.int32
     )
     batch = Batch(tokens, valid, np.zeros_like(valid), {})
-    return run_checks(method, params, batch, seed=0, repeats=repeats)
+    return run_checks(method, params, batch, seed=0, repeats=repeats, step_counts=(40, 41, 42))
 
 
 FAST = ("autoregressive", "masked", "diffusion_lm", "text_vae")
@@ -70,6 +70,8 @@ def test_correct_methods_pass(name: str) -> None:
     assert [check for check in checks.values() if not check.passes] == []
     assert {"batch_invariance", "batch_size", "fixed_words", "not_words", "two_likelihoods"} <= set(checks)
     assert ("rare_words" in checks) == (name not in ("greedy", "uniform", "diffusion_lm", "text_vae"))
+    with_steps = ("masked", "first_hitting", "pad_is_eos", "cmlm", "absorbing", "uniform", "diffusion_lm")
+    assert any(name.startswith("steps_") for name in checks) == (name in with_steps)
     by_words = ("autoregressive", "greedy", "written_pad_is_eos", "cmlm", "text_vae")
     assert ("rare_lengths" in checks) == (name not in by_words)
 
@@ -125,6 +127,21 @@ BROKEN = [
 def failing_check(method: Any, name: str) -> bool:
     """Returns whether a method fails a check, by 100 samples of each masked token. Later checks are not run."""
     return not next(check for check in checks_of(method, repeats=100) if check.name == name).passes
+
+
+class Collapses(DiffusionLM):
+    """Writes one word over and over in 41 steps."""
+
+    def sample(self, params: Any, keys: Any, given: Given, **static: Any) -> Sample:
+        sample = DiffusionLM.sample(self, params, keys, given, **static)
+        return sample._replace(tokens=jnp.where(self.sampler.steps == 41, 5, sample.tokens))
+
+
+def test_a_sampler_that_collapses_at_one_number_of_steps_fails() -> None:
+    broken = Collapses(text_spec=TEXT_SPEC, trunk=TRUNK, embed_dim=4)
+    checks = list(check_step_counts(broken, broken.init(jax.random.key(0)), jax.random.key(0), (40, 41, 42)))
+    assert [check.name for check in checks] == ["steps_ancestral", "steps_ddim", "steps_dpm_solver"]
+    assert all(not check.passes and "furthest at 41 steps" in check.how for check in checks)
 
 
 @pytest.mark.parametrize(("kind", "check"), BROKEN)

@@ -95,7 +95,8 @@ def test_or_and_the_not_of_a_sum_are_those_of_independent_events() -> None:
 def test_or_of_improbable_events_keeps_their_gradient() -> None:
     x = jnp.full((1, 1, 1), -40.0)
     nats, slope = jax.value_and_grad(lambda x: Or(energies=(side(1.0), side(1.0)))(x, 0.5)[0])(x)
-    assert float(nats) == pytest.approx(80 - np.log(2), abs=1e-3) and float(slope[0, 0, 0]) == pytest.approx(-2.0, rel=1e-5)
+    assert float(nats) == pytest.approx(80 - np.log(2), abs=1e-3)
+    assert float(slope[0, 0, 0]) == pytest.approx(-2.0, rel=1e-5)
 
 
 def test_not_is_finite_and_its_gradient_vanishes() -> None:
