@@ -1,5 +1,6 @@
 """One request (control, template) per sample, from a file or from real texts."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import Constituent, constituents_of
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.data.tokenizer import MASK
+from jtextdiff.metrics.units import UNIT, units
 
 ATTRIBUTES = re.compile(r"(?P<names>[^\s:*+]+(\*\d+(\.\d+)?)?(\+[^\s:*+]+(\*\d+(\.\d+)?)?)*):(?P<num>[1-9][0-9]*)")
 
@@ -100,7 +102,7 @@ def _control_of_text(name: str, text: str, labels: dict[str, str], index: int, g
         constituent = _pick_constituent(text, index, grammar)
         return span(constituent.name, constituent.start + 1, constituent.end)
     if name == "length":
-        return length(len(text.split()))
+        return length(len(units(text)))
     if name in labels:
         return classifier(name, labels[name])
     raise UserError(
@@ -124,6 +126,5 @@ def _pick_constituent(text: str, index: int, grammar: Grammar | None) -> Constit
 
 def _gap(text: str) -> str:
     """The text with its middle third masked."""
-    words = text.split()
-    start, end = len(words) // 3, -(-2 * len(words) // 3)
-    return " ".join([*words[:start], *[MASK] * (end - start), *words[end:]])
+    numbers, num = itertools.count(), len(units(text))
+    return UNIT.sub(lambda unit: MASK if num // 3 <= next(numbers) < -(-2 * num // 3) else unit[0], text)

@@ -15,6 +15,7 @@ from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.label_judges import LabelJudge, derived_labels
 from jtextdiff.evaluation.score import Score, mean_score, reference
 from jtextdiff.evaluation.syntax_match import HOW, syntax_match
+from jtextdiff.metrics.units import units
 
 GAP_TEXTS = 5_000
 """Training texts with which samples are compared, given their controls."""
@@ -48,16 +49,21 @@ class ControlChecker:
         return "; ".join(parts) or "words counted and compared"
 
     def _leaf_satisfied(self, control: Control, text: str) -> float:
-        words = text.split()
+        words = units(text)
         if control.name in syntax_controls(self.corpus) and self.corpus.grammar is not None:
             return syntax_match(self.corpus.grammar, control.name, control.values[0], words)
         if control.name == "length":
             return float(str(len(words)) in control.values)
         if control.name == "keyword":
-            return float(any(f" {phrase} " in f" {' '.join(words)} " for phrase in control.values))
+            return float(any(_spaced(units(phrase)) in _spaced(words) for phrase in control.values))
         if control.name == "regex":
             return float(any(re.fullmatch(control.values[0], word) for word in words))
         return float(self.judges[control.name].label_of([text])[0] in control.values)
+
+
+def _spaced(words: Sequence[str]) -> str:
+    """Words with a space before and after each, so that a phrase begins and ends where words do."""
+    return f" {' '.join(words)} "
 
 
 def control_checker(

@@ -15,6 +15,7 @@ from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.inference.model import Model
 from jtextdiff.metrics import ngram_classifier, phrase_classifier
+from jtextdiff.metrics.units import units
 from jtextdiff.run.corpus import label_values
 
 AGREEMENT_TEXTS = 500
@@ -61,10 +62,10 @@ def phrase_judge(corpus: Corpus, label: str, split: str) -> LabelJudge:
     """
     label_values(corpus, label, "Success cannot be judged: the base's text")
     train, rows = corpus.splits["train"], corpus.splits[split].evenly_spaced(AGREEMENT_TEXTS)
-    classifier = phrase_classifier.fit([text.split() for text in train.texts()], corpus.labels_of("train", label))
+    classifier = phrase_classifier.fit([units(text) for text in train.texts()], corpus.labels_of("train", label))
 
     def by_phrases(texts: Sequence[str]) -> list[str | None]:
-        return [classifier.value(text.split()) for text in texts]
+        return [classifier.value(units(text)) for text in texts]
 
     agreement = _agreement(by_phrases, corpus.splits[split].texts(rows), corpus.labels_of(split, label, rows))
     description = f"phrases of train that have one value only, right for {agreement:.1%} of {split}"

@@ -9,6 +9,7 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.score import Score, compared_score, reference, score
 from jtextdiff.inference.model import Model, load
+from jtextdiff.metrics.units import units
 
 Rate = tuple[float, float]
 """Nats per token, word or character, and its standard error."""
@@ -19,7 +20,7 @@ def likelihood_scores(
 ) -> dict[str, Score]:
     """Returns the model's likelihood of real text, whose `nats` are one number per text, in every unit."""
     per_token = {name: _rate(nats[name], model.num_tokens(texts)) for name, texts in real.items()}
-    per_word = {name: _rate(nats[name], [len(text.split()) + 1 for text in texts]) for name, texts in real.items()}
+    per_word = {name: _rate(nats[name], [len(units(text)) + 1 for text in texts]) for name, texts in real.items()}
     per_char = {name: _rate(nats[name], [len(text) + 1 for text in texts]) for name, texts in real.items()}
     in_units = {
         "nll": ("nats/token", per_token),

@@ -11,6 +11,7 @@ from jtextdiff.control.controls import Control, parse_controls
 from jtextdiff.control.requests import SampleRequest
 from jtextdiff.inference.model import Model, ignore_progress
 from jtextdiff.metrics.bleu import sentence_bleu
+from jtextdiff.metrics.units import units
 
 
 class SamplingSpec(NamedTuple):
@@ -98,7 +99,7 @@ def sample_and_rerank(
 
 def mean_bleu_with_others(texts: list[str]) -> list[float]:
     """Returns the mean BLEU of each text with every other; 0 for a single text."""
-    words = [text.split() for text in texts]
+    words = [units(text) for text in texts]
     num_others = max(len(texts) - 1, 1)
     return [
         sum(sentence_bleu(text, other) for place, other in enumerate(words) if place != index) / num_others

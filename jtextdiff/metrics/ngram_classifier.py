@@ -12,9 +12,10 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
 from jtextdiff.metrics.ngrams import ngrams_up_to
+from jtextdiff.metrics.units import units
 
 LONGEST = 3
-"""Words of an n-gram, at most."""
+"""Units of an n-gram, at most."""
 
 PENALTY = 1.0
 """Weight of the squared weights, added to the summed log-loss: a normal prior of this precision."""
@@ -40,7 +41,7 @@ def fit(texts: Sequence[str], values: Int[np.ndarray, "t"], num_values: int) -> 
     """Fits a classifier to texts and the value of each, 0 … num_values − 1."""
     column: dict[tuple[str, ...], int] = {}
     for text in texts:
-        for ngram in ngrams_up_to(text.split(), LONGEST):
+        for ngram in ngrams_up_to(units(text), LONGEST):
             column.setdefault(ngram, len(column))
     occurrences, one_hot = _occurrences(texts, column), np.eye(num_values)[np.asarray(values)]
     with_value = occurrences.T @ one_hot + 1.0  # [n, c]
@@ -66,7 +67,7 @@ def _occurrences(texts: Iterable[str], column: dict[tuple[str, ...], int]) -> cs
     """Which n-grams occur in each text, 1 or 0, [texts, n-grams]."""
     columns, starts = [], [0]
     for text in texts:
-        columns += sorted({column[ngram] for ngram in ngrams_up_to(text.split(), LONGEST) if ngram in column})
+        columns += sorted({column[ngram] for ngram in ngrams_up_to(units(text), LONGEST) if ngram in column})
         starts.append(len(columns))
     return csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(starts) - 1, len(column)))
 

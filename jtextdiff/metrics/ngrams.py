@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-Text = str | Sequence[Hashable]  # a string stands for its words between white space
+from jtextdiff.metrics.units import units
+
+Text = str | Sequence[Hashable]  # a string stands for its units
 
 Word = TypeVar("Word", bound=Hashable)
 
@@ -42,8 +44,8 @@ def share_copied(texts: Iterable[Text], train_texts: Iterable[Text]) -> float:
 
 
 def words_of(text: Text) -> Sequence[Hashable]:
-    """Returns the words of a text: those between white space if it is a string."""
-    return text.split() if isinstance(text, str) else text
+    """Returns the words of a text: its units if it is a string."""
+    return units(text) if isinstance(text, str) else text
 
 
 def ngrams(words: Sequence[Word], n: int) -> Iterator[tuple[Word, ...]]:

@@ -72,6 +72,14 @@ def test_a_gap_masks_the_middle_of_a_text(corpus: Corpus) -> None:
         assert all(word in (original, "[MASK]") for word, original in zip(words, text.split(), strict=True))
 
 
+def test_requests_of_chinese_count_its_characters(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(f"{noun}很好吃！" for noun in ("米饭", "面条", "青菜")))
+    text = Text(path=str(tmp_path / "a.txt"), tokenizer="characters:1")
+    corpus = prepare_corpus(text, cache=tmp_path / "c", warn=lambda note: None)
+    assert read_requests("length:1", corpus, "valid")[0].control == length(6).as_sum()
+    assert read_requests("gap:1", corpus, "valid")[0].template[2:] == "[MASK][MASK]吃！"
+
+
 def test_a_file_is_read_line_by_line(corpus: Corpus, tmp_path: Path) -> None:
     file = tmp_path / "targets.jsonl"
     file.write_text('{"control": "food=Thai"}\n\n{"control": ["food=Thai*2", "length=9"]}\n{"template": "a [MASK]"}\n')

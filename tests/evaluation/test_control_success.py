@@ -56,3 +56,18 @@ def test_controls_without_a_label_are_looked_up_in_the_text(corpus: Corpus) -> N
 def test_a_label_that_the_text_lacks_is_refused(corpus: Corpus) -> None:
     with pytest.raises(UserError, match="no label 'mood'; it has: food"):
         checker(corpus, classifier("mood", "good"))
+
+
+def test_controls_of_chinese_are_looked_up_in_its_characters(corpus: Corpus) -> None:
+    satisfied = checker(corpus, keyword("好吃")).satisfied
+    assert satisfied(keyword("好吃"), "米饭很好吃。") and not satisfied(keyword("好吃"), "好难吃")
+    assert satisfied(keyword("iPhone 很"), "这iPhone很好") and not satisfied(keyword("Phone"), "这iPhone很好")
+    assert satisfied(regex("[好妙]"), "很好吃") and satisfied(length(5), "很好吃OK！")
+
+
+def test_phrases_of_chinese_are_runs_of_its_characters(tmp_path: Path) -> None:
+    rows = [f"{noun}{word},{mood}" for noun in "米面饭菜肉鱼虾蟹" for word, mood in (("很好", "good"), ("太差", "bad"))]
+    (tmp_path / "a.csv").write_text("text,mood\n" + "\n".join(rows * 4) + "\n")
+    text = Text(path=str(tmp_path / "a.csv"), tokenizer="characters:1")
+    corpus = prepare_corpus(text, cache=tmp_path / "c", warn=lambda note: None)
+    assert phrase_judge(corpus, "mood", "valid").label_of(["汤很好", "汤太差"]) == ["good", "bad"]

@@ -8,7 +8,7 @@ import pytest
 
 from jtextdiff.data.grammar.restaurants import grammar, sentences
 from jtextdiff.evaluation.diversity import diversity_scores
-from jtextdiff.evaluation.likelihood import nll_gap
+from jtextdiff.evaluation.likelihood import likelihood_scores, nll_gap
 from jtextdiff.metrics.ngrams import unigram_entropy
 
 TEXTS = [sentence.text for sentence in sentences(40, seed=5)]
@@ -38,3 +38,11 @@ def test_diversity_is_that_of_evenly_spaced_texts() -> None:
     scores = diversity_scores({"samples": rows[::25], "valid": front, "train": rows}, "valid")
     spaced = [front[row] for row in (0, 25, 50, 75)]
     assert scores["unigram_entropy"]["real_valid"] == pytest.approx(unigram_entropy(spaced))
+
+
+def test_perplexity_of_words_counts_units_and_ends() -> None:
+    """Two nats for each of five units, of which one is a Latin word, and the end."""
+    model: Any = SimpleNamespace(num_tokens=lambda texts: [1] * len(texts), method=SimpleNamespace(bound="exact"))
+    real = {name: ["用iPhone 拍的图", "very good , thanks !"] for name in ("valid", "train")}
+    scores = likelihood_scores(model, real, {name: [12.0, 12.0] for name in real}, "valid")
+    assert scores["word_perplexity"]["value"] == pytest.approx(math.exp(2))

@@ -28,3 +28,8 @@ def test_the_central_text_has_the_highest_mean_bleu() -> None:
 def test_impossible_reranking_settings_are_refused(best_of: int, mbr: int, control: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         sampling_spec(argparse.Namespace(best_of=best_of, mbr=mbr, control=control))
+
+
+def test_mean_bleu_of_chinese_is_that_of_its_characters() -> None:
+    texts = ["米饭很好吃", "米饭太难吃", "面条很好吃"]
+    assert mean_bleu_with_others(texts) == mean_bleu_with_others([" ".join(text) for text in texts])

@@ -20,3 +20,9 @@ def test_probabilities_sum_to_one_and_unknown_words_get_the_frequent_value() -> 
     p = np.exp(classifier.log_p(["zebra", "great", ""]))
     np.testing.assert_allclose(p.sum(-1), 1.0)
     assert p[0, 1] == p[2, 1] > 0.5 and p[1, 1] > p[0, 1]
+
+
+def test_chinese_is_judged_by_its_characters() -> None:
+    """No review is the same as another, so that as one word each would be unknown."""
+    good, bad = [f"{noun}很好吃" for noun in "米面饭菜肉"], [f"{noun}太难吃" for noun in "米面饭菜肉"]
+    assert fit(good + bad, VALUES, 2).values(["鱼很好吃，", "鱼太难吃。"]).tolist() == [1, 0]
