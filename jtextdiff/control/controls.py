@@ -1,7 +1,7 @@
 """Control: what the user requires of a text, and its parser.
 
 food=Japanese · food!=Japanese · food=Japanese|Italian · 'sentiment=positive*2.0'
-length=12 · keyword=sushi · regex='[0-9]+'
+length=12 · keyword=sushi · regex='[0-9]+' · "x=y"="w*2" (names and values with signs in quotation marks)
 pos='DET NOUN AUX ADJ PUNCT' · tree='(core (cost x) (noun x))' · span=4-6:landmark
 """
 
@@ -11,14 +11,21 @@ import re
 from collections.abc import Sequence
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.control.quoting import NAME_SIGNS, QUOTED, VALUE_SIGNS, quoted, unquoted
 
 CONTROL = re.compile(
-    r"(?P<name>[^=!*|]+?)\s*(?P<sign>!?=)\s*(?P<values>.+?)(?:\s*\*\s*(?P<weight>\d+(?:\.\d*)?|\.\d+))?"
+    rf"(?P<name>{QUOTED}|[^=!*|\"'][^=!*|]*?)\s*(?P<sign>!?=)\s*(?P<values>.+?)"
+    r"(?:\s*\*\s*(?P<weight>\d+(?:\.\d*)?|\.\d+))?",
+    re.DOTALL,
 )
 
-VALUE = re.compile(r"\"([^\"]*)\"|'([^']*)'|([^|\"']+)")
+VALUE = rf"{QUOTED}|[^|\"'\s][^|]*"
+VALUES = re.compile(rf"(?:{VALUE})\s*(?:\|\s*(?:{VALUE})\s*)*")
 TRAINING_FREE = ("length", "keyword", "regex")
 """Names that need no trained classifier: the number of words, adjacent words, a word that matches."""
+
+RESERVED = (*TRAINING_FREE, "span")
+"""Names that no label can have, since `--control` means another thing by them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +61,14 @@ class Control:
     def __str__(self) -> str:
         """The control as on the command line, where that can express it."""
         if self.kind == "is":
-            return f"{self.name}={'|'.join(self.values)}"
+            return self._with_sign("=")
         if self.kind == "not":
-            return str(self.parts[0]).replace("=", "!=", 1) if self.parts[0].kind == "is" else f"not ({self.parts[0]})"
+            return self.parts[0]._with_sign("!=") if self.parts[0].kind == "is" else f"not ({self.parts[0]})"
         return (" or " if self.kind == "any" else " and ").join(map(str, self.parts))
+
+    def _with_sign(self, sign: str) -> str:
+        values = self.values if self.name == "regex" else [quoted(value, VALUE_SIGNS) for value in self.values]
+        return f"{quoted(self.name, NAME_SIGNS)}{sign}{'|'.join(values)}"
 
     def as_sum(self) -> "Control":
         """Returns the same control as a weighted sum of parts."""
@@ -106,17 +117,21 @@ def span(name: str, first: int, last: int) -> Control:
 def parse_control(text: str) -> Control:
     """Parses a control of the command line: NAME=VALUE, NAME!=VALUE or NAME=A|B, with or without *WEIGHT.
 
+    A name that holds one of = ! * |, and a value that holds | or ends like a weight, stand in quotation marks.
     Raises UserError for any other text.
     """
     match = CONTROL.fullmatch(text.strip())
-    values = [next(filter(None, groups), "").strip() for groups in VALUE.findall(match["values"])] if match else []
-    if match is None or not values or not all(values):
-        raise UserError(f"--control {text!r} is not NAME=VALUE, NAME!=VALUE, NAME=A|B or one of them with *WEIGHT.")
-    name, weight = match["name"].strip(), float(match["weight"] or 1.0)
+    name = unquoted(match["name"]) if match else ""
+    if match is None or not (name == "regex" or VALUES.fullmatch(match["values"])):
+        raise UserError(
+            f"--control {text!r} is not NAME=VALUE, NAME!=VALUE, NAME=A|B or one of them with *WEIGHT. A name or value "
+            """that holds such a sign stands in quotation marks: --control '"x=y"="w*2"'."""
+        )
+    weight = float(match["weight"] or 1.0)
+    values = [match["values"]] if name == "regex" else re.findall(VALUE, match["values"], re.DOTALL)
+    values = [unquoted(value) for value in values]
     if name == "length" and not (len(values) == 1 and match["sign"] == "=" and _is_count(values[0])):
         raise UserError(f"--control {text!r}: length takes a number of words, such as length=12.")
-    if name == "regex":
-        values = [match["values"].strip().strip("'").strip('"')]
     control = classifier(name, *values)
     return (~control if match["sign"] == "!=" else control) * weight
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import Control
+from jtextdiff.control.quoting import VALUE_SIGNS, listed
 from jtextdiff.control.trained import trained_classifier
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
 from jtextdiff.data.grammar.constituents import END_TAG, NO_CONSTITUENT, Constituent, constituents_of, parse_brackets
@@ -127,7 +128,9 @@ def _span_target(span: Constituent, classifier: Classifier) -> LabelTarget:
 def _class_index(value: str, classifier: Classifier, values: Sequence[str]) -> int:
     """The place of a value among `values`. Raises UserError if it is not there."""
     if value not in values:
-        raise UserError(f"The control {classifier.label!r} has no value {value!r}; it has: {', '.join(values)}.")
+        raise UserError(
+            f"The control {classifier.label!r} has no value {value!r}; it has: {listed(values, VALUE_SIGNS)}."
+        )
     return list(values).index(value)
 
 

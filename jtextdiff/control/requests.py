@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import Control, classifier, length, parse_controls, parts_of_speech, span, tree
+from jtextdiff.control.quoting import NAME_SIGNS, QUOTED, listed, unquoted
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import Constituent, constituents_of
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.data.tokenizer import MASK
 from jtextdiff.metrics.units import UNIT, units
 
-ATTRIBUTES = re.compile(r"(?P<names>[^\s:*+]+(\*\d+(\.\d+)?)?(\+[^\s:*+]+(\*\d+(\.\d+)?)?)*):(?P<num>[1-9][0-9]*)")
+ATTRIBUTE = rf"({QUOTED}|[^\s:*+\"'][^:*+]*)(?:\*(\d+(?:\.\d+)?))?"
+ATTRIBUTES = re.compile(rf"(?P<names>{ATTRIBUTE}(?:\+{ATTRIBUTE})*):(?P<num>[1-9][0-9]*)")
 
 
 class SampleRequest(NamedTuple):
@@ -28,8 +30,9 @@ def read_requests(source: str, corpus: Corpus, split: str) -> tuple[SampleReques
     """Reads the requests of a file, or takes them from real texts.
 
     A file has one JSON object per line, with `control`, as --control has it, one or a list, and optionally a
-    `template`. NAME:N, such as pos:200, food+length:200 or food*0:50, takes the attributes of N texts of the split. The
-    name `gap` gives a template: the text with its middle third masked.
+    `template`. NAME:N, such as pos:200, food+length:200 or food*0:50, takes the attributes of N texts of the split; a
+    name that holds one of : * + stands in quotation marks. The name `gap` gives a template: the text with its middle
+    third masked.
     Raises UserError for a source that is neither, naming the line.
     """
     match = ATTRIBUTES.fullmatch(source)
@@ -40,7 +43,7 @@ def read_requests(source: str, corpus: Corpus, split: str) -> tuple[SampleReques
         raise UserError(
             f"--targets {source} is neither a file, nor NAME:N such as food:200, for the attributes of N texts."
         )
-    weights = [(name, float(weight or 1)) for name, _, weight in (n.partition("*") for n in match["names"].split("+"))]
+    weights = [(unquoted(name), float(weight or 1)) for name, weight in re.findall(ATTRIBUTE, match["names"])]
     data = corpus.splits[split]
     rows = data.evenly_spaced(int(match["num"]))
     labels = {name: [corpus.label_values[name][value] for value in ids[rows]] for name, ids in data.labels.items()}
@@ -96,18 +99,19 @@ def _request_of_line(line: str, place: str) -> SampleRequest:
 
 def _control_of_text(name: str, text: str, labels: dict[str, str], index: int, grammar: Grammar | None) -> Control:
     """The control that requires an attribute of this text."""
+    if name == "length":
+        return length(len(units(text)))
+    if name in labels:
+        return classifier(name, labels[name])
     if name in ("pos", "tree"):
         return parts_of_speech(text) if name == "pos" else tree(text)
     if name == "span":
         constituent = _pick_constituent(text, index, grammar)
         return span(constituent.name, constituent.start + 1, constituent.end)
-    if name == "length":
-        return length(len(units(text)))
-    if name in labels:
-        return classifier(name, labels[name])
+    available = listed([*sorted(labels), "length", "gap"], NAME_SIGNS)
     raise UserError(
-        f"--targets: there is no attribute {name!r}; texts have: {', '.join(sorted(labels))}, length, gap, "
-        "and those of the grammar also pos, tree, span."
+        f"--targets: there is no attribute {name!r}; texts have: {available}, and those of the grammar also pos, tree, "
+        "span."
     )
 
 

@@ -10,6 +10,7 @@ from jtextdiff.control.consistency import check_consistent, check_phrase_fits, i
 from jtextdiff.control.controls import TRAINING_FREE, Control
 from jtextdiff.control.label_targets import trained_target
 from jtextdiff.control.phrases import keyword_energy, regex_energy
+from jtextdiff.control.quoting import VALUE_SIGNS, listed
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
 from jtextdiff.methods.method import Conditional, Controllable, Method
 from jtextdiff.sampling.energies import Energy, Not, Or, Sum
@@ -109,7 +110,7 @@ def _label(conjunction: Control, method: Method) -> int:
     part, weight = labels[0]
     values = [value for value in method.values if value != "none"]  # "none", the last value, stands for no label
     if len(part.values) != 1 or part.values[0] not in values:
-        raise UserError(f"{part}: this model takes one value of {condition} out of: {', '.join(values)}.")
+        raise UserError(f"{part}: this model takes one value of {condition} out of: {listed(values, VALUE_SIGNS)}.")
     if weight != 1:
         override = f"--override method.sampler.guidance_scale={weight:g}"
         raise UserError(f"{part}*{weight:g}: a label that the model is conditioned on has no weight. Use {override}.")

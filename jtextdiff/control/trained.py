@@ -1,5 +1,6 @@
 """Trained controls of a run: where they are and how they are loaded."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import TRAINING_FREE
+from jtextdiff.control.quoting import NAME_SIGNS, listed
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
 from jtextdiff.devices.sharding import make_mesh, mesh_of
 from jtextdiff.methods.classifier import Classifier
@@ -38,9 +40,11 @@ def load_control(run: Path | None, label: str, base: Params) -> tuple[Classifier
     folder = control_dir(run, label)
     if Path(label).name != label or not has_checkpoints(folder):
         trained = sorted(path.name for path in (run / "controls").glob("*") if has_checkpoints(path))
+        train = ["python", "-m", "jtextdiff.train", "--config", "configs/control.py"]
+        train += [f"--config.base={run}", f"--config.label={label}"]
         raise UserError(
-            f"{run} has no control {label!r}; it has: {', '.join([*TRAINING_FREE, *trained])}. Train it with: "
-            f"python -m jtextdiff.train --config configs/control.py --config.base={run} --config.label={label}"
+            f"{run} has no control {label!r}; it has: {listed([*TRAINING_FREE, *trained], NAME_SIGNS)}. Train it with: "
+            f"{shlex.join(train)}"
         )
     classifier = build(read_config(folder).method)
     _, params = load_params(folder, classifier, mesh_of(base) or make_mesh())

@@ -127,9 +127,11 @@ def _tokenise(
     text: Text, tokenizer: Tokenizer | None
 ) -> tuple[Tokenizer, dict[str, Rows], dict[str, tuple[str, ...]], list[str]]:
     """Returns (tokenizer, split -> rows that are short enough, label values, notes)."""
-    examples = read_examples(text.path, column=text.column, labels=text.labels)
+    notes: list[str] = []
+    examples = read_examples(text.path, column=text.column, labels=text.labels, warn=notes.append)
     tokenizer = tokenizer or tokenizer_builder(text.tokenizer).train(example.text for example in examples["train"])
-    label_values, notes = _label_values(examples)
+    label_values, notes_on_labels = _label_values(examples)
+    notes += notes_on_labels
     splits: dict[str, Rows] = {}
     dropped: list[int] = []
     for name, split_examples in examples.items():

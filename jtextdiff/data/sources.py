@@ -2,30 +2,35 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jtextdiff.data.grammar import restaurants
 from jtextdiff.data.packages import package_version, read_package
-from jtextdiff.data.text_files import SPLITS, Example, find_splits, read_file, scalar_fields
+from jtextdiff.data.text_files import SPLITS, Example, field_names, find_splits, read_file, scalar_fields
 
 _GRAMMAR = {"train": (50_000, 0), "valid": (2_000, 1)}  # sentences and seed
 _VALID_SHARE = 0.05
 _LABEL = re.compile(r"([^=(),;]+)=([^=(),;]+?)\s*(?:\((.*)\))?")
 Splits = dict[str, list[Example]]
+Rules = dict[str, tuple[str, dict[str, str]]]
+"""column -> (control name, value -> word)."""
 
 
-def read_examples(path: str | None, *, column: str = "text", labels: str = "") -> Splits:
+def read_examples(
+    path: str | None, *, column: str = "text", labels: str = "", warn: Callable[[str], None] = lambda note: None
+) -> Splits:
     """Returns the examples of each split: train, valid, and test where there is one.
 
     `path`: None for the embedded grammar, a file, a directory, "hub:NAME[@revision]" or "package:NAME".
     `column` is the field that holds the text. `labels` renames fields to controls and their values to words,
     "label=sentiment(0=negative,1=positive)", several separated by ";"; other fields keep their names.
+    `warn` is called with what of `labels` matches nothing.
     Without a valid split, 5 % of train become one, by a hash of the text, so that equal texts are in one split.
     Raises FileNotFoundError or ValueError, with what was expected.
     """
-    rules = parse_labels(labels)
+    rules, column = parse_labels(labels), column.strip()
     if path is None:
         splits = {split: _grammar_examples(num, seed) for split, (num, seed) in _GRAMMAR.items()}
     elif path.startswith("hub:"):
@@ -36,7 +41,10 @@ def read_examples(path: str | None, *, column: str = "text", labels: str = "") -
         splits = {split: read_file(file, column) for split, file in find_splits(Path(path)).items()}
     if "valid" not in splits:
         splits = {**splits, **_hold_out(splits["train"])}
-    return _relabel(splits, rules) if rules else splits
+    if not rules:
+        return splits
+    _check_rules(rules, splits, warn)
+    return _relabel(splits, rules)
 
 
 def fingerprint(path: str | None) -> str:
@@ -57,7 +65,7 @@ def fingerprint(path: str | None) -> str:
     return str([(split, files[split].suffix, digest) for split, digest in digests.items()])
 
 
-def parse_labels(spec: str) -> dict[str, tuple[str, dict[str, str]]]:
+def parse_labels(spec: str) -> Rules:
     """Returns column -> (control name, value -> word). Raises ValueError for a part that cannot be read."""
     rules = {}
     for part in filter(None, (part.strip() for part in spec.split(";"))):
@@ -75,9 +83,11 @@ def parse_labels(spec: str) -> dict[str, tuple[str, dict[str, str]]]:
     return rules
 
 
-def _relabel(splits: Splits, rules: dict[str, tuple[str, dict[str, str]]]) -> Splits:
-    columns = set().union(*(example.labels for examples in splits.values() for example in examples))
-    for column, (control, _) in rules.items():
+def _check_rules(rules: Rules, splits: Splits, warn: Callable[[str], None]) -> None:
+    """Raises ValueError for a rule that cannot be followed, and warns of words for values that no text has."""
+    label_dicts = [example.labels for examples in splits.values() for example in examples]
+    columns = set().union(*label_dicts)
+    for column, (control, words) in rules.items():
         if column not in columns:
             raise ValueError(
                 f"text.labels names the column {column!r}; the text has: {', '.join(sorted(columns)) or 'none'}"
@@ -86,7 +96,15 @@ def _relabel(splits: Splits, rules: dict[str, tuple[str, dict[str, str]]]) -> Sp
             raise ValueError(
                 f"text.labels calls {column!r} {control!r}, which is a column already; choose another name"
             )
+        values = {labels[column] for labels in label_dicts if column in labels}
+        if unmatched := [value for value in words if value not in values]:
+            warn(
+                f"text.labels has words for values that no {column} has: {', '.join(unmatched)}; {column} has: "
+                f"{', '.join(sorted(values)[:20])}"
+            )
 
+
+def _relabel(splits: Splits, rules: Rules) -> Splits:
     def translate(column: str, value: str) -> tuple[str, str]:
         control, words = rules.get(column, (column, {}))
         return control, words.get(value, value)
@@ -128,12 +146,14 @@ def _read_hub(name: str, column: str) -> Splits:
         split = SPLITS.get(split_name.lower())
         if split is None or split in splits:
             continue
-        if column not in rows.column_names:
+        names = field_names(rows.column_names)
+        if column not in names:
             raise ValueError(
-                f"hub:{name} has no column {column!r}; its columns are: {', '.join(rows.column_names)}; set "
-                "text.column to one of them"
+                f"hub:{name} has no column {column!r}; its columns are: {', '.join(names)}; set text.column to one of "
+                "them"
             )
-        examples = [Example(row[column], scalar_fields(row, column)) for row in rows if row[column]]
+        records = (dict(zip(names, (row[name] for name in rows.column_names), strict=True)) for row in rows)
+        examples = [Example(row[column], scalar_fields(row, column)) for row in records if row[column]]
         splits[split] = [example for example in examples if example.text.strip()]
     if not splits.get("train"):
         raise ValueError(f"hub:{name} has the splits {', '.join(loaded) or 'none'}; expected a train split with text")

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,22 +85,33 @@ def read_file(file: Path, column: str) -> list[Example]:
     return examples
 
 
+def field_names(names: Iterable[str]) -> list[str]:
+    """Returns the names of fields without blanks around them. Raises ValueError if two, or more, are the same.
+
+    Several may be empty: such a field is no label.
+    """
+    stripped = [name.strip() for name in names]
+    if repeated := [name for name, times in Counter(stripped).items() if name and times > 1]:
+        raise ValueError(f"there are {stripped.count(repeated[0])} fields called {repeated[0]!r}; rename or remove one")
+    return stripped
+
+
 def scalar_fields(record: dict[str, Any], column: str) -> dict[str, str]:
     """Returns the labels of a record: its scalar fields except the text, and those of a nested `fields`.
 
-    A null, NaN or blank value is a missing one, and gives no label.
+    A null, NaN or blank value is a missing one, and gives no label. Raises ValueError if `fields` has another value
+    than the record.
     """
     nested = record.get("fields")
-    fields = {**record, **(nested if isinstance(nested, dict) else {})}
-    labels = {}
-    for name, value in fields.items():
-        name = name.strip()
-        if name == column or not isinstance(value, str | int | float) or value != value:  # NaN differs from itself
+    labels: dict[str, str] = {}
+    for name, value in [*record.items(), *(nested.items() if isinstance(nested, dict) else ())]:
+        if (
+            name in ("", column) or not isinstance(value, str | int | float) or value != value
+        ):  # NaN differs from itself
             continue
-        if word := (str(value).lower() if isinstance(value, bool) else str(value).strip()):
-            if name in labels:
-                raise ValueError(f"there are two fields {name!r}, but for blanks around the name; rename one")
-            labels[name] = word
+        word = str(value).lower() if isinstance(value, bool) else str(value).strip()
+        if word and labels.setdefault(name, word) != word:
+            raise ValueError(f"{name!r} is {labels[name]!r}, and {word!r} among the nested fields; remove one")
     return labels
 
 
@@ -134,24 +146,32 @@ def _json_lines(file: Path, content: str, column: str) -> Iterator[Example]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{file}, line {number}: not JSON ({error.msg}): {excerpt(line)}; expected one object per line"
             ) from error
+        except ValueError as error:
+            raise ValueError(f"{file}, line {number}: {error}") from error
         if not isinstance(record, dict):
             raise ValueError(f"{file}, line {number}: expected a JSON object, got {excerpt(line)}")
         yield _example(file, number, record, column)
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which json itself would keep the last of two fields with one name."""
+    return dict(zip(field_names(name for name, _ in pairs), (value for _, value in pairs), strict=True))
+
+
 def _rows(file: Path, content: str, column: str) -> Iterator[Example]:
     csv.field_size_limit(max(csv.field_size_limit(), len(content) + 1))  # a text may be longer than 128 KiB
-    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-    start = 2  # the line on which a row begins; a quoted text may span several
+    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True, skipinitialspace=True)
+    start = 1  # the line on which a row begins; a quoted text may span several
     try:
+        header = reader.fieldnames = _header(file, reader.fieldnames or ())
+        start = reader.line_num + 1
         for record in reader:
             if None in record or None in record.values():
-                header = list(reader.fieldnames or ())
                 raise ValueError(
                     f"{file}, line {start}: the row does not have the {len(header)} columns of the header "
                     f"({', '.join(header)}); quote texts with commas"
@@ -160,6 +180,13 @@ def _rows(file: Path, content: str, column: str) -> Iterator[Example]:
             start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{file}, line {start}: not CSV ({error}); quote texts with '\"'") from error
+
+
+def _header(file: Path, names: Sequence[str]) -> list[str]:
+    try:
+        return field_names(names)
+    except ValueError as error:
+        raise ValueError(f"{file}, line 1: {error}") from None
 
 
 def _example(file: Path, number: int, record: dict[str, Any], column: str) -> Example:

@@ -2,13 +2,15 @@
 
 import copy
 import dataclasses
+import shlex
 from pathlib import Path
 
 import numpy as np
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say
-from jtextdiff.control.controls import TRAINING_FREE
+from jtextdiff.control.controls import RESERVED
+from jtextdiff.control.quoting import NAME_SIGNS, quoted
 from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import KIND_OF
@@ -24,6 +26,9 @@ FEW_TEXTS = 20
 """A warning is printed for a value with fewer texts: what is learned from them seldom generalises."""
 
 
+RENAME = "text.labels may give the column another name: --config.text.labels=COLUMN=NAME."
+
+
 def control_config(config: Config) -> Config:
     """Returns a control's config with the method of its base, and the base's text unless it names its own.
 
@@ -31,10 +36,12 @@ def control_config(config: Config) -> Config:
     """
     if not config.base or not config.label:
         raise UserError("A control needs --config.base=RUN, the run that it controls, and --config.label=NAME.")
-    if Path(config.label).name != config.label:
-        raise UserError(f"--config.label={config.label!r} is not a valid name: it becomes the name of a directory.")
-    if config.label in (*TRAINING_FREE, "span"):
-        raise UserError(f"{config.label} needs no training of its own. text.labels may give the column another name.")
+    if Path(config.label).name != config.label or config.label == "..":
+        raise UserError(
+            f"--config.label={config.label!r} cannot be the name of a directory, which a control has. {RENAME}"
+        )
+    if config.label in RESERVED:
+        raise UserError(f"{config.label} needs no training of its own. {RENAME}")
     base = read_config(Path(config.base))
     if not has_checkpoints(Path(config.base)):
         raise UserError(f"There are no checkpoints in {config.base}/checkpoints yet. Let the training reach its first.")
@@ -50,6 +57,11 @@ def control_config(config: Config) -> Config:
             del config["latent"]
         config.method.base, config.method.label = copy.deepcopy(base.method), config.label
     return config
+
+
+def control_flag(label: str) -> str:
+    """Returns the flag that asks for a value of a label, as a shell takes it."""
+    return shlex.join(["--control", f"{quoted(label, NAME_SIGNS)}=VALUE"])
 
 
 def _method_for(config: Config, base: Config) -> Config:

@@ -29,7 +29,7 @@ from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.corpus import open_corpus
 from jtextdiff.run.workdir import store_config
-from jtextdiff.training.control_setup import labelled_corpus
+from jtextdiff.training.control_setup import control_flag, labelled_corpus
 from jtextdiff.training.setup import complete_config
 
 MAX_VALID_TEXTS = 5_000
@@ -78,7 +78,7 @@ def print_summary(config: Config, workdir: Path, metrics: dict[str, float], num_
         f"{metrics['text_accuracy']:.3f}."
     )
     if workdir.resolve() == control_dir(config.base, workdir.name).resolve():
-        say(f"Done. Edit with: python -m jtextdiff.edit --checkpoint {config.base} --control {workdir.name}=VALUE")
+        say(f"Done. Edit with: python -m jtextdiff.edit --checkpoint {config.base} {control_flag(workdir.name)}")
     else:
         say(f"Done. To use it as a control, move it to {control_dir(config.base, config.label)}.")
 

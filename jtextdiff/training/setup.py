@@ -11,7 +11,9 @@ from jax.sharding import Mesh
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import say
+from jtextdiff.control.controls import RESERVED
 from jtextdiff.data.corpus import Corpus
+from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
 from jtextdiff.devices.multihost import process_zero_first
 from jtextdiff.devices.sharding import check_batch, make_mesh, shardings
 from jtextdiff.inference.model import load
@@ -23,7 +25,7 @@ from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build, is_control, spec
 from jtextdiff.run.corpus import label_values, open_corpus
 from jtextdiff.run.workdir import read_config
-from jtextdiff.training.control_setup import label_kind, labelled_corpus, with_base_params
+from jtextdiff.training.control_setup import RENAME, label_kind, labelled_corpus, with_base_params
 from jtextdiff.training.optimizer import Optimizer
 from jtextdiff.training.pseudo_labels import pseudo_labelled
 from jtextdiff.training.train_step import TrainState, init_state, state_of
@@ -122,6 +124,8 @@ def _fill_in_labels(config: Config, corpus: Corpus) -> None:
         if isinstance(method, Classifier):
             config.method.kind = label_kind(corpus, config.label)
     if isinstance(method, Conditional) and method.condition:
+        if method.condition in (*RESERVED, *SYNTAX_CONTROLS):
+            raise UserError(f"method.condition: --control {method.condition} asks for something else. {RENAME}")
         config.method.values = label_values(corpus, method.condition, "method.condition: the text")
 
 

@@ -7,6 +7,7 @@ import jax
 from jtextdiff.cli.output import say
 from jtextdiff.control.trained import control_dir
 from jtextdiff.run.config import Config, is_control
+from jtextdiff.training.control_setup import control_flag
 from jtextdiff.training.setup import Setup
 
 
@@ -32,5 +33,5 @@ def how_to_use(config: Config, workdir: Path) -> str:
     if not is_control(config):
         return f"{sample} {workdir}"
     if workdir.resolve() == control_dir(config.base, workdir.name).resolve():
-        return f"{sample} {config.base} --control {workdir.name}=VALUE"
+        return f"{sample} {config.base} {control_flag(workdir.name)}"
     return f"to use it as a control, move it to {control_dir(config.base, config.label)}."

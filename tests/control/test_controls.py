@@ -95,6 +95,13 @@ def energies(control: str | Any, params: Any) -> np.ndarray:
         ("keyword='fast food'|pizza", keyword("fast food", "pizza") * 1.0),
         ("regex='a|b*'*2", regex("a|b*") * 2.0),
         ("regex=[0-9]+", regex("[0-9]+") * 1.0),
+        ("regex='[^\"]'", regex('[^"]') * 1.0),
+        ('"x=y"=1', classifier("x=y", "1") * 1.0),
+        ("'a|b' != 'w*2' | v * 3", ~classifier("a|b", "w*2", "v") * 3.0),
+        ("kind=Women's", classifier("kind", "Women's") * 1.0),
+        ("keyword=don't|can't", keyword("don't", "can't") * 1.0),
+        ('size="5"" pipe"', classifier("size", '5" pipe') * 1.0),
+        ("mood=a=b", classifier("mood", "a=b") * 1.0),
     ],
 )
 def test_a_control_is_parsed(text: str, expected: Any) -> None:
@@ -102,11 +109,44 @@ def test_a_control_is_parsed(text: str, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["food", "=Thai", "food=", "food=|", "length=long", "length!=3", "length=3|4", "length=0", "length=²"]
+    "text",
+    [
+        "food",
+        "=Thai",
+        "food=",
+        "food=|",
+        "length=long",
+        "length!=3",
+        "length=3|4",
+        "length=0",
+        "length=²",
+        "food=Thai|",
+        '"x=y"',
+        '"x=y',
+        "'a'b=c",
+        "food='a'b",
+    ],
 )
 def test_malformed_controls_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--control"):
         parse_control(text)
+
+
+AWKWARD = ["x", "x=y", "w*2", "*2", "a|b", "a!b", "a != b", "a:b+c", "'a'", '"a"', "it's", "5\" 'x'", "a\nb", "=", "!"]
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_every_name_and_value_can_be_asked_for_as_it_is_printed(name: str) -> None:
+    for control in (classifier(name, *AWKWARD), ~classifier(name, *AWKWARD)):
+        assert parse_control(str(control)) == control * 1.0
+        assert parse_control(f"{control}*2") == control * 2.0
+
+
+def test_the_values_of_a_control_are_listed_as_they_must_be_written(params: Any, monkeypatch: Any) -> None:
+    awkward = dataclasses.replace(FOOD, values=("w*2", "v"))
+    monkeypatch.setattr("jtextdiff.control.trained.load_control", lambda run, name, base: (awkward, {}))
+    with pytest.raises(UserError, match=r"no value 'w'; it has: \"w\*2\", v"):
+        conditioning(parse_control("food=w*2"), BASE, params)
 
 
 def test_probabilities_of_all_values_sum_to_one_and_not_is_the_complement(params: Any) -> None:

@@ -72,6 +72,18 @@ def test_a_gap_masks_the_middle_of_a_text(corpus: Corpus) -> None:
         assert all(word in (original, "[MASK]") for word, original in zip(words, text.split(), strict=True))
 
 
+def test_requests_may_take_any_label(tmp_path: Path) -> None:
+    header, labels = '"a*b",x:y,food type,pos', {"a*b": "1", "x:y": "2", "food type": "3", "pos": "NOUN"}
+    (tmp_path / "a.csv").write_text(f"text,{header}\n" + "".join(f"text {n},1,2,3,NOUN\n" for n in range(9)))
+    text = Text(path=str(tmp_path / "a.csv"), tokenizer="words:1")
+    corpus = prepare_corpus(text, cache=tmp_path / "c", warn=lambda note: None)
+    (request,) = read_requests("\"a*b\"*2+'x:y'+food type*0.5+pos:1", corpus, "valid")
+    assert request.control is not None and request.control.weights == (2.0, 1.0, 0.5, 1.0)
+    assert request.control.parts == tuple(classifier(*item) for item in labels.items())
+    with pytest.raises(UserError, match='texts have: "a\\*b", food type, pos, "x:y", length, gap'):
+        read_requests("other:1", corpus, "valid")
+
+
 def test_requests_of_chinese_count_its_characters(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(f"{noun}很好吃！" for noun in ("米饭", "面条", "青菜")))
     text = Text(path=str(tmp_path / "a.txt"), tokenizer="characters:1")

@@ -230,3 +230,12 @@ def test_some_rows_of_a_split_are_a_split(tmp_path: Path) -> None:
     for i, row in enumerate(rows):
         ids = selected.tokens[selected.offsets[i] : selected.offsets[i + 1]]
         np.testing.assert_array_equal(ids, train.tokens[train.offsets[row] : train.offsets[row + 1]])
+
+
+def test_words_for_values_that_do_not_occur_are_said_each_time(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,label\n" + "".join(f"text {n},{n % 2}\n" for n in range(40)))
+    text = Text(path=str(tmp_path / "x.csv"), tokenizer="words:1", labels="label=mood(0=bad,yes=good)")
+    for _ in range(2):
+        notes: list[str] = []
+        prepare_corpus(text, cache=tmp_path / "c", warn=notes.append)
+        assert [note for note in notes if "no label has: yes" in note]

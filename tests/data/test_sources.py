@@ -71,6 +71,17 @@ def test_a_missing_value_is_no_label(tmp_path, name, content):
     ]  # fmt: skip
 
 
+def test_blanks_around_names_belong_to_no_name(tmp_path):
+    """As in the header `label, text`, where the text has another name than it seems to."""
+    spaced = 'label, text ,, mood ,\n a ,"one, two",x,"b ",\n c , "three, four",,d,y\n'
+    record = {" label": " a", "text ": "one, two", "": "x", "fields": {" mood ": "b"}}
+    for name, content in {"x.csv": spaced, "x.jsonl": json.dumps(record)}.items():
+        first, *_ = read_file(Path(_write(tmp_path / name, content)), "text")
+        assert first == Example("one, two", {"label": "a", "mood": "b"})
+    column = read_examples(_write(tmp_path / "x.csv", spaced), column=" text")
+    assert sorted(_texts(column["train"] + column["valid"])) == ["one, two", "three, four"]
+
+
 @pytest.mark.parametrize("valid", ["val", "validation", "dev", "Valid", "eval", "devel", "development"])
 def test_the_usual_names_of_a_validation_file_are_known(tmp_path, valid):
     _write(tmp_path / "train.txt", "one\ntwo\n")
@@ -148,6 +159,10 @@ def test_the_grammar_is_the_default(monkeypatch):
         ("x.csv", "text,label\na,b,c\n", ValueError, ["x.csv, line 2", "2 columns", "quote texts"]),
         ("x.csv", 'text\n"a" b\n', ValueError, ["x.csv, line 2: not CSV"]),
         ("x.txt", "only\nonly\n", ValueError, ["one text only"]),
+        ("x.csv", "text,mood,text\na,b,c\n", ValueError, ["x.csv, line 1: there are 2 fields called 'text'"]),
+        ("x.csv", "text,mood, mood\na,b,c\n", ValueError, ["x.csv, line 1", "2 fields called 'mood'", "rename"]),
+        ("x.jsonl", '{"text": "a", "mood": 1, "mood": 2}', ValueError, ["x.jsonl, line 1", "2 fields called 'mood'"]),
+        ("x.jsonl", '{"text": "a", "m": 1, "fields": {"m": 2}}', ValueError, ["line 1: 'm' is '1', and '2' among"]),
     ],
 )
 def test_unreadable_files_are_reported(tmp_path, name, content, error, messages):
@@ -195,6 +210,14 @@ def test_a_labels_spec_must_fit_the_columns(tmp_path):
         read_examples(path, labels="mood=sentiment")
     with pytest.raises(ValueError, match="'stars', which is a column already"):
         read_examples(path, labels="label=stars")
+
+
+def test_words_for_values_that_do_not_occur_are_said(tmp_path):
+    path, notes = _write(tmp_path / "x.csv", "text,label,stars\na,0,1\nb,1,2\n"), []
+    read_examples(path, labels="label=sentiment(0=negative,1=positive)", warn=notes.append)
+    assert notes == []
+    read_examples(path, labels="label=sentiment(neg=negative,1=positive,2=other);stars=stars", warn=notes.append)
+    assert notes == ["text.labels has words for values that no label has: neg, 2; label has: 0, 1"]
 
 
 class _Hub:

@@ -1,0 +1,45 @@
+"""Names of labels: those that could not be asked for are refused, and others are printed as they must be asked for."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.control.controls import classifier, parse_control
+from jtextdiff.data.corpus import Text, prepare_corpus
+from jtextdiff.run.config_files import load_config
+from jtextdiff.training.control_setup import control_config, control_flag
+from jtextdiff.training.setup import complete_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("length", "no training"), ("span", "no training"), ("a/b", "directory"), ("..", "directory"), (".", "directory")],
+)
+def test_a_control_cannot_have_a_name_that_means_another_thing(label: str, message: str) -> None:
+    flags = ["--config.base=runs/base", f"--config.label={label}"]
+    with pytest.raises(UserError, match=f"{message}.*--config.text.labels=COLUMN=NAME"):
+        control_config(load_config(f"{CONFIGS}/control.py", flags))
+
+
+@pytest.mark.parametrize("label", ["length", "regex", "pos", "span", "x=y"])
+def test_a_model_is_not_conditioned_on_such_a_name(label: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"text,{label}\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(40)))
+    text: Any = {"path": str(tmp_path / "a.csv"), "tokenizer": "words:1"}
+    corpus = prepare_corpus(Text(**text), cache=tmp_path / "c", warn=lambda note: None)
+    config = load_config(f"{CONFIGS}/latent_ops.py:cvae", [f"--config.method.condition={label}"])
+    if label == "x=y":
+        assert complete_config(config, corpus, tmp_path / "run").method["values"] == ("a", "b")
+        return
+    with pytest.raises(UserError, match=f"--control {label} asks for something else.*COLUMN=NAME"):
+        complete_config(config, corpus, tmp_path / "run")
+
+
+@pytest.mark.parametrize("label", ["price", "w*2", "x=y", "food type", "it's"])
+def test_the_flag_that_is_printed_asks_for_the_label(label: str) -> None:
+    flag, control = shlex.split(control_flag(label))
+    assert flag == "--control" and parse_control(control) == classifier(label, "VALUE") * 1.0
