@@ -31,10 +31,10 @@ EXAMPLES = """examples:
 
 A diffusion model noises each text to --strength and denoises it, with its length, towards the controls. A text VAE
 edits in latent space: controls move the latent of a text until they have --target_probability by the model's own
-classifiers, for at most --max_time, and the text is decoded from there. Empty lines stay empty, and a text that is too
-long for the model stays as it is. With --out, each line is a JSON object with the source, the edit (rewrite), how the
-latent moved and, if the text was skipped, why (left). An interrupted run continues after the last complete line, with
-the same settings (made_with).
+classifiers, for at most --max_time, and the text is decoded from there. Empty lines stay empty, and a text that is
+too long for the model stays as it is. With --out, each line is a JSON object with the source, the edit (rewrite), how
+the latent moved, words that the model does not know (unknown) and, if the text was skipped, why (left). An
+interrupted run continues after the last complete line, with the same settings (made_with).
 """
 
 
@@ -131,9 +131,12 @@ def check_flags(flags: Any) -> None:
     check_out(flags.out)
     if flags.num < 1:
         raise UserError(f"--num must be at least 1, got {flags.num}.")
-    if flags.input != "-" and not Path(flags.input).is_file():
+    source = Path(flags.input)  # it may be a pipe
+    if flags.input != "-" and not source.exists():
         raise UserError(f"--input {flags.input}: there is no such file.")
-    if flags.input != "-" and Path(flags.input).stat().st_size == 0:
+    if flags.input != "-" and source.is_dir():
+        raise UserError(f"--input {flags.input} is a directory; expected a file of texts, one per line.")
+    if flags.input != "-" and source.is_file() and source.stat().st_size == 0:
         raise UserError(f"--input {flags.input} is empty; expected texts, one per line.")
     if flags.out and flags.input != "-" and Path(flags.out).resolve() == Path(flags.input).resolve():
         raise UserError(f"--out {flags.out} is --input itself: name another file.")

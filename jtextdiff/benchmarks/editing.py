@@ -52,7 +52,7 @@ def benchmark_editing(
     calls["flow"] = lambda: jax.block_until_ready(flow(energy, start).z)
     peers = {"flow_by_torchdiffeq": lambda: torch_flow(energy, start, sampler.max_time)}
     before = rewrite._cache_size()
-    model.edit(texts, control=control * 2.0)
+    model.edit_texts(texts, control=control * 2.0)
     compilations = rewrite._cache_size() - before
     best, rate, report = compare_timings("edit", calls, peers, repeats)
     rows = {name: _row(best[name], 1 if name in SINGLE else len(texts)) for name in [*calls, *peers] if name in best}
@@ -73,9 +73,9 @@ def benchmark_editing(
 def edit_calls(model: Model, control: Control, texts: list[str]) -> dict[str, Call]:
     """Returns the edit of all texts, their encoding and decoding without a control, and the edit of one text."""
     return {
-        "edit": lambda: model.edit(texts, control=control),
-        "read_and_write": lambda: model.edit(texts),
-        "edit_of_one": lambda: model.edit(texts[:1], control=control),
+        "edit": lambda: model.edit_texts(texts, control=control),
+        "read_and_write": lambda: model.edit_texts(texts),
+        "edit_of_one": lambda: model.edit_texts(texts[:1], control=control),
     }
 
 

@@ -36,7 +36,7 @@ def read_requests(source: str, corpus: Corpus, split: str) -> tuple[SampleReques
     Raises UserError for a source that is neither, naming the line.
     """
     match = ATTRIBUTES.fullmatch(source)
-    if Path(source).is_file():
+    if Path(source).exists() and not Path(source).is_dir():  # it may be a pipe
         lines = numbered_lines(Path(source), "--targets")
         return tuple(_request_of_line(line, f"{source}:{number}") for number, line in lines)
     if match is None:

@@ -13,10 +13,11 @@ from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.data.sources import fingerprint, read_examples
 from jtextdiff.data.text_files import Example
 from jtextdiff.data.tokenizer import Tokenizer
-from jtextdiff.data.tokenizer_builders import Pretrained, tokenizer_builder
+from jtextdiff.data.tokenizer_builders import Pretrained, remedy_for_unknown, tokenizer_builder
 
 _MAX_VALUES = 256  # a column with more values is an id or a text, not a label
 _MAX_UNKNOWN = 0.01
+_KEPT = "a run keeps its tokenizer: train one of its own for this text"
 _ENCODE_CHUNK = 10_000  # texts per call of the tokenizer
 
 
@@ -129,7 +130,10 @@ def _tokenise(
     """Returns (tokenizer, split -> rows that are short enough, label values, notes)."""
     notes: list[str] = []
     examples = read_examples(text.path, column=text.column, labels=text.labels, warn=notes.append)
-    tokenizer = tokenizer or tokenizer_builder(text.tokenizer).train(example.text for example in examples["train"])
+    kept = tokenizer is not None
+    builder = tokenizer_builder(text.tokenizer)
+    kept = tokenizer is not None and not isinstance(builder, Pretrained)
+    tokenizer = tokenizer or builder.train([example.text for example in examples["train"]])
     label_values, notes_on_labels = _label_values(examples)
     notes += notes_on_labels
     splits: dict[str, Rows] = {}
@@ -151,7 +155,7 @@ def _tokenise(
             f"dropped {len(dropped)} of {total} texts, longer than text.length = {text.length} tokens (the "
             f"longest has {max(dropped)}); raise text.length to keep them"
         )
-    return tokenizer, splits, label_values, notes + _notes_on_unknown(text, tokenizer, splits)
+    return tokenizer, splits, label_values, notes + _notes_on_unknown(text, tokenizer, splits, kept)
 
 
 def _encode(tokenizer: Tokenizer, examples: list[Example]) -> Rows:
@@ -178,16 +182,14 @@ def _label_values(examples: dict[str, list[Example]]) -> tuple[dict[str, tuple[s
     return label_values, notes
 
 
-def _notes_on_unknown(text: Text, tokenizer: Tokenizer, splits: dict[str, Rows]) -> list[str]:
-    """Returns a warning for each split with more than 1 % unknown tokens, EOS not counted."""
+def _notes_on_unknown(text: Text, tokenizer: Tokenizer, splits: dict[str, Rows], kept: bool) -> list[str]:
+    """Returns a warning for each split with more than 1 % unknown tokens, EOS not counted; `kept`: of a run's own."""
     notes = []
     for name, rows in splits.items():
         ids = np.concatenate([row for row, _ in rows])
         share = 0.0 if tokenizer.unk is None else float(np.mean(ids[ids != tokenizer.eos] == tokenizer.unk))
         if share > _MAX_UNKNOWN:
-            has_min_count = text.tokenizer.startswith(("words", "characters"))
-            remedy = (
-                f"lower N in text.tokenizer={text.tokenizer.split(':')[0]}:N" if has_min_count else "choose another"
-            )
+            texts = [example.text for _, example in rows[:_ENCODE_CHUNK]]
+            remedy = _KEPT if kept else remedy_for_unknown(tokenizer_builder(text.tokenizer), texts)
             notes.append(f"{share:.1%} of the tokens of {name} are unknown to the tokenizer {text.tokenizer}; {remedy}")
     return notes

@@ -43,6 +43,11 @@ def find_splits(path: Path) -> dict[str, Path]:
         if path.suffix not in SUFFIXES:
             raise ValueError(f"text.path is {str(path)!r}; expected a file ending in .txt, .jsonl or .csv")
         return {"train": path}
+    if not path.is_dir():
+        raise ValueError(
+            f"text.path is {str(path)!r}, which is neither a file nor a directory; texts are read more than once, so "
+            "write what comes out of a pipe to a .txt, .jsonl or .csv file"
+        )
     files: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         split = SPLITS.get(file.stem.lower())

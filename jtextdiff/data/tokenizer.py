@@ -96,12 +96,14 @@ class Tokenizer:
         fixed = [np.full(len(part), part is not free) for row in rows for part in (row, free)][:-1]
         return ids, np.concatenate(fixed)
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Returns the words of a text that become UNK, in their order."""
+        (ids,), offsets = self.encode([text]), self.backend.encode(text, add_special_tokens=False).offsets
+        return [text[start:end].strip() for token, (start, end) in zip(ids, offsets, strict=True) if token == self.unk]
+
     def normalize_spacing(self, text: str) -> str:
         """Returns the text with this tokenizer's spacing; unknown words stay as they are."""
-        (ids,), offsets = self.encode([text]), self.backend.encode(text, add_special_tokens=False).offsets
-        unknown_words = [
-            text[start:end].strip() for token, (start, end) in zip(ids, offsets, strict=True) if token == self.unk
-        ]
+        (ids,), unknown_words = self.encode([text]), self.unknown_words(text)
         pieces = self.decode(ids).split(UNK)
         if len(pieces) != len(unknown_words) + 1:  # a text that itself spells [UNK]
             return self.decode(ids)

@@ -1,6 +1,6 @@
 """Word, character, byte-pair and pretrained tokenizers, built from a spec."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,11 @@ _PUNCTUATION = r'(?:\.{2,}|[.,!?;:()"])'
 _WORD_EDGE_PUNCTUATION = rf"(?:\A|\G){_PUNCTUATION}|{_PUNCTUATION}(?={_PUNCTUATION}*\z)"
 
 # Scripts written without spaces: one pre-token per character, since training on their long runs takes minutes.
+_MOSTLY_SPACED = 0.25  # a share of characters of such scripts above which texts have no words between spaces
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+
+
+NO_UNKNOWN = "text.tokenizer=byte_pairs:8000 has no unknown tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class Words:
 
         punctuation = hf.pre_tokenizers.Split(hf.Regex(_WORD_EDGE_PUNCTUATION), "isolated")
         split = hf.pre_tokenizers.Sequence([hf.pre_tokenizers.WhitespaceSplit(), punctuation])
-        return _train_from_counts(texts, split, None, min_count=self.min_count, spaced=False)
+        return _train_from_counts(self, list(texts), split, None, spaced=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class Characters:
         import tokenizers as hf
 
         split = hf.pre_tokenizers.Split(hf.Regex(r".|\n"), "isolated")
-        return _train_from_counts(texts, split, hf.decoders.Fuse(), min_count=self.min_count, spaced=True)
+        return _train_from_counts(self, list(texts), split, hf.decoders.Fuse(), spaced=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +139,28 @@ def tokenizer_builder(spec: str) -> Words | Characters | BytePairs | Pretrained:
     return builder(**{field: int(value)} if value else {})
 
 
-def _train_from_counts(texts: Iterable[str], split: Any, decoder: Any, *, min_count: int, spaced: bool) -> Tokenizer:
-    """Returns the tokenizer of the pieces of `split` that occur at least `min_count` times in `texts`."""
+def remedy_for_unknown(builder: Words | Characters | BytePairs | Pretrained, texts: Sequence[str]) -> str:
+    """Returns which `text.tokenizer` knows more tokens of these texts than that of the builder."""
+    if isinstance(builder, Words) and _share_unspaced(texts) > _MOSTLY_SPACED:
+        return "these texts have no spaces between words: set text.tokenizer=characters:2"
+    if isinstance(builder, Words | Characters) and builder.min_count > 1:
+        return f"lower N in text.tokenizer={type(builder).__name__.lower()}:N, or choose another: {NO_UNKNOWN}"
+    return NO_UNKNOWN
+
+
+def _share_unspaced(texts: Sequence[str]) -> float:
+    """The share of characters of scripts that are written without spaces."""
+    import tokenizers as hf
+
+    remove = hf.normalizers.Replace(hf.Regex(_UNSPACED), "")
+    rest, all_characters = sum(len(remove.normalize_str(text)) for text in texts), sum(map(len, texts))
+    return 1 - rest / max(all_characters, 1)
+
+
+def _train_from_counts(
+    builder: Words | Characters, texts: Sequence[str], split: Any, decoder: Any, *, spaced: bool
+) -> Tokenizer:
+    """Returns the tokenizer of the pieces of `split` that occur at least the builder's `min_count` times in `texts`."""
     import tokenizers as hf
 
     backend = hf.Tokenizer(hf.models.WordLevel({}, unk_token=UNK))
@@ -144,12 +168,11 @@ def _train_from_counts(texts: Iterable[str], split: Any, decoder: Any, *, min_co
     if decoder is not None:
         backend.decoder = decoder
     trainer = hf.trainers.WordLevelTrainer(
-        vocab_size=2**31, min_frequency=min_count, special_tokens=list(SPECIALS), show_progress=False
+        vocab_size=2**31, min_frequency=builder.min_count, special_tokens=list(SPECIALS), show_progress=False
     )
     backend.train_from_iterator(texts, trainer=trainer)
     if backend.get_vocab_size() == len(SPECIALS):
         raise ValueError(
-            f"no token of the training texts occurs {min_count} times; lower the number in text.tokenizer "
-            "or give more text"
+            f"no token of the training texts occurs {builder.min_count} times; {remedy_for_unknown(builder, texts)}"
         )
     return wrap(backend, pad=0, eos=1, unk=2, mask=None, spaced=spaced)

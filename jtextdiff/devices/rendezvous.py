@@ -13,9 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.output import say
 
 MAX_MESSAGE = 4096
 """Bytes of one message."""
+
+NOTICE_AFTER = 5.0
+"""Seconds after which a process says what it waits for."""
 
 MESSAGE_TIMEOUT = 5.0
 """Seconds to wait for one message on an open connection."""
@@ -50,12 +54,16 @@ def _listen(address: tuple[str, int], num: int, run: str, deadline: float, secon
     connected: dict[int, socket.socket] = {}
     with server, contextlib.ExitStack() as connections:
         error, retriable = "", False
+        notice = _Notice(seconds)
         while len(connected) < num - 1 and not error:
-            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            server.settimeout(max(min(deadline - time.monotonic(), NOTICE_AFTER), 0.01))
             try:
                 peer = connections.enter_context(server.accept()[0])
             except TimeoutError:
                 missing = [str(process) for process in range(1, num) if process not in connected]
+                if time.monotonic() < deadline:
+                    notice.print(f"{_listed(missing)} of {num} to connect to {host}:{port}")
+                    continue
                 error = f"{_listed(missing)} of {num} did not connect to {host}:{port} within {seconds:.0f} s."
                 retriable = True
                 break
@@ -90,7 +98,7 @@ def _register(peer: socket.socket, num: int, run: str, connected: dict[int, sock
 
 def _connect(address: tuple[str, int], message: dict[str, Any], deadline: float, seconds: float) -> None:
     """Connects to process 0 as soon as it listens, and waits for the outcome."""
-    (host, port), process = address, message["process"]
+    (host, port), process, notice = address, message["process"], _Notice(seconds)
     while True:
         try:
             with socket.create_connection(address, timeout=MESSAGE_TIMEOUT) as connection:
@@ -99,14 +107,27 @@ def _connect(address: tuple[str, int], message: dict[str, Any], deadline: float,
                 outcome = _receive(connection)
             break
         except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            notice.print(f"process 0 at {host}:{port} ({reason})")
             if time.monotonic() > deadline:
-                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 raise OSError(
                     f"Process {process} could not reach process 0 at {host}:{port} within {seconds:.0f} s ({reason}). "
                     "Check that it is running and that the port is open."
                 ) from None
             time.sleep(0.2)
     _raise_if(str(outcome.get("error", "")), bool(outcome.get("retriable")))
+
+
+class _Notice:
+    """Prints once what a process waits for, if it has waited for long."""
+
+    def __init__(self, seconds: float):
+        self.start, self.seconds, self.printed = time.monotonic(), seconds, False
+
+    def print(self, awaited: str) -> None:
+        if not self.printed and time.monotonic() - self.start >= NOTICE_AFTER:
+            self.printed = True
+            say(f"Waiting for {awaited}, for {self.seconds:.0f} s at most (--join_timeout).")
 
 
 def _raise_if(error: str, retriable: bool) -> None:

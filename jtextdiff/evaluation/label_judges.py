@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.inference.model import Model
@@ -122,4 +122,5 @@ def _labelled_text(path: str, model: Model) -> Corpus:
     fields = {name: model.config.text[name] for name in ("labels", "column", "length")}
     if not Path(path).exists():
         raise UserError(f"--judge_text {path}: there is no such file or directory.")
-    return prepare_corpus(Text(path=path, **fields), tokenizer=model.tokenizer, warn=lambda note: None)
+    with mistakes(FileNotFoundError, ValueError):
+        return prepare_corpus(Text(path=path, **fields), tokenizer=model.tokenizer, warn=lambda note: None)

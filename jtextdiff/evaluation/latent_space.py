@@ -22,7 +22,7 @@ TERMS = {
 
 def latent_scores(model: Model, texts: list[str], seed: int) -> dict[str, Score]:
     """Returns how well greedy decoding from the mean of q(z | text) restores texts, and the terms of the ELBO."""
-    restored = model.edit(texts, seed=seed, name="greedy", beams=1)
+    restored = [edit.text for edit in model.edit_texts(texts, seed=seed, name="greedy", beams=1)]
     terms = elbo_terms(model, texts, seed)
     scores = {name: mean_score(terms[name].tolist(), "nats/text", kind) for name, kind in TERMS.items()}
     if warning := collapse_warning(scores["kl"]["value"]):

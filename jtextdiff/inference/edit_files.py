@@ -26,26 +26,31 @@ def edit_stream(
     *,
     made_with: str | None,
 ) -> None:
-    """Edits the remaining lines and writes them to `out`; reports how many flows failed.
+    """Edits the remaining lines and writes them to `out`; reports failed flows and unknown words.
 
     `edit_texts(texts, ids=…)` edits some texts, given the numbers of their lines. `num_done` lines are done already.
     With `made_with`, the digest of all settings, each line is a JSON object that ends with it; else it is the edit.
     """
     from rich.progress import TextColumn, TimeElapsedColumn
 
-    from jtextdiff.inference.editing import FLOW_FAILED
+    from jtextdiff.inference.editing import FLOW_FAILED, UNKNOWN_IN_EDITS
+    from jtextdiff.inference.prompts import note_on_unknown
 
     # Lines are not counted beforehand: the input may be a stream.
     columns, num_failed = (TextColumn("{task.completed} texts edited"), TimeElapsedColumn()), 0
+    unknown: list[list[str]] = []
     with progress_bar(*columns, disable=out.isatty()) as bar:
         task = bar.add_task("", total=None, completed=num_done)
         for first, texts in chunks(lines, num_done):
             rows = edit_rows(edit_texts, model, texts, first)
             num_failed += sum(row.get("left") == FLOW_FAILED for row in rows)
+            unknown += [row.get("unknown", []) for row in rows]
             write_rows(out, rows, made_with)
             bar.advance(task, len(texts))
     if num_failed:
         say(f"warning: {num_failed} texts were not edited: {FLOW_FAILED}.")
+    if note := note_on_unknown(unknown):
+        say(f"warning: {note} {UNKNOWN_IN_EDITS}")
 
 
 def chunks(lines: Iterator[str], first: int) -> Iterator[tuple[int, list[str]]]:
@@ -56,7 +61,10 @@ def chunks(lines: Iterator[str], first: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def edit_rows(edit_texts: Callable[..., list[Any]], model: Any, texts: list[str], first: int) -> list[dict[str, Any]]:
-    """Returns one JSON object per text: its source, its edit, flow statistics and, if it was skipped, why (`left`)."""
+    """Returns one JSON object per text: its source, its edit, flow statistics and, if it was skipped, why (`left`).
+
+    Words of the source that the model does not know are `unknown`.
+    """
     skipped = skip_reasons(model, texts)
     editable = [row for row, reason in enumerate(skipped) if not reason]
     edits = edit_texts([texts[row] for row in editable], ids=[first + row for row in editable]) if editable else []
@@ -66,7 +74,9 @@ def edit_rows(edit_texts: Callable[..., list[Any]], model: Any, texts: list[str]
         if reason := reason or edit_of_row[row].skipped_because:
             rows.append({"source": text, "rewrite": text, "left": reason})
         else:
-            rows.append({"source": text, "rewrite": edit_of_row[row].text, **flow_stats(edit_of_row[row])})
+            edit = edit_of_row[row]
+            unknown = {"unknown": list(edit.unknown)} if edit.unknown else {}
+            rows.append({"source": text, "rewrite": edit.text, **flow_stats(edit), **unknown})
     return rows
 
 

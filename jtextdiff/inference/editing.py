@@ -29,6 +29,8 @@ from jtextdiff.sampling.energies import Sum
 FLOW_FAILED = "the solver found no path through latent space"
 """Why a text is skipped if the solver of the flow reaches its limit of steps."""
 
+UNKNOWN_IN_EDITS = "The model reads each as an unknown word, and no edit keeps it."
+
 STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
 """Probabilities at which a latent is decoded for reranking."""
 
@@ -52,6 +54,7 @@ class Edit(NamedTuple):
     distance: float | None = None  # that the latent moved, in standard deviations of the prior
     steps: int | None = None  # of the solver
     skipped_because: str = ""  # the text is then its source
+    unknown: tuple[str, ...] = ()  # words of the source that the model does not know
 
 
 def edit_texts(

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError, mistakes
+from jtextdiff.cli.output import say
 from jtextdiff.control.controls import Control, as_control
 from jtextdiff.control.resolve import resolve
 from jtextdiff.data.batches import Batch
@@ -18,9 +19,16 @@ from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.devices.sharding import make_mesh, mesh_of, num_shards
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import BATCH_SIZES, SMALL_BATCH, LengthBucket, jitted, map_batches
-from jtextdiff.inference.editing import Edit, EditBatch, edit_texts
+from jtextdiff.inference.editing import UNKNOWN_IN_EDITS, Edit, EditBatch, edit_texts
 from jtextdiff.inference.flow_settings import FlowSettings
-from jtextdiff.inference.prompts import check_texts, read_template, read_texts, with_lengths
+from jtextdiff.inference.prompts import (
+    check_texts,
+    note_on_unknown,
+    read_template,
+    read_texts,
+    unknown_words,
+    with_lengths,
+)
 from jtextdiff.inference.sample_batches import SampleOutput, run_batched
 from jtextdiff.methods.components.types import Given
 from jtextdiff.methods.method import Controllable, HasFeatures, Method
@@ -88,8 +96,11 @@ class Model:
         return run_batched(method, "sample", self.params, keys, given, energies, progress)
 
     def edit(self, texts: Sequence[str], **settings: Any) -> list[str]:
-        """Edits each text; takes the settings of `edit_texts`."""
-        return [edit.text for edit in self.edit_texts(texts, **settings)]
+        """Edits each text; takes the settings of `edit_texts`. Prints which words the model does not know."""
+        edits = self.edit_texts(texts, **settings)
+        if note := note_on_unknown([edit.unknown for edit in edits]):
+            say(f"warning: {note} {UNKNOWN_IN_EDITS}")
+        return [edit.text for edit in edits]
 
     def edit_texts(
         self,
@@ -109,17 +120,23 @@ class Model:
         Raises UserError for a text longer than the model was made for.
         """
         method, conditioning = self.with_sampler(sampler), resolve(as_control(control), self)
-        edits = EditBatch(method, self.params, self.tokenizer, self.batch(texts), conditioning)
-        return edit_texts(edits, strength=strength, hold=hold, flow=flow, seed=seed, ids=ids, progress=progress)
+        batch = self.batch(texts)
+        edits = EditBatch(method, self.params, self.tokenizer, batch, conditioning)
+        edited = edit_texts(edits, strength=strength, hold=hold, flow=flow, seed=seed, ids=ids, progress=progress)
+        unknown = unknown_words(texts, batch, self.tokenizer)
+        return [edit._replace(unknown=tuple(words)) for edit, words in zip(edited, unknown, strict=True)]
 
     def nll(self, texts: Sequence[str], *, seed: int = 0) -> list[float]:
         """Returns −log p of each text in nats, its end included: exact, or the bound that `method.bound` names.
 
-        Raises UserError for a text longer than the model was made for.
+        A word outside the vocabulary counts as one unknown word, which is printed. Raises UserError for a text longer
+        than the model was made for.
         """
         if not check_texts(texts):
             return []
         batch, longest = self.batch(texts), self.method.text_spec.length
+        if note := note_on_unknown(unknown_words(texts, batch, self.tokenizer)):
+            say(f"warning: {note} Each is scored as one unknown word, whatever its letters.")
         lengths = batch.valid.sum(axis=1) if len(texts) > SMALL_BATCH else np.full(len(texts), longest)
         nll, key = jitted(self.method, "nll", mesh_of(self.params)), jax.random.key(seed)
 

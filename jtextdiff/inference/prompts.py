@@ -31,9 +31,10 @@ def read_template(template: str | Sequence[str] | None, tokenizer: Tokenizer, me
     if len(ids) + 1 > length:
         raise UserError(f"The template has {len(ids) + 1} tokens (its end counted); this model writes {length}.")
     if tokenizer.unk is not None and (ids[fixed] == tokenizer.unk).any():
+        unknown = [word for piece in template.split(MASK) for word in tokenizer.unknown_words(piece)]
         raise UserError(
-            f"The template has words outside the model's vocabulary: {tokenizer.decode(ids)!r}. "
-            "All fixed words must be in the vocabulary."
+            f"The template has words outside the model's vocabulary: {', '.join(dict.fromkeys(unknown))}. Put words "
+            f"there that its training text has, or {MASK}."
         )
     if method.prefix_only and fixed[np.argmin(fixed) :].any():
         raise UserError(
@@ -83,6 +84,22 @@ def read_texts(texts: Sequence[str], tokenizer: Tokenizer, text_spec: TextSpec) 
         tokens[i, : len(row) + 1] = [*row, text_spec.eos]
         valid[i, : len(row) + 1] = True
     return Batch(tokens, valid, np.zeros_like(valid), {})
+
+
+def unknown_words(texts: Sequence[str], batch: Batch, tokenizer: Tokenizer) -> list[list[str]]:
+    """Returns the words of each text that its tokens in `batch` replace by UNK."""
+    has_unknown = (batch.tokens == tokenizer.unk).any(axis=1)
+    return [tokenizer.unknown_words(text) if found else [] for text, found in zip(texts, has_unknown, strict=True)]
+
+
+def note_on_unknown(unknown: Sequence[Sequence[str]]) -> str:
+    """Returns how many texts have unknown words, and the first of these; "" without any."""
+    distinct = list(dict.fromkeys(word for of_text in unknown for word in of_text))
+    if not distinct:
+        return ""
+    words = ", ".join(distinct[:5]) + (", …" if len(distinct) > 5 else "")
+    num = sum(map(bool, unknown))
+    return f"{num} of {len(unknown)} texts have words outside the model's vocabulary: {words}."
 
 
 def with_lengths(given: Given, lengths: Sequence[int], method: Method) -> Given:

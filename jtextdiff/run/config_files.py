@@ -76,7 +76,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """
     file = Path(path.partition(":")[0])
     if not file.is_file():
-        raise UserError(f"There is no config file {file}. Expected a Python file, such as configs/diffusion_lm.py.")
+        what = f"{file} is no config file" if file.exists() else f"There is no config file {file}"
+        raise UserError(f"{what}. Expected a Python file, such as configs/diffusion_lm.py.")
     arguments = [f"--config={path}"]
     if overrides:
         config = _parse(config_flags.DEFINE_config_file, "config", None, arguments)

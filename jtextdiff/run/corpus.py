@@ -4,10 +4,12 @@ from pathlib import Path
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say
-from jtextdiff.data.corpus import Corpus, prepare_corpus
+from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
 from jtextdiff.data.tokenizer import Tokenizer
+from jtextdiff.data.tokenizer_builders import tokenizer_builder
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build
+from jtextdiff.run.workdir import read_config
 
 
 def open_corpus(config: Config, workdir: Path) -> Corpus:
@@ -18,13 +20,41 @@ def open_corpus(config: Config, workdir: Path) -> Corpus:
     runs = [workdir] if checkpoints.has_checkpoints(workdir) else []
     runs += [Path(other) for other in (config.warm_start, config.get("base")) if other]
     stored = next((run / "tokenizer" for run in runs if (run / "tokenizer").is_dir()), None)
+    _check_warm_start(config, workdir)
+    notes: list[str] = []
     with mistakes(FileNotFoundError, ValueError):
         text, tokenizer = build(config.text), None if stored is None else Tokenizer.load(stored)
-        corpus = prepare_corpus(text, warn=lambda note: say(f"warning: {note}"))
-        if tokenizer is not None and tokenizer.fingerprint() != corpus.tokenizer.fingerprint():
-            # The text has changed since, which is rare: tokenise it again, as in the run.
-            corpus = prepare_corpus(text, tokenizer=tokenizer, warn=lambda note: None)
+        corpus = _tokenised(text, tokenizer, notes)
+    for note in notes:
+        say(f"warning: {note}")
     return corpus
+
+
+def _tokenised(text: Text, tokenizer: Tokenizer | None, notes: list[str]) -> Corpus:
+    """The corpus in the tokens of a run's tokenizer, if there is one. Adds the `notes` on it."""
+    try:
+        corpus = prepare_corpus(text, warn=notes.append)
+        if tokenizer is None or tokenizer.fingerprint() == corpus.tokenizer.fingerprint():
+            return corpus
+    except ValueError:
+        if tokenizer is None:
+            raise
+    # The text is another than the run's, or too short for a tokenizer of its own: tokenise it again, as in the run.
+    notes.clear()
+    return prepare_corpus(text, tokenizer=tokenizer, warn=notes.append)
+
+
+def _check_warm_start(config: Config, workdir: Path) -> None:
+    """Raises UserError for a tokenizer other than that of the run whose parameters a new run starts from."""
+    if not config.warm_start or checkpoints.has_checkpoints(workdir):
+        return
+    given, stored = config.text.tokenizer, read_config(Path(config.warm_start)).text.tokenizer
+    with mistakes(ValueError):
+        if tokenizer_builder(given) != tokenizer_builder(stored):
+            raise UserError(
+                f"text.tokenizer is {given}, but the parameters of warm_start={config.warm_start} have the vocabulary "
+                f"of {stored}: give --config.text.tokenizer={stored}, or leave out warm_start."
+            )
 
 
 def label_values(corpus: Corpus, label: str, text: str = "the text", remedy: str = "") -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from jtextdiff.cli.output import say
 from jtextdiff.control.controls import RESERVED
 from jtextdiff.control.quoting import NAME_SIGNS, quoted
 from jtextdiff.data.cache import evenly_spaced
-from jtextdiff.data.corpus import Corpus
+from jtextdiff.data.corpus import Corpus, Text
 from jtextdiff.data.grammar.constituents import KIND_OF
 from jtextdiff.data.syntax_labels import with_syntax_labels
 from jtextdiff.methods.method import LatentVariableModel
@@ -45,6 +45,7 @@ def control_config(config: Config) -> Config:
     base = read_config(Path(config.base))
     if not has_checkpoints(Path(config.base)):
         raise UserError(f"There are no checkpoints in {config.base}/checkpoints yet. Let the training reach its first.")
+    _check_own_text(config, base)
     config, own_text = copy.deepcopy(config), config.text
     config.text = copy.deepcopy(base.text)
     config.text.length = base.method.text_spec.length
@@ -57,6 +58,17 @@ def control_config(config: Config) -> Config:
             del config["latent"]
         config.method.base, config.method.label = copy.deepcopy(base.method), config.label
     return config
+
+
+def _check_own_text(config: Config, base: Config) -> None:
+    """Raises UserError for a field of the text that a control takes from its base, and that is set otherwise."""
+    for name in ("tokenizer", "length", "buckets"):
+        own, of_base = config.text[name], base.text[name]
+        if own not in (of_base, getattr(Text(), name)):
+            raise UserError(
+                f"--config.text.{name}={own} does not apply to a control: it reads texts as {config.base} does, which "
+                f"has {of_base}. Leave it out."
+            )
 
 
 def control_flag(label: str) -> str:

@@ -1,5 +1,7 @@
 """Sampling requests, from the attributes of real texts or from a file, and the scores of samples drawn for them."""
 
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -171,3 +173,12 @@ def test_a_label_named_pos_of_another_text_is_an_ordinary_label(tmp_path: Path) 
     satisfied = checker(other, [classifier("pos", "A")]).satisfied
     assert satisfied(classifier("pos", "A"), "they have sushi") == 1.0
     assert satisfied(classifier("pos", "A"), "they have curry") == 0.0
+
+
+def test_a_pipe_is_a_file_of_requests(corpus: Corpus, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=('{"control": "food=Thai"}\n',))
+    writer.start()
+    assert read_requests(str(pipe), corpus, "valid") == (SampleRequest(classifier("food", "Thai").as_sum()),)
+    writer.join()

@@ -239,3 +239,38 @@ def test_words_for_values_that_do_not_occur_are_said_each_time(tmp_path: Path) -
         notes: list[str] = []
         prepare_corpus(text, cache=tmp_path / "c", warn=notes.append)
         assert [note for note in notes if "no label has: yes" in note]
+
+
+CHINESE = [
+    f"{noun}{verdict},送餐{speed}" for noun in "米面饭菜肉" for verdict in ("很好吃", "太难吃") for speed in "快慢"
+]
+ENGLISH = [f"word{n} is a word" for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "given", "advised"),
+    [
+        (CHINESE, "words:1", "characters:2"),
+        (CHINESE, "words:10", "characters:2"),
+        (ENGLISH, "words:2", "byte_pairs:8000"),
+        (ENGLISH, "words:1", "byte_pairs:8000"),
+        (ENGLISH, "characters:40", "byte_pairs:8000"),
+    ],
+)
+def test_the_advice_for_unknown_tokens_helps(tmp_path: Path, texts: list[str], given: str, advised: str) -> None:
+    """Whether it comes with a warning or with an error, and no text follows it into another."""
+    (tmp_path / "train.txt").write_text("\n".join(texts))
+    (tmp_path / "valid.txt").write_text("\n".join(text[2:] + text[:2] for text in texts))
+    notes: list[str] = []
+    prepare = lambda tokenizer: prepare_corpus(
+        Text(path=str(tmp_path), tokenizer=tokenizer), cache=tmp_path / "c", warn=notes.append
+    )
+    try:
+        prepare(given)
+    except ValueError as error:
+        notes.append(str(error))
+    assert notes and all(f"text.tokenizer={advised}" in note for note in notes)
+    assert any("lower N" in note for note in notes) == (texts is ENGLISH and given != "words:1")
+    notes.clear()
+    prepare(advised)
+    assert notes == []

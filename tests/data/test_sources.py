@@ -1,6 +1,7 @@
 """Sources of text: every format gives the same examples, and every error one clear message."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,6 +174,12 @@ def test_unreadable_files_are_reported(tmp_path, name, content, error, messages)
         read_examples(str(path))
     for message in messages:
         assert message in str(raised.value)
+
+
+def test_a_pipe_is_no_text_that_is_read_twice(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="neither a file nor a directory.*write what comes out of a pipe to a .txt"):
+        read_examples(str(tmp_path / "pipe"))
 
 
 def test_unreadable_directories_are_reported(tmp_path, monkeypatch):

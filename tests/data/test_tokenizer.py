@@ -125,6 +125,12 @@ def test_unknown_words_survive_normalized_spacing():
     assert Characters(min_count=1).train(["ab"]).normalize_spacing("axb") == "axb"
 
 
+def test_unknown_words_are_listed():
+    tokenizer = Words(min_count=2).train(["a a b b . ."])
+    assert tokenizer.unknown_words("a  zorb b, y.") == ["zorb", ",", "y"] and tokenizer.unknown_words("a b.") == []
+    assert BytePairs(vocab_size=259).train(["a"]).unknown_words("zorb") == []
+
+
 def test_only_byte_pairs_are_open_vocabulary():
     assert BytePairs(vocab_size=259).train(["plain"]).open_vocabulary
     assert not Words(min_count=1).train(["plain"]).open_vocabulary
@@ -145,8 +151,8 @@ def test_byte_pairs_do_not_merge_across_chinese_characters():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Words(min_count=5), "no token of the training texts occurs 5 times; lower the number in text.tokenizer"),
-        (Characters(min_count=50), "lower the number in text.tokenizer"),
+        (Words(min_count=5), "no token of the training texts occurs 5 times; lower N in text.tokenizer=words:N"),
+        (Characters(min_count=50), "lower N in text.tokenizer=characters:N"),
         (BytePairs(vocab_size=100), "text.tokenizer is byte_pairs:100; byte pairs need at least 259"),
     ],
 )

@@ -129,3 +129,16 @@ def test_a_single_process_joins_no_others(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     with pytest.raises(UserError, match="missing: --coordinator"):
         join_processes(parser.parse_args([]))
+
+
+def test_a_long_wait_says_what_it_is_for(
+    address: tuple[str, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jtextdiff.devices.rendezvous.NOTICE_AFTER", 0.1)
+    host, port = address
+    all_of(lambda: handshake(address, 3, 1, 0.8))
+    assert capsys.readouterr().err == (
+        f"Waiting for process 0 at {host}:{port} (Connection refused), for 1 s at most (--join_timeout).\n"
+    )
+    all_of(lambda: handshake(address, 3, 0, 0.8))
+    assert f"Waiting for Processes 1, 2 of 3 to connect to {host}:{port}, for 1 s" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.edit import build_parser, settings_of
-from jtextdiff.inference.edit_files import digest, resume_output, write_rows
+from jtextdiff.edit import build_parser, check_flags, settings_of
+from jtextdiff.inference.edit_files import digest, edit_stream, resume_output, write_rows
+from jtextdiff.inference.editing import Edit
 
 FLAGS = ["--checkpoint=runs/a", "--control=food=Japanese", "--seed=1"]
 
@@ -66,3 +68,24 @@ def test_edits_are_continued_with_the_same_settings_only(tmp_path: Path) -> None
         with pytest.raises(UserError, match=message):
             resume_output(out, iter(source), settings)
     assert out.read_text() == written.getvalue()
+
+
+def test_unknown_words_are_in_the_lines_and_said_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    model = SimpleNamespace(
+        method=SimpleNamespace(text_spec=SimpleNamespace(length=9)), num_tokens=lambda texts: [3] * len(texts)
+    )
+    edit_texts = lambda texts, ids: [Edit("x", unknown=("zorb",) if "zorb" in text else ()) for text in texts]
+    out = io.StringIO()
+    edit_stream(edit_texts, model, iter(["a", "zorb"] * 70), 0, out, made_with="one")
+    rows = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [row.get("unknown") for row in rows[:2]] == [None, ["zorb"]]
+    assert "warning: 70 of 140 texts have words outside the model's vocabulary: zorb." in capsys.readouterr().err
+
+
+def test_texts_to_edit_may_come_out_of_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    check_flags(build_parser().parse_args(["--checkpoint=x", f"--input={tmp_path / 'pipe'}"]))
+    (tmp_path / "empty").touch()
+    for name, message in (("absent", "no such file"), ("", "is a directory"), ("empty", "is empty")):
+        with pytest.raises(UserError, match=message):
+            check_flags(build_parser().parse_args(["--checkpoint=x", f"--input={tmp_path / name}"]))

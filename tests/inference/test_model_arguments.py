@@ -9,7 +9,10 @@ import pytest
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import as_control, keyword
+from jtextdiff.data.tokenizer_builders import Words
+from jtextdiff.inference.editing import UNKNOWN_IN_EDITS
 from jtextdiff.inference.model import Model
+from jtextdiff.inference.prompts import read_template
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
@@ -25,7 +28,9 @@ def model() -> Model:
         text_spec=TEXT_SPEC, trunk=Transformer(num_layers=1, width=8, num_heads=2), embed_dim=4, embeddings="learned"
     )
     encode = lambda texts: [np.asarray(list(map(int, text.split()))) for text in texts]
-    tokenizer: Any = SimpleNamespace(pad=0, eos=1, unk=2, encode=encode)
+    tokenizer: Any = SimpleNamespace(
+        pad=0, eos=1, unk=2, encode=encode, decode=str, unknown_words=lambda text: text.split().count("2") * ["zorb"]
+    )
     return Model(method=method, params=method.init(jax.random.key(0)), tokenizer=tokenizer, config=None, step=0)
 
 
@@ -53,3 +58,23 @@ def test_a_control_is_a_control_or_its_text(wrong: Any) -> None:
     assert as_control("food=Thai") == as_control(as_control("food=Thai")) and as_control(None) is None
     with pytest.raises(UserError, match="expected a text such as"):
         as_control(wrong)
+
+
+def test_unknown_words_are_printed(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["3 4", "3 2 2", "2"]
+    model.nll(texts)
+    said = "warning: 2 of 3 texts have words outside the model's vocabulary: zorb."
+    assert capsys.readouterr().err == f"{said} Each is scored as one unknown word, whatever its letters.\n"
+    model.edit(texts)
+    assert capsys.readouterr().err == f"{said} {UNKNOWN_IN_EDITS}\n"
+    assert [edit.unknown for edit in model.edit_texts(texts)] == [(), ("zorb", "zorb"), ("zorb",)]
+    model.nll(texts[:1]), model.edit(texts[:1])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_template_names_its_unknown_words() -> None:
+    method: Any = SimpleNamespace(text_spec=TEXT_SPEC, prefix_only=False)
+    tokenizer = Words(min_count=1).train(["The Mill is cheap ."])
+    with pytest.raises(UserError, match=r"vocabulary: hippo, potamus. Put words .* or \[MASK\]") as raised:
+        read_template("The [MASK] hippo [MASK] potamus hippo", tokenizer, method, 1)
+    assert "[UNK]" not in str(raised.value)

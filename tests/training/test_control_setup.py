@@ -9,6 +9,7 @@ import pytest
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import classifier, parse_control
 from jtextdiff.data.corpus import Text, prepare_corpus
+from jtextdiff.run.config import to_json
 from jtextdiff.run.config_files import load_config
 from jtextdiff.training.control_setup import control_config, control_flag
 from jtextdiff.training.setup import complete_config
@@ -37,6 +38,17 @@ def test_a_model_is_not_conditioned_on_such_a_name(label: str, tmp_path: Path) -
         return
     with pytest.raises(UserError, match=f"--control {label} asks for something else.*COLUMN=NAME"):
         complete_config(config, corpus, tmp_path / "run")
+
+
+@pytest.mark.parametrize("field", ["tokenizer=characters:2", "length=9", "buckets=1"])
+def test_a_control_reads_texts_as_its_base_does(field: str, tmp_path: Path) -> None:
+    base = load_config(f"{CONFIGS}/diffusion_lm.py", ["--config.text.tokenizer=words:5"])
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(to_json(base))
+    flags = [f"--config.base={tmp_path}", "--config.label=food", f"--config.text.{field}"]
+    with pytest.raises(UserError, match=f"--config.text.{field} does not apply to a control.*Leave it out"):
+        control_config(load_config(f"{CONFIGS}/control.py", flags))
+    assert control_config(load_config(f"{CONFIGS}/control.py", flags[:2])).text.tokenizer == "words:5"
 
 
 @pytest.mark.parametrize("label", ["price", "w*2", "x=y", "food type", "it's"])
