@@ -191,6 +191,12 @@ def test_only_some_fields_may_change_on_resuming(place: Path) -> None:
     assert "method.embed_dim" in done.stderr and "64" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_path_that_cannot_hold_checkpoints_is_refused_before_anything_is_written(place: Path) -> None:
+    done = run("train", *toy("lr=[0.1,0.2]", 1), cwd=place)
+    assert done.returncode == 2 and "because of '['" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (place / "lr=[0.1,0.2]").exists()
+
+
 def test_a_second_writer_is_refused(place: Path) -> None:
     with locked(place / "shared"):
         done = run("train", *toy("shared", 100_000), cwd=place)

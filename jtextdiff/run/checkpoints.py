@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import math
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
@@ -24,6 +26,23 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import say
 from jtextdiff.devices.sharding import shardings
 from jtextdiff.nets.functional import Params
+
+_UNSAFE = re.compile(r"[*?\[\\\ud800-\udfff]|:(?=/|$)")
+"""What orbax takes for a pattern or a protocol, or cannot encode, in a path: it would lose what it writes there."""
+
+
+def check_path(workdir: Path) -> None:
+    """Raises UserError if checkpoints in `workdir` could not be read again, because of a character of its path."""
+    if found := _unsafe(workdir):
+        raise UserError(
+            f"Checkpoints in {workdir.absolute()} could not be read again, because of {found} in this path. Choose a "
+            "--workdir whose absolute path has no * ? [ or backslash, and no name that ends in a colon."
+        )
+
+
+def _unsafe(workdir: Path) -> str:
+    """Returns the unsafe characters in the absolute path of a run, as text; "" if there are none."""
+    return " and ".join(sorted(set(map(repr, _UNSAFE.findall(str(workdir.absolute()))))))
 
 
 @contextlib.contextmanager
@@ -55,10 +74,12 @@ def _quiet_orbax() -> Iterator[None]:
 def save(manager: ocp.CheckpointManager, step: int, model: Any, training: Any, valid_loss: float) -> None:
     """Starts writing; a crash during the write leaves the earlier checkpoints intact.
 
-    Raises OSError before anything is written if the disk has too little space.
+    The one before, written meanwhile, is read back first, and the first of all at once, since a fault of the disk would
+    be in every one. Raises OSError if that fails, or before anything is written if the disk has too little space.
     """
     if step in manager.all_steps():
         return
+    first = confirm_newest(manager, model, training) is None
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((model, training)))
     free = shutil.disk_usage(manager.directory).free
     if free < 1.2 * needed + 2**20:
@@ -66,6 +87,35 @@ def save(manager: ocp.CheckpointManager, step: int, model: Any, training: Any, v
         raise OSError(errno.ENOSPC, reason, str(manager.directory))
     parts = {"model": ocp.args.StandardSave(model), "training": ocp.args.StandardSave(training)}
     manager.save(step, args=ocp.args.Composite(**parts), metrics={"loss": valid_loss})
+    if first:
+        confirm_newest(manager, model, training)
+
+
+def confirm_newest(manager: ocp.CheckpointManager, model: Any, training: Any) -> int | None:
+    """Waits until the newest checkpoint is written, reads it back, and returns its step; None if there is none.
+
+    `model` and `training` have the shapes and types of its parts. It is read into the memory of the host and discarded;
+    with several processes, of which none holds all of it, the shapes alone are read. Raises OSError if that fails.
+    """
+    manager.wait_until_finished()
+    step = manager.latest_step()
+    if step is None:
+        return None
+    on_host = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)  # of no size in memory
+    try:
+        _read(
+            Path(manager.directory) / str(step),
+            jax.tree.map(on_host, {"model": model, "training": training}),
+            only_shapes=jax.process_count() > 1,
+        )
+    except Exception as error:  # whatever it is, resuming would fail alike
+        others = [other for other in manager.all_steps() if other != step]
+        kept = f"those of steps {sorted(others)} are kept" if others else "there is no other"
+        raise OSError(
+            f"the checkpoint of step {step}, just written to {manager.directory}, cannot be read back "
+            f"({_reason(error)}); {kept}. Train in a --workdir on another disk."
+        ) from error
+    return step
 
 
 def restore(workdir: Path, shapes: dict[str, Any], *, at: int | str = "latest") -> tuple[int, dict[str, Any]] | None:
@@ -82,24 +132,30 @@ def restore(workdir: Path, shapes: dict[str, Any], *, at: int | str = "latest") 
         except (PermissionError, MemoryError, UserError, jax.errors.JaxRuntimeError):
             raise  # the checkpoint may be whole: an older one in its place would lose steps
         except Exception as error:  # a damaged file can raise anything
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            message = f"the checkpoint of step {step} in {workdir} cannot be read ({reason})"
+            message = f"the checkpoint of step {step} in {workdir} cannot be read ({_reason(error)})"
             if jax.process_count() > 1:  # the others may have read theirs, and would resume from another step
                 set_aside = f"mv {_folder(workdir)}/{step} {_folder(workdir)}/unreadable-{step}"
                 raise OSError(f"{message}. To resume from the one before it: {set_aside}") from None
             say(f"warning: {message}")
     if steps:
-        raise UserError(f"No checkpoint in {workdir}/checkpoints can be read; tried those of steps {steps}.")
+        found = _unsafe(workdir)
+        why = f" Its absolute path has {found}: rename that directory and try again." if found else ""
+        raise UserError(f"No checkpoint in {workdir}/checkpoints can be read; tried those of steps {steps}.{why}")
     return None
 
 
-def _read(folder: Path, shapes: dict[str, Any]) -> dict[str, Any]:
-    """Reads the parts of one checkpoint. Raises UserError if it is of another network."""
+def _read(folder: Path, shapes: dict[str, Any], *, only_shapes: bool = False) -> dict[str, Any]:
+    """Reads the parts of one checkpoint, none if `only_shapes`. Raises UserError if it is of another network."""
     with _quiet_orbax(), warnings.catch_warnings(), ocp.StandardCheckpointer() as reader:
         warnings.simplefilter("ignore")  # orbax warns of layouts that the target already states
         for name, shape in shapes.items():
             _check_shapes(shape, reader.metadata(folder / name).item_metadata.tree, folder.parent)
-        return {name: reader.restore(folder / name, shape) for name, shape in shapes.items()}
+        return {} if only_shapes else {name: reader.restore(folder / name, shape) for name, shape in shapes.items()}
+
+
+def _reason(error: Exception) -> str:
+    """Returns the first line of an error's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def load_params(workdir: Path, method: Any, mesh: Mesh, *, at: int | str = "latest") -> tuple[int, Params]:

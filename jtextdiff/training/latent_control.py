@@ -61,7 +61,6 @@ def fit_control(config: Config, workdir: Path) -> None:
     metrics |= validation_metrics(method, params, valid) | {"text_accuracy": ngram_accuracy(corpus, method)}
     with checkpoints.open_checkpoints(workdir) as manager:
         checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["log_loss"])
-        manager.wait_until_finished()
     write_atomically(workdir / "metrics.jsonl", json.dumps({"step": 1, "loss": metrics["log_loss"], **metrics}) + "\n")
     print_summary(config, workdir, metrics, len(valid.value))
 

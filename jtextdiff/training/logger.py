@@ -118,7 +118,8 @@ def draw_curve(workdir: Path) -> None:
         points = [(row["step"], row[name]) for row in rows if name in row and math.isfinite(row[name])]
         if points:
             axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), **style)
-    axes.set(xlabel="step", ylabel="loss", title=workdir.name)
+    axes.set(xlabel="step", ylabel="loss")
+    axes.set_title(workdir.name, parse_math=False)  # as it is written, even with $
     axes.legend()
     figure.savefig(workdir / "loss.png", dpi=120)
 

@@ -156,11 +156,11 @@ def run_steps(
         if last or done % intervals.sample == 0:
             _log_samples(run, done, state)
         if last or stop or done % intervals.checkpoint == 0:
-            _save(manager, done, state, valid_loss)
+            checkpoints.save(manager, done, *_parts(state), valid_loss)
         if stop:
-            _stop(run, manager, done, *stopped[:1])
+            _stop(run, manager, done, state, *stopped[:1])
     log_metrics(run, pending)
-    manager.wait_until_finished()
+    checkpoints.confirm_newest(manager, *_parts(state))
 
 
 def dispatch_step(
@@ -248,14 +248,14 @@ def _log_samples(run: Run, done: int, state: TrainState) -> None:
     run.logger.log_samples(done, model.sample(NUM_SAMPLES, seed=config.seed))
 
 
-def _save(manager: Any, done: int, state: TrainState, valid_loss: float) -> None:
-    training = {name: part for name, part in state.items() if name != "ema"}
-    checkpoints.save(manager, done, state["ema"], training, valid_loss)
+def _parts(state: TrainState) -> tuple[Any, Any]:
+    """Returns the two parts of a checkpoint: model and training."""
+    return state["ema"], {name: part for name, part in state.items() if name != "ema"}
 
 
-def _stop(run: Run, manager: Any, done: int, number: int = signal.SIGTERM) -> None:
+def _stop(run: Run, manager: Any, done: int, state: TrainState, number: int = signal.SIGTERM) -> None:
     """Raises Interrupted once the checkpoint is on disk; another process may have received the signal `number`."""
-    manager.wait_until_finished()
+    checkpoints.confirm_newest(manager, *_parts(state))
     name = signal.Signals(number).name
     message = f"Stopped by {name} at step {done}; saved in {run.workdir}. To resume from there, run the same command:"
     raise Interrupted(message, 128 + number)

@@ -90,6 +90,7 @@ def validate_config(config: Config, workdir: Path) -> None:
         raise UserError(f"warm_start: there are no checkpoints in {config.warm_start}.")
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file; expected a directory, or a name that is free.")
+    checkpoints.check_path(workdir)
 
 
 def complete_config(config: Config, corpus: Corpus, workdir: Path) -> Config:

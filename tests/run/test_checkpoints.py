@@ -1,4 +1,4 @@
-"""Checkpoints: saving and restoring, and errors for one of another network or a missing step."""
+"""Checkpoints: saving, reading back, restoring, and errors for paths, another network or a missing step."""
 
 from pathlib import Path
 
@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.run.checkpoints import open_checkpoints, restore, save, shapes_of
+from jtextdiff.run.checkpoints import check_path, confirm_newest, open_checkpoints, restore, save, shapes_of
 
 MODEL = {"answer": {"kernel": jnp.arange(6.0).reshape(2, 3)}}
+TRAINING = {"step": jnp.asarray(3)}
 
 
 @pytest.fixture
 def workdir(tmp_path: Path) -> Path:
     with open_checkpoints(tmp_path) as manager:
-        save(manager, 3, MODEL, {"step": jnp.asarray(3)}, 1.0)
+        save(manager, 3, MODEL, TRAINING, 1.0)
         manager.wait_until_finished()
     return tmp_path
 
@@ -51,3 +52,54 @@ def test_the_error_for_a_missing_step_lists_the_saved_ones(workdir: Path) -> Non
 
 def test_restore_without_checkpoints_returns_none(tmp_path: Path) -> None:
     assert restore(tmp_path, {"model": shapes(MODEL)}) is None
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1,0.2]", "a[b", "a\\b", "a*", "a**b", "a?", "gs:", "\udcff"])
+def test_a_path_whose_checkpoints_would_be_lost_is_refused(name: str, tmp_path: Path) -> None:
+    for workdir in (tmp_path / name, tmp_path / name / "run"):
+        with pytest.raises(UserError, match="could not be read again"):
+            check_path(workdir)
+
+
+@pytest.mark.parametrize("name", ["]{}()<>|&;,:!#%20$^`~'\" +=@-_.é日", "~", "-x", "a\nb"])
+def test_a_path_that_is_not_refused_holds_checkpoints(name: str, tmp_path: Path) -> None:
+    check_path(workdir := tmp_path / name)
+    with open_checkpoints(workdir) as manager:
+        save(manager, 3, MODEL, TRAINING, 1.0)
+    found = restore(workdir, {"model": shapes(MODEL), "training": shapes(TRAINING)})
+    assert found is not None and found[1]["training"]["step"] == 3
+
+
+def empty(folder: Path) -> None:
+    """Damages a part of a checkpoint."""
+    for file in (file for file in folder.rglob("*") if file.is_file()):
+        file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("part", ["model", "training"])
+def test_the_first_checkpoint_is_read_back_at_once(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_checkpoints(tmp_path) as manager:
+        write = manager.save
+
+        def write_and_damage(step: int, **what: object) -> None:
+            write(step, **what)
+            manager.wait_until_finished()
+            empty(tmp_path / "checkpoints" / str(step) / part)
+
+        monkeypatch.setattr(manager, "save", write_and_damage)
+        with pytest.raises(OSError, match="of step 3, just written .* cannot be read back .*; there is no other"):
+            save(manager, 3, MODEL, TRAINING, 1.0)
+
+
+@pytest.mark.parametrize("part", ["model", "training"])
+def test_each_later_checkpoint_is_read_back_before_the_next(part: str, tmp_path: Path) -> None:
+    with open_checkpoints(tmp_path) as manager:
+        for step in (3, 4):
+            save(manager, step, MODEL, TRAINING, 1.0)
+        assert confirm_newest(manager, MODEL, TRAINING) == 4
+        empty(tmp_path / "checkpoints" / "4" / part)
+        with pytest.raises(OSError, match=r"of step 4, .* cannot be read back .*those of steps \[3\] are kept"):
+            save(manager, 5, MODEL, TRAINING, 1.0)
+    found = restore(tmp_path, {"model": shapes(MODEL)}, at=3)
+    assert found is not None
+    assert not (tmp_path / "checkpoints" / "5").exists()
