@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import difflib
 import io
 import types
 import typing
@@ -17,9 +18,8 @@ from ml_collections.config_flags import config_flags
 from jtextdiff.cli.errors import UserError
 from jtextdiff.data.corpus import Text
 from jtextdiff.run.config import Config, class_of, did_you_mean, spec
+from jtextdiff.run.config_script import config_of_script
 from jtextdiff.run.renames import CLASS, current_name
-
-QUOTES = "'\""
 
 EXPECTED = {
     "invalid literal for int": "a whole number",
@@ -74,16 +74,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
 
     Raises UserError for a missing file, an unknown preset, an unknown field or a value of the wrong type.
     """
-    file = Path(path.partition(":")[0])
-    if not file.is_file():
-        what = f"{file} is no config file" if file.exists() else f"There is no config file {file}"
-        raise UserError(f"{what}. Expected a Python file, such as configs/diffusion_lm.py.")
-    arguments = [f"--config={path}"]
-    if overrides:
-        config = _parse(config_flags.DEFINE_config_file, "config", None, arguments)
-        for text in overrides:
-            _check_field(config, text.removeprefix("--config.").partition("=")[0])
-    return _parse(config_flags.DEFINE_config_file, "config", None, [*arguments, *overrides])
+    name, _, preset = path.partition(":")
+    return _overridden(config_of_script(Path(name), preset), "config", overrides)
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
@@ -91,25 +83,24 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     for text in overrides:
         if "=" not in text:
             raise UserError(f"--override needs FIELD=VALUE, got {text!r}.")
-        _check_field(config, text.partition("=")[0])
-    arguments = [f"--override.{text}" for text in overrides]
-    return _parse(config_flags.DEFINE_config_dict, "override", copy.deepcopy(config), arguments)
+    return _overridden(copy.deepcopy(config), "override", [f"--override.{text}" for text in overrides])
 
 
-def _parse(define: Any, name: str, default: Any, arguments: Sequence[str]) -> Config:
-    """Lets ml_collections parse the arguments, and raises its errors as UserError.
+def _overridden(config: Config, name: str, arguments: Sequence[str]) -> Config:
+    """Applies arguments of the form `--NAME.a.b=value` to a config, in place.
 
-    It cannot parse None, the value of an optional field that is not set; those fields are set here.
+    ml_collections parses them, and its errors are raised as UserError. It cannot parse None, the value of an optional
+    field that is not set; those fields are set here.
     """
+    for text in arguments:
+        _check_field(config, text.removeprefix(f"--{name}.").partition("=")[0])
     latest = {text.partition("=")[0]: text for text in arguments}  # of two values for a field the later one applies
     to_none = [text for text in latest.values() if text.endswith("=None")]
     values, argv = flags.FlagValues(), ["jtextdiff", *(text for text in latest.values() if text not in to_none)]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            define(name, default, flag_values=values, sys_argv=argv)
+            config_flags.DEFINE_config_dict(name, config, flag_values=values, sys_argv=argv)
             rest = values(argv)
-    except (AttributeError, KeyError) as error:
-        raise UserError(_unknown_field(error)) from None
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_wrong_value(" ".join(str(error).split()))) from None
     if rest[1:]:
@@ -127,13 +118,6 @@ def _wrong_value(message: str) -> str:
     return f"{flag}: expected {expected}." if expected else message
 
 
-def _unknown_field(error: AttributeError | KeyError) -> str:
-    """Returns the message for a field that ml_collections did not find, with its hint."""
-    name, *hint = str(error.args[0]).replace("\\n", "\n").replace("\\", "").splitlines()
-    name = name.strip(QUOTES)
-    return ". ".join([f"There is no field {name!r}{_renamed(name)}", *(line.strip(QUOTES) for line in hint)])
-
-
 def _renamed(path: str) -> str:
     """Returns the current name of a former field, as an addition to a message."""
     current = current_name(path.rpartition(".")[2])
@@ -141,22 +125,47 @@ def _renamed(path: str) -> str:
 
 
 def _check_field(config: Config, path: str) -> None:
-    """Raises UserError, with the existing fields, for a field that a config lacks."""
-    for name in path.split("."):
-        names = list(config) if isinstance(config, ConfigDict) else []
-        if name not in names:
-            hint = did_you_mean(name, [other for other in names if other != CLASS])
-            raise UserError(f"There is no field {path!r}{_renamed(path)}{hint}")
-        config = config[name]
+    """Raises UserError, with the nearest or the existing fields, for a field that a config lacks."""
+    parent, names = config, path.split(".")
+    for depth, name in enumerate(names):
+        if not isinstance(parent, ConfigDict):
+            raise UserError(f"There is no field {path!r}: {'.'.join(names[:depth])} is a value and has no fields.")
+        if name not in parent:
+            raise UserError(f"There is no field {path!r}{_renamed(path)}{_nearest(config, parent, names, name)}")
+        parent = parent[name]
+
+
+def _nearest(config: Config, parent: Config, names: Sequence[str], unknown: str) -> str:
+    """Returns the end of a message about an unknown field.
+
+    Proposed are the fields of that name elsewhere in the config, else the closest name beside it, else the closest
+    elsewhere.
+    """
+    beside = [name for name in parent if name != CLASS]
+    elsewhere = {path: path.rpartition(".")[2] for path in _paths(config)}
+    alike = [path for path, name in elsewhere.items() if name == names[-1]]
+    if not alike and not difflib.get_close_matches(unknown, beside, n=1):
+        close = difflib.get_close_matches(names[-1], elsewhere.values(), n=1)
+        alike = [path for path, name in elsewhere.items() if name in close]
+    if alike:
+        return f". Did you mean {' or '.join(map(repr, alike))}?"
+    return did_you_mean(unknown, beside)
+
+
+def _paths(config: Config, prefix: str = "") -> list[str]:
+    """Returns the dotted paths of all fields of a config, those with fields of their own included."""
+    paths = []
+    for name, value in config.items():
+        if name != CLASS:
+            paths += [prefix + name, *(_paths(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [])]
+    return paths
 
 
 def _set_to_none(config: Config, path: str) -> None:
     """Sets an optional field to None. Raises UserError for any other."""
     *parents, name = path.split(".")
     for parent in parents:
-        config = config.get(parent) if isinstance(config, ConfigDict) else None
-    if not isinstance(config, ConfigDict) or name not in config:
-        raise UserError(f"There is no field {path!r}{_renamed(path)}.")
+        config = config[parent]
     hint = typing.get_type_hints(class_of(config)).get(name) if CLASS in config else None
     if config[name] is not None and path not in NULLABLE and types.NoneType not in typing.get_args(hint):
         raise UserError(f"{path} cannot be None: it needs a value.")

@@ -31,16 +31,16 @@ VALUES = [
     ),
 ]
 CONFIG = '''"""A config of its own."""
-from ml_collections import ConfigDict
+from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.run.config import spec
-from jtextdiff.run.config_files import choose_preset
+from jtextdiff.run.config_files import base_config, choose_preset
 from jtextdiff.training.optimizer import Optimizer
 
 def get_config(preset=""):
     return choose_preset(preset, {"": default, "paper": paper})()
 
 def default():
-    return ConfigDict(dict(seed=0, optim=spec(Optimizer)))
+    return base_config(spec(Autoregressive), spec(Optimizer), num_steps=9, batch_size=4)
 
 def paper():
     config = default()
@@ -155,6 +155,57 @@ def test_an_unknown_field_of_a_file_is_refused(file: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config file .*none\.py"):
         load_config(str(tmp_path / "none.py"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", '{"seed": 1}', "does not end in .py"),
+        ("other.py", "seed = 1", "defines no function get_config"),
+        ("broken.py", "seed = 1\ndef get_config(:", r"broken\.py, line 2: not Python"),
+        ("bytes.py", "#\n\udcff", r"bytes\.py, line \d: not Python"),
+        ("imports.py", "\nimport absent_module", r"imports\.py, line 2: ModuleNotFoundError: .*absent_module"),
+        ("fails.py", "def get_config():\n    return 1 / 0", r"fails\.py, line 2: ZeroDivisionError"),
+        ("nothing.py", "def get_config():\n    pass", "returns nothing; expected the ConfigDict"),
+        ("number.py", "def get_config():\n    return 3", "returns a value of type int"),
+        (
+            "small.py",
+            "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'seed': 1})",
+            "lacks num_steps, .*base_config",
+        ),
+    ],
+)
+def test_a_file_that_is_no_config_is_named_with_its_line(tmp_path: Path, file: str, name, content, message) -> None:
+    """Also after another config, whose get_config must not be taken for this file's."""
+    load_config(file)
+    (tmp_path / name).write_text(content, errors="surrogateescape")
+    with pytest.raises(UserError, match=message):
+        load_config(str(tmp_path / name))
+
+
+def test_a_preset_of_a_file_without_presets_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text("def get_config():\n    return None")
+    with pytest.raises(UserError, match=r"plain\.py: TypeError: get_config"):
+        load_config(f"{tmp_path}/plain.py:paper")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("peak", "Did you mean 'optim.peak'"),
+        ("optim.peek", "Did you mean 'peak'"),
+        ("method.width", "Did you mean 'method.trunk.width'"),
+        ("steps", "Did you mean 'method.sampler.steps'"),
+        ("widht", "Did you mean 'method.trunk.width'"),
+        ("seed.value", "seed is a value and has no fields"),
+        ("nothing_alike", "There are: batch_size, every"),
+    ],
+)
+def test_the_fields_that_an_unknown_one_may_mean_are_proposed_with_their_paths(path: str, message: str) -> None:
+    config = ConfigDict({"seed": 0, "num_steps": 1, "every": {}, "batch_size": 1})
+    config.method, config.optim = spec(DiffusionLM), spec(Optimizer)
+    with pytest.raises(UserError, match=f"no field '{path}'.*{message}"):
+        override(config, [f"{path}=3"])
 
 
 def test_differences_name_the_field() -> None:
