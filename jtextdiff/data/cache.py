@@ -1,9 +1,11 @@
 """Tokenised splits on disk: one folder per corpus, written atomically and read memory-mapped."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,12 +90,36 @@ def evenly_spaced(rows: Int[np.ndarray, "n"], num: int) -> Int[np.ndarray, "m"]:
 
 
 def cache_root() -> Path:
-    """Returns $JTEXTDIFF_CACHE or ~/.cache/jtextdiff."""
-    return Path(os.environ.get("JTEXTDIFF_CACHE") or Path.home() / ".cache" / "jtextdiff")
+    """Returns $JTEXTDIFF_CACHE or ~/.cache/jtextdiff; of a user without a home, a private folder of temporary files."""
+    if chosen := os.environ.get("JTEXTDIFF_CACHE"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache" / "jtextdiff"
+    except RuntimeError:
+        return _private_temporary_folder()
+
+
+def _private_temporary_folder() -> Path:
+    """Returns a folder that later processes of this user find again and no other user can write to."""
+    folder = Path(tempfile.gettempdir()) / f"jtextdiff-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    is_private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if is_private else Path(tempfile.mkdtemp(prefix="jtextdiff-"))
+
+
+def give_hub_a_home() -> None:
+    """Names a folder for downloads of Hugging Face libraries, which are imported after this, to a user without a home.
+
+    They would create a folder named "~" in the current one.
+    """
+    if os.path.expanduser("~") == "~":
+        os.environ.setdefault("HF_HOME", str(cache_root() / "huggingface"))
 
 
 def folder_for(key: str, cache: Path | None) -> Path:
-    """Returns the folder for `key`, below `cache`; if None, below $JTEXTDIFF_CACHE or ~/.cache/jtextdiff."""
+    """Returns the folder for `key`, below `cache`; if None, below `cache_root`."""
     digest = hashlib.sha256(f"{_FORMAT} {key}".encode()).hexdigest()
     return (cache or cache_root()) / digest[:32]
 

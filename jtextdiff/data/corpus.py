@@ -73,7 +73,7 @@ def prepare_corpus(
     """Returns the corpus of `text`, from the cache if it was prepared before.
 
     `tokenizer` replaces the one that `text` would train (when a run resumes). `cache` defaults to
-    $JTEXTDIFF_CACHE or ~/.cache/jtextdiff. `warn` is called each time with notes on texts dropped as too long,
+    `cache.cache_root`. `warn` is called each time with notes on texts dropped as too long,
     unknown tokens above 1 %, and columns with too many values to be labels. Raises what `read_examples` and training
     the tokenizer raise, and ValueError if no text is short enough.
     """

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jtextdiff.data.cache import give_hub_a_home
 from jtextdiff.data.grammar import restaurants
 from jtextdiff.data.packages import package_version, read_package
 from jtextdiff.data.text_files import SPLITS, Example, field_names, find_splits, read_file, scalar_fields
@@ -161,6 +162,7 @@ def _read_hub(name: str, column: str) -> Splits:
 
 
 def _load_from_hub(repository: str, revision: str | None) -> Any:
+    give_hub_a_home()
     import datasets
 
     try:

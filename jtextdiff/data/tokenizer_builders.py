@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jtextdiff.data.cache import give_hub_a_home
 from jtextdiff.data.tokenizer import UNK, Tokenizer, wrap
 
 SPECIALS = ("[PAD]", "[EOS]", UNK)  # ids 0, 1, 2 of every trained tokenizer
@@ -95,6 +96,7 @@ class Pretrained:
 
         Raises FileNotFoundError if it cannot be found, ValueError if it has no fast form or no end-of-text token.
         """
+        give_hub_a_home()
         import transformers
 
         try:
