@@ -14,15 +14,16 @@ from typing import NoReturn
 
 from jtextdiff.cli.errors import Interrupted, UserError
 from jtextdiff.cli.output import say
+from jtextdiff.cli.streams import decoded, prepare_streams
 
 
 def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """Runs a command on the arguments of the process, and exits."""
     keep_freed_memory()
+    prepare_streams()
     try:
-        command(sys.argv[1:])
-        if sys.stdout is not None:  # it may have been closed by the caller
-            sys.stdout.flush()
+        command(decoded(sys.argv[1:]))
+        sys.stdout.flush()
     except Interrupted as stop:
         if str(stop):
             say(str(stop))
