@@ -104,12 +104,14 @@ def start(config: Any, workdir: Path, *, profile: bool = False, wandb: str | Non
 
     from jtextdiff.devices.compilation_cache import enable_compilation_cache
     from jtextdiff.devices.multihost import is_process_zero
+    from jtextdiff.devices.platform import check_platform
     from jtextdiff.methods.method import Fitted
     from jtextdiff.run.config import build
     from jtextdiff.run.workdir import locked
     from jtextdiff.training.latent_control import fit_control
     from jtextdiff.training.loop import train
 
+    check_platform()
     enable_compilation_cache()
     with locked(workdir) if is_process_zero() else nullcontext():
         if isinstance(build(config.method), Fitted):

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.devices.platform import check_platform
 from jtextdiff.nets.batch_sharding import ROWS
 
 AXES = ("data", "fsdp", "tensor")
@@ -34,8 +35,9 @@ SMALL = 2**20
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     """Returns a mesh of all devices; one of the sizes may be -1 and is then inferred from the others.
 
-    Raises UserError if the sizes do not multiply to the number of devices.
+    Raises UserError if the sizes do not multiply to the number of devices, or jax finds no devices.
     """
+    check_platform()
     sizes, num = [data, fsdp, tensor], jax.device_count()
     product = int(np.prod([size for size in sizes if size != -1]))
     if sizes.count(-1) == 1 and product > 0 and num % product == 0:

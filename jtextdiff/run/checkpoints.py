@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import math
+import os
 import re
 import shutil
 import warnings
@@ -222,7 +223,14 @@ def _valid_loss(metrics: dict[str, float]) -> float:
 
 
 def _folder(workdir: Path) -> Path:
-    return (workdir / "checkpoints").absolute()
+    """Returns where the checkpoints are. Raises UserError for a path that orbax cannot open."""
+    folder = (workdir / "checkpoints").absolute()
+    try:
+        str(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        shown = os.fsencode(folder).decode("ascii", "backslashreplace")
+        raise UserError(f"The path of {shown} is not in UTF-8. Rename the folder that is not.") from None
+    return folder
 
 
 def _steps(workdir: Path) -> list[int]:

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.run.checkpoints import check_path, confirm_newest, open_checkpoints, restore, save, shapes_of
+from jtextdiff.run.checkpoints import (
+    check_path,
+    confirm_newest,
+    has_checkpoints,
+    open_checkpoints,
+    restore,
+    save,
+    shapes_of,
+)
 
 MODEL = {"answer": {"kernel": jnp.arange(6.0).reshape(2, 3)}}
 TRAINING = {"step": jnp.asarray(3)}
@@ -103,3 +111,10 @@ def test_each_later_checkpoint_is_read_back_before_the_next(part: str, tmp_path:
     found = restore(tmp_path, {"model": shapes(MODEL)}, at=3)
     assert found is not None
     assert not (tmp_path / "checkpoints" / "5").exists()
+
+
+def test_a_folder_whose_path_is_not_utf8_is_named(tmp_path: Path) -> None:
+    """Else its checkpoints, which cannot be opened, would look damaged."""
+    folder = tmp_path / "caf\udce9"
+    with pytest.raises(UserError, match=r"caf\\xe9/checkpoints is not in UTF-8"):
+        has_checkpoints(folder)
