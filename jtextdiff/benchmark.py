@@ -73,7 +73,7 @@ def build_parser() -> Parser:
 
 def _batches(text: str) -> list[int]:
     sizes = [size.strip() for size in text.split(",")]
-    if not all(size.isascii() and size.isdecimal() and int(size) > 0 for size in sizes):
+    if not all(size.isascii() and size.isdecimal() and len(size) < 10 and int(size) > 0 for size in sizes):
         raise argparse.ArgumentTypeError(f"expected numbers of at least 1, such as 1,16,64, got {text!r}")
     return list(dict.fromkeys(map(int, sizes)))
 

@@ -17,7 +17,7 @@ from jtextdiff.cli.arguments import (
     check_out,
     sampler_overrides,
 )
-from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.main import main
 from jtextdiff.cli.output import say
 
@@ -112,18 +112,21 @@ def write_edits(flags: Any, model: Any, edit_texts: Any, settings: dict[str, Any
 
     made_with = digest(settings)
     with ExitStack() as files:
-        source = sys.stdin if flags.input == "-" else files.enter_context(open(flags.input, encoding="utf-8"))
-        lines: Iterator[str] = (line.rstrip("\r\n") for line in source for _ in range(flags.num))
-        try:
-            num_done = resume_output(Path(flags.out), lines, made_with) if flags.out else 0
-            if num_done:
-                say(f"Continuing after the {num_done} edits in {flags.out}.")
-            out = files.enter_context(open(flags.out, "a", encoding="utf-8")) if flags.out else sys.stdout
-            edit_stream(edit_texts, model, lines, num_done, out, made_with=made_with if flags.out else None)
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"--input {flags.input} is no text in UTF-8: {error.reason} at byte {error.start}."
-            ) from None
+        lines = input_lines(flags.input, flags.num)
+        num_done = resume_output(Path(flags.out), lines, made_with) if flags.out else 0
+        if num_done:
+            say(f"Continuing after the {num_done} edits in {flags.out}.")
+        out = files.enter_context(open(flags.out, "a", encoding="utf-8")) if flags.out else sys.stdout
+        edit_stream(edit_texts, model, lines, num_done, out, made_with=made_with if flags.out else None)
+
+
+def input_lines(source: str, num: int) -> Iterator[str]:
+    """Yields each line of --input `num` times. Raises UserError, with the line, for what is no text."""
+    from jtextdiff.data.lines import lines_of, read_lines
+
+    with mistakes(ValueError):
+        lines = read_lines(sys.stdin.buffer, "standard input") if source == "-" else lines_of(Path(source))
+        yield from (line for _, line in lines for _ in range(num))
 
 
 def check_flags(flags: Any) -> None:
@@ -131,6 +134,8 @@ def check_flags(flags: Any) -> None:
     check_out(flags.out)
     if flags.num < 1:
         raise UserError(f"--num must be at least 1, got {flags.num}.")
+    if flags.input == "-" and sys.stdin is None:
+        raise UserError("Standard input is closed: pipe texts into this command, or name a file with --input.")
     source = Path(flags.input)  # it may be a pipe
     if flags.input != "-" and not source.exists():
         raise UserError(f"--input {flags.input}: there is no such file.")

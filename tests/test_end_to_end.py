@@ -375,7 +375,7 @@ def test_edit_keeps_the_order_marks_skipped_texts_and_resumes(place: Path) -> No
         (["--strength=2"], "strength"),
         (["--input=none.txt"], "no such file"),
         (["--input=empty.txt"], "empty.txt is empty"),
-        (["--input=bytes.txt"], "bytes.txt is no text"),
+        (["--input=bytes.txt"], "bytes.txt, line 1: byte 0xff is not UTF-8"),
         (["--input=source.txt", "--control=length=4"], "keeps the length"),
         (["--input=source.txt", "--hold=hippopotamus"], "does not contain"),
     ]:

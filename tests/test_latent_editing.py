@@ -118,7 +118,7 @@ def test_edits_are_scored_next_to_copies_and_reconstructions(place: Path) -> Non
     assert copy["success"]["n"] == 2 and 0 < copy["reference_bleu"]["value"] < copy["source_bleu"]["value"] == 100
     (place / "pairs.jsonl").write_text(json.dumps(pair | {"wanted": "odd"}) + "\n")
     paired = run("evaluate", "--checkpoint=vae", "--edits=mood", "--references=pairs.jsonl", cwd=place)
-    assert paired.returncode == 2 and "pairs.jsonl:1: mood has no value 'odd'" in paired.stderr
+    assert paired.returncode == 2 and "pairs.jsonl, line 1: mood has no value 'odd'" in paired.stderr
     controls = ["--control=mood=good", "--control=size=big", "--interference", "--num=4", "--judge_text=rows.jsonl"]
     evaluated = run("evaluate", "--checkpoint=vae", *controls, cwd=place)
     assert evaluated.returncode == 0, evaluated.stderr

@@ -113,14 +113,14 @@ def add_seed(parser: Parser, purpose: str) -> None:
 
 
 def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^32 - 1, got {text!r}")
+    if not (text.isascii() and text.isdecimal() and len(text) < 11 and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^32 - 1, got {text[:60]!r}")
     return int(text)
 
 
 def sampler_overrides(flags: argparse.Namespace) -> list[str]:
     """Returns the config overrides from the flags of `add_checkpoint`. Raises UserError for an invalid --at."""
-    if flags.at not in ("latest", "best") and not (flags.at.isascii() and flags.at.isdecimal()):
+    if flags.at not in ("latest", "best") and not (flags.at.isascii() and flags.at.isdecimal() and len(flags.at) < 19):
         raise UserError(f"--at must be latest, best or a step, got {flags.at!r}.")
     shorthands = {"method.sampler.steps": flags.steps, "method.sampler.name": flags.sampler}
     return [f"{name}={value}" for name, value in shorthands.items() if value is not None] + flags.override

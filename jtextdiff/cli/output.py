@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,9 +39,26 @@ def progress_bar(*columns: Any, disable: bool = False) -> "Progress":
     return Progress(*columns, console=console, transient=True, disable=disable or not shown)
 
 
+NOT_IN_A_LINE = re.compile(r"[\x00-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]")
+"""Characters that end a line for some reader, that a terminal obeys, or that UTF-8 cannot encode; and the backslash."""
+
+NOT_IN_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Those of them that Python's JSON would leave as they are."""
+
+
 def one_line(text: str) -> str:
-    """Returns a text as one line: newlines and backslashes written as \\n and \\\\."""
-    return text.replace("\\", "\\\\").replace("\n", "\\n")
+    """Returns a text as one line: a newline is written as \\n, other control characters alike, a backslash as \\\\."""
+    return NOT_IN_A_LINE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def to_json_text(value: Any, indent: int | None = None) -> str:
+    """Returns a value as JSON with its characters as they are, except those that would end a line or cannot be written.
+
+    Without `indent` it is one line.
+    """
+    return NOT_IN_JSON.sub(
+        lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, indent=indent, ensure_ascii=False)
+    )
 
 
 def write_atomically(file: Path, text: str) -> None:
@@ -52,7 +70,7 @@ def write_atomically(file: Path, text: str) -> None:
 
 def write_result(result: dict[str, Any], out: str | None) -> None:
     """Writes a command's result as JSON, to the file `out` or to stdout."""
-    text = json.dumps(result, indent=2, ensure_ascii=False)
+    text = to_json_text(result, indent=2)
     if out:
         write_atomically(Path(out), text + "\n")
     else:

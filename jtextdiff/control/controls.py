@@ -157,4 +157,4 @@ def as_control(control: Control | str | None) -> Control | None:
 
 
 def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and int(text) > 0
+    return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0

@@ -1,7 +1,6 @@
 """One request (control, template) per sample, from a file or from real texts."""
 
 import itertools
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +11,16 @@ from jtextdiff.control.quoting import NAME_SIGNS, QUOTED, listed, unquoted
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import Constituent, constituents_of
 from jtextdiff.data.grammar.pcfg import Grammar
+from jtextdiff.data.lines import lines_of, parse_json
 from jtextdiff.data.tokenizer import MASK
 from jtextdiff.metrics.units import UNIT, units
 
 ATTRIBUTE = rf"({QUOTED}|[^\s:*+\"'][^:*+]*)(?:\*(\d+(?:\.\d+)?))?"
 ATTRIBUTES = re.compile(rf"(?P<names>{ATTRIBUTE}(?:\+{ATTRIBUTE})*):(?P<num>[1-9][0-9]*)")
+
+
+EXPECTED = '{"control": "food=Japanese"}, or a list, and optionally a "template"'
+"""The form of a line of --targets."""
 
 
 class SampleRequest(NamedTuple):
@@ -38,7 +42,7 @@ def read_requests(source: str, corpus: Corpus, split: str) -> tuple[SampleReques
     match = ATTRIBUTES.fullmatch(source)
     if Path(source).exists() and not Path(source).is_dir():  # it may be a pipe
         lines = numbered_lines(Path(source), "--targets")
-        return tuple(_request_of_line(line, f"{source}:{number}") for number, line in lines)
+        return tuple(_request_of_line(line, f"{source}, line {number}") for number, line in lines)
     if match is None:
         raise UserError(
             f"--targets {source} is neither a file, nor NAME:N such as food:200, for the attributes of N texts."
@@ -66,21 +70,26 @@ def numbered_lines(file: Path, flag: str) -> list[tuple[int, str]]:
     Raises UserError, naming the `flag`, for a file without any, and for one that is not text.
     """
     try:
-        lines = [*enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{flag} {file} is no text in UTF-8: {error.reason} at byte {error.start}.") from None
-    except OSError as error:
-        raise UserError(f"{flag} {file}: {error.strerror}.") from None
-    filled = [(number, line) for number, line in lines if line.strip()]
+        filled = [(number, line) for number, line in lines_of(file) if line.strip()]
+    except ValueError as error:
+        raise UserError(f"{flag}: {error}.") from None
     if not filled:
         raise UserError(f"{flag} {file} is empty: it takes one JSON object per line.")
     return filled
 
 
+def json_of_line(line: str, place: str, expected: str) -> Any:
+    """Returns the value of a line of JSON. Raises UserError, with the `place` and what is `expected` there."""
+    try:
+        return parse_json(line, place)
+    except ValueError as error:
+        raise UserError(f"{error}; expected {expected}.") from None
+
+
 def _request_of_line(line: str, place: str) -> SampleRequest:
     """Parses one line of a file; `place` names it in errors."""
+    row = json_of_line(line, place, EXPECTED)
     try:
-        row: Any = json.loads(line)
         control, template = row.get("control", []), row.get("template")
         texts = [control] if isinstance(control, str) else list(control)
         if not all(isinstance(text, str) for text in [*texts, template or ""]):
@@ -88,9 +97,7 @@ def _request_of_line(line: str, place: str) -> SampleRequest:
         if not (texts or template) or set(row) - {"control", "template"}:
             raise ValueError
     except (ValueError, TypeError, AttributeError):
-        raise UserError(
-            f'{place}: expected {{"control": "food=Japanese"}}, or a list, and optionally a "template".'
-        ) from None
+        raise UserError(f"{place}: expected {EXPECTED}.") from None
     try:
         return SampleRequest(parse_controls(texts), template)
     except UserError as error:

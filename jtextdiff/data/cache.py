@@ -160,7 +160,7 @@ def open_stored(folder: Path) -> StoredCorpus | None:
         label_values = {name: tuple(values) for name, values in metadata["label_values"].items()}
         splits = {name: _open_split(folder, name, list(label_values)) for name in metadata["splits"]}
         return StoredCorpus(Tokenizer.load(folder / "tokenizer"), splits, label_values, metadata["notes"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

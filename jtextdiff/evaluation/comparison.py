@@ -1,12 +1,12 @@
 """A Markdown table of several score files."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.data.lines import parse_json
 from jtextdiff.evaluation.tables import format_value, markdown_table, wrap
 
 FIELDS = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}
@@ -62,16 +62,28 @@ def compare(files: Sequence[Path], metrics: Sequence[str] | None, width: int) ->
 def read_scores(file: Path) -> Scores:
     """Reads a file of scores. Raises UserError if it holds none."""
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = parse_json(file.read_text(encoding="utf-8"), str(file))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as scores: {error}") from None
     metrics = result.get("metrics") if isinstance(result, dict) else None
-    valid = isinstance(metrics, dict) and all(
-        isinstance(metric, dict) and metric.keys() >= METRIC_FIELDS for metric in metrics.values()
-    )
-    if not valid or not result.keys() >= FIELDS:
+    valid = isinstance(metrics, dict) and result.keys() >= FIELDS and all(map(_is_metric, metrics.values()))
+    if not valid or result["nfe"] is None or not _is_number(result["nfe"]):
         raise UserError(f"{file} holds no scores of jtextdiff.evaluate.")
     return result
+
+
+def _is_metric(metric: Any) -> bool:
+    return (
+        isinstance(metric, dict)
+        and metric.keys() >= METRIC_FIELDS
+        and isinstance(metric["unit"], str)
+        and all(_is_number(metric[name]) for name in ("value", "se", "real_valid"))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a float can hold, or None."""
+    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**1000)
 
 
 def group_by_recipe(results: dict[Path, Scores]) -> dict[str, list[Scores]]:

@@ -5,7 +5,6 @@ grammar's derivations or an n-gram classifier, see `label_judges`; it selects no
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import progress_bar, say
 from jtextdiff.control.controls import classifier
-from jtextdiff.control.requests import numbered_lines
+from jtextdiff.control.requests import json_of_line, numbered_lines
 from jtextdiff.control.resolve import resolve
 from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
@@ -79,7 +78,7 @@ def read_edit_task(file: str, model: Model, corpus: Corpus, label: str) -> EditT
     Raises UserError for a line of another form, naming it.
     """
     rows = [
-        _read_row(line, f"{file}:{number}", model, corpus, label)
+        _read_row(line, f"{file}, line {number}", model, corpus, label)
         for number, line in numbered_lines(Path(file), "--references")
     ]
     if len(rows) < 2:
@@ -89,12 +88,12 @@ def read_edit_task(file: str, model: Model, corpus: Corpus, label: str) -> EditT
 
 
 def _read_row(line: str, place: str, model: Model, corpus: Corpus, label: str) -> dict[str, str]:
+    expected = '{"text": "...", "wanted": "a value of the label", "reference": "..."}'
+    row = json_of_line(line, place, expected)
     try:
-        row = json.loads(line)
         texts = {name: corpus.tokenizer.normalize_spacing(row[name]) for name in ("text", "reference")}
         target = row["wanted"]
-    except (ValueError, TypeError, KeyError):
-        expected = '{"text": "...", "wanted": "a value of the label", "reference": "..."}'
+    except (AttributeError, TypeError, KeyError):
         raise UserError(f"{place}: expected {expected}.") from None
     if target not in corpus.label_values.get(label, ()):
         available = ", ".join(corpus.label_values.get(label, ())) or "none"

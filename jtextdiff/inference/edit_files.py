@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.cli.output import one_line, progress_bar, say
+from jtextdiff.cli.output import one_line, progress_bar, say, to_json_text
+from jtextdiff.data.lines import parse_json
 
 CHUNK_SIZE = 64
 """Lines edited together."""
@@ -100,7 +101,7 @@ def flow_stats(edit: Any) -> dict[str, Any]:
 def write_rows(out: TextIO, rows: list[dict[str, Any]], made_with: str | None) -> None:
     """Writes rows as JSON lines, or their edited texts one per line."""
     for row in rows:
-        as_json = made_with and json.dumps(row | {"made_with": made_with}, ensure_ascii=False)
+        as_json = made_with and to_json_text(row | {"made_with": made_with})
         print(as_json or one_line(row["rewrite"]), file=out)
     out.flush()
 
@@ -150,7 +151,7 @@ def resume_output(out: Path, lines: Iterator[str], made_with: str) -> int:
 def _row_of(line: bytes) -> Any:
     """The object in a line of --out, None for any other line."""
     try:
-        row = json.loads(line)
+        row = parse_json(line.decode("utf-8"), "")
     except ValueError:
         return None
     return row if isinstance(row, dict) and "source" in row else None

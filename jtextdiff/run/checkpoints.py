@@ -256,5 +256,5 @@ def _candidates(workdir: Path, at: int | str) -> list[int]:
 def _stored_loss(file: Path) -> float:
     try:
         return _valid_loss(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return math.inf

@@ -54,7 +54,7 @@ def read_config(workdir: Path) -> Config:
         )
     try:
         config = from_json(file.read_text(encoding="utf-8"))
-    except (ValueError, TypeError, AttributeError, ImportError) as error:
+    except (ValueError, TypeError, AttributeError, ImportError, RecursionError) as error:
         raise UserError(f"{file} cannot be read as the config of a run: {error}") from None
     for part in ("text", "method", "optim"):
         if part not in config:
@@ -93,8 +93,8 @@ def _check_text(workdir: Path, text: dict[str, str]) -> None:
     """Raises UserError if the run was started with another text."""
     file = workdir / "text.json"
     try:
-        stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else text
-    except ValueError as error:
+        stored = dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else text
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}. Remove it to resume without comparing the text.") from None
     if changed := sorted(split for split in stored.keys() | text.keys() if stored.get(split) != text.get(split)):
         raise UserError(
@@ -109,8 +109,8 @@ def truncate_metrics(file: Path, step: int) -> None:
     if not file.is_file():
         return
     remaining = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_bytes().splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             if json.loads(line)["step"] <= step:
-                remaining.append(line + "\n")
+                remaining.append(line.decode("utf-8") + "\n")
     write_atomically(file, "".join(remaining))

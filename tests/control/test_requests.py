@@ -102,9 +102,25 @@ def test_a_file_is_read_line_by_line(corpus: Corpus, tmp_path: Path) -> None:
         SampleRequest(parse_control("food=Thai*2") + length(9)),
         SampleRequest(None, "a [MASK]"),
     )
-    for line in ("food=Thai", '{"food": "Thai"}', '{"control": 3}', "{}", '{"control": [1]}', "[]"):
+    for line in ('{"food": "Thai"}', '{"control": 3}', "{}", '{"control": [1]}', "[]"):
         file.write_text(f'{{"control": "food=Thai"}}\n{line}\n')
-        with pytest.raises(UserError, match=r"targets.jsonl:2: expected"):
+        with pytest.raises(UserError, match=r"targets.jsonl, line 2: expected"):
+            read_requests(str(file), corpus, "valid")
+    file.write_text('\ufeff{"control": "food=Thai"}\r{"control": "keyword=a\u2028b"}\r', encoding="utf-8")
+    assert [request.control for request in read_requests(str(file), corpus, "valid")] == [
+        parse_control("food=Thai").as_sum(),
+        parse_control("keyword=a\u2028b").as_sum(),
+    ]
+    for line, message in [
+        ("food=Thai", "not JSON .*; expected"),
+        ("[" * 100_000, "too many brackets"),
+        ('{"control": "length=1' + "0" * 5000 + '"}', "length"),
+        ('{"control": 1' + "0" * 5000 + "}", "too many digits"),
+        ('{"control": "food=\\udcff"}', "half of a character"),
+        ("caf\udce9", "0xe9 is not UTF-8"),
+    ]:
+        file.write_text(f'{{"control": "food=Thai"}}\n{line}\n', encoding="utf-8", errors="surrogateescape")
+        with pytest.raises(UserError, match=rf"targets.jsonl, line 2: .*{message}"):
             read_requests(str(file), corpus, "valid")
     file.write_text("\n")
     with pytest.raises(UserError, match="is empty"):

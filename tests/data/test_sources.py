@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,11 +150,17 @@ def test_the_grammar_is_the_default(monkeypatch):
         ("missing.txt", None, FileNotFoundError, ["missing.txt", "does not exist", ".jsonl", "hub:NAME"]),
         ("x.pdf", "a", ValueError, ["x.pdf", "expected a file ending in .txt, .jsonl or .csv"]),
         ("x.txt", "\n \n", ValueError, ["x.txt holds no text"]),
-        ("x.txt", b"fine\nbad \xff\n", ValueError, ["x.txt, line 2", "byte 0xff at offset 9", "iconv"]),
+        ("x.txt", b"fine\nbad \xff\n", ValueError, ["x.txt, line 2", "byte 0xff", "iconv"]),
         ("x.jsonl", '{"text": "a"}\n{"text": ', ValueError, ["x.jsonl, line 2: not JSON", "'{\"text\": '"]),
         ("x.jsonl", '\n["a"]', ValueError, ["x.jsonl, line 2: expected a JSON object"]),
         ("x.jsonl", '{"review": "a"}', ValueError, ["line 1: no field 'text'", "review", "text.column"]),
         ("x.jsonl", '{"text": 3}', ValueError, ["line 1: field 'text' is '3', expected a string"]),
+        ("x.jsonl", '{"text": null}', ValueError, ["line 1: field 'text' is null, expected a string"]),
+        ("x.jsonl", '{"text": "a", "n": 1' + "0" * 5000 + "}", ValueError, ["line 1: a number has too many digits"]),
+        ("x.jsonl", "[" * 100_000, ValueError, ["line 1: too many brackets"]),
+        ("x.jsonl", '{"text": "a"}\n{"text": "\\ud83d!"}', ValueError, ["line 2: \\ud83d is half of a character"]),
+        ("x.txt", "a\nb".encode("utf-16-le"), ValueError, ["x.txt, line 1: the character NUL", "UTF-16"]),
+        ("x.csv", b"text\nfine\nbad \xff\n", ValueError, ["x.csv, line 3", "byte 0xff"]),
         ("x.csv", "review\na\n", ValueError, ["x.csv, line 2: no field 'text'", "review"]),
         ("x.csv", "text,label\na,b,c\n", ValueError, ["x.csv, line 2", "2 columns", "quote texts"]),
         ("x.csv", 'text\n"a" b\n', ValueError, ["x.csv, line 2: not CSV"]),
@@ -197,8 +202,6 @@ def test_unreadable_directories_are_reported(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.read_bytes", denied)
     with pytest.raises(ValueError, match=r"cannot read .*train.txt: Permission denied"):
-        read_examples(str(tmp_path))
-    with pytest.raises(ValueError, match=r"cannot read .*train.txt: Permission denied"):
         sources.fingerprint(str(tmp_path))
 
 
@@ -228,12 +231,13 @@ def test_words_for_values_that_do_not_occur_are_said(tmp_path):
 
 
 class _Hub:
-    """A fake hub: (name, revision) -> a data set or an error."""
+    """A stand-in for the hub: (name, revision) -> a data set or an error."""
 
     def __init__(self, results):
         self.results = results
 
-    def load_dataset(self, name, revision):
+    def load_dataset(self, name, configuration, revision):
+        assert configuration is None
         result = self.results[name, revision]
         if isinstance(result, Exception):
             raise result
@@ -254,18 +258,62 @@ def test_the_hub_is_read_with_its_splits_mapped(monkeypatch):
         ("me/x", "v3"): RuntimeError("something else"),
         ("me/x", "v4"): ConnectionError("Couldn't reach 'me/x' on the Hub\nmore"),
     }
-    monkeypatch.setitem(sys.modules, "datasets", _Hub(results))
+    monkeypatch.setattr("datasets.load_dataset", _Hub(results).load_dataset)
     examples = [Example("a", {"label": "0"})]
     assert read_examples("hub:me/x") == {"train": examples, "valid": examples}
     with pytest.raises(ValueError, match="has the splits test; expected a train"):
         read_examples("hub:me/x@v2")
     with pytest.raises(RuntimeError, match="something else"):
         read_examples("hub:me/x@v3")
-    with pytest.raises(FileNotFoundError, match="cannot read hub:me/x .*on the Hub\\).*go online") as raised:
+    with pytest.raises(FileNotFoundError, match="cannot read hub:me/x@v4 .*on the Hub\\).*go online") as raised:
         read_examples("hub:me/x@v4")
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="no column 'body'; its columns are: text, label"):
         read_examples("hub:me/x", column="body")
+
+
+@pytest.fixture
+def local_hub(tmp_path, monkeypatch):
+    """The path of a data set with two configurations, in the layout of the hub."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "downloads")
+    rows = [
+        {"sentence": "a b", "words": ["a", "b"], "stars": 3},
+        {"sentence": None, "words": [], "stars": 3},
+        {"sentence": " ", "words": [], "stars": 3},
+    ]
+    card = ["---", "configs:"]
+    for name in ("cola", "sst2"):
+        (tmp_path / "glue" / name).mkdir(parents=True)
+        for split in ("train", "validation"):
+            _write(tmp_path / "glue" / name / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
+        card += [f"- config_name: {name}", "  data_files:"]
+        card += [f"  - {{split: {split}, path: {name}/{split}.jsonl}}" for split in ("train", "validation")]
+    _write(tmp_path / "glue" / "README.md", "\n".join([*card, "---", ""]))
+    return f"hub:{tmp_path}/glue"
+
+
+def test_one_of_several_configurations_is_named(local_hub):
+    examples = [Example("a b", {"stars": "3"})]
+    assert read_examples(f"{local_hub}:sst2", column="sentence") == {"train": examples, "valid": examples}
+    for path in (local_hub, f"{local_hub}:mnli"):
+        with pytest.raises(ValueError, match=r"several configurations; name one, such as hub:.*:cola, of: cola, sst2"):
+            read_examples(path, column="sentence")
+    for column, shown in (("words", r"\['a', 'b'\]"), ("stars", "3")):
+        with pytest.raises(ValueError, match=rf":cola, row 1 of train: field '{column}' is .*{shown}.* expected a str"):
+            read_examples(f"{local_hub}:cola", column=column)
+    broken = Path(local_hub.removeprefix("hub:")).parent / "broken"
+    broken.mkdir()
+    _write(broken / "train.jsonl", '{"sentence":')
+    with pytest.raises(ValueError, match=r"cannot read hub:.*broken: An error occurred while generating"):
+        read_examples(f"hub:{broken}", column="sentence")
+
+
+@pytest.mark.parametrize("path", ["hub:", "hub::cola", "hub:@v1", "hub:glue:", "hub:glue@", "hub:glue:a:b"])
+def test_a_hub_path_of_another_form_is_quoted(path):
+    with pytest.raises(ValueError, match=f"text.path is '{path}'; expected hub:NAME, hub:NAME:CONFIGURATION"):
+        read_examples(path)
 
 
 def _installed(monkeypatch, root):

@@ -40,6 +40,9 @@ def files(tmp_path: Path) -> dict[str, str]:
         "bare.json": json.dumps(json.loads(scores(1.0)) | {"metrics": {"nll": 3}}),
         "elsewhere.json": json.dumps(json.loads(scores(1.0)) | {"text": "other"}),
         "broken.json": "{",
+        "deep.json": "[" * 100_000,
+        "words.json": scores(1.0).replace('"value": 1.0', '"value": "one"'),
+        "huge.json": scores(1.0).replace('"nfe": 100.0', '"nfe": 1' + "0" * 400),
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)

@@ -1,8 +1,10 @@
-"""Resuming a file of edits: only of the same texts, made with the same settings."""
+"""Files of texts to edit, and resuming a file of edits: only of the same texts, made with the same settings."""
 
 import io
 import json
 import os
+import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.edit import build_parser, check_flags, settings_of
+from jtextdiff.edit import build_parser, check_flags, command, input_lines, settings_of
 from jtextdiff.inference.edit_files import digest, edit_stream, resume_output, write_rows
 from jtextdiff.inference.editing import Edit
 
@@ -89,3 +91,46 @@ def test_texts_to_edit_may_come_out_of_a_pipe(tmp_path: Path) -> None:
     for name, message in (("absent", "no such file"), ("", "is a directory"), ("empty", "is empty")):
         with pytest.raises(UserError, match=message):
             check_flags(build_parser().parse_args(["--checkpoint=x", f"--input={tmp_path / name}"]))
+
+
+CONTENT = "\ufeffone\u2028a\r\ntwo\r\rlast"
+LINES = ["one\u2028a", "two", "", "last"]
+
+
+@pytest.mark.parametrize("source", ["file", "pipe", "-"])
+def test_lines_are_the_same_from_a_file_a_pipe_and_standard_input(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / source
+    if source == "pipe":  # as in --input <(command)
+        os.mkfifo(file)
+        threading.Thread(target=file.write_text, args=[CONTENT], kwargs={"newline": ""}).start()
+    else:
+        file.write_text(CONTENT, newline="")
+    with open(os.devnull if source == "pipe" else file, encoding="latin-1") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        name = "-" if source == "-" else str(file)
+        check_flags(build_parser().parse_args(["--checkpoint=x", f"--input={name}"]))
+        assert list(input_lines(name, 2)) == [line for line in LINES for _ in range(2)]
+
+
+def test_a_line_that_is_no_text_has_its_number(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_bytes(b"one\ncaf\xe9\n")
+    lines = input_lines(str(tmp_path / "texts.txt"), 1)
+    assert next(lines) == "one"
+    with pytest.raises(UserError, match="texts.txt, line 2: byte 0xe9 is not UTF-8"):
+        next(lines)
+
+
+def test_closed_standard_input_is_refused_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UserError, match="Standard input is closed"):
+        command(["--checkpoint=absent"])
+
+
+@pytest.mark.parametrize("setting", [None, "digits"])
+def test_an_edit_is_one_line_of_its_file(setting: str | None) -> None:
+    out, text = io.StringIO(), "a\r\u2028\x1b[2J\x85b"
+    write_rows(out, [{"source": text, "rewrite": text}], setting)
+    assert len(out.getvalue().splitlines()) == 1 and out.getvalue().isascii()
+    assert setting is None or json.loads(out.getvalue())["rewrite"] == text

@@ -31,7 +31,7 @@ def run(module: str, *arguments: str, cwd: Path, text: str = "") -> Completed:
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
         mock.patch.object(sys, "argv", [module, *arguments]),
-        mock.patch.object(sys, "stdin", io.StringIO(text)),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()))),
         mock.patch("jtextdiff.cli.main.keep_freed_memory"),  # the setting would outlive the command
     ):
         try:
