@@ -44,6 +44,13 @@ class Normal:
         return 0.5 * (ratio - 1 - jnp.log(ratio) + ((self.mean - other.mean) / other.std) ** 2)
 
 
+UNDEFINED = -2
+"""The category that is drawn from logits without a distribution: NaN, an infinite one, or −∞ for all categories.
+
+A sample that contains it has no meaning; callers outside compiled programs look for it.
+"""
+
+
 @pytree
 class Categorical:
     """Independent categoricals over the last axis of unnormalised `logits`."""
@@ -54,7 +61,7 @@ class Categorical:
         """Samples one of √K blocks by its total probability, then one of the block's √K categories.
 
         This takes two uniform numbers instead of K. A Gumbel race takes twenty times as long at K = 1,000. With one key
-        per row, a row does not depend on the others.
+        per row, a row does not depend on the others. Logits without a distribution give UNDEFINED.
         """
         k = self.logits.shape[-1]
         size = math.isqrt(max(k - 1, 0)) + 1
@@ -62,10 +69,10 @@ class Categorical:
         p = jnp.pad(p, [(0, 0)] * (p.ndim - 1) + [(0, size * size - k)]).reshape(*p.shape[:-1], size, size)
         block = categorical_index(fold_in(keys, 0), jnp.sum(p, axis=-1))
         within = jnp.take_along_axis(p, block[..., None, None], axis=-2)[..., 0, :]
-        return block * size + categorical_index(fold_in(keys, 1), within)
+        return defined(block * size + categorical_index(fold_in(keys, 1), within), self.logits)
 
     def mode(self) -> Int[Array, "*b"]:
-        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+        return defined(jnp.argmax(self.logits, axis=-1).astype(jnp.int32), self.logits)
 
     def log_prob(self, x: Int[Array, "*b"]) -> Float[Array, "*b"]:
         """Returns the log-probability in nats."""
@@ -75,6 +82,11 @@ class Categorical:
         """Returns KL(self ‖ other), nats; categories of probability 0 under self contribute nothing."""
         log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
         return jnp.sum(jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * (log_p - log_q), 0.0), axis=-1)
+
+
+def defined(index: Int[Array, "*b"], logits: Float[Array, "*b k"]) -> Int[Array, "*b"]:
+    """Returns the index, or UNDEFINED where the logits have no finite maximum."""
+    return jnp.where(jnp.isfinite(jnp.max(logits, axis=-1)), index, UNDEFINED)
 
 
 def categorical_index(keys: Keys, p: Float[Array, "*b k"]) -> Int[Array, "*b"]:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jtextdiff.diffusion.distributions import defined
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.schedules import Time
 
@@ -17,10 +18,11 @@ def nearest_token(
 ) -> Int[Array, "b l"]:
     """Returns the row of `embedding` nearest to each vector by Euclidean distance, among the `possible` rows if given.
 
-    An embedding is always nearest to itself.
+    An embedding is always nearest to itself. A vector with NaN has no nearest row: UNDEFINED.
     """
     closeness = 2 * _dot_products(x, embedding) - jnp.sum(embedding**2, axis=-1)[None, None]
-    return jnp.argmax(closeness if possible is None else jnp.where(possible, closeness, -jnp.inf), axis=-1)
+    closeness = closeness if possible is None else jnp.where(possible, closeness, -jnp.inf)
+    return defined(jnp.argmax(closeness, axis=-1), closeness)
 
 
 def token_log_probs(

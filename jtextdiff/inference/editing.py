@@ -18,7 +18,7 @@ from jtextdiff.diffusion.randomness import Keys, keys_for
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.flow_settings import FlowSettings
 from jtextdiff.inference.prompts import check_texts
-from jtextdiff.inference.sample_batches import run_batched
+from jtextdiff.inference.sample_batches import check_tokens, run_batched
 from jtextdiff.methods.components.latents import Rewrite
 from jtextdiff.methods.components.types import Given
 from jtextdiff.methods.method import Editable, LatentVariableModel, Method
@@ -155,6 +155,8 @@ def edit_in_latent_space(
     given = Given(*map(jnp.asarray, (edits.batch.tokens, np.zeros((num, longest), bool), lengths, label)))
     full, shards = np.full(num, longest), num_shards(mesh)
     rewrites = map_batches(rewrites_at_stops, (keys, given), full, longest=longest, shards=shards, progress=progress)
+    for item in rewrites:
+        check_tokens(item.tokens[item.solved])
     sources = [edits.tokenizer.decode(row) for row in edits.batch.tokens]
     candidates = ([_edit_of(row, item, edits) for item in rewrites] for row in range(num))
     return [_best(row, source, flow.target_probability) for row, source in zip(candidates, sources, strict=True)]
@@ -168,7 +170,7 @@ def _edit_of(row: int, rewrite: Rewrite, edits: EditBatch) -> Edit:
         for nats in (rewrite.before, rewrite.after)
     )
     return Edit(
-        edits.tokenizer.decode(np.asarray(rewrite.tokens[row])),
+        edits.tokenizer.decode(np.asarray(rewrite.tokens[row])) if rewrite.solved[row] else "",
         before=before,
         after=after,
         distance=float(rewrite.distance[row]),

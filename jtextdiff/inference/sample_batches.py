@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from jtextdiff.cli.errors import UserError
 from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.inference.batched import SMALL_BATCH, LengthBucket, jitted, map_batches
 from jtextdiff.methods.components.types import Given
-from jtextdiff.methods.method import LatentVariableModel, Method, SamplesLength
+from jtextdiff.methods.method import HasKnownLength, LatentVariableModel, Method, SamplesLength
 from jtextdiff.nets.functional import Params
 from jtextdiff.sampling.energies import Energy, stacked
 
@@ -40,8 +41,10 @@ def run_batched(
     """Runs the method's `sample` or `edit`, by `name`, on all rows, in padded batches.
 
     `energies` holds one energy for all rows, or one per row. `settings` are further arguments, the same for all rows.
-    `progress` receives the number of rows in each finished batch.
+    `progress` receives the number of rows in each finished batch. Raises ValueError for lengths that the method cannot
+    have, and UserError if the network's logits are NaN.
     """
+    check_lengths(method, given)
     num, longest = given.tokens.shape
     mesh, pad = mesh_of(params), method.text_spec.pad
     output = SampleOutput(np.full((num, longest), pad, np.int32), np.zeros(num, int))
@@ -65,7 +68,33 @@ def run_batched(
         shards = num_shards(mesh)
         group = map_batches(run, inputs, lengths[rows], longest=longest, shards=shards, progress=progress)
         output.tokens[rows], output.calls[rows] = group.tokens, group.calls
+        check_tokens(group.tokens)
     return output
+
+
+def check_lengths(method: Method, given: Given) -> None:
+    """Raises ValueError for a given length above the longest, and for a least length of a method that draws none."""
+    lengths, longest, name = np.asarray(given.length), given.tokens.shape[1], type(method).__name__
+    if (wrong := lengths[abs(lengths) > longest]).size:
+        raise ValueError(
+            f"A length of {wrong[0]} is given; expected 1 to {longest} tokens, EOS counted, 0 for a free length, or -n "
+            "for at least n."
+        )
+    draws = isinstance(method, SamplesLength) and not (isinstance(method, HasKnownLength) and not method.known_length)
+    if (wrong := lengths[lengths < 0]).size and not draws:
+        raise ValueError(
+            f"A length of at least {-wrong[0]} is given, but {name} draws no lengths; expected 1 to {longest} tokens, "
+            "EOS counted, or 0 for a free length."
+        )
+
+
+def check_tokens(tokens: Int[np.ndarray, "n l"]) -> None:
+    """Raises UserError for samples with tokens that were drawn from no distribution; see `distributions.UNDEFINED`."""
+    if undefined := int(np.sum(np.any(np.asarray(tokens) < 0, axis=-1))):
+        raise UserError(
+            f"{undefined} of {len(tokens)} samples have tokens without a distribution: the network's logits are NaN or "
+            "infinite. Its training may have diverged: take an earlier checkpoint with --at, or weaken the controls."
+        )
 
 
 def _energy_groups(

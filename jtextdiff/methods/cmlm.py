@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.bounds import any_order_bound, any_order_loss, one_order_bound
-from jtextdiff.diffusion.distributions import Categorical, check_temperature_and_top_p
+from jtextdiff.diffusion.distributions import UNDEFINED, Categorical, check_temperature_and_top_p
 from jtextdiff.diffusion.losses import mean_over
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
 from jtextdiff.methods.components.masked_denoiser import MaskedDenoiser, any_order_bound_name, masked_denoiser_net
@@ -64,7 +64,7 @@ class CMLM:
 
     @property
     def bound(self) -> str:
-        return any_order_bound_name(self.bound_points)
+        return any_order_bound_name(self.bound_points, self.sampler.name)
 
     def init(self, key: Key[Array, ""]) -> Params:
         return {"words": self.net.init(key), "lengths": {"bias": jnp.zeros(self.text_spec.length + 1)}}
@@ -82,7 +82,10 @@ class CMLM:
         return token_loss + length_loss, {"words": token_loss, "lengths": length_loss}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """Returns an upper bound on −log p(text), nats per sequence, of generating it in a random order."""
+        """Returns an upper bound on −log p(text), nats per sequence, of generating it in a random order.
+
+        It does not bound the texts of mask-predict, which generates and masks by confidence.
+        """
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._denoiser(params).losses(tokens, valid)
         return any_order_bound(losses, key, valid, self.bound_points) + self._length_nll(params, valid)
@@ -122,7 +125,8 @@ class CMLM:
 
         state, path = unroll(step, state, token_keys, jnp.arange(settings.steps), record=record)
         calls = jnp.full(len(start.tokens), settings.steps)
-        return Sample(state.tokens, path, calls), mean_over(state.log_p, start.masked)
+        tokens = jnp.where(length[:, None] == UNDEFINED, UNDEFINED, state.tokens)
+        return Sample(tokens, path, calls), mean_over(state.log_p, start.masked)
 
     def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
         """Returns log p of the one missing token; None for several candidates: choosing changes it."""

@@ -59,7 +59,7 @@ class Masked:
 
     @property
     def bound(self) -> str:
-        return any_order_bound_name(self.bound_points)
+        return any_order_bound_name(self.bound_points, self.sampler.name)
 
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
@@ -87,7 +87,8 @@ class Masked:
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns an upper bound on −log p(text), nats per sequence: `any_order_bound` plus −log p(length).
 
-        It has the mean of the loss under any schedule, with far less variance.
+        It has the mean of the loss under any schedule, with far less variance. It bounds texts that are unmasked one by
+        one in random order, not those of the samplers `confidence` and `entropy_bounded`, whose order follows the text.
         """
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._denoiser(params).losses(tokens, valid)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jtextdiff.diffusion.distributions import Categorical
+from jtextdiff.diffusion.distributions import UNDEFINED, Categorical
 from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.sampling.loop import Step
 
@@ -64,6 +64,7 @@ def beam_search(next_token: NextToken, width: int, eos: int, pad: int) -> Step:
         best, index = jax.lax.top_k(log_p.reshape(num // width, width * vocab_size), width)
         parent = (jnp.arange(num // width)[:, None] * width + index // vocab_size).reshape(num)
         tokens, cache = jax.tree.map(lambda leaf: leaf[parent], (state.tokens, cache))
-        return Beams(tokens.at[:, position].set((index % vocab_size).reshape(num)), cache, best.reshape(num))
+        token = jnp.where(jnp.isnan(best), UNDEFINED, index % vocab_size)
+        return Beams(tokens.at[:, position].set(token.reshape(num)), cache, best.reshape(num))
 
     return step

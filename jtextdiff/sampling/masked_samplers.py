@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jtextdiff.diffusion.distributions import Categorical, check_temperature_and_top_p
+from jtextdiff.diffusion.distributions import UNDEFINED, Categorical, check_temperature_and_top_p
 from jtextdiff.diffusion.masking import top_k_mask
 from jtextdiff.diffusion.randomness import Keys, fold_in, per_row
 from jtextdiff.diffusion.schedules import Schedule, Time
@@ -140,7 +140,10 @@ def confidence(predict: Predict) -> Step:
     def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
         log_p = predict(state.tokens, 1.0)
         tokens = Categorical(logits=log_p).sample(fold_in(keys, 1))
-        confidences = jnp.where(state.masked, Categorical(logits=log_p).log_prob(tokens), -jnp.inf)
+        # Tokens without a distribution have least confidence, but are revealed before the time ends.
+        log_p_drawn = Categorical(logits=log_p).log_prob(tokens)
+        confidences = jnp.where(tokens == UNDEFINED, jnp.finfo(log_p.dtype).min, log_p_drawn)
+        confidences = jnp.where(state.masked, confidences, -jnp.inf)
         count = jnp.ceil(jnp.sum(state.masked, axis=-1) / steps_left).astype(int)
         return _reveal(keys, state, top_k_mask(confidences, count), log_p)
 

@@ -55,9 +55,12 @@ def compiled_step(method: Trainable, optimizer: Optimizer, mesh: Mesh, layout: T
 
 
 def without_dropout(method: Any) -> Any:
-    """Returns the method for validation: the same parameters, without dropout."""
-    trunks = {name: part for name, part in vars(method).items() if isinstance(part, Transformer)}
-    without = {name: dataclasses.replace(trunk, dropout=0.0) for name, trunk in trunks.items()}
+    """Returns the method for validation: the same parameters, without dropout of activations, words or labels."""
+    fields = vars(method)
+    without: dict[str, Any] = {name: 0.0 for name in fields if name.endswith("_dropout")}
+    without |= {
+        name: dataclasses.replace(part, dropout=0.0) for name, part in fields.items() if isinstance(part, Transformer)
+    }
     return dataclasses.replace(method, **without) if without else method
 
 

@@ -16,6 +16,7 @@ from jtextdiff.devices.sharding import mesh_of
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import BATCH_SIZES, jitted
 from jtextdiff.inference.model import Model
+from jtextdiff.inference.sample_batches import check_tokens
 from jtextdiff.methods.components.types import Sample
 from jtextdiff.methods.method import LatentVariableModel
 from jtextdiff.sampling.energies import Energy
@@ -46,6 +47,7 @@ def record(
     result = jitted(method, "sample", mesh_of(model.params), keep_path=True)(
         model.params, keys, given, **guidance_terms, **start
     )
+    check_tokens(np.asarray(result.tokens))
     has_latents = isinstance(method, LatentVariableModel)
     trajectory = trajectory_of(type(model.method).__name__, result, num, model.tokenizer, redecoded=has_latents)
     if control is None or energy is None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.diffusion.distributions import Categorical, Normal, temper_and_top_p
+from jtextdiff.diffusion.distributions import UNDEFINED, Categorical, Normal, temper_and_top_p
 from jtextdiff.diffusion.randomness import keys_for
 
 SAMPLES = 20_000
@@ -130,3 +130,12 @@ def test_temperature_and_top_p_renormalise_the_most_likely_tokens() -> None:
     np.testing.assert_allclose(jnp.exp(temper_and_top_p(logits, 1.0, 0.6)), [[0, 4 / 7, 3 / 7, 0]], atol=1e-6)
     np.testing.assert_allclose(jnp.exp(temper_and_top_p(logits, 1.0, 1e-9)), [[0, 1, 0, 0]], atol=1e-6)
     np.testing.assert_allclose(jnp.exp(temper_and_top_p(logits, 0.5, 1.0)), jnp.exp(2 * logits) / 0.3, atol=1e-6)
+
+
+def test_logits_without_a_distribution_give_no_category() -> None:
+    nan, inf = jnp.nan, jnp.inf
+    logits = jnp.asarray([[0.0, 1.0, 2.0], [0.0, nan, 1.0], [-inf, -inf, -inf], [0.0, inf, 1.0], [-inf, -inf, 3.0]])
+    distribution = Categorical(logits=logits)
+    drawn = distribution.sample(keys_for(jax.random.key(0), jnp.arange(5)))
+    for tokens in (drawn, distribution.mode()):
+        assert tokens[1:4].tolist() == [UNDEFINED] * 3 and tokens[4] == 2 and 0 <= int(tokens[0]) < 3

@@ -237,3 +237,10 @@ def test_the_chain_rule_in_one_order_has_the_mean_of_the_bound() -> None:
     nats = np.asarray(jax.jit(model.nll)({}, jax.random.key(0), batch), np.float64) - LENGTH_NLL
     error = np.sqrt(np.sum(p**2 * (chain - nats) ** 2)) / repeat
     assert abs(np.sum((chain - nats) * p) / repeat) <= 5 * error
+
+
+def test_the_bound_says_which_samplers_it_does_not_bound() -> None:
+    bound_of = {name: Masked(text_spec=TEXT_SPEC, sampler=Unmasking(name=name)).bound for name in NAMES}
+    assert bound_of["ancestral"] == bound_of["first_hitting"] == "exact-k bound, 16 numbers of masked words a text"
+    for name in ("confidence", "entropy_bounded"):
+        assert bound_of[name].endswith(f"; of unmasking in random order, which {name} does not do")

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 from jtextdiff.data.batches import Batch
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.components.types import TextSpec
+from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.training.optimizer import Optimizer
 from jtextdiff.training.train_step import init_state, train_step, without_dropout
@@ -182,6 +184,35 @@ def test_validation_has_no_dropout() -> None:
     assert losses["training"][0] != losses["training"][1]
     assert losses["validation"][0] == losses["validation"][1]
     assert without_dropout(METHOD) is METHOD
+
+
+def test_validation_hides_no_words_and_no_labels() -> None:
+    """Of a text VAE whose decoder does not read the latent, both terms of the loss are then the same for all keys."""
+    small = Transformer(num_layers=1, width=8, num_heads=2, max_length=8)
+    noisy = TextVAE(
+        text_spec=TextSpec(vocab_size=6, mask=6, eos=1, length=4, length_counts=(0, 0, 0, 0, 1)),
+        encoder=small,
+        decoder=dataclasses.replace(small, causal=True),
+        latent_dim=2,
+        encoder_word_dropout=0.5,
+        decoder_word_dropout=0.5,
+        label_dropout=0.5,
+        condition="mood",
+        values=("bad", "good"),
+    )
+    valid = without_dropout(noisy)
+    assert (valid.encoder_word_dropout, valid.decoder_word_dropout, valid.label_dropout) == (0, 0, 0)
+    params = noisy.init(jax.random.key(0))
+    for part in ("add", "remember"):
+        params["writer"][part] = jax.tree.map(jnp.zeros_like, params["writer"][part])
+    tokens = jnp.asarray([[3, 4, 5, 1]] * 8)
+    batch: Any = Batch(tokens, jnp.ones((8, 4), bool), jnp.zeros((8, 4), bool), {"mood": jnp.arange(8) % 2})
+    spread = {}
+    for name, method in {"training": noisy, "validation": valid}.items():
+        loss = jax.jit(method.loss)
+        terms = [loss(params, jax.random.key(seed), batch)[1] for seed in (7, 8, 9)]
+        spread[name] = [np.ptp([of_seed[term] for of_seed in terms], axis=0).max() for term in ("reconstruction", "kl")]
+    assert min(spread["training"]) > 1e-4 and max(spread["validation"]) < 1e-6
 
 
 def test_muon_updates_block_matrices_and_adam_the_rest() -> None:

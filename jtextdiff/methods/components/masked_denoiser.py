@@ -14,6 +14,9 @@ from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.masked_samplers import Predict
 
+RANDOM_ORDER = ("ancestral", "first_hitting")
+"""Samplers that unmask in an order that does not depend on the text, one by one in the limit of many steps."""
+
 
 class MaskedText(NamedTuple):
     """The text from which a sampler starts."""
@@ -95,6 +98,7 @@ class MaskedDenoiser(NamedTuple):
         return losses
 
 
-def any_order_bound_name(num_points: int) -> str:
-    """The `bound` of methods whose `nll` is `bounds.any_order_bound`."""
-    return f"exact-k bound, {num_points} numbers of masked words a text"
+def any_order_bound_name(num_points: int, sampler: str) -> str:
+    """The `bound` of methods whose `nll` is `bounds.any_order_bound`, and what it bounds if not the sampler's texts."""
+    name = f"exact-k bound, {num_points} numbers of masked words a text"
+    return name if sampler in RANDOM_ORDER else f"{name}; of unmasking in random order, which {sampler} does not do"
