@@ -43,6 +43,8 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"--num must be at least 1 and --frames at least 2, got {flags.num} and {flags.frames}.")
     if flags.text is not None and (flags.template is not None or not flags.text.strip()):
         raise UserError("--text must be a non-empty sentence and cannot be combined with --template.")
+    if flags.out:
+        make_folder_of(flags.out)
     from rich.console import Console
 
     from jtextdiff import load
@@ -61,11 +63,18 @@ def command(arguments: Sequence[str]) -> None:
     trajectory = subsample(trajectory, min(flags.frames, len(trajectory.times)))
     play(trajectory, Console(stderr=True))
     out = Path(flags.out) if flags.out else Path(flags.checkpoint) / "denoising"
-    out.parent.mkdir(parents=True, exist_ok=True)
     png, page = out.with_name(out.name + ".png"), out.with_name(out.name + ".html")
     draw_png(trajectory, png)
     write_atomically(page, html_page(trajectory))
     say(f"{png}\n{page}")
+
+
+def make_folder_of(out: str) -> None:
+    """Creates the folder of --out, before any work is done. Raises UserError if it cannot be created."""
+    try:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot create the folder {Path(out).parent}: {error.strerror}.") from None
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def outcome(error: BaseException) -> tuple[int, list[str]]:
     """Returns the exit status of a failure, and the lines to print about it."""
     match error:
         case UserError():
-            return 2, [f"error: {error}"]
+            return 2, [f"error: {shortened(str(error))}"]
         case KeyboardInterrupt():
             return 130, ["interrupted"]
         case OSError(errno=errno.ENOSPC):
@@ -52,9 +52,16 @@ def outcome(error: BaseException) -> tuple[int, list[str]]:
                 f"error: the disk is full: {error.strerror} ({error.filename or 'no file named'}).",
                 "What was saved before is intact. Free some space and run the same command again.",
             ]
+        case OSError(errno=errno.ENAMETOOLONG):
+            return 2, [f"error: {shortened(error.filename)} is too long for the name of a file."]
         case OSError():
             return 1, [f"error: {error}"]
     return 1, ["".join(traceback.format_exception(error)).rstrip()]
+
+
+def shortened(message: str) -> str:
+    """Returns a message without its middle if it quotes an input of thousands of characters."""
+    return message if len(message) <= 2000 else f"{message[:1000]} […] {message[-500:]}"
 
 
 MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD = -3, -1, -2

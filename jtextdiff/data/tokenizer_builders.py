@@ -101,10 +101,10 @@ class Pretrained:
 
         try:
             pretrained = transformers.AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise FileNotFoundError(
                 f"text.tokenizer is pretrained:{self.name}: no such directory, and no Hugging Face model of that "
-                f"name could be read ({str(error).splitlines()[0]}); give a directory with tokenizer.json "
+                f"name could be read ({' '.join(str(error).split())[:200]}); give a directory with tokenizer.json "
                 "and tokenizer_config.json, or a model's name while online"
             ) from error
         backend = getattr(pretrained, "backend_tokenizer", None)

@@ -50,6 +50,8 @@ class Transformer:
         for field in ("num_layers", "width", "num_heads", "expansion", "max_length", "time_features"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
         if self.time_features % 2:
             raise ValueError(f"time_features are cosines and sines in pairs: expected even, got {self.time_features}.")
         if self.width % self.num_heads:

@@ -156,7 +156,9 @@ def test_shapes_pass_through(length: int) -> None:
     assert output.shape == (2, length, SMALL.width)
 
 
-@pytest.mark.parametrize("bad", [{"width": 15}, {"norm": "middle"}, {"positions": "absolute"}, {"time": "film"}])
+@pytest.mark.parametrize(
+    "bad", [{"width": 15}, {"norm": "middle"}, {"positions": "absolute"}, {"time": "film"}, {"dropout": 1.0}]
+)
 def test_invalid_settings_raise(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         dataclasses.replace(SMALL, **bad)
