@@ -4,13 +4,15 @@ A user's mistake ends with status 2 and one clear line, a failure of the machine
 imports jax, so that `--help` answers at once.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from jtextdiff.cli.errors import Interrupted, UserError
 from jtextdiff.cli.output import say
@@ -22,8 +24,10 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
     keep_freed_memory()
     prepare_streams()
     try:
-        command(decoded(sys.argv[1:]))
-        sys.stdout.flush()
+        with interrupts():
+            command(decoded(sys.argv[1:]))
+        if sys.stdout is not None:  # it may have been closed by the caller
+            sys.stdout.flush()
     except Interrupted as stop:
         if str(stop):
             say(str(stop))
@@ -40,13 +44,42 @@ def main(command: Callable[[Sequence[str]], None]) -> NoReturn:
     sys.exit(0)
 
 
+INTERRUPTED = 128 + signal.SIGINT
+SHOW_CURSOR = "\x1b[?25h"
+"""What a terminal needs after a progress bar."""
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[None]:
+    """Ends the process at SIGINT, with status 130. Nothing is done if SIGINT is ignored.
+
+    No KeyboardInterrupt is raised: imports and callbacks of libraries discard it, turn it into another exception or
+    abort. Python does not clean up, which would crash while jax computes in another thread.
+    """
+
+    def end(number: int, frame: Any) -> NoReturn:
+        say((SHOW_CURSOR if sys.stderr and sys.stderr.isatty() else "") + "interrupted")
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            print(end="", flush=True)  # results that are still buffered
+        os._exit(INTERRUPTED)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def outcome(error: BaseException) -> tuple[int, list[str]]:
     """Returns the exit status of a failure, and the lines to print about it."""
     match error:
         case UserError():
             return 2, [f"error: {shortened(str(error))}"]
         case KeyboardInterrupt():
-            return 130, ["interrupted"]
+            return INTERRUPTED, ["interrupted"]
         case OSError(errno=errno.ENOSPC):
             return 1, [
                 f"error: the disk is full: {error.strerror} ({error.filename or 'no file named'}).",

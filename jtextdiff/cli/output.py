@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """Prints a message for the user on stderr; stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
+    """Prints a message for the user on stderr; stdout is for results.
+
+    It is dropped if the terminal is gone, or from a signal handler if another message is just being printed.
+    """
+    with contextlib.suppress(OSError, RuntimeError):
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
