@@ -238,7 +238,7 @@ def test_a_judge_of_another_tokenizer_is_refused(place: Path) -> None:
 
 
 def test_verify_passes_a_correct_model_and_lists_its_checks(place: Path) -> None:
-    done = run("verify", "--checkpoint=whole", "--steps=3", cwd=place)
+    done = run("verify", "--checkpoint=whole", "--steps=3", "--step_counts=1", cwd=place)
     assert done.returncode == 0, done.stderr
     certificate = json.loads(done.stdout)
     assert certificate["passes"] and all(check["passes"] for check in certificate["checks"])
@@ -302,6 +302,7 @@ def test_visualize_writes_both_pictures(place: Path) -> None:
         (("train", "--config={root}/configs/diffusion_lm.py", "--config.method.embed_dim=None"), "embed_dim"),
         (("sample", "--checkpoint=whole", "--template=" + "The " * 70 + "[MASK]"), "72 tokens"),
         (("verify", "--checkpoint=whole", "--repeats=0"), "--repeats"),
+        (("verify", "--checkpoint=whole", "--step_counts=-1"), "--step_counts"),
         (("verify", "--checkpoint=whole", "--out=absent/certificate.json"), "absent"),
     ],
 )

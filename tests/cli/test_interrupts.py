@@ -13,6 +13,7 @@ def command(arguments):
     print("a result")
     {body}
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 main(command)
 """
 CAUGHT = """
@@ -33,7 +34,7 @@ def test_an_interrupt_ends_a_command_even_if_a_library_would_catch_it() -> None:
 def test_an_ignored_interrupt_stays_ignored() -> None:
     """As for a command that a script starts in the background."""
     ignored = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
-    script = COMMAND.replace("main(command)", f"{ignored}\nmain(command)").replace("os.abort", "print")
+    script = COMMAND.replace("\nmain(command)", f"\n{ignored}\nmain(command)").replace("os.abort", "print")
     body = "os.kill(os.getpid(), signal.SIGINT)"
     done = subprocess.run([sys.executable, "-c", script.format(body=body)], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0

@@ -68,7 +68,7 @@ TRUNK = Transformer(num_layers=1, width=16, num_heads=2)
 def untrained(method: Any) -> Model:
     """A model whose words are digits."""
     encode = lambda texts: [np.asarray(list(map(int, text.split()))) for text in texts]
-    tokenizer: Any = SimpleNamespace(pad=0, eos=1, encode=encode)
+    tokenizer: Any = SimpleNamespace(pad=0, eos=1, unk=None, encode=encode)
     return Model(method=method, params=method.init(jax.random.key(0)), tokenizer=tokenizer, config=None, step=0)
 
 
