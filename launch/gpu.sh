@@ -4,16 +4,26 @@
 #
 #   launch/gpu.sh OUT [PART …]
 #
-# PART is laws, train or sample; all of them without one. Environment variables: TEXT, a text.path (default: the embedded
-# grammar); STEPS, the steps of a timing (default: 40); FLAGS, further --config flags for all trainings, such as
-# "--config.method.trunk.num_layers=1" for a trial on a small machine.
+# PART is one of
+#   laws    the tests that compare a GPU with the CPU
+#   train   time, memory and compilation of training steps
+#   sample  guided and unguided sampling at the size of the paper
+#   e2e     diffusion_lm.py:e2e, a judge and controls trained to their end, and scores of samples
+#   masked  masked diffusion, an autoregressive model and uniform D3PM of 12 layers of 768 on characters: bits a character
+#   latent  a text VAE, a control of 200 labels a value, and scores of edits
+# The first three by default. Environment variables: TEXT, a text.path (default: the embedded grammar); LABELS, its labels
+# that become controls (default: food); STEPS, the steps of a timing (default: 40); LONG, the steps of each model of masked
+# (default: 3000); FLAGS and CONTROL_FLAGS, further --config flags for all models and for the controls of e2e and latent,
+# such as "--config.num_steps=20 --config.method.trunk.num_layers=1" for a trial on a small machine.
 set -euo pipefail
 out=${1:?OUT, a folder}
 shift
 parts=("$@")
 if [ ${#parts[@]} -eq 0 ]; then parts=(laws train sample); fi
 root=$(cd "$(dirname "$0")/.." && pwd)
-steps=${STEPS:-40}
+steps=${STEPS:-40} long=${LONG:-3000}
+read -ra labels <<<"${LABELS:-food}"
+read -ra control_flags <<<"${CONTROL_FLAGS:-}"
 read -ra flags <<<"${FLAGS:-}"
 if [ -n "${TEXT:-}" ]; then flags+=("--config.text.path=$TEXT"); fi
 short=(--config.num_steps="$steps" --config.every.evaluate=100000 --config.every.sample=100000)
@@ -50,10 +60,48 @@ sample() {
   result sample.json python -m jtextdiff.benchmark sample --checkpoint "$run" --num 64
 }
 
+# trained RUN CONFIG FLAG …: trains a run to its end, or goes on from where it stopped.
+trained() {
+  local run=$1 config=$2
+  shift 2
+  python -m jtextdiff.train --config "$root/configs/$config" --workdir "$run" "$@" >&2
+}
+
+e2e() {
+  local run=$out/runs/e2e judge=$out/runs/judge label scores
+  trained "$run" diffusion_lm.py:e2e "${flags[@]}"
+  trained "$judge" autoregressive.py --config.seed=1 --config.num_steps=3000 --config.method.trunk.dropout=0.1 "${flags[@]}"
+  scores=(python -m jtextdiff.evaluate --checkpoint "$run" --judge "$judge")
+  result scores.json "${scores[@]}"
+  result gaps.json "${scores[@]}" --targets gap:200 --steps 50
+  for label in "${labels[@]}"; do
+    trained "$run/controls/$label" control.py --config.base="$run" --config.label="$label" "${control_flags[@]}"
+    result "targets-$label.json" "${scores[@]}" --targets "$label:79" --num 790 --steps 50
+  done
+}
+
+masked() {
+  local name config
+  for name in masked autoregressive d3pm; do
+    config=(--config.num_steps="$long" --config.text.tokenizer=characters:2 --config.method.trunk.num_layers=12
+      --config.method.trunk.width=768 --config.method.trunk.num_heads=12 --config.method.trunk.bfloat16=true)
+    if [ $name = d3pm ]; then config+=(--config.method.kernel=uniform --config.method.schedule=cosine_d3pm); fi
+    trained "$out/runs/characters-$name" $name.py "${config[@]}" "${flags[@]}"
+    result "characters-$name.json" python -m jtextdiff.evaluate --checkpoint "$out/runs/characters-$name"
+  done
+}
+
+latent() {
+  local run=$out/runs/latent label=${labels[0]}
+  trained "$run" latent_ops.py "${flags[@]}"
+  trained "$run/controls/$label" control.py --config.base="$run" --config.label="$label" --config.num_labelled=200 "${control_flags[@]}"
+  result edits.json python -m jtextdiff.evaluate --checkpoint "$run" --edits "$label" --num 500
+}
+
 for part in "${parts[@]}"; do
   case $part in
-    laws | train | sample) "$part" ;;
-    *) echo "error: unknown part '$part'; there are laws, train and sample." >&2 && exit 2 ;;
+    laws | train | sample | e2e | masked | latent) "$part" ;;
+    *) echo "error: unknown part '$part'; there are laws, train, sample, e2e, masked and latent." >&2 && exit 2 ;;
   esac
 done
 
@@ -72,3 +120,9 @@ for file in sorted(out.glob("train-*.json")):
 for row in rows:
     print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, (30, 22, 8, 10, 24, 9, 12))).rstrip())
 EOF
+
+scored=()
+for file in "$out"/scores.json "$out"/gaps.json "$out"/targets-*.json "$out"/characters-*.json; do
+  if [ -e "$file" ]; then scored+=("$file"); fi
+done
+if [ ${#scored[@]} -gt 0 ]; then python -m jtextdiff.compare "${scored[@]}"; fi

@@ -61,3 +61,19 @@ def test_a_part_that_fails_is_named_and_tried_again(place: Path) -> None:
 def test_an_unknown_part_is_one_line(place: Path) -> None:
     done = run(place, "out", "speed")
     assert done.returncode == 2 and "unknown part 'speed'" in done.stderr and not calls(place)
+
+
+def test_long_parts_train_to_the_end_and_score(place: Path) -> None:
+    env = {"TEXT": "my.txt", "LABELS": "food area", "LONG": "9"}
+    done = run(place, "out", "e2e", "masked", "latent", **env)
+    assert done.returncode == 0, done.stderr
+    names = "scores gaps targets-food targets-area characters-masked characters-autoregressive characters-d3pm edits"
+    assert sorted(file.stem for file in (place / "out").glob("*.json")) == sorted(names.split())
+    trained = [call for call in calls(place) if "jtextdiff.train" in call]
+    assert len(trained) == 2 + 2 + 3 + 2
+    assert sum("--config.text.path=my.txt" in call for call in trained) == 2 + 3 + 1  # a control has its base's text
+    assert sum("--config.num_steps=9" in call for call in trained) == 3
+    assert calls(place)[-1].startswith("-m jtextdiff.compare") and calls(place)[-1].count(".json") == 7
+    before = sum("evaluate" in call for call in calls(place))
+    run(place, "out", "e2e", "masked", "latent", **env)
+    assert sum("evaluate" in call for call in calls(place)) == before
