@@ -86,7 +86,8 @@ def outcome(error: BaseException) -> tuple[int, list[str]]:
                 "What was saved before is intact. Free some space and run the same command again.",
             ]
         case OSError(errno=errno.ENAMETOOLONG):
-            return 2, [f"error: {shortened(error.filename)} is too long for the name of a file."]
+            name = shortened(str(error.filename2 or error.filename or "a name"))
+            return 2, [f"error: {name} is too long for the name of a file."]
         case OSError():
             return 1, [f"error: {error}"]
     return 1, ["".join(traceback.format_exception(error)).rstrip()]

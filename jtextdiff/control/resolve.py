@@ -59,7 +59,7 @@ def _energy(control: Control, model: TrainedModel) -> Energy:
     chosen = _with_one_label_each(control.parts, model) if control.kind == "any" else control.parts
     parts: Any = tuple(_energy(part, model) for part in chosen)
     if control.kind == "not":
-        _check_leaves_a_value(control.parts[0], model)
+        _check_leaves_values(control.parts[0], model)
         return Not(energy=parts[0])
     weights = tuple(np.float32(weight) for weight in control.weights)
     return Or(energies=parts) if control.kind == "any" else Sum(energies=parts, weights=weights)
@@ -80,10 +80,11 @@ def _is_label(part: Control, model: TrainedModel) -> bool:
     return trained and trained_target(part, model)[0].kind == "text"
 
 
-def _check_leaves_a_value(part: Control, model: TrainedModel) -> None:
+def _check_leaves_values(control: Control, model: TrainedModel) -> None:
     """Raises UserError for the NOT of all values of a label."""
-    if _is_label(part, model) and trained_target(part, model)[2].accepted.all():
-        raise UserError(f"{~part} excludes all values of {part.name}: no text can have another one.")
+    for part in _with_one_label_each(control.parts, model) if control.kind == "any" else [control]:
+        if _is_label(part, model) and trained_target(part, model)[2].accepted.all():
+            raise UserError(f"{~part} excludes all values of {part.name}: no text can have another one.")
 
 
 def _refuse_length(control: Control, model: TrainedModel) -> Energy:

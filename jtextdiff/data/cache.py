@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,7 @@ def store(
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder.parent)
         temporary = Path(tempfile.mkdtemp(prefix="writing-", dir=folder.parent))
         try:
             for name, rows in splits.items():
@@ -151,6 +153,14 @@ def store(
         raise ValueError(
             f"cannot write to {folder.parent}: {error.strerror}; set JTEXTDIFF_CACHE to another folder"
         ) from error
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Removes what interrupted processes have left half written for more than a day."""
+    for left in parent.glob("writing-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(left)
 
 
 def open_stored(folder: Path) -> StoredCorpus | None:

@@ -130,7 +130,6 @@ def _tokenise(
     """Returns (tokenizer, split -> rows that are short enough, label values, notes)."""
     notes: list[str] = []
     examples = read_examples(text.path, column=text.column, labels=text.labels, warn=notes.append)
-    kept = tokenizer is not None
     builder = tokenizer_builder(text.tokenizer)
     kept = tokenizer is not None and not isinstance(builder, Pretrained)
     tokenizer = tokenizer or builder.train([example.text for example in examples["train"]])

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from jtextdiff.evaluation.tables import output_width, wrap
 from jtextdiff.inference.model import Model
 from jtextdiff.methods.components.types import Given, nothing_given
 from jtextdiff.methods.d3pm import D3PM
-from jtextdiff.methods.method import HasSecondLikelihood, HasTokenDistribution, Method, SamplesLength
+from jtextdiff.methods.method import HasSecondLikelihood, HasSteps, HasTokenDistribution, Method, SamplesLength
 from jtextdiff.nets.functional import Params
 
 NUM_TEXTS = 64
@@ -62,14 +62,6 @@ class Check(NamedTuple):
         verdict = "passes" if self.passes else "FAILS "
         result = f"{verdict}  {self.name:<17} {self.value:<9.3g} limit {self.limit:g} {self.unit}"
         return [result, *wrap(self.how, width, first=" " * 8)]
-
-
-@runtime_checkable
-class HasSteps(Protocol):
-    """Settings of a sampler that takes a number of steps."""
-
-    steps: int
-    names: tuple[str, ...]  # the samplers that `name` chooses from
 
 
 def verify(model: Model, corpus: Corpus, *, seed: int, repeats: int, num_step_counts: int = 20) -> dict[str, Any]:
@@ -223,25 +215,28 @@ def _tail(p: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, "n k"]:
 def check_step_counts(method: Any, params: Params, key: Any, num: int) -> Iterator[Check]:
     """Checks that each sampler's token entropy is about the same at `num` neighbouring numbers of steps.
 
-    Methods whose samplers have no number of steps have no such check.
+    Samplers without a number of steps have no such check. A program is compiled for each number.
     """
-    step_counts = range(FIRST_STEP_COUNT, FIRST_STEP_COUNT + num)
-    step_counts = [steps for steps in step_counts if not isinstance(method, D3PM) or steps <= method.num_steps]
     settings: Any = method.sampler
-    if not isinstance(settings, HasSteps) or not step_counts:
+    if not isinstance(settings, HasSteps) or num == 0:
         return
+    last = min(FIRST_STEP_COUNT + num - 1, method.num_steps if isinstance(method, D3PM) else sys.maxsize)
+    step_counts = range(max(last - num + 1, (last + 1) // 2), last + 1)
     given = nothing_given(NUM_TEXTS, method.text_spec.length)
     for name in settings.names:
+        sampler = dataclasses.replace(method.sampler, name=name)
+        if not sampler.uses_steps:
+            continue
+        say(f"{name} in {step_counts[0]} to {step_counts[-1]} steps …")
         entropies = []
         for steps in step_counts:
-            sampler = dataclasses.replace(method.sampler, name=name, steps=steps)
-            sample = jax.jit(dataclasses.replace(method, sampler=sampler).sample)
-            tokens = np.asarray(sample(params, _keys(key, np.arange(NUM_TEXTS)), given).tokens)
+            with_steps = dataclasses.replace(method, sampler=dataclasses.replace(sampler, steps=steps))
+            tokens = np.asarray(jax.jit(with_steps.sample)(params, _keys(key, np.arange(NUM_TEXTS)), given).tokens)
             entropies.append(stats.entropy(np.unique(tokens[tokens != method.text_spec.pad], return_counts=True)[1]))
         median = max(float(np.median(entropies)), 1e-6)
         change = np.abs(np.asarray(entropies) - median) / median
         note = (
-            f"token entropy of {NUM_TEXTS} texts in {min(step_counts)} to {max(step_counts)} steps against its median, "
+            f"token entropy of {NUM_TEXTS} texts in {step_counts[0]} to {step_counts[-1]} steps against its median, "
             f"{median:.3g} nats; furthest at {step_counts[int(change.argmax())]} steps"
         )
         yield Check(f"steps_{name}", float(change.max()), MAX_ENTROPY_CHANGE, "of the median", note)

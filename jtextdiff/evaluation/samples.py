@@ -23,7 +23,7 @@ from jtextdiff.evaluation.score import Score, mean_score, real_texts, reference
 from jtextdiff.evaluation.tables import ScoreRow, format_value, output_width, score_table
 from jtextdiff.inference.model import Model
 from jtextdiff.inference.reranking import SamplingSpec, sample_and_rerank
-from jtextdiff.methods.method import LatentVariableModel
+from jtextdiff.methods.method import HasSteps, LatentVariableModel
 from jtextdiff.run.config import to_json
 
 
@@ -122,7 +122,7 @@ def report(task: SampleTask, metrics: dict[str, Score], calls: float, *, load: f
         "seed": task.seed,
         "num_samples": task.num,
         "sampler": sampler.name,
-        "steps": sampler.steps if getattr(sampler, "uses_steps", hasattr(sampler, "steps")) else None,
+        "steps": sampler.steps if isinstance(sampler, HasSteps) and sampler.uses_steps else None,
         "settings": changed_settings(sampler),
         "control": None if spec.control is None else str(spec.control),
         "targets": spec.targets_source,

@@ -16,7 +16,7 @@ from jtextdiff.methods.method import HasNoisyEmbeddings
 from jtextdiff.nets.classifiers import SequenceClassifier
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.sampling.energies import Learned
+from jtextdiff.sampling.energies import Learned, log_total
 
 KINDS = ("text", "words", "spans")
 """The unit that has a value of the label: the text, each token, or each span from one token to another."""
@@ -100,8 +100,7 @@ class Classifier:
 
         A cell without target values is not constrained. The target is one for all texts, or has a row for each.
         """
-        times = jnp.broadcast_to(jnp.reshape(jnp.asarray(t, jnp.float32), (-1, 1)), (len(x_t), 1))
-        log_p = jax.nn.log_softmax(self._logits(params, x_t, times, valid, None))
+        log_p = self._log_p(params, x_t, t, valid)
         shared = target.ndim < log_p.ndim
         target = self._cropped(target[None] if shared else target, valid)
         constrained = jnp.any(target, axis=-1) & self._valid_cells(valid)
@@ -110,8 +109,12 @@ class Classifier:
         return _sum_cells(jnp.where(constrained, accepted, 0.0))
 
     def log_not(self, params: Params, target: Array, x_t: Array, t: Time, valid: Array) -> Float[Array, "b"]:
-        """Returns log p(a value outside the target | x_t) of a whole text; the target lacks at least one value."""
-        return self.log_prob(params, ~target, x_t, t, valid)
+        """Returns log p(a value outside the target | x_t) of a whole text."""
+        return log_total(self._log_p(params, x_t, t, valid), ~target)
+
+    def _log_p(self, params: Params, x_t: Array, t: Time, valid: Bool[Array, "b l"]) -> Float[Array, "b *cells c"]:
+        times = jnp.broadcast_to(jnp.reshape(jnp.asarray(t, jnp.float32), (-1, 1)), (len(x_t), 1))
+        return jax.nn.log_softmax(self._logits(params, x_t, times, valid, None))
 
     def _cropped(self, cells: Array, valid: Bool[Array, "b l"]) -> Array:
         """Crops cells to the length of the batch."""

@@ -36,6 +36,7 @@ class MaskPredict:
     top_p: float = 1.0
 
     names = ("mask_predict",)
+    uses_steps = True
 
     def __post_init__(self) -> None:
         if self.name != "mask_predict":

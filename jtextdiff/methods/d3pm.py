@@ -37,6 +37,7 @@ class Ancestral:
     temperature: float = 1.0
 
     names = ("ancestral",)
+    uses_steps = True
 
     def __post_init__(self) -> None:
         if self.name != "ancestral":

@@ -187,7 +187,7 @@ class DiffusionLM:
         return self.states.embed(params, batch)
 
     def keyword_energy(self, params: Params, allowed: Bool[Array, "k v"]) -> Learned:
-        """Returns the energy −log p(k adjacent tokens occur), the i-th one of `allowed[i]`; see `energies.Phrase`."""
+        """Returns the energy −log p(k adjacent tokens occur), the i-th one of `allowed[i]`; see `phrases.Phrase`."""
         # The model's own array, not a normalised copy: `energies.stacked` shares it between the rows of a batch.
         embedding = self.states.classifier_params(params)
         log_prob, log_not = self._phrase_log_prob, self._phrase_log_not

@@ -16,7 +16,7 @@ from jtextdiff.methods.components.types import TextSpec, check_numbers, check_se
 from jtextdiff.methods.method import LatentVariableModel
 from jtextdiff.nets.classifiers import LatentHead
 from jtextdiff.nets.functional import Net, Params
-from jtextdiff.sampling.energies import Learned
+from jtextdiff.sampling.energies import Learned, log_total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +104,10 @@ class LatentClassifier:
         self, params: Params, target: Bool[Array, "*b c"], epsilon: Float[Array, "b z"], t: Time, valid: Any
     ) -> Float[Array, "b"]:
         """Returns log p(one of the `target` values | ε), independent of the time and the lengths."""
-        return jax.nn.logsumexp(jnp.where(target, self.log_p(params, epsilon), -jnp.inf), axis=-1)
+        return log_total(self.log_p(params, epsilon), target)
 
     def log_not(
         self, params: Params, target: Bool[Array, "*b c"], epsilon: Float[Array, "b z"], t: Time, valid: Any
     ) -> Float[Array, "b"]:
-        """Returns log p(a value outside the target | ε); the target lacks at least one value."""
-        return self.log_prob(params, ~target, epsilon, t, valid)
+        """Returns log p(a value outside the target | ε)."""
+        return log_total(self.log_p(params, epsilon), ~target)

@@ -208,3 +208,12 @@ class HasDiagnostics(Protocol):
     """A method with quantities to monitor besides its loss, such as the spread of its embeddings."""
 
     def diagnostics(self, params: Params) -> dict[str, Float[Array, ""]]: ...
+
+
+@runtime_checkable
+class HasSteps(Protocol):
+    """Settings of a sampler that takes a number of steps."""
+
+    steps: int
+    names: tuple[str, ...]  # the samplers that `name` chooses from
+    uses_steps: bool  # whether the chosen one uses `steps`

@@ -32,6 +32,10 @@ _UNSAFE = re.compile(r"[*?\[\\\ud800-\udfff]|:(?=/|$)")
 """What orbax takes for a pattern or a protocol, or cannot encode, in a path: it would lose what it writes there."""
 
 
+WHOLE = (PermissionError, MemoryError, UserError, jax.errors.JaxRuntimeError)
+"""Errors of reading a checkpoint that may nevertheless be whole."""
+
+
 def check_path(workdir: Path) -> None:
     """Raises UserError if checkpoints in `workdir` could not be read again, because of a character of its path."""
     if found := _unsafe(workdir):
@@ -100,7 +104,7 @@ def confirm_newest(manager: ocp.CheckpointManager, model: Any, training: Any) ->
     """
     manager.wait_until_finished()
     step = manager.latest_step()
-    if step is None:
+    if step is None or not (Path(manager.directory) / str(step)).exists():  # somebody may have removed it since
         return None
     on_host = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)  # of no size in memory
     try:
@@ -109,6 +113,8 @@ def confirm_newest(manager: ocp.CheckpointManager, model: Any, training: Any) ->
             jax.tree.map(on_host, {"model": model, "training": training}),
             only_shapes=jax.process_count() > 1,
         )
+    except WHOLE:
+        raise
     except Exception as error:  # whatever it is, resuming would fail alike
         others = [other for other in manager.all_steps() if other != step]
         kept = f"those of steps {sorted(others)} are kept" if others else "there is no other"
@@ -130,8 +136,8 @@ def restore(workdir: Path, shapes: dict[str, Any], *, at: int | str = "latest") 
     for step in steps:
         try:
             return step, _read(_folder(workdir) / str(step), shapes)
-        except (PermissionError, MemoryError, UserError, jax.errors.JaxRuntimeError):
-            raise  # the checkpoint may be whole: an older one in its place would lose steps
+        except WHOLE:
+            raise  # an older one in its place would lose steps
         except Exception as error:  # a damaged file can raise anything
             message = f"the checkpoint of step {step} in {workdir} cannot be read ({_reason(error)})"
             if jax.process_count() > 1:  # the others may have read theirs, and would resume from another step

@@ -5,7 +5,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.run.config import Config
@@ -30,7 +30,7 @@ def config_of_script(file: Path, preset: str) -> Config:
     if not callable(get_config):
         raise UserError(f"The config file {file} defines no function get_config; configs/diffusion_lm.py shows one.")
     config = _run(file, lambda: get_config(preset) if preset else get_config())
-    if not isinstance(config, ConfigDict):
+    if not isinstance(config, ConfigDict) or isinstance(config, FrozenConfigDict):
         raise UserError(f"get_config in {file} returns {_kind(config)}; expected the ConfigDict of base_config.")
     if missing := [name for name in FIELDS if name not in config]:
         raise UserError(

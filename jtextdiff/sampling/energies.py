@@ -132,6 +132,13 @@ class NoiseAveraged:
         return jnp.log(len(self.noises)) - jax.nn.logsumexp(-jax.vmap(energy_at)(self.noises), axis=0)
 
 
+def log_total(log_p: Float[Array, "*b k"], events: Bool[Array, "*#b k"]) -> Float[Array, "*b"]:
+    """Returns the log probability of any of the events, which exclude each other; log MIN_ENERGY if there are none."""
+    any_event = jnp.any(events, axis=-1)
+    total = jax.nn.logsumexp(jnp.where(events | ~any_event[..., None], log_p, -jnp.inf), axis=-1)
+    return jnp.where(any_event, total, jnp.log(MIN_ENERGY))
+
+
 def complement(energy: Array) -> Array:
     """Returns −log(1 − e^−E) elementwise: the energy of the complementary event."""
     energy = jnp.maximum(energy, MIN_ENERGY)

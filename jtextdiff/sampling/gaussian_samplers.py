@@ -32,6 +32,7 @@ class Sampler:
     guidance: Guidance = Guidance()  # how an energy is followed, if there is one
 
     names = NAMES
+    uses_steps = True
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:

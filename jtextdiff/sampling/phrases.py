@@ -11,7 +11,7 @@ from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.pytree import pytree
 from jtextdiff.diffusion.rounding import token_log_probs
 from jtextdiff.diffusion.schedules import Time
-from jtextdiff.sampling.energies import MIN_ENERGY, Valid, complement
+from jtextdiff.sampling.energies import MIN_ENERGY, Valid, complement, log_total
 
 LOG_SMALL_MATCH = -9.0
 """Log of a probability q below which −log(1 − q) equals q to almost all digits of float32."""
@@ -62,17 +62,10 @@ class Phrase:
         for place in range(self.allowed.shape[-2]):
             tokens = self.allowed[..., place, :].reshape(-1, 1, log_p.shape[-1])
             here = log_p[:, place : place + num_starts]
-            log_not_q = jnp.logaddexp(log_not_q, log_q + _log_total(here, ~tokens))
-            log_q = log_q + _log_total(here, tokens)
+            log_not_q = jnp.logaddexp(log_not_q, log_q + log_total(here, ~tokens))
+            log_q = log_q + log_total(here, tokens)
         fits = jnp.ones(log_q.shape, bool) if valid is None else valid[:, self.allowed.shape[-2] - 1 :]
         return log_q, log_not_q, fits
-
-
-def _log_total(log_p: Float[Array, "b s v"], tokens: Bool[Array, "#b 1 v"]) -> Float[Array, "b s"]:
-    """Returns the log probability of any of the tokens; log MIN_ENERGY if there are none."""
-    any_token = jnp.any(tokens, axis=-1)
-    log_total = jax.nn.logsumexp(jnp.where(tokens | ~any_token[..., None], log_p, -jnp.inf), axis=-1)
-    return jnp.where(any_token, log_total, jnp.log(MIN_ENERGY))
 
 
 def _log_any(log_q: Float[Array, "b s"], possible: Bool[Array, "b s"]) -> Float[Array, "b"]:

@@ -42,7 +42,12 @@ def stop_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    messages: Any = _Messages(sys.stderr, lambda: received.append(signal.SIGPIPE))
+
+    def no_reader() -> None:
+        received.append(signal.SIGPIPE)
+        first_at[0] = time.monotonic()
+
+    messages: Any = _Messages(sys.stderr, no_reader)
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         numbers.remove(signal.SIGHUP)

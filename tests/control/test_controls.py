@@ -165,6 +165,11 @@ def test_values_of_one_label_exclude_each_other_in_or(params: Any) -> None:
     np.testing.assert_allclose(np.exp(-energies((thai | keyword("w3")) | greek, params)), both, rtol=1e-4)
 
 
+def test_not_of_a_label_with_all_values_and_a_rule_is_not_of_the_rule(params: Any) -> None:
+    anything, rule = classifier("food", *FOOD.values), keyword("w3")
+    np.testing.assert_allclose(energies(~(anything + rule), params), energies("keyword!=w3", params), atol=1e-4)
+
+
 def test_controls_compose(params: Any) -> None:
     thai, greek = classifier("food", "Thai"), classifier("food", "Greek")
     resolved = conditioning(thai * 2 + length(5) + ~greek * 0.5 + (thai | ~greek), BASE, params)
@@ -193,6 +198,7 @@ def test_controls_compose(params: Any) -> None:
         (length(8), "at most 7 words"),
         (~length(3), "NOT or OR"),
         (~classifier("food", *FOOD.values), "excludes all values of food"),
+        (~(classifier("food", "Thai", "Greek") | classifier("food", "none")), "excludes all values of food"),
     ],
 )
 def test_impossible_controls_are_refused(control: Any, message: str, params: Any) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: saving, reading back, restoring, and errors for paths, another network or a missing step."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -118,3 +119,18 @@ def test_a_folder_whose_path_is_not_utf8_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "caf\udce9"
     with pytest.raises(UserError, match=r"caf\\xe9/checkpoints is not in UTF-8"):
         has_checkpoints(folder)
+
+
+def test_a_checkpoint_that_was_removed_or_may_be_whole_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*arguments: object, **settings: object) -> None:
+        raise MemoryError
+
+    with open_checkpoints(tmp_path) as manager:
+        save(manager, 3, MODEL, TRAINING, 1.0)
+        monkeypatch.setattr("jtextdiff.run.checkpoints._read", no_memory)
+        with pytest.raises(MemoryError):
+            confirm_newest(manager, MODEL, TRAINING)
+        shutil.rmtree(tmp_path / "checkpoints" / "3")
+        assert confirm_newest(manager, MODEL, TRAINING) is None

@@ -132,3 +132,17 @@ def test_a_run_trains_in_a_thread(flags: list[str], tmp_path: Path) -> None:
         thread.start()
         thread.join()
     assert not failures and (tmp_path / "run" / "checkpoints" / "3").is_dir()
+
+
+def test_a_signal_after_a_lost_pipe_acts_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "SAME_SIGNAL", 0.0)
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with lost_reader() as pipe, contextlib.redirect_stderr(pipe), stop_signals() as stopped:
+            say("lost")
+            time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert (stopped, seen) == ([signal.SIGPIPE], [signal.SIGTERM])
+    finally:
+        signal.signal(signal.SIGTERM, before)
