@@ -35,6 +35,8 @@ def get_config(preset: str = "") -> Config:
 
 def default() -> Config:
     c = base_config(spec(Classifier), spec(Optimizer), num_steps=2_000, batch_size=64, sample=2_000)
+    for name, kind in (("tokenizer", str), ("length", int), ("buckets", int)):
+        c.text[name] = placeholder(kind)  # that of the base
     c.base = placeholder(str)  # the run that is controlled
     c.label = placeholder(str)  # a label of the text, such as food
     c.num_labelled = placeholder(int)  # labelled texts of each value to learn from, of pos and tree in all; unset: all

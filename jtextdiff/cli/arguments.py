@@ -46,8 +46,9 @@ def add_control(parser: Parser) -> None:
         metavar="NAME=VALUE",
         help="a requirement on the text, repeated for several at once: food=Japanese, food!=Japanese, food=A|B; "
         "'sentiment=positive*2.0' has twice the weight of others. The names are those of the run's trained controls, "
-        "and three that need no training: length=12 words, keyword=PHRASE, regex=PATTERN for a whole word. A control "
-        "of pos takes pos='DET NOUN AUX ADJ PUNCT', one of tree takes tree='(core (cost x) (noun x))' and "
+        "and three that need no training: length=12 tokens of the model's tokenizer, EOS not counted, keyword=PHRASE, "
+        "regex=PATTERN for one such token as a whole. A control of pos takes "
+        "pos='DET NOUN AUX ADJ PUNCT', one of tree takes tree='(core (cost x) (noun x))' and "
         "span=4-6:landmark; pos and tree also take a sentence of the grammar as an example. Names that hold one of "
         """= ! * | : +, and values with * or |, stand in quotation marks, a mark in them twice: '"x=y"="w*2"'""",
     )

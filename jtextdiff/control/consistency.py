@@ -47,14 +47,14 @@ def implied_length(conjunction: Control, model: TrainedModel) -> int:
             if target.num_words is not None:
                 num_words[part.name] = target.num_words
     if len(set(num_words.values())) > 1 or any(number < minimum for number in num_words.values()):
-        claims = [f"{name} ({number} words)" for name, number in num_words.items()]
+        claims = [f"{name} ({number} tokens)" for name, number in num_words.items()]
         claims += [f"a span (at least {minimum})"] if minimum else []
         raise UserError(f"A text has one length: {' and '.join(claims)} contradict each other.")
     if not num_words:
         return -(minimum + 1) if minimum else 0
     number, longest = next(iter(num_words.values())), model.method.text_spec.length - 1
     if number > longest:
-        raise UserError(f"length={number}: this model writes at most {longest} words.")
+        raise UserError(f"length={number}: this model writes at most {longest} tokens.")
     return number + 1
 
 

@@ -22,7 +22,7 @@ CONTROL = re.compile(
 VALUE = rf"{QUOTED}|[^|\"'\s][^|]*"
 VALUES = re.compile(rf"(?:{VALUE})\s*(?:\|\s*(?:{VALUE})\s*)*")
 TRAINING_FREE = ("length", "keyword", "regex")
-"""Names that need no trained classifier: the number of words, adjacent words, a word that matches."""
+"""Names that need no trained classifier: the number of tokens, a phrase, a token that matches."""
 
 RESERVED = (*TRAINING_FREE, "span")
 """Names that no label can have, since `--control` means another thing by them."""
@@ -84,9 +84,9 @@ def classifier(name: str, *values: str) -> Control:
     return Control("is", name=name, values=values)
 
 
-def length(words: int) -> Control:
-    """This number of words, EOS not counted."""
-    return Control("is", name="length", values=(str(words),))
+def length(tokens: int) -> Control:
+    """This number of tokens of the model's tokenizer, EOS not counted."""
+    return Control("is", name="length", values=(str(tokens),))
 
 
 def keyword(*phrases: str) -> Control:
@@ -95,7 +95,7 @@ def keyword(*phrases: str) -> Control:
 
 
 def regex(pattern: str) -> Control:
-    """A word that matches the regular expression from its first to its last character."""
+    """A token of the model's tokenizer that matches the regular expression from its first to its last character."""
     return Control("is", name="regex", values=(pattern,))
 
 
@@ -131,7 +131,7 @@ def parse_control(text: str) -> Control:
     values = [match["values"]] if name == "regex" else re.findall(VALUE, match["values"], re.DOTALL)
     values = [unquoted(value) for value in values]
     if name == "length" and not (len(values) == 1 and match["sign"] == "=" and _is_count(values[0])):
-        raise UserError(f"--control {text!r}: length takes a number of words, such as length=12.")
+        raise UserError(f"--control {text!r}: length takes a number of tokens, such as length=12.")
     control = classifier(name, *values)
     return (~control if match["sign"] == "!=" else control) * weight
 

@@ -1,6 +1,5 @@
 """Energies of keyword and regex controls."""
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -30,18 +29,13 @@ def regex_energy(control: Control, model: TrainedModel) -> Energy:
         raise UserError(f"regex={control.values[0]} is no regular expression: {error}.") from None
     tokens = matching_tokens(pattern, model.tokenizer)
     if not tokens:
-        raise UserError(f"regex={control.values[0]} matches none of the model's {model.tokenizer.vocab_size:,} words.")
+        raise UserError(f"regex={control.values[0]} matches none of the model's {model.tokenizer.vocab_size:,} tokens.")
     return _phrase_energy([tokens], model)
 
 
 def matching_tokens(pattern: re.Pattern[str], tokenizer: Tokenizer) -> list[int]:
     """Returns the tokens that match from their first to their last character."""
-    return [token for token, text in enumerate(_token_texts(tokenizer)) if text and pattern.fullmatch(text)]
-
-
-@functools.lru_cache(maxsize=4)
-def _token_texts(tokenizer: Tokenizer) -> list[str]:
-    return [tokenizer.decode([token]).strip() for token in range(tokenizer.vocab_size)]
+    return [token for token, text in enumerate(tokenizer.token_texts) if text and pattern.fullmatch(text)]
 
 
 def _phrase_energy(allowed_tokens: list[list[int]], model: TrainedModel) -> Energy:
@@ -49,7 +43,7 @@ def _phrase_energy(allowed_tokens: list[list[int]], model: TrainedModel) -> Ener
     method: Any = model.method  # Controllable: `resolve` has checked it
     longest = method.text_spec.length - 1
     if len(allowed_tokens) > longest:
-        raise UserError(f"A phrase of {len(allowed_tokens)} words: this model writes at most {longest} words.")
+        raise UserError(f"A phrase of {len(allowed_tokens)} tokens: this model writes at most {longest} tokens.")
     allowed = np.zeros((len(allowed_tokens), method.text_spec.vocab_size), bool)
     for position, tokens in enumerate(allowed_tokens):
         allowed[position, tokens] = True

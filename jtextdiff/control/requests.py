@@ -1,6 +1,5 @@
 """One request (control, template) per sample, from a file or from real texts."""
 
-import itertools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +11,7 @@ from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import Constituent, constituents_of
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.data.lines import lines_of, parse_json
-from jtextdiff.data.tokenizer import MASK
-from jtextdiff.metrics.units import UNIT, units
+from jtextdiff.data.tokenizer import MASK, Tokenizer
 
 ATTRIBUTE = rf"({QUOTED}|[^\s:*+\"'][^:*+]*)(?:\*(\d+(?:\.\d+)?))?"
 ATTRIBUTES = re.compile(rf"(?P<names>{ATTRIBUTE}(?:\+{ATTRIBUTE})*):(?P<num>[1-9][0-9]*)")
@@ -36,7 +34,7 @@ def read_requests(source: str, corpus: Corpus, split: str) -> tuple[SampleReques
     A file has one JSON object per line, with `control`, as --control has it, one or a list, and optionally a
     `template`. NAME:N, such as pos:200, food+length:200 or food*0:50, takes the attributes of N texts of the split; a
     name that holds one of : * + stands in quotation marks. The name `gap` gives a template: the text with its middle
-    third masked.
+    third of tokens masked.
     Raises UserError for a source that is neither, naming the line.
     """
     match = ATTRIBUTES.fullmatch(source)
@@ -55,12 +53,11 @@ def read_requests(source: str, corpus: Corpus, split: str) -> tuple[SampleReques
     for index, text in enumerate(data.texts(rows)):
         values = {name: of_texts[index] for name, of_texts in labels.items()}
         parts = [
-            _control_of_text(name, text, values, index, corpus.grammar) * weight
-            for name, weight in weights
-            if name != "gap"
+            _control_of_text(name, text, values, index, corpus) * weight for name, weight in weights if name != "gap"
         ]
         control = sum(parts[1:], parts[0]).as_sum() if parts else None
-        requests.append(SampleRequest(control, _gap(text) if any(name == "gap" for name, _ in weights) else None))
+        gap = _gap(text, corpus.tokenizer) if any(name == "gap" for name, _ in weights) else None
+        requests.append(SampleRequest(control, gap))
     return tuple(requests)
 
 
@@ -104,16 +101,16 @@ def _request_of_line(line: str, place: str) -> SampleRequest:
         raise UserError(f"{place}: {error}") from None
 
 
-def _control_of_text(name: str, text: str, labels: dict[str, str], index: int, grammar: Grammar | None) -> Control:
+def _control_of_text(name: str, text: str, labels: dict[str, str], index: int, corpus: Corpus) -> Control:
     """The control that requires an attribute of this text."""
     if name == "length":
-        return length(len(units(text)))
+        return length(len(corpus.tokenizer.pieces(text)))
     if name in labels:
         return classifier(name, labels[name])
     if name in ("pos", "tree"):
         return parts_of_speech(text) if name == "pos" else tree(text)
     if name == "span":
-        constituent = _pick_constituent(text, index, grammar)
+        constituent = _pick_constituent(text, index, corpus.grammar)
         return span(constituent.name, constituent.start + 1, constituent.end)
     available = listed([*sorted(labels), "length", "gap"], NAME_SIGNS)
     raise UserError(
@@ -135,7 +132,12 @@ def _pick_constituent(text: str, index: int, grammar: Grammar | None) -> Constit
     return inner[index % len(inner)]
 
 
-def _gap(text: str) -> str:
-    """The text with its middle third masked."""
-    numbers, num = itertools.count(), len(units(text))
-    return UNIT.sub(lambda unit: MASK if num // 3 <= next(numbers) < -(-2 * num // 3) else unit[0], text)
+def _gap(text: str, tokenizer: Tokenizer) -> str:
+    """The text with its middle third of tokens masked; tokens that share a character are masked together."""
+    spans = tokenizer.spans(text)
+    masked = set(spans[len(spans) // 3 : -(-2 * len(spans) // 3)])
+    template, done = "", 0
+    for start, end in spans:
+        if (start, end) in masked:
+            template, done = template + text[done:start] + MASK, end
+    return template + text[done:]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+_UTF16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")  # the bytes FF FE and FE FF, as surrogateescape has them
+
 
 def read_lines(stream: BinaryIO, name: str | Path) -> Iterator[tuple[int, str]]:
     """Yields the number, from 1, and the content of each line of text in UTF-8, as soon as it can be read.
@@ -29,7 +31,17 @@ def lines_of(file: Path) -> Iterator[tuple[int, str]]:
         with open(file, "rb") as stream:
             yield from read_lines(stream, file)
     except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}; check its permissions") from error
+        raise ValueError(cannot_read(file, error)) from error
+
+
+def cannot_read(file: str | Path, error: OSError) -> str:
+    """Returns the message that a file cannot be read, and what to do."""
+    remedies = {
+        FileNotFoundError: "; check the path",
+        IsADirectoryError: "; name a file in it",
+        PermissionError: "; check its permissions",
+    }
+    return f"cannot read {file}: {error.strerror}{remedies.get(type(error), '')}"
 
 
 def parse_json(
@@ -62,6 +74,11 @@ def excerpt(text: str) -> str:
 
 
 def _check_characters(line: str, place: str) -> None:
+    if "\0" in line or line.startswith(_UTF16_MARKS):
+        raise ValueError(
+            f"{place}: the character NUL or the byte-order mark of UTF-16 is no text in UTF-8; convert a file in "
+            "UTF-16, for example with iconv -f UTF-16 -t UTF-8"
+        )
     try:
         line.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -69,8 +86,3 @@ def _check_characters(line: str, place: str) -> None:
         raise ValueError(
             f"{place}: byte {byte:#04x} is not UTF-8; convert the file, for example with iconv -f latin1 -t UTF-8"
         ) from None
-    if "\0" in line:
-        raise ValueError(
-            f"{place}: the character NUL is no text; convert a file in UTF-16, for example with iconv -f UTF-16 -t "
-            "UTF-8"
-        )

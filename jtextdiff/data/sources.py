@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jtextdiff.data.grammar import restaurants
 from jtextdiff.data.hub import read_hub
+from jtextdiff.data.lines import cannot_read
 from jtextdiff.data.packages import package_version, read_package
 from jtextdiff.data.text_files import Example, find_splits, read_file
 
@@ -61,7 +62,7 @@ def fingerprint(path: str | None) -> str:
     try:
         digests = {split: hashlib.sha256(file.read_bytes()).hexdigest() for split, file in files.items()}
     except OSError as error:
-        raise ValueError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from error
+        raise ValueError(cannot_read(error.filename, error)) from error
     return str([(split, files[split].suffix, digest) for split, digest in digests.items()])
 
 

@@ -1,6 +1,7 @@
 """Reads .txt, .jsonl and .csv files as examples, one file or one per split."""
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -145,20 +146,41 @@ def _json_lines(file: Path, column: str) -> Iterator[Example]:
     for number, line in lines_of(file):
         if line.strip():
             place = f"{file}, line {number}"
-            record = parse_json(line, place, _object)
-            if not isinstance(record, dict):
+            record = parse_json(line, place, _Object)
+            if not isinstance(record, _Object):
                 raise ValueError(f"{place}: expected a JSON object on each line, got {excerpt(line)}")
-            yield example_of(record, column, place)
+            yield example_of(_record(record, place), column, place)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, of which json itself would keep the last of two fields with one name."""
-    return dict(zip(field_names(name for name, _ in pairs), (value for _, value in pairs), strict=True))
+class _Object(dict[str, Any]):
+    """A JSON object with all of its fields; as a dict, it has the last of those with one name."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+    def named(self) -> dict[str, Any]:
+        """Returns the fields by their names without blanks around them. Raises ValueError for a repeated name."""
+        return dict(zip(field_names(name for name, _ in self.pairs), (value for _, value in self.pairs), strict=True))
+
+
+def _record(fields: _Object, place: str) -> dict[str, Any]:
+    """The record of a line, of which labels are read from the fields and those of a nested `fields`."""
+    try:
+        record = fields.named()
+        nested = record.get("fields")
+        return {**record, "fields": nested.named()} if isinstance(nested, _Object) else record
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
 def _rows(file: Path, column: str) -> Iterator[Example]:
     csv.field_size_limit(max(csv.field_size_limit(), file.stat().st_size + 1))  # a text may be longer than 128 KiB
-    reader = csv.DictReader((line + "\n" for _, line in lines_of(file)), strict=True, skipinitialspace=True)
+    lines = (line + "\n" for _, line in lines_of(file))
+    first = next(lines, "")
+    # Blanks after commas are no part of cells where the header has them too; elsewhere they may begin a text.
+    spaced = any(name.startswith(" ") for name in next(csv.reader([first]), [])[1:])
+    reader = csv.DictReader(itertools.chain([first], lines), strict=True, skipinitialspace=spaced)
     start = 1  # the line on which a row begins; a quoted text may span several
     try:
         header = reader.fieldnames = _header(file, reader.fieldnames or ())

@@ -1,5 +1,6 @@
 """The tokenizer: encode, decode, the ids of PAD, EOS, UNK and MASK, save and load."""
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,10 +97,33 @@ class Tokenizer:
         fixed = [np.full(len(part), part is not free) for row in rows for part in (row, free)][:-1]
         return ids, np.concatenate(fixed)
 
+    @functools.cached_property
+    def token_texts(self) -> list[str]:
+        """The text of each id [vocab_size], without blanks around it."""
+        return [self.decode([token]).strip() for token in range(self.vocab_size)]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Returns the first character of each token in a text, and the one after its last."""
+        return self.backend.encode(text, add_special_tokens=False).offsets
+
+    def pieces(self, text: str) -> list[str]:
+        """Returns the text of each token that `encode` gives, without blanks around it.
+
+        An unknown word stays as it is. "[UNK]", as `decode` prints UNK, is one piece.
+        """
+        parts = [text] if self.unk is None else text.split(UNK)
+        pieces: list[str] = []
+        for part, ids in zip(parts, self.encode(parts), strict=True):
+            pieces += [
+                part[start:end].strip() if token == self.unk else self.token_texts[token]
+                for token, (start, end) in zip(ids, self.spans(part), strict=True)
+            ] + [UNK]
+        return pieces[:-1]
+
     def unknown_words(self, text: str) -> list[str]:
         """Returns the words of a text that become UNK, in their order."""
-        (ids,), offsets = self.encode([text]), self.backend.encode(text, add_special_tokens=False).offsets
-        return [text[start:end].strip() for token, (start, end) in zip(ids, offsets, strict=True) if token == self.unk]
+        (ids,), spans = self.encode([text]), self.spans(text)
+        return [text[start:end].strip() for token, (start, end) in zip(ids, spans, strict=True) if token == self.unk]
 
     def normalize_spacing(self, text: str) -> str:
         """Returns the text with this tokenizer's spacing; unknown words stay as they are."""

@@ -141,6 +141,14 @@ def tokenizer_builder(spec: str) -> Words | Characters | BytePairs | Pretrained:
     return builder(**{field: int(value)} if value else {})
 
 
+def same_tokenizer(spec: str, other: str) -> bool:
+    """Returns whether two values of `text.tokenizer` mean the same, as "words" and "words:10" do.
+
+    Raises ValueError as `tokenizer_builder` does.
+    """
+    return tokenizer_builder(spec) == tokenizer_builder(other)
+
+
 def remedy_for_unknown(builder: Words | Characters | BytePairs | Pretrained, texts: Sequence[str]) -> str:
     """Returns which `text.tokenizer` knows more tokens of these texts than that of the builder."""
     if isinstance(builder, Words) and _share_unspaced(texts) > _MOSTLY_SPACED:

@@ -26,7 +26,7 @@ REFERENCE_TEXTS = 500
 
 @dataclass(frozen=True)
 class ControlChecker:
-    """Checks texts against controls: labels by their judges, syntax by the grammar, the rest by the words."""
+    """Checks texts against controls: labels by their judges, syntax by the grammar, the rest by words and tokens."""
 
     corpus: Corpus
     judges: Mapping[str, LabelJudge]  # of each label that a control names
@@ -46,18 +46,18 @@ class ControlChecker:
         parts = [f"{name} by {self.judges[name].how}" for name in sorted(names & self.judges.keys())]
         if names & {*syntax_controls(self.corpus)}:
             parts.append(HOW)
-        return "; ".join(parts) or "words counted and compared"
+        return "; ".join(parts) or "words and tokens counted and compared"
 
     def _leaf_satisfied(self, control: Control, text: str) -> float:
-        words = units(text)
         if control.name in syntax_controls(self.corpus) and self.corpus.grammar is not None:
-            return syntax_match(self.corpus.grammar, control.name, control.values[0], words)
+            return syntax_match(self.corpus.grammar, control.name, control.values[0], units(text))
         if control.name == "length":
-            return float(str(len(words)) in control.values)
+            return float(str(len(self.corpus.tokenizer.pieces(text))) in control.values)
         if control.name == "keyword":
-            return float(any(_spaced(units(phrase)) in _spaced(words) for phrase in control.values))
+            return float(any(_spaced(units(phrase)) in _spaced(units(text)) for phrase in control.values))
         if control.name == "regex":
-            return float(any(re.fullmatch(control.values[0], word) for word in words))
+            pieces = self.corpus.tokenizer.pieces(text)
+            return float(any(piece and re.fullmatch(control.values[0], piece) for piece in pieces))
         return float(self.judges[control.name].label_of([text])[0] in control.values)
 
 

@@ -6,7 +6,7 @@ from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say
 from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
 from jtextdiff.data.tokenizer import Tokenizer
-from jtextdiff.data.tokenizer_builders import tokenizer_builder
+from jtextdiff.data.tokenizer_builders import same_tokenizer
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.workdir import read_config
@@ -50,7 +50,7 @@ def _check_warm_start(config: Config, workdir: Path) -> None:
         return
     given, stored = config.text.tokenizer, read_config(Path(config.warm_start)).text.tokenizer
     with mistakes(ValueError):
-        if tokenizer_builder(given) != tokenizer_builder(stored):
+        if not same_tokenizer(given, stored):
             raise UserError(
                 f"text.tokenizer is {given}, but the parameters of warm_start={config.warm_start} have the vocabulary "
                 f"of {stored}: give --config.text.tokenizer={stored}, or leave out warm_start."

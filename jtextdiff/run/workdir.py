@@ -12,6 +12,7 @@ from typing import Any
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import write_atomically
+from jtextdiff.data.tokenizer_builders import same_tokenizer
 from jtextdiff.run.config import Config, differences, from_json, to_json
 
 MAY_CHANGE = ("num_steps", "every", "mesh", "method.sampler")
@@ -69,7 +70,9 @@ def store_config(workdir: Path, config: Config, text: dict[str, str], *, resumed
     that differs and may not change, or the splits that have changed. A run without stored digests is not checked.
     """
     if resumed:
-        changed = differences(read_config(workdir), config, MAY_CHANGE)
+        stored = read_config(workdir)
+        same = ["text.tokenizer"] if same_tokenizer(stored.text.tokenizer, config.text.tokenizer) else []
+        changed = differences(stored, config, [*MAY_CHANGE, *same])
         _refuse(workdir, [field for field in changed if not field[0].startswith(FROM_TEXT)])
         _check_text(workdir, text)
         _refuse(workdir, changed)

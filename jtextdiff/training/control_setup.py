@@ -12,9 +12,10 @@ from jtextdiff.cli.output import say
 from jtextdiff.control.controls import RESERVED
 from jtextdiff.control.quoting import NAME_SIGNS, quoted
 from jtextdiff.data.cache import evenly_spaced
-from jtextdiff.data.corpus import Corpus, Text
+from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import KIND_OF
 from jtextdiff.data.syntax_labels import with_syntax_labels
+from jtextdiff.data.tokenizer_builders import same_tokenizer
 from jtextdiff.methods.method import LatentVariableModel
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints
@@ -61,10 +62,12 @@ def control_config(config: Config) -> Config:
 
 
 def _check_own_text(config: Config, base: Config) -> None:
-    """Raises UserError for a field of the text that a control takes from its base, and that is set otherwise."""
+    """Raises UserError for a field of the text that is set, not None, to another value than that of the base."""
     for name in ("tokenizer", "length", "buckets"):
         own, of_base = config.text[name], base.text[name]
-        if own not in (of_base, getattr(Text(), name)):
+        with mistakes(ValueError):
+            same = own in (None, of_base) or name == "tokenizer" and same_tokenizer(own, of_base)
+        if not same:
             raise UserError(
                 f"--config.text.{name}={own} does not apply to a control: it reads texts as {config.base} does, which "
                 f"has {of_base}. Leave it out."

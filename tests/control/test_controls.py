@@ -34,8 +34,7 @@ class WordTokenizer:
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         return [np.asarray([int(word[1:]) if word[0] == "w" else 2 for word in text.split()]) for text in texts]
 
-    def decode(self, ids: list[int]) -> str:
-        return " ".join(f"w{token}" for token in ids)
+    token_texts = tuple(f"w{token}" for token in range(vocab_size))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,8 +193,8 @@ def test_controls_compose(params: Any) -> None:
         (span("noun", 1, 3) + span("core", 2, 4), "overlap"),
         (keyword("fish"), "does not contain"),
         (regex("(w"), "no regular expression"),
-        (regex("x.*"), "matches none of the model's 12 words"),
-        (length(8), "at most 7 words"),
+        (regex("x.*"), "matches none of the model's 12 tokens"),
+        (length(8), "at most 7 tokens"),
         (~length(3), "NOT or OR"),
         (~classifier("food", *FOOD.values), "excludes all values of food"),
         (~(classifier("food", "Thai", "Greek") | classifier("food", "none")), "excludes all values of food"),

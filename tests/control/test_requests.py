@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jtextdiff.cli.errors import UserError
@@ -86,12 +87,30 @@ def test_requests_may_take_any_label(tmp_path: Path) -> None:
         read_requests("other:1", corpus, "valid")
 
 
-def test_requests_of_chinese_count_its_characters(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("\n".join(f"{noun}很好吃！" for noun in ("米饭", "面条", "青菜")))
-    text = Text(path=str(tmp_path / "a.txt"), tokenizer="characters:1")
+@pytest.mark.parametrize(
+    ("tokenizer", "line", "num", "end"),
+    [
+        ("characters:1", "{}很好吃！", 6, "[MASK][MASK]吃！"),
+        ("characters:1", "{}等了20分钟今天", 10, "[MASK][MASK][MASK][MASK]钟今天"),
+        ("words:1", "{} 的 服务 非常 好 价格 便宜 ！", 8, "[MASK] [MASK] [MASK] [MASK] 便宜 ！"),
+        ("words:1", "{} is cheap, near here.", 7, "[MASK][MASK] [MASK] here."),
+        ("byte_pairs:259", "{}!", 7, "[MASK][MASK][MASK]!"),
+    ],
+)
+def test_requests_count_tokens(tmp_path: Path, tokenizer: str, line: str, num: int, end: str) -> None:
+    """Those of the tokenizer, of which controls and templates have so many; not words or characters."""
+    texts = [line.format(noun) for noun in ("米饭", "面条", "青菜")]
+    (tmp_path / "a.txt").write_text("\n".join(texts))
+    text = Text(path=str(tmp_path / "a.txt"), tokenizer=tokenizer)
     corpus = prepare_corpus(text, cache=tmp_path / "c", warn=lambda note: None)
-    assert read_requests("length:1", corpus, "valid")[0].control == length(6).as_sum()
-    assert read_requests("gap:1", corpus, "valid")[0].template[2:] == "[MASK][MASK]吃！"
+    control = read_requests("length:1", corpus, "valid")[0].control
+    assert control is not None and control == length(num).as_sum()
+    assert success(checker(corpus, [control]), [control] * 3, texts, "valid")["control_success"]["value"] == 1.0
+    template = read_requests("gap:1", corpus, "valid")[0].template
+    assert template is not None and template.endswith(end)
+    ids, fixed = corpus.tokenizer.encode_template(template)
+    (whole,) = corpus.tokenizer.encode(corpus.splits["valid"].texts())
+    np.testing.assert_array_equal(ids, np.where(fixed, whole, corpus.tokenizer.mask))
 
 
 def test_a_file_is_read_line_by_line(corpus: Corpus, tmp_path: Path) -> None:

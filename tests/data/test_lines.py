@@ -42,7 +42,10 @@ def test_a_line_is_there_before_the_next_is_written() -> None:
         (b"a\nb\r\nc\xff\n", "x.txt, line 3: byte 0xff is not UTF-8; .*iconv"),
         (b"a\n\xed\xa0\x80\n", "x.txt, line 2: byte 0xed is not UTF-8"),
         (b"a\nb\0", "x.txt, line 2: the character NUL"),
-        ("a\nb".encode("utf-16"), "x.txt, line 1: byte 0xff"),
+        ("a\nb".encode("utf-16"), "x.txt, line 1: .*UTF-16.* iconv -f UTF-16"),
+        ("米饭".encode("utf-16"), "x.txt, line 1: .*UTF-16.* iconv -f UTF-16"),
+        ("é\n".encode("utf-16-be"), "x.txt, line 1: .* iconv -f UTF-16"),
+        (b"\xfe\xff" + "米".encode("utf-16-be"), "x.txt, line 1: .* iconv -f UTF-16"),
     ],
 )
 def test_what_is_no_text_has_its_line(data: bytes, message: str) -> None:
@@ -51,8 +54,10 @@ def test_what_is_no_text_has_its_line(data: bytes, message: str) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path) -> None:
-    with pytest.raises(ValueError, match=f"cannot read {tmp_path}: Is a directory"):
+    with pytest.raises(ValueError, match=f"cannot read {tmp_path}: Is a directory; name a file in it$"):
         list(lines_of(tmp_path))
+    with pytest.raises(ValueError, match="cannot read .*none.txt: No such file or directory; check the path$"):
+        list(lines_of(tmp_path / "none.txt"))
 
 
 @pytest.mark.parametrize(

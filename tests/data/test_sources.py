@@ -82,6 +82,24 @@ def test_blanks_around_names_belong_to_no_name(tmp_path):
     assert sorted(_texts(column["train"] + column["valid"])) == ["one, two", "three, four"]
 
 
+def test_blanks_and_quotes_in_cells_belong_to_a_text(tmp_path):
+    """Unless the header has blanks after its commas, too."""
+    path = Path(_write(tmp_path / "x.csv", 'label,text\n1, "good" place\n 0 ,  two\n2,"a, b"\n'))
+    assert read_file(path, "text") == [
+        Example(' "good" place', {"label": "1"}),
+        Example("  two", {"label": "0"}),
+        Example("a, b", {"label": "2"}),
+    ]
+    _write(path, '"x, y",text\n1, one\n')
+    assert read_file(path, "text") == [Example(" one", {"x, y": "1"})]
+
+
+def test_names_are_repeated_only_where_fields_are_read(tmp_path):
+    record = '{"text": "a", "meta": {"k": 1, "k": 2}, "fields": {"m": 1, "o": [{"k": 1, " k": 2}]}}'
+    path = Path(_write(tmp_path / "x.jsonl", record))
+    assert read_file(path, "text") == [Example("a", {"m": "1"})]
+
+
 @pytest.mark.parametrize("valid", ["val", "validation", "dev", "Valid", "eval", "devel", "development"])
 def test_the_usual_names_of_a_validation_file_are_known(tmp_path, valid):
     _write(tmp_path / "train.txt", "one\ntwo\n")
@@ -168,6 +186,7 @@ def test_the_grammar_is_the_default(monkeypatch):
         ("x.csv", "text,mood,text\na,b,c\n", ValueError, ["x.csv, line 1: there are 2 fields called 'text'"]),
         ("x.csv", "text,mood, mood\na,b,c\n", ValueError, ["x.csv, line 1", "2 fields called 'mood'", "rename"]),
         ("x.jsonl", '{"text": "a", "mood": 1, "mood": 2}', ValueError, ["x.jsonl, line 1", "2 fields called 'mood'"]),
+        ("x.jsonl", '{"text": "a", "fields": {"m": 1, "m": 1}}', ValueError, ["line 1: there are 2 fields called 'm'"]),
         ("x.jsonl", '{"text": "a", "m": 1, "fields": {"m": 2}}', ValueError, ["line 1: 'm' is '1', and '2' among"]),
     ],
 )

@@ -58,11 +58,35 @@ def test_a_label_that_the_text_lacks_is_refused(corpus: Corpus) -> None:
         checker(corpus, classifier("mood", "good"))
 
 
-def test_controls_of_chinese_are_looked_up_in_its_characters(corpus: Corpus) -> None:
+def corpus_of(folder: Path, tokenizer: str) -> Corpus:
+    (folder / "b.txt").write_text("米饭 很好吃 ！\n面条 很好吃 ！\n")
+    text = Text(path=str(folder / "b.txt"), tokenizer=tokenizer)
+    return prepare_corpus(text, cache=folder / "c", warn=lambda note: None)
+
+
+def test_phrases_are_looked_up_in_the_characters_of_chinese(corpus: Corpus) -> None:
     satisfied = checker(corpus, keyword("好吃")).satisfied
     assert satisfied(keyword("好吃"), "米饭很好吃。") and not satisfied(keyword("好吃"), "好难吃")
     assert satisfied(keyword("iPhone 很"), "这iPhone很好") and not satisfied(keyword("Phone"), "这iPhone很好")
-    assert satisfied(regex("[好妙]"), "很好吃") and satisfied(length(5), "很好吃OK！")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "num", "matching", "other"),
+    [
+        ("characters:1", "很好吃OK！", 6, "[好妙]", "很好吃"),
+        ("characters:1", "很[UNK]吃！", 4, "吃", "很.+"),
+        ("words:1", "面条 很好吃 ！", 3, "很好.", "好"),
+        ("words:1", "面条 [UNK] ！", 3, "面条", ".好."),
+        ("byte_pairs:259", "好a", 4, "a", "好"),
+    ],
+)
+def test_length_and_regex_are_of_tokens(
+    tmp_path: Path, tokenizer: str, text: str, num: int, matching: str, other: str
+) -> None:
+    """As the controls are, and the model writes them: whatever the words of the text are."""
+    satisfied = checker(corpus_of(tmp_path, tokenizer), length(num)).satisfied
+    assert satisfied(length(num), text) and not satisfied(length(num + 1), text)
+    assert satisfied(regex(matching), text) and not satisfied(regex(other), text)
 
 
 def test_phrases_of_chinese_are_runs_of_its_characters(tmp_path: Path) -> None:

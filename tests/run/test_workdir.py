@@ -16,7 +16,10 @@ def config(**changes: object) -> ConfigDict:
     spec = {"length": 8, "length_counts": [0, 1]} | {
         name: changes.pop(name) for name in ("length_counts",) if name in changes
     }
-    return ConfigDict({"text": {"path": None}, "method": {"text_spec": spec}, "optim": {}, "num_steps": 5} | changes)
+    return ConfigDict(
+        {"text": {"path": None, "tokenizer": "words"}, "method": {"text_spec": spec}, "optim": {}, "num_steps": 5}
+        | changes
+    )
 
 
 @pytest.fixture
@@ -41,7 +44,13 @@ def test_another_text_is_named_whether_its_lengths_are_alike_or_not(counts: list
 
 def test_a_field_that_the_user_changed_is_named_before_its_text(run: Path) -> None:
     with pytest.raises(UserError, match="text.path = None, not 'other.txt'"):
-        store_config(run, config(text={"path": "other.txt"}), TEXT | {"train": "c"}, resumed=True)
+        store_config(run, config(text={"path": "other.txt", "tokenizer": "words"}), TEXT | {"train": "c"}, resumed=True)
+
+
+def test_a_tokenizer_may_be_written_in_another_way(run: Path) -> None:
+    store_config(run, config(text={"path": None, "tokenizer": "words:10"}), TEXT, resumed=True)
+    with pytest.raises(UserError, match="text.tokenizer = 'words', not 'words:9'"):
+        store_config(run, config(text={"path": None, "tokenizer": "words:9"}), TEXT, resumed=True)
 
 
 def test_a_run_without_stored_digests_is_resumed_and_has_them_afterwards(run: Path) -> None:

@@ -40,15 +40,34 @@ def test_a_model_is_not_conditioned_on_such_a_name(label: str, tmp_path: Path) -
         complete_config(config, corpus, tmp_path / "run")
 
 
-@pytest.mark.parametrize("field", ["tokenizer=characters:2", "length=9", "buckets=1"])
+@pytest.mark.parametrize(
+    "field", ["tokenizer=characters:2", "tokenizer=words", "length=9", "length=64", "buckets=1", "buckets=3"]
+)
 def test_a_control_reads_texts_as_its_base_does(field: str, tmp_path: Path) -> None:
-    base = load_config(f"{CONFIGS}/diffusion_lm.py", ["--config.text.tokenizer=words:5"])
+    base = load_config(
+        f"{CONFIGS}/diffusion_lm.py",
+        ["--config.text.tokenizer=words:5", "--config.text.length=32", "--config.text.buckets=2"],
+    )
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     (tmp_path / "config.json").write_text(to_json(base))
     flags = [f"--config.base={tmp_path}", "--config.label=food", f"--config.text.{field}"]
     with pytest.raises(UserError, match=f"--config.text.{field} does not apply to a control.*Leave it out"):
         control_config(load_config(f"{CONFIGS}/control.py", flags))
     assert control_config(load_config(f"{CONFIGS}/control.py", flags[:2])).text.tokenizer == "words:5"
+
+
+@pytest.mark.parametrize(
+    ("of_base", "own"), [("words", "words:10"), ("characters:2", "characters"), ("words", "words")]
+)
+def test_the_tokenizer_of_the_base_may_be_given(of_base: str, own: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    base = load_config(f"{CONFIGS}/diffusion_lm.py", [f"--config.text.tokenizer={of_base}"])
+    (tmp_path / "config.json").write_text(to_json(base))
+    flags = [f"--config.base={tmp_path}", "--config.label=food", f"--config.text.tokenizer={own}"]
+    assert control_config(load_config(f"{CONFIGS}/control.py", flags)).text.tokenizer == of_base
+    flags[-1] = "--config.text.tokenizer=words:x"
+    with pytest.raises(UserError, match="text.tokenizer is 'words:x'; expected words:N"):
+        control_config(load_config(f"{CONFIGS}/control.py", flags))
 
 
 @pytest.mark.parametrize("label", ["price", "w*2", "x=y", "food type", "it's"])
