@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.command_line import run
-from support.runs import ROOT, STEPS, TEXTS, TOY, metrics, toy, trained, write_texts
+from support.runs import ROOT, STEPS, TEXTS, TOY, WITH_DEFAULT_SIGNALS, metrics, toy, trained, write_texts
 
 import jtextdiff as jtd
 from jtextdiff.data.corpus import prepare_corpus
@@ -43,7 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(place: Path, workdir: str, steps: int, *more: str) -> subprocess.Popen[str]:
     """Starts a training in a new process."""
-    command = [sys.executable, "-m", "jtextdiff.train", *toy(workdir, steps, *more)]
+    training = [sys.executable, "-m", "jtextdiff.train", *toy(workdir, steps, *more)]
+    command = [sys.executable, "-c", WITH_DEFAULT_SIGNALS, *training]
     return subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.runs import WITH_DEFAULT_SIGNALS
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
@@ -54,15 +55,6 @@ note(sys.argv[1], arguments=arguments, env=env)
 exec(open(folder + "/" + name).read())
 """
 """A program that records its arguments and environment, and then runs the Python code of the test."""
-
-
-WITH_DEFAULT_SIGNALS = """
-import os, signal, sys
-for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-    signal.signal(each, signal.SIG_DFL)
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
-"""Runs a command with default signal handlers. The tests may run where signals are ignored, as under nohup."""
 
 
 class Stage:

@@ -69,3 +69,12 @@ def trained(config: str) -> Path:
             done = run("train", *toy(name, STEPS, config=config), cwd=folder)
             assert done.returncode == 0 and done.stdout == "", done.stderr
     return folder / name
+
+
+WITH_DEFAULT_SIGNALS = """
+import os, signal, sys
+for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(each, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a command with default signal handlers. The tests may run where signals are ignored, as under nohup."""
