@@ -37,6 +37,7 @@ class WordTokenizer:
     """Words w3, w4, … as a tokenizer."""
 
     vocab_size, pad, eos, unk = 12, 0, 1, 2
+    token_texts = tuple(f"w{token}" if token > 1 else "" for token in range(12))
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         return [np.asarray([int(word[1:]) if word[0] == "w" else 2 for word in text.split()], int) for text in texts]
@@ -162,6 +163,6 @@ def test_a_length_has_no_curve_and_impossible_controls_are_refused() -> None:
     assert record(model(BASE), 1, control=length(3)).energies == () and record(model(BASE), 1).energies == ()
     with pytest.raises(UserError, match="leave out controls"):
         record(model(BASE), 1, control=length(3), template="w5 [MASK]")
-    with pytest.raises(UserError, match="at most 7 words"):
+    with pytest.raises(UserError, match="at most 7 tokens"):
         record(model(BASE), 1, control=keyword(" ".join(["w5"] * 8)))
     assert record(model(Masked(text_spec=TEXT_SPEC, trunk=TRUNK)), 1, control=length(3)).energies == ()
