@@ -121,8 +121,9 @@ for row in rows:
     print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, (30, 22, 8, 10, 24, 9, 12))).rstrip())
 EOF
 
-scored=()
-for file in "$out"/scores.json "$out"/gaps.json "$out"/targets-*.json "$out"/characters-*.json; do
-  if [ -e "$file" ]; then scored+=("$file"); fi
+# Scores of different samples cannot share a table; the models of masked can.
+for file in "$out"/scores.json "$out"/gaps.json "$out"/targets-*.json; do
+  if [ -e "$file" ]; then python -m jtextdiff.compare "$file"; fi
 done
-if [ ${#scored[@]} -gt 0 ]; then python -m jtextdiff.compare "${scored[@]}"; fi
+characters=("$out"/characters-*.json)
+if [ -e "${characters[0]}" ]; then python -m jtextdiff.compare "${characters[@]}"; fi

@@ -73,7 +73,8 @@ def test_long_parts_train_to_the_end_and_score(place: Path) -> None:
     assert len(trained) == 2 + 2 + 3 + 2
     assert sum("--config.text.path=my.txt" in call for call in trained) == 2 + 3 + 1  # a control has its base's text
     assert sum("--config.num_steps=9" in call for call in trained) == 3
-    assert calls(place)[-1].startswith("-m jtextdiff.compare") and calls(place)[-1].count(".json") == 7
+    compared = [call.count(".json") for call in calls(place) if "jtextdiff.compare" in call]
+    assert compared == [1, 1, 1, 1, 3]
     before = sum("evaluate" in call for call in calls(place))
     run(place, "out", "e2e", "masked", "latent", **env)
     assert sum("evaluate" in call for call in calls(place)) == before

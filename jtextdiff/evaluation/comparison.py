@@ -16,6 +16,7 @@ METRIC_FIELDS = {"value", "unit", "se", "real_valid"}
 DEFAULT_METRICS = (
     "nll",
     "excess_nll",
+    "control_success",
     "perplexity_ratio",
     "members",
     "unigram_entropy",
