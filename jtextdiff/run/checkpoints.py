@@ -28,8 +28,8 @@ from jtextdiff.cli.output import say
 from jtextdiff.devices.sharding import shardings
 from jtextdiff.nets.functional import Params
 
-_UNSAFE = re.compile(r"[*?\[\\\ud800-\udfff]|:(?=/|$)")
-"""What orbax takes for a pattern or a protocol, or cannot encode, in a path: it would lose what it writes there."""
+_UNSAFE = re.compile(r"[*?\[\\]|:(?=/|$)")
+"""What orbax takes for a pattern or a protocol in a path: it would lose what it writes there."""
 
 
 WHOLE = (PermissionError, MemoryError, UserError, jax.errors.JaxRuntimeError)
@@ -38,6 +38,7 @@ WHOLE = (PermissionError, MemoryError, UserError, jax.errors.JaxRuntimeError)
 
 def check_path(workdir: Path) -> None:
     """Raises UserError if checkpoints in `workdir` could not be read again, because of a character of its path."""
+    _folder(workdir)
     if found := _unsafe(workdir):
         raise UserError(
             f"Checkpoints in {workdir.absolute()} could not be read again, because of {found} in this path. Choose a "

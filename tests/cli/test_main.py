@@ -1,5 +1,7 @@
 """What is printed about a failure, and its exit status."""
 
+import errno
+
 import pytest
 
 from jtextdiff.cli.errors import UserError
@@ -17,3 +19,6 @@ def test_a_name_that_no_file_can_have_is_the_users_mistake(tmp_path) -> None:
         (tmp_path / ("x" * 300)).stat()
     status, [line] = outcome(raised.value)
     assert status == 2 and "too long for the name of a file" in line
+    of_two, of_none = OSError(errno.ENAMETOOLONG, "", "short", None, "long"), OSError(errno.ENAMETOOLONG, "")
+    for error, name in ((of_two, "long"), (of_none, "a name")):
+        assert outcome(error) == (2, [f"error: {name} is too long for the name of a file."])

@@ -3,11 +3,13 @@
 import os
 import pwd
 import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from jtextdiff.data.cache import cache_root, give_hub_a_home
+from jtextdiff.data.cache import cache_root, give_hub_a_home, store
 
 
 @pytest.fixture
@@ -56,3 +58,12 @@ def test_a_home_is_left_to_the_hub(homeless: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", str(homeless))
     give_hub_a_home()
     assert "HF_HOME" not in os.environ and cache_root() == homeless / ".cache" / "jtextdiff"
+
+
+def test_folders_of_interrupted_writing_are_removed_after_a_day(tmp_path: Path) -> None:
+    empty = {"splits": {}, "label_values": {}, "notes": []}
+    for name, age in (("writing-old", 25 * 3600), ("writing-new", 3600), ("corpus-old", 25 * 3600)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    store(tmp_path / "corpus", SimpleNamespace(save=lambda folder: None), **empty)
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["corpus", "corpus-old", "writing-new"]

@@ -63,7 +63,7 @@ def test_restore_without_checkpoints_returns_none(tmp_path: Path) -> None:
     assert restore(tmp_path, {"model": shapes(MODEL)}) is None
 
 
-@pytest.mark.parametrize("name", ["lr=[0.1,0.2]", "a[b", "a\\b", "a*", "a**b", "a?", "gs:", "\udcff"])
+@pytest.mark.parametrize("name", ["lr=[0.1,0.2]", "a[b", "a\\b", "a*", "a**b", "a?", "gs:"])
 def test_a_path_whose_checkpoints_would_be_lost_is_refused(name: str, tmp_path: Path) -> None:
     for workdir in (tmp_path / name, tmp_path / name / "run"):
         with pytest.raises(UserError, match="could not be read again"):
@@ -117,8 +117,9 @@ def test_each_later_checkpoint_is_read_back_before_the_next(part: str, tmp_path:
 def test_a_folder_whose_path_is_not_utf8_is_named(tmp_path: Path) -> None:
     """Else its checkpoints, which cannot be opened, would look damaged."""
     folder = tmp_path / "caf\udce9"
-    with pytest.raises(UserError, match=r"caf\\xe9/checkpoints is not in UTF-8"):
-        has_checkpoints(folder)
+    for refuses in (has_checkpoints, check_path):
+        with pytest.raises(UserError, match=r"caf\\xe9/checkpoints is not in UTF-8"):
+            refuses(folder)
 
 
 def test_a_checkpoint_that_was_removed_or_may_be_whole_is_not_called_damaged(

@@ -169,6 +169,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("nothing.py", "def get_config():\n    pass", "returns nothing; expected the ConfigDict"),
         ("number.py", "def get_config():\n    return 3", "returns a value of type int"),
         (
+            "frozen.py",
+            "from ml_collections import FrozenConfigDict\ndef get_config():\n    return FrozenConfigDict({'seed': 1})",
+            "returns a value of type FrozenConfigDict; expected the ConfigDict",
+        ),
+        (
             "small.py",
             "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'seed': 1})",
             "lacks num_steps, .*base_config",
