@@ -81,7 +81,7 @@ class D3PM:
 
     @property
     def bound(self) -> str:
-        return f"{self.num_steps}-step bound, {self.bound_points} of its terms a text"
+        return f"bound of sampling in {self.num_steps} steps at temperature 1, {self.bound_points} of its terms a text"
 
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)

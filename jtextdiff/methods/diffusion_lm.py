@@ -122,8 +122,10 @@ class DiffusionLM:
 
     @property
     def bound(self) -> str:
-        kinds = {"bound": "continuous-time bound", "released": f"released {self.num_steps}-step quantity, no bound"}
-        return f"{kinds[self.likelihood]}, {self.bound_points} times a text"
+        if self.likelihood == "released":
+            return f"released {self.num_steps}-step quantity, no bound, {self.bound_points} times a text"
+        sampler = "of ancestral sampling in the limit of many steps, without clamp or temperature"
+        return f"continuous-time bound, {self.bound_points} times a text; {sampler}"
 
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
