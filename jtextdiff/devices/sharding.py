@@ -19,10 +19,13 @@ AXES = ("data", "fsdp", "tensor")
 
 RULES: tuple[tuple[str, P], ...] = (
     (r"(embedding)$", P("tensor", "fsdp")),
-    (r"(query|key|value|up|read|modulation|add|remember|beside)/kernel$", P("fsdp", "tensor")),
+    (
+        r"(query|key|value|up|read|modulation|add|remember|beside|gain|more_(gains|values)/\d+)/kernel$",
+        P("fsdp", "tensor"),
+    ),
     (r"(out|down)/kernel$", P("tensor", "fsdp")),
-    (r"(lift|lower|look)/kernel$", P("fsdp", None)),
-    (r"(answer|bag)/kernel$", P("fsdp", "tensor")),
+    (r"(lift|lower|look|lower_look/\d+)/kernel$", P("fsdp", None)),
+    (r"(answer|bag|lower_answer/\d+)/kernel$", P("fsdp", "tensor")),
     (r"(bias|scale)$", P()),
 )
 """The first row whose pattern matches an array's path applies. Paths of optimiser moments and running means end in the

@@ -10,7 +10,7 @@ from jtextdiff.devices.sharding import mesh_of
 from jtextdiff.evaluation.score import Score, mean_score, reference, score
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.model import Model
-from jtextdiff.methods.components.latents import collapse_warning
+from jtextdiff.methods.components.latents import collapse_warnings
 from jtextdiff.metrics.bleu import corpus_bleu
 
 TERMS = {
@@ -18,14 +18,22 @@ TERMS = {
     "reconstruction": "−log p(text | z) of a z of the text's own",
     "shuffled": "the same of another text's z: the higher, the more the decoder uses the latent",
 }
+LEVEL_TERMS = {
+    "kl": "KL of level {} given the levels below it",
+    "shuffled": "−log p(text | z) with level {} alone of another text: the higher, the more the decoder uses it",
+}
 
 
 def latent_scores(model: Model, texts: list[str], seed: int) -> dict[str, Score]:
     """Returns how well greedy decoding from the mean of q(z | text) restores texts, and the terms of the ELBO."""
     restored = [edit.text for edit in model.edit_texts(texts, seed=seed, name="greedy", beams=1)]
     terms = elbo_terms(model, texts, seed)
-    scores = {name: mean_score(terms[name].tolist(), "nats/text", kind) for name, kind in TERMS.items()}
-    if warning := collapse_warning(scores["kl"]["value"]):
+    kinds = TERMS | {
+        f"{name}_{level}": LEVEL_TERMS[name].format(level)
+        for name, level in (term.split("_") for term in terms if term not in TERMS)
+    }
+    scores = {name: mean_score(terms[name].tolist(), "nats/text", kind) for name, kind in kinds.items()}
+    for warning in collapse_warnings({name: of_term["value"] for name, of_term in scores.items()}):
         say(warning)
     bleu = 100 * corpus_bleu(restored, texts)
     kind = "corpus BLEU-4 of texts decoded greedily from their latents"
@@ -38,7 +46,7 @@ def latent_scores(model: Model, texts: list[str], seed: int) -> dict[str, Score]
 
 
 def elbo_terms(model: Model, texts: list[str], seed: int) -> dict[str, Float[np.ndarray, "n"]]:
-    """Returns nats per text: `kl`, `reconstruction` from a text's own z, `shuffled` from another text's."""
+    """Returns nats per text, see `TextVAE.elbo_terms`."""
     longest, key = model.method.text_spec.length, jax.random.key(seed)
     compute = jitted(model.method, "elbo_terms", mesh_of(model.params))
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from jtextdiff.diffusion.schedules import Time
-from jtextdiff.methods.components.cross_validation import fit_ensemble, whitened_samples
+from jtextdiff.methods.components.cross_validation import fit_ensemble
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
 from jtextdiff.methods.method import LatentVariableModel
@@ -74,11 +74,10 @@ class LatentClassifier:
         self, key: Key[Array, ""], prior: Params, texts: LabelledLatents
     ) -> tuple[Params, dict[str, float]]:
         """Returns the parameters fitted to labelled texts, and their metrics on left-out folds."""
-        init_key, sample_key = jax.random.split(key)
         ensemble, temperature, metrics = fit_ensemble(
             self.member_logits,
-            self.init(init_key)["net"],
-            whitened_samples(prior, texts.posterior, sample_key, self.samples),
+            self.init(key)["net"],
+            jnp.moveaxis(texts.samples, 1, 0),
             texts.value,
             penalties=self.penalties,
             max_iterations=self.max_iterations,

@@ -124,6 +124,10 @@ class LatentVariableModel(Protocol):
         """Returns the latents of texts, in coordinates in which the prior is N(0, I)."""
         ...
 
+    def latent_samples(self, params: Params, tokens: Any, valid: Any, noise: Float[Array, "b s z"]) -> Any:
+        """Returns samples of each text's latent, [b, s, z], its mean, and its KL from N(0, I) in nats."""
+        ...
+
     def latent_energies(self, params: Params, tokens: Any, *, energy: Any) -> Float[Array, "b parts"]:
         """Returns the parts of an energy at the latents of finished texts, in nats."""
         ...

@@ -3,7 +3,7 @@
 Learns an encoder q(z | text) and a decoder p(text | z) with one latent per text (Bowman et al. 2016; Liu et al. 2022,
 LatentOps). A separate affine prior is fitted to the sampled z with stop-gradient; controls act in its whitened
 coordinates, in which it is N(0, I). With a `condition` both networks read a label: a CVAE (Sohn et al. 2015) whose
-prior does not depend on it.
+prior does not depend on it. With several `levels` of latents: DELLA (Hu et al. 2022).
 """
 
 import functools
@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.diffusion.randomness import Keys, fold_in
 from jtextdiff.diffusion.schedules import Time
 from jtextdiff.methods.components import affine_prior, latents
@@ -23,6 +22,7 @@ from jtextdiff.methods.components.affine_prior import standard_normal, unwhitene
 from jtextdiff.methods.components.autoregressive_sampler import word_dropout
 from jtextdiff.methods.components.label_conditioning import label_index, one_hot_label
 from jtextdiff.methods.components.latent_decoder import LatentTextDecoder, TextNLL
+from jtextdiff.methods.components.latent_levels import Levels, Posterior
 from jtextdiff.methods.components.latents import LatentSampler, Rewrite
 from jtextdiff.methods.components.types import (
     Given,
@@ -35,6 +35,7 @@ from jtextdiff.methods.components.types import (
 )
 from jtextdiff.nets.autoencoders import LatentDecoder, TextEncoder
 from jtextdiff.nets.functional import Net, Params
+from jtextdiff.nets.latent_chain import LatentChain
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.energies import Energy, Learned, energy_terms
 
@@ -49,7 +50,8 @@ class TextVAE:
     text_spec: TextSpec = TextSpec()
     encoder: Transformer = Transformer(num_layers=2)
     decoder: Transformer = Transformer(num_layers=2, causal=True)
-    latent_dim: int = 64
+    latent_dim: int = 64  # of all levels
+    levels: Levels = Levels()
     pooling_heads: int = 4  # attention-weighted means of the encoder's states, from which the latent is computed
     memory_slots: int = 4  # positions before the text that represent the latent
     beta: float = 0.3  # final weight of the KL, relative to the reconstruction …
@@ -72,6 +74,7 @@ class TextVAE:
         weights = ("beta", "beta_first", "free_bits", "bag_of_words_weight")
         check_settings(self, positive=positive, choices={"prior_fit": affine_prior.FITS})
         check_numbers(self, weights, shares=("encoder_word_dropout", "decoder_word_dropout", "label_dropout"))
+        self.levels.check(self.latent_dim, self.encoder, self.decoder)
         if self.encoder.causal or not self.decoder.causal:
             raise ValueError("TextVAE needs encoder.causal=False and decoder.causal=True.")
 
@@ -84,6 +87,9 @@ class TextVAE:
                 num_conditions=len(self.values),
                 pooling_heads=self.pooling_heads,
                 latent_dim=self.latent_dim,
+                levels=self.levels.num,
+                spread=self.levels.spread,
+                chained=self.levels.chained,
                 rngs=rngs,
             )
         )
@@ -92,14 +98,21 @@ class TextVAE:
     def decoder_net(self) -> Net:
         return Net(
             lambda rngs: LatentDecoder(
-                self.decoder,
+                self.levels.decoder_trunk(self.decoder, self.latent_dim, len(self.values)),
                 num_inputs=self._num_inputs,
                 vocab_size=self.text_spec.vocab_size,
-                num_latent=self.latent_dim + len(self.values),
+                latent_dim=self.latent_dim,
+                levels=self.levels.num,
+                beside=len(self.values),
                 memory_slots=self.memory_slots,
+                latent_input=self.levels.decoder_input,
                 rngs=rngs,
             )
         )
+
+    @functools.cached_property
+    def chain_net(self) -> Net:
+        return Net(lambda rngs: LatentChain(self.levels.num, self.latent_dim // self.levels.num, rngs=rngs))
 
     @property
     def _num_inputs(self) -> int:
@@ -111,7 +124,8 @@ class TextVAE:
 
     def init(self, key: Key[Array, ""]) -> Params:
         encoder_key, decoder_key = jax.random.split(key)
-        return {  # keys of stored checkpoints: they keep their names
+        chain = {"chain": self.chain_net.init(jax.random.fold_in(key, 2))} if self.levels.chained else {}
+        return chain | {  # keys of stored checkpoints: they keep their names
             "reader": self.encoder_net.init(encoder_key),
             "writer": self.decoder_net.init(decoder_key),
             "law": affine_prior.initial_prior(self.latent_dim, self.prior_fit),
@@ -123,21 +137,23 @@ class TextVAE:
         In nats per token, with one z ~ q(z | text) per text (Kingma & Welling 2014, eq. 10) and free bits per latent
         dimension and text (Kingma et al. 2016, eq. 15). β follows `latents.beta_schedule`: texts are reconstructed
         first, and latents are ordered once they contain something. The fit of the prior adds a gradient and no value.
+        The KL is summed over levels (Hu et al. 2022, eq. 6; their code takes the mean).
         """
         encoder_mask, decoder_mask, encoder_key, decoder_key, z_key, label_key = jax.random.split(key, 6)
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         label_hidden = jax.random.bernoulli(label_key, self.label_dropout, (len(tokens),))
         label = jnp.where(label_hidden, 0, label_index(batch, self.condition, self.values))
         masked = word_dropout(tokens, self.text_spec.mask, self.encoder_word_dropout, encoder_mask)
-        posterior = self.posterior(params, masked, valid, label, encoder_key)
-        z = posterior.sample(z_key)
+        noise = jax.random.normal(z_key, (len(tokens), self.latent_dim))
+        z, normal = self.posterior(params, masked, valid, label, encoder_key).draw(noise)
         dropout = {"mask_rate": self.decoder_word_dropout, "mask_key": decoder_mask, "dropout_key": decoder_key}
         reconstruction, bag = self._decoder(params).training_nll(tokens, valid, z, label, **dropout)
-        kl = posterior.kl(standard_normal(z))
+        kl = normal.kl(standard_normal(z))
         terms = {"reconstruction": reconstruction, "kl": jnp.sum(kl, axis=-1), "bag": bag}
+        terms |= self.levels.kl_by_level(kl)
         progress = jnp.asarray(1.0 if batch.progress is None else batch.progress)
         beta = latents.beta_schedule(progress, self.beta_first, self.beta)
-        paid_kl = jnp.sum(jnp.maximum(kl, self.free_bits), axis=-1)
+        paid_kl = self.levels.paid_kl(kl, self.free_bits, jnp.sum(valid, axis=-1))
         total = reconstruction + beta * paid_kl + self.bag_of_words_weight * bag
         prior_loss = affine_prior.prior_fit_loss(params["law"], z, jax.random.fold_in(z_key, 0))
         return (total + prior_loss) / self.text_spec.mean_length, terms
@@ -149,11 +165,12 @@ class TextVAE:
         valid: Bool[Array, "b l"],
         label: Int[Array, "b"] | None = None,
         key: Key[Array, ""] | None = None,
-    ) -> Normal:
+    ) -> Posterior:
         """Returns q(z | text, label); the label is as in `Given`."""
         condition = one_hot_label(label, len(tokens), len(self.values)) if self.values else None
-        mean, log_var = self.encoder_net.bind(params["reader"])(tokens, condition, valid=valid, key=key)
-        return Normal(mean=mean, std=jnp.exp(0.5 * log_var))
+        encoder = self.encoder_net.bind(params["reader"])
+        pooled = encoder.pooled(tokens, condition, valid=valid, key=key)
+        return Posterior(self.levels, encoder, self._chain(params), pooled)
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns −log (1/K) Σ p(text | z) p(z) / q(z | text) over K = `importance_samples` z ~ q, nats per sequence.
@@ -175,20 +192,23 @@ class TextVAE:
         self, params: Params, key: Key[Array, ""], batch: Batch, *, cached: bool
     ) -> Float[Array, "b"]:
         posterior, text_nll = self._posterior_and_text_nll(params, batch, cached=cached)
-
-        def log_joint(z: Float[Array, "b z"]) -> Float[Array, "b"]:
-            return -text_nll(z) - affine_prior.prior_nll(params["law"], z)
-
-        return latents.importance_bound(posterior, log_joint, key, self.importance_samples)
+        shape = len(batch.tokens), self.latent_dim
+        log_joint = lambda z: -text_nll(z) - affine_prior.prior_nll(params["law"], z)
+        return latents.importance_bound(posterior.draw, log_joint, key, self.importance_samples, shape)
 
     def elbo_terms(self, params: Params, key: Key[Array, ""], batch: Batch) -> dict[str, Float[Array, "b"]]:
-        """Returns nats per text: the KL, and −log p(text | z) with z of the text itself and of the next text."""
-        posterior, text_nll = self._posterior_and_text_nll(params, batch, cached=False)
-        z = posterior.sample(key)
-        kl = jnp.sum(posterior.kl(standard_normal(z)), axis=-1)
-        return {"kl": kl, "reconstruction": text_nll(z), "shuffled": text_nll(jnp.roll(z, 1, axis=0))}
+        """Returns nats per text: the KL, and −log p(text | z) with z of the text itself and of the next text.
 
-    def _posterior_and_text_nll(self, params: Params, batch: Batch, *, cached: bool) -> tuple[Normal, TextNLL]:
+        Of several levels also the KL of each, and −log p(text | z) with that level alone of the next text.
+        """
+        posterior, text_nll = self._posterior_and_text_nll(params, batch, cached=False)
+        z, normal = posterior.draw(jax.random.normal(key, (len(batch.tokens), self.latent_dim)))
+        kl, other = normal.kl(standard_normal(z)), jnp.roll(z, 1, axis=0)
+        terms = {"kl": jnp.sum(kl, axis=-1), "reconstruction": text_nll(z), "shuffled": text_nll(other)}
+        mixed = enumerate(self.levels.one_level_of(other, z)) if self.levels.num > 1 else ()
+        return terms | self.levels.kl_by_level(kl) | {f"shuffled_{i + 1}": text_nll(z) for i, z in mixed}
+
+    def _posterior_and_text_nll(self, params: Params, batch: Batch, *, cached: bool) -> tuple[Posterior, TextNLL]:
         """Returns q(z | text) and z ↦ −log p(text | z), nats, both given the label if there is a condition."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         label = label_index(batch, self.condition, self.values)
@@ -238,14 +258,24 @@ class TextVAE:
 
     def latent_energies(self, params: Params, tokens: Int[Array, "b l"], *, energy: Energy) -> Float[Array, "b terms"]:
         """Returns the terms of an energy at the latents of finished texts, in nats."""
-        is_eos = tokens == self.text_spec.eos
-        last = jnp.where(jnp.any(is_eos, axis=-1), jnp.argmax(is_eos, axis=-1), tokens.shape[1] - 1)
-        valid = jnp.arange(tokens.shape[1]) <= last[:, None]
+        ended_before = jnp.cumsum(tokens == self.text_spec.eos, axis=-1) - (tokens == self.text_spec.eos)
+        valid = ended_before == 0
         return energy_terms(energy, self.encode(params, tokens, valid), 0.0)
 
     def encode(self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Float[Array, "b z"]:
-        """Returns the mean of q(z | text), in whitened coordinates."""
-        return affine_prior.whitened(params["law"], self.posterior(params, tokens, valid).mean)
+        """Returns the mean of q(z | text), in whitened coordinates; of a chained level given the means below it."""
+        noise = jnp.zeros((len(tokens), self.latent_dim))
+        return affine_prior.whitened(params["law"], self.posterior(params, tokens, valid).draw(noise)[0])
+
+    def latent_samples(
+        self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], noise: Float[Array, "b s z"]
+    ) -> tuple[Float[Array, "b s z"], Float[Array, "b z"], Float[Array, "b"]]:
+        """Returns whitened samples of q(z | text), one from each `noise`; `encode`; and the KL from N(0, I), nats."""
+        posterior = self.posterior(params, tokens, valid)
+        whitened = functools.partial(affine_prior.whitened, params["law"])
+        mean, normal = posterior.draw(jnp.zeros_like(noise[:, 0]))
+        samples = jax.vmap(lambda noise: whitened(posterior.draw(noise)[0]), 1, 1)(noise)
+        return samples, whitened(mean), jnp.sum(normal.kl(standard_normal(mean)), axis=-1)
 
     def decode(
         self, params: Params, keys: Keys, given: Given, epsilon: Float[Array, "b z"], *, keep_path: bool = False
@@ -256,11 +286,15 @@ class TextVAE:
 
     def keyword_energy(self, params: Params, allowed: Bool[Array, "k v"]) -> Learned:
         """Returns the energy −log p(k tokens occur anywhere in the text | ε), the i-th one of `allowed[i]`."""
-        decoder_and_prior = {name: params[name] for name in ("writer", "law")}
+        decoder_and_prior = {name: params[name] for name in ("writer", "chain", "law") if name in params}
         return Learned(params=decoder_and_prior, target=allowed, log_prob=self._keyword_log_prob)
 
     def _keyword_log_prob(self, params: Params, allowed: Any, epsilon: Any, t: Time, valid: Any) -> Float[Array, "b"]:
         return self._decoder(params).bag_log_prob(unwhitened(params["law"], epsilon), allowed)
 
     def _decoder(self, params: Params) -> LatentTextDecoder:
-        return LatentTextDecoder(self.decoder_net.bind(params["writer"]), self.text_spec, len(self.values))
+        read = functools.partial(self.levels.absolute, self._chain(params))
+        return LatentTextDecoder(self.decoder_net.bind(params["writer"]), self.text_spec, len(self.values), read)
+
+    def _chain(self, params: Params) -> Any:
+        return self.chain_net.bind(params["chain"]) if self.levels.chained else None

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jtextdiff.nets.attention import KVCache
 from jtextdiff.nets.batch_sharding import look_up, shard_batch
 from jtextdiff.nets.chunking import map_chunks
-from jtextdiff.nets.layers import KVCache, dense, embedding, uniform
+from jtextdiff.nets.layers import dense, embedding, uniform
 from jtextdiff.nets.transformer import Transformer, Trunk
 
 

@@ -5,7 +5,8 @@ It is independent of tokens and of diffusion. BERT-like is `norm="post", causal=
 2023).
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,14 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
+from jtextdiff.nets.attention import Attention, Fuse, KVCache
 from jtextdiff.nets.batch_sharding import shard_batch
-from jtextdiff.nets.layers import Attention, FeedForward, KVCache, TimeEmbedding, dropout, embedding, split_key
+from jtextdiff.nets.layers import FeedForward, TimeEmbedding, dropout, embedding, split_key
+from jtextdiff.nets.value_fusion import ValueFusion
 
 CHOICES = {
     "norm": ("pre", "post"),
-    "positions": ("learned", "rotary", "learned+rotary", "relative"),
+    "positions": ("learned", "rotary", "learned+rotary", "relative", "xl"),
     "time": ("add", "adaln"),
     "init": ("lecun", "torch"),
 }
@@ -35,7 +38,7 @@ class Transformer:
     num_heads: int = 4
     expansion: int = 4  # feed-forward width over width
     norm: str = "pre"
-    positions: str = "learned+rotary"  # absolute positions, and distances between positions
+    positions: str = "learned+rotary"  # absolute positions, and distances between positions; see nets/attention.py
     time: str = "add"
     causal: bool = False
     dropout: float = 0.0
@@ -45,9 +48,11 @@ class Transformer:
     bfloat16: bool = False  # inputs and outputs of the blocks' dense layers; parameters and sums stay float32
     scan: bool = False  # the blocks are one compiled loop: faster to compile, slower to run
     remat: bool = False  # the gradient stores only the inputs of blocks and recomputes the rest: less memory, more time
+    context_dim: int = 0  # of a vector per text and block that multiplies the values of attention; set by the method
+    fusion_rank: int = 1  # rank of that product, see nets/value_fusion.py
 
     def __post_init__(self) -> None:
-        for field in ("num_layers", "width", "num_heads", "expansion", "max_length", "time_features"):
+        for field in ("num_layers", "width", "num_heads", "expansion", "max_length", "time_features", "fusion_rank"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
         if not 0 <= self.dropout < 1:
@@ -65,6 +70,8 @@ class Transformer:
                 f"rotary positions rotate pairs of channels: width/num_heads must be even, got "
                 f"{self.width}/{self.num_heads}. Choose another width or positions='learned'."
             )
+        if self.positions == "xl" and self.width % 2:
+            raise ValueError(f"positions='xl' have sinusoids of an even width, got width={self.width}.")
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}.")
@@ -98,6 +105,18 @@ class Block(nnx.Module):
         self.norm_mlp = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
         adaptive, zeros = shape.time == "adaln", nnx.initializers.zeros_init()
         self.modulation = nnx.Linear(width, 6 * width, kernel_init=zeros, rngs=rngs) if adaptive else None
+        self.fusion = (
+            ValueFusion(
+                width,
+                context_dim=shape.context_dim,
+                rank=shape.fusion_rank,
+                init=shape.init,
+                bfloat16=shape.bfloat16,
+                rngs=rngs,
+            )
+            if shape.context_dim
+            else None
+        )
 
     def __call__(
         self,
@@ -105,17 +124,31 @@ class Block(nnx.Module):
         attention_mask: Bool[Array, "#b 1 #l l"],
         time: Float[Array, "b #l w"] | None,
         key: Key[Array, ""] | None,
+        context: Float[Array, "b c"] | None = None,
     ) -> Float[Array, "b l w"]:
         key_weights, key_attention, key_mlp = split_key(key, 3)
 
         def attend(normed: Array) -> tuple[Array, None]:
-            return self.attention(normed, attention_mask, key_weights), None
+            return self.attention(normed, attention_mask, key_weights, self._fuse(context)), None
 
         return self._apply(x, attend, time, key_attention, key_mlp)[0]
 
-    def step(self, x: Float[Array, "b 1 w"], position: Array, cache: KVCache) -> tuple[Float[Array, "b 1 w"], KVCache]:
+    def step(
+        self,
+        x: Float[Array, "b 1 w"],
+        position: Array,
+        cache: KVCache,
+        context: Float[Array, "b c"] | None = None,
+    ) -> tuple[Float[Array, "b 1 w"], KVCache]:
         """Returns one position of a causal text and the cache, given the cache of the positions before it."""
-        return self._apply(x, lambda normed: self.attention.step(normed, position, cache), None, None, None)
+
+        def attend(normed: Array) -> tuple[Array, KVCache]:
+            return self.attention.step(normed, position, cache, self._fuse(context))
+
+        return self._apply(x, attend, None, None, None)
+
+    def _fuse(self, context: Float[Array, "b c"] | None) -> Fuse | None:
+        return None if self.fusion is None or context is None else functools.partial(self.fusion, context=context)
 
     def _apply(
         self,
@@ -161,11 +194,25 @@ class Trunk(nnx.Module):
         *,
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
+        contexts: Float[Array, "n b c"] | None = None,
     ) -> Float[Array, "b l w"]:
         """Returns the hidden states; no position attends to one that is not `valid`.
 
-        t is in [0, 1000], one per text or per token.
+        t is in [0, 1000], one per text or per token; `contexts` are those of the blocks.
         """
+        return self.states(x, t, valid=valid, key=key, contexts=contexts, blocks=())[0]
+
+    def states(
+        self,
+        x: Float[Array, "b l w"],
+        t: Float[Array, "b #l"] | None = None,
+        *,
+        valid: Bool[Array, "b l"] | None = None,
+        key: Key[Array, ""] | None = None,
+        contexts: Float[Array, "n b c"] | None = None,
+        blocks: Sequence[int],
+    ) -> tuple[Float[Array, "b l w"], list[Float[Array, "b l w"]]]:
+        """Returns the hidden states, and those after each of the numbered `blocks`, before any final norm."""
         if self.positions is not None:
             x = x + self.positions.embedding[...][: x.shape[1]]
         time = None if self.time is None or t is None else shard_batch(self.time(t))
@@ -178,11 +225,13 @@ class Trunk(nnx.Module):
         attention_mask = self._attention_mask(x.shape[1], valid)
         x = shard_batch(x)
         if self.shape.scan or self.shape.remat:
-            x = self._scan(x, attention_mask, time, keys[:-1])
+            x, states = self._scan(x, attention_mask, time, keys[:-1], contexts, bool(blocks))
         else:
-            for block, block_key in zip(self.blocks, keys[:-1], strict=True):
-                x = block(x, attention_mask, time, block_key)
-        return self.norm(x) if self.shape.norm == "pre" else x
+            states = []
+            for block, block_key, context in zip(self.blocks, keys[:-1], self._per_block(contexts), strict=True):
+                x = block(x, attention_mask, time, block_key, context)
+                states.append(x)
+        return (self.norm(x) if self.shape.norm == "pre" else x), [states[number] for number in blocks]
 
     def init_cache(self, num: int, length: int) -> list[KVCache]:
         """Returns the cache of `step`, one per layer, before the first position of `num` texts."""
@@ -192,7 +241,11 @@ class Trunk(nnx.Module):
         return [(zeros, zeros) for _ in self.blocks]
 
     def step(
-        self, x: Float[Array, "b 1 w"], position: Array, cache: list[KVCache]
+        self,
+        x: Float[Array, "b 1 w"],
+        position: Array,
+        cache: list[KVCache],
+        contexts: Float[Array, "n b c"] | None = None,
     ) -> tuple[Float[Array, "b 1 w"], list[KVCache]]:
         """Returns what `__call__` returns at one position of a causal text, given the cache of those before it."""
         if self.positions is not None:
@@ -200,24 +253,34 @@ class Trunk(nnx.Module):
         if self.shape.norm == "post":
             x = self.norm(x)
         new_cache = []
-        for block, block_cache in zip(self.blocks, cache, strict=True):
-            x, block_cache = block.step(x, position, block_cache)
+        for block, block_cache, context in zip(self.blocks, cache, self._per_block(contexts), strict=True):
+            x, block_cache = block.step(x, position, block_cache, context)
             new_cache.append(block_cache)
         return (self.norm(x) if self.shape.norm == "pre" else x), new_cache
 
-    def _scan(self, x: Array, attention_mask: Array, time: Array | None, keys: list[Any]) -> Array:
-        """Applies the blocks in a scan over layers, in which the compiler cannot store what `remat` recomputes."""
+    def _per_block(self, contexts: Float[Array, "n b c"] | None) -> Sequence[Array | None]:
+        return [None] * len(self.blocks) if contexts is None else list(contexts)
+
+    def _scan(
+        self, x: Array, attention_mask: Array, time: Array | None, keys: list[Any], contexts: Array | None, keep: bool
+    ) -> tuple[Array, Any]:
+        """Applies the blocks in a scan over layers, in which the compiler cannot store what `remat` recomputes.
+
+        Returns the last states and, to `keep` them, those after each block.
+        """
         graphs, states = zip(*(nnx.split(block) for block in self.blocks), strict=True)
         stacked = jax.tree_util.tree_map_with_path(
             lambda path, *layers: jnp.stack([self._cast_kernel(path, layer) for layer in layers]), *states
         )
 
-        def layer(x: Array, inputs: tuple[Any, Any]) -> tuple[Array, None]:
-            block_state, block_key = inputs
-            return nnx.merge(graphs[0], block_state)(x, attention_mask, time, block_key), None
+        def layer(x: Array, inputs: tuple[Any, Any, Any]) -> tuple[Array, Array | None]:
+            block_state, block_key, context = inputs
+            x = nnx.merge(graphs[0], block_state)(x, attention_mask, time, block_key, context)
+            return x, x if keep else None
 
         stacked_keys = None if keys[0] is None else jnp.stack(keys)
-        return jax.lax.scan(jax.checkpoint(layer) if self.shape.remat else layer, x, (stacked, stacked_keys))[0]
+        inputs = stacked, stacked_keys, contexts
+        return jax.lax.scan(jax.checkpoint(layer) if self.shape.remat else layer, x, inputs)
 
     def _cast_kernel(self, path: Any, leaf: Array) -> Array:
         """Casts a block's parameter to the type in which its matrix product uses it."""

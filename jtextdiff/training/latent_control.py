@@ -4,6 +4,7 @@ No other label is used. Accuracy and calibration are measured on the valid split
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,9 @@ from jtextdiff.cli.output import say, write_atomically
 from jtextdiff.control.trained import control_dir
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.devices.sharding import mesh_of, num_shards
-from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.model import Model, load
-from jtextdiff.methods.components.affine_prior import whitened
-from jtextdiff.methods.components.latents import LabelledLatents, collapse_warning
+from jtextdiff.methods.components.latents import LabelledLatents, collapse_warnings
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.metrics import ngram_classifier
 from jtextdiff.nets.functional import Params
@@ -50,14 +49,15 @@ def fit_control(config: Config, workdir: Path) -> None:
         return
     method, base = build(config.method), load(config.base)
     corpus.tokenizer.save(workdir / "tokenizer")
-    train = encode_labelled(base, corpus, "train", method.label, method.max_texts)
+    fit_key, sample_key = jax.random.split(jax.random.key(config.seed))
+    noises = [jax.random.fold_in(sample_key, i) for i in range(method.samples)]
+    train = encode_labelled(base, corpus, "train", method.label, method.max_texts, noises)
     valid = encode_labelled(base, corpus, "valid", method.label, MAX_VALID_TEXTS)
     check_label_counts(train, method)
     say(f"{method.label}: {len(train.value):,} labelled texts, {', '.join(method.values)} -> {workdir}")
-    divergence = train.posterior.kl(Normal(mean=jnp.zeros(()), std=jnp.ones(())))
-    if warning := collapse_warning(float(divergence.sum(-1).mean())):
+    for warning in collapse_warnings({"kl": float(train.kl.mean())}):
         say(warning)
-    params, metrics = method.fit_latents(jax.random.key(config.seed), base.params["law"], train)
+    params, metrics = method.fit_latents(fit_key, base.params["law"], train)
     metrics |= validation_metrics(method, params, valid) | {"text_accuracy": ngram_accuracy(corpus, method)}
     with checkpoints.open_checkpoints(workdir) as manager:
         checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["log_loss"])
@@ -91,31 +91,39 @@ def check_label_counts(texts: LabelledLatents, method: LatentClassifier) -> None
         )
 
 
-def encode_labelled(base: Model, corpus: Corpus, split_name: str, label: str, max_texts: int) -> LabelledLatents:
-    """Returns q(z | text) of at most `max_texts` evenly spaced texts of a split, and their values of a label."""
+def encode_labelled(
+    base: Model, corpus: Corpus, split_name: str, label: str, max_texts: int, sample_keys: Sequence[Any] = ()
+) -> LabelledLatents:
+    """Returns the latents of at most `max_texts` evenly spaced texts of a split, and their values of a label.
+
+    Each of `sample_keys` draws one sample of q(z | text) for every text.
+    """
     split = corpus.splits[split_name]
     rows = split.evenly_spaced(max_texts)
     batch, mesh = base.batch(split.texts(rows)), mesh_of(base.params)
-    encode = jitted(base.method, "posterior", mesh)
+    encode, latent_dim = jitted(base.method, "latent_samples", mesh), base.params["law"]["shift"].size
+    noise = np.zeros((len(rows), len(sample_keys), latent_dim), np.float32)
+    for i, key in enumerate(sample_keys):
+        noise[:, i] = jax.random.normal(key, (len(rows), latent_dim))
 
-    def mean_and_std(bucket: LengthBucket, inputs: tuple[Any, Any]) -> tuple[Any, Any]:
-        posterior = encode(base.params, *inputs)
-        return posterior.mean, posterior.std
+    def latents(bucket: LengthBucket, inputs: tuple[Any, Any, Any]) -> Any:
+        return encode(base.params, *inputs)
 
-    mean, std = map_batches(
-        mean_and_std,
-        (batch.tokens, batch.valid),
+    samples, mean, kl = map_batches(
+        latents,
+        (batch.tokens, batch.valid, noise),
         np.asarray(batch.valid).sum(-1),
         longest=base.method.text_spec.length,
         shards=num_shards(mesh),
     )
-    posterior = Normal(mean=jnp.asarray(mean), std=jnp.asarray(std))
-    return LabelledLatents(posterior, np.asarray(split.labels[label][rows]))
+    return LabelledLatents(
+        jnp.asarray(samples), jnp.asarray(mean), jnp.asarray(kl), np.asarray(split.labels[label][rows])
+    )
 
 
 def validation_metrics(method: LatentClassifier, params: Params, texts: LabelledLatents) -> dict[str, float]:
     """Returns the accuracy and the calibration error at the posterior means of texts that were not fitted to."""
-    log_p = np.asarray(method.log_p(params, whitened(params["frozen"]["law"], texts.posterior.mean)))
+    log_p = np.asarray(method.log_p(params, texts.mean))
     correct = log_p.argmax(-1) == texts.value
     error = calibration_error(np.exp(log_p.max(-1)), correct)
     return {"valid_accuracy": float(correct.mean()), "valid_calibration_error": error}

@@ -22,7 +22,7 @@ from jtextdiff.devices.multihost import any_process_stopped, check_shared_workdi
 from jtextdiff.devices.profiler import trace_steps
 from jtextdiff.devices.sharding import local_row_indices, on_mesh, place_batch, replicated
 from jtextdiff.inference.model import Model
-from jtextdiff.methods.components.latents import collapse_warning
+from jtextdiff.methods.components.latents import collapse_warnings
 from jtextdiff.methods.method import HasDiagnostics, LatentVariableModel, Method
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config
@@ -233,8 +233,9 @@ def _evaluate(run: Run, done: int, state: TrainState) -> float:
     run.logger.record(done, values)
     run.logger.say(f"step {done}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
     run.logger.draw_curve()
-    if isinstance(setup.method, LatentVariableModel) and (warning := collapse_warning(values["valid_kl"])):
-        say(warning)
+    if isinstance(setup.method, LatentVariableModel):
+        for warning in collapse_warnings({name: value / num_rows for name, value in total.items()}):
+            say(warning)
     return values["valid_loss"]
 
 

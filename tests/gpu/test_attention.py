@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from jtextdiff.nets import layers
-from jtextdiff.nets.layers import MASKED, Attention, can_fuse
+from jtextdiff.nets.attention import MASKED, Attention, can_fuse
 
 
 def attention(causal_length: int) -> tuple[Attention, jax.Array, jax.Array, jax.Array]:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jtextdiff.nets.attention import XLPositions, rotary
 from jtextdiff.nets.functional import Net, Params
-from jtextdiff.nets.layers import dropout, rotary, sinusoid
+from jtextdiff.nets.layers import dropout, sinusoid
 from jtextdiff.nets.transformer import Transformer, Trunk
 
 SMALL = Transformer(num_layers=1, width=16, num_heads=2, expansion=2, time_features=8, max_length=12)
@@ -21,6 +22,8 @@ SHAPES = [
     ("rotary", "pre", "adaln"),
     ("relative", "pre", "add"),
     ("relative", "post", "adaln"),
+    ("xl", "pre", "add"),
+    ("xl", "post", "adaln"),
 ]
 """(positions, norm, time): every pair of choices occurs."""
 
@@ -69,7 +72,7 @@ def test_causal_gradients_from_later_positions_are_zero(positions: str, norm: st
     assert np.all(gradient[np.tril_indices(6)] > 0.0)
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary", "relative"])
+@pytest.mark.parametrize("positions", ["learned", "rotary", "relative", "xl"])
 def test_bidirectional_gradients_are_nonzero(positions: str) -> None:
     assert np.all(np.asarray(influence(trunk(positions), hidden(4))) > 0.0)
 
@@ -88,12 +91,41 @@ def test_padding_changes_nothing(positions: str, norm: str, time: str) -> None:
     assert float(jnp.max(jnp.abs(unmasked - output)[valid])) > 1e-3
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary", "relative"])
+@pytest.mark.parametrize("positions", ["learned", "rotary", "relative", "xl"])
 def test_order_matters(positions: str) -> None:
     """Attention without positions is invariant to order; each kind of position breaks the invariance."""
     x = hidden(8)
     swapped = apply(trunk(positions), x[:, ::-1], None)[:, ::-1]
     assert float(jnp.max(jnp.abs(swapped - apply(trunk(positions), x, None)))) > 1e-3
+
+
+def xl_positions() -> XLPositions:
+    net = Net(lambda rngs: XLPositions(8, 2, init="lecun", rngs=rngs))
+    random = np.random.default_rng(0)
+    return net.bind(jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape)), net.init(jax.random.key(0))))
+
+
+def test_xl_logits_are_those_of_every_pair_in_both_directions() -> None:
+    """Dai et al. (2019), §3.3, terms (b) and (d), pair by pair in NumPy; also one row at a time, as with a cache."""
+    net, query = xl_positions(), jax.random.normal(jax.random.key(1), (1, 2, 5, 4))
+    expected = np.zeros((2, 5, 5))
+    kernel, position = np.asarray(net.project.kernel[...]), np.asarray(net.position[...])
+    for i in range(5):
+        for j in range(5):
+            key = (np.asarray(sinusoid(jnp.asarray(float(i - j)), 8)) @ kernel).reshape(2, 4)
+            expected[:, i, j] = np.sum((np.asarray(query)[0, :, i] + position) * key, axis=-1) / 2
+    np.testing.assert_allclose(net.position_logits(query)[0], expected, atol=1e-5)
+    rows = [net.position_logits_at(query[:, :, i : i + 1], jnp.asarray(i), 5) for i in range(5)]
+    np.testing.assert_allclose(jnp.concatenate(rows, axis=2)[0], expected, atol=1e-5)
+    np.testing.assert_array_equal(net.content_query(query)[0], query[0] + net.content[...][:, None])
+
+
+def test_xl_positions_depend_on_distances_alone() -> None:
+    """Masked positions before a text change nothing."""
+    x, net = hidden(8), trunk("xl")
+    before = jnp.concatenate([hidden(9, 3), x], axis=1)
+    shifted = apply(net, before, jnp.arange(9)[None] >= jnp.asarray([[3], [3]]))[:, 3:]
+    np.testing.assert_allclose(shifted, apply(net, x, jnp.ones((2, 6), bool)), atol=1e-5)
 
 
 @pytest.mark.parametrize("time", ["add", "adaln"])

@@ -14,8 +14,6 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from jtextdiff.diffusion.distributions import Normal
-from jtextdiff.methods.components.affine_prior import whitened
 from jtextdiff.nets.functional import Params
 
 MAX_PENALTY_TEXTS = 1_000
@@ -131,8 +129,3 @@ def _fit_member(
 def log_loss(log_p: Float[Array, "s n c"], value: Int[Array, "n"]) -> Float[Array, "s n"]:
     """−log p of the value of each text, for each of its samples, in nats."""
     return -jnp.take_along_axis(log_p, jnp.broadcast_to(value, log_p.shape[:2])[..., None], axis=-1)[..., 0]
-
-
-def whitened_samples(prior: Params, posterior: Normal, key: Any, num: int) -> Float[Array, "s n z"]:
-    """Draws `num` latents of each text from its posterior, in coordinates in which the prior is N(0, I)."""
-    return jnp.stack([whitened(prior, posterior.sample(jax.random.fold_in(key, i))) for i in range(num)])

@@ -30,9 +30,11 @@ class LatentTextDecoder(NamedTuple):
     net: Any
     text_spec: TextSpec
     num_values: int  # of the label that it reads; 0: it reads none
+    absolute: Callable[[Float[Array, "b z"]], Float[Array, "b z"]]  # the latent of the method ↦ that which it reads
 
     def latent_input(self, z: Float[Array, "b z"], label: Int[Array, "b"] | None) -> Float[Array, "b y"]:
         """Returns the network's input: z, and the one-hot label if it reads one."""
+        z = self.absolute(z)
         return jnp.concatenate([z, one_hot_label(label, len(z), self.num_values)], axis=-1) if self.num_values else z
 
     def training_nll(

@@ -1,7 +1,7 @@
 """Latent sampling and flow of text VAEs, the β schedule and the importance-weighted bound."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -107,9 +107,11 @@ class Rewrite(NamedTuple):
 
 
 class LabelledLatents(NamedTuple):
-    """Encoded texts with the value of one label each."""
+    """Encoded texts with the value of one label each; latents are whitened."""
 
-    posterior: Normal  # q(z | text), [n, z]
+    samples: Float[Array, "n s z"]  # of q(z | text)
+    mean: Float[Array, "n z"]
+    kl: Float[Array, "n"]  # from N(0, I), nats
     value: Int[np.ndarray, "n"]
 
 
@@ -123,22 +125,39 @@ def beta_schedule(progress: Float[Array, "*b"], first: float, last: float) -> Fl
 
 
 def importance_bound(
-    posterior: Normal, log_joint: Callable[[Float[Array, "b z"]], Float[Array, "b"]], key: Key[Array, ""], num: int
+    draw: Callable[[Float[Array, "b z"]], tuple[Float[Array, "b z"], Normal]],
+    log_joint: Callable[[Float[Array, "b z"]], Float[Array, "b"]],
+    key: Key[Array, ""],
+    num: int,
+    shape: tuple[int, int],
 ) -> Float[Array, "b"]:
-    """Returns −log (1/num) Σ p(text, z) / q(z | text) over z ~ q, nats (Burda et al. 2016, eq. 8)."""
+    """Returns −log (1/num) Σ p(text, z) / q(z | text) over z ~ q, nats (Burda et al. 2016, eq. 8).
+
+    `draw` maps noise of this `shape` to z and the normals that it is drawn from: see `latent_levels.Posterior`.
+    """
 
     def log_weight(key: Key[Array, ""]) -> Float[Array, "b"]:
-        z = posterior.sample(key)
-        return log_joint(z) - jnp.sum(posterior.log_prob(z), axis=-1)
+        z, normal = draw(jax.random.normal(key, shape))
+        return log_joint(z) - jnp.sum(normal.log_prob(z), axis=-1)
 
     return math.log(num) - jax.nn.logsumexp(jax.lax.map(log_weight, jax.random.split(key, num)), axis=0)
 
 
-def collapse_warning(divergence: float) -> str | None:
-    """Returns a warning if the KL from the prior, nats per text, shows posterior collapse, else None."""
-    if divergence >= MIN_DIVERGENCE:
-        return None
-    return (
-        f"warning: latents have {divergence:.2g} nats of information about a text (posterior collapse), so controls "
-        "cannot change its words. Train with a smaller method.beta and method.beta_first, or a larger method.free_bits."
-    )
+def collapse_warnings(kl: Mapping[str, float]) -> list[str]:
+    """Returns warnings of posterior collapse: of the whole latent, or of each level whose KL is small.
+
+    `kl` holds the KL from the prior in nats per text, as `kl` and, of level l, as `kl_l`; other names are ignored.
+    """
+    remedy = "Train with a smaller method.beta and method.beta_first, or a larger method.free_bits"
+    if kl["kl"] < MIN_DIVERGENCE:
+        return [
+            f"warning: latents have {kl['kl']:.2g} nats of information about a text (posterior collapse), so controls "
+            f"cannot change its words. {remedy}."
+        ]
+    dead = {name.removeprefix("kl_"): nats for name, nats in kl.items() if name.startswith("kl_")}
+    return [
+        f"warning: level {level} of the latent has {nats:.2g} nats of information about a text. "
+        f"{remedy} or method.levels.free_nats, or fewer levels."
+        for level, nats in dead.items()
+        if nats < MIN_DIVERGENCE
+    ]

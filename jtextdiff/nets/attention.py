@@ -1,0 +1,173 @@
+"""Attention with positions and a KV cache.
+
+A layer is random only if it is given a key; there is no training flag.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Key
+
+from jtextdiff.nets.layers import dense, dropout, sinusoid, uniform
+
+MASKED = -1e9
+"""Added to the attention logits of masked positions: its exp is exactly zero in float32."""
+
+KVCache = tuple[Float[Array, "b h m e"], Float[Array, "b h m e"]]
+"""Keys and values of one layer at all positions; zeros at positions not yet computed."""
+
+
+Fuse = Callable[[Float[Array, "b l w"], Float[Array, "b l w"]], Float[Array, "b l w"]]
+"""(inputs, values) of attention ↦ its values."""
+
+
+def rotary(x: Float[Array, "b h l e"], first: int | Array = 0, base: float = 1000.0) -> Float[Array, "b h l e"]:
+    """Rotates pairs of channels by angles proportional to the position, from `first` on (Su et al. 2021, eq. 34)."""
+    length, width = x.shape[-2:]
+    frequencies = base ** (-jnp.arange(width // 2) / (width // 2))
+    angles = (first + jnp.arange(length))[:, None] * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
+
+
+class XLPositions(nnx.Module):
+    """The logits of Transformer-XL: (q_i + u)·k_j + (q_i + v)·W r(i − j), over √e (Dai et al. 2019, §3.3).
+
+    r is the sinusoid of the signed distance, so that the two directions differ; u and v are learned vectors per head,
+    zero at first.
+    """
+
+    def __init__(self, width: int, num_heads: int, *, init: str, rngs: nnx.Rngs):
+        zeros = jnp.zeros((num_heads, width // num_heads))
+        initializer = nnx.initializers.lecun_normal() if init == "lecun" else uniform(width)
+        self.project = nnx.Linear(width, width, use_bias=False, kernel_init=initializer, rngs=rngs)
+        self.content, self.position = nnx.Param(zeros), nnx.Param(zeros)
+
+    def content_query(self, query: Float[Array, "b h l e"]) -> Float[Array, "b h l e"]:
+        """Returns q + u."""
+        return query + self.content[...][:, None].astype(query.dtype)
+
+    def position_logits(self, query: Float[Array, "b h l e"]) -> Float[Array, "b h l l"]:
+        """Returns the logits of all pairs, of (q_i + v)·W r(i − j) over √e."""
+        length = query.shape[2]
+        logits = self._by_distance(query, length - 1 - jnp.arange(2 * length - 1))
+        index = length - 1 - (jnp.arange(length)[:, None] - jnp.arange(length)[None, :])
+        return jnp.take_along_axis(logits, index[None, None], axis=-1)
+
+    def position_logits_at(
+        self, query: Float[Array, "b h 1 e"], position: Array, length: int
+    ) -> Float[Array, "b h 1 {length}"]:
+        """Returns them from one position to `length` positions from 0 on."""
+        return self._by_distance(query, position - jnp.arange(length))
+
+    def _by_distance(self, query: Float[Array, "b h l e"], distance: Array) -> Float[Array, "b h l m"]:
+        heads, channels = query.shape[1], query.shape[3]
+        keys = rearrange(self.project(sinusoid(distance.astype(float), heads * channels)), "m (h e) -> h m e", h=heads)
+        exact = jnp.promote_types(query.dtype, jnp.float32)
+        query = query.astype(exact) + self.position[...][:, None]
+        return jnp.einsum("bhqe,hme->bhqm", query, keys) / math.sqrt(channels)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with `rotary`, `relative` (a learned bias per distance) or `xl` positions, or none of them.
+
+    `fuse` changes the values before they are cached and averaged.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        positions: str,
+        reach: int,
+        dropout: float,
+        init: str,
+        bfloat16: bool,
+        rngs: nnx.Rngs,
+    ):
+        self.num_heads, self.dropout = num_heads, dropout
+        self.rotary, self.reach = "rotary" in positions, reach
+        square = functools.partial(dense, width, width, init=init, bfloat16=bfloat16, rngs=rngs)
+        self.query, self.key, self.value, self.out = square(), square(), square(), square()
+        bias = jnp.zeros((num_heads, 2 * reach + 1)) if positions == "relative" else None
+        self.relative_bias = None if bias is None else nnx.Param(bias)
+        self.xl = XLPositions(width, num_heads, init=init, rngs=rngs) if positions == "xl" else None
+
+    def __call__(
+        self,
+        x: Float[Array, "b l w"],
+        attention_mask: Bool[Array, "#b 1 #l l"],
+        key: Key[Array, ""] | None,
+        fuse: Fuse | None = None,
+    ) -> Float[Array, "b l w"]:
+        query, keys, value = self._heads(x, 0, fuse)
+        if self.relative_bias is None and self.xl is None and can_fuse(query, 0.0 if key is None else self.dropout):
+            return self._merge_heads(fused_attention(query, keys, value, attention_mask))
+        bias = self._distance_bias(x.shape[1]) + jnp.where(attention_mask, 0.0, MASKED)
+        if self.xl is not None:
+            query, bias = self.xl.content_query(query), bias + self.xl.position_logits(query)
+        return self._attend(query, keys, value, bias, key)
+
+    def step(
+        self, x: Float[Array, "b 1 w"], position: Array, cache: KVCache, fuse: Fuse | None = None
+    ) -> tuple[Float[Array, "b 1 w"], KVCache]:
+        """Attends from one position to itself and the cached ones before it; returns the cache with it added."""
+        query, *new = self._heads(x, position, fuse)
+        keys, value = (
+            jax.lax.dynamic_update_slice_in_dim(cached, added.astype(cached.dtype), position, axis=2)
+            for cached, added in zip(cache, new, strict=True)
+        )
+        length = keys.shape[2]
+        bias = jax.lax.dynamic_slice_in_dim(self._distance_bias(length), position, 1, axis=-2)
+        bias = bias + jnp.where(jnp.arange(length) <= position, 0.0, MASKED)
+        if self.xl is not None:
+            query, bias = self.xl.content_query(query), bias + self.xl.position_logits_at(query, position, length)
+        return self._attend(query, keys, value, bias, None), (keys, value)
+
+    def _heads(self, x: Float[Array, "b l w"], first: int | Array, fuse: Fuse | None) -> tuple[Array, Array, Array]:
+        """Returns queries, keys and values, [b, h, l, e], of the positions from `first` on."""
+        projected = self.query(x), self.key(x), self.value(x) if fuse is None else fuse(x, self.value(x))
+        query, keys, value = (rearrange(part, "b l (h e) -> b h l e", h=self.num_heads) for part in projected)
+        return (rotary(query, first), rotary(keys, first), value) if self.rotary else (query, keys, value)
+
+    def _attend(
+        self, query: Array, keys: Array, value: Array, bias: Array, key: Key[Array, ""] | None
+    ) -> Float[Array, "b l w"]:
+        exact = jnp.promote_types(query.dtype, jnp.float32)
+        logits = jnp.einsum("bhqe,bhke->bhqk", query, keys, preferred_element_type=exact)
+        weights = dropout(jax.nn.softmax(logits / math.sqrt(query.shape[-1]) + bias), self.dropout, key)
+        return self._merge_heads(jnp.einsum("bhqk,bhke->bhqe", weights.astype(value.dtype), value))
+
+    def _merge_heads(self, mixed: Float[Array, "b h l e"]) -> Float[Array, "b l w"]:
+        return self.out(rearrange(mixed, "b h l e -> b l (h e)"))
+
+    def _distance_bias(self, length: int) -> Float[Array, "h l l"]:
+        """Returns the learned bias of each pair of positions; zeros, [1, l, l], without relative positions."""
+        if self.relative_bias is None:
+            return jnp.zeros((1, length, length))
+        distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
+        return self.relative_bias[...][:, jnp.clip(distance, -self.reach, self.reach) + self.reach]
+
+
+def can_fuse(query: Float[Array, "b h l e"], dropout: float) -> bool:
+    """Returns whether attention with these heads can be one kernel: that of cuDNN, in bfloat16, without dropout."""
+    length, width = query.shape[-2:]
+    fits = query.dtype == jnp.bfloat16 and width % 8 == 0 and width <= 128 and length % 2 == 0
+    return fits and dropout == 0.0 and jax.default_backend() == "gpu"
+
+
+def fused_attention(
+    query: Float[Array, "b h l e"], keys: Float[Array, "b h l e"], value: Float[Array, "b h l e"], attention_mask: Array
+) -> Float[Array, "b h l e"]:
+    """Computes attention in one kernel, which never stores the weights of all pairs of positions."""
+    heads = [rearrange(projected, "b h l e -> b l h e") for projected in (query, keys, value)]
+    attention_mask = jnp.broadcast_to(attention_mask, (attention_mask.shape[0], 1, *query.shape[-2:-1] * 2))
+    mixed = jax.nn.dot_product_attention(*heads, mask=attention_mask, implementation="cudnn")
+    return rearrange(mixed, "b l h e -> b h l e")
