@@ -5,7 +5,8 @@ python -m jtextdiff.train --config configs/latent_ops.py --config.text.path=my_t
 
 `:cvae` is the baseline that is conditioned on the label `--config.method.condition`. It needs no control for that
 label, and accepts no other. With `--config.num_labelled=200` it is trained on the labels of 200 texts of each value,
-and on the predictions of an n-gram classifier for the others. `:paper` has the published sizes and constants; give it
+and on the predictions of an n-gram classifier for the others. `:paper` has the published sizes and constants, and
+`:reviews_zh` tokens and lengths for clauses of Chinese reviews, such as `python -m jtextdiff.prepare` writes; give both
 the text with `--config.text.path`.
 
 The fields of the method are explained in jtextdiff/methods/text_vae.py, the common ones in
@@ -23,7 +24,7 @@ from jtextdiff.training.optimizer import Optimizer
 
 
 def get_config(preset: str = "") -> Config:
-    return choose_preset(preset, {"": default, "cvae": cvae, "paper": paper})()
+    return choose_preset(preset, {"": default, "cvae": cvae, "paper": paper, "reviews_zh": reviews_zh})()
 
 
 def default() -> Config:
@@ -45,6 +46,14 @@ def cvae() -> Config:
     c = default()
     c.num_labelled = placeholder(int)  # texts of each value with their label, pseudo-labels for the others; unset: all
     c.method.condition = "sentiment"
+    return c
+
+
+def reviews_zh() -> Config:
+    """The default networks on Chinese characters: no word is unknown, and BLEU and judges count characters, too."""
+    c = default()
+    c.text = spec(Text, tokenizer="characters:8", length=32)
+    c.method.pooling_heads = 12  # a text of 22 characters has more to say than one of 9 words
     return c
 
 

@@ -31,10 +31,11 @@ EXAMPLES = """examples:
 
 A diffusion model noises each text to --strength and denoises it, with its length, towards the controls. A text VAE
 edits in latent space: controls move the latent of a text until they have --target_probability by the model's own
-classifiers, for at most --max_time, and the text is decoded from there. Empty lines stay empty, and a text that is
-too long for the model stays as it is. With --out, each line is a JSON object with the source, the edit (rewrite), how
-the latent moved, words that the model does not know (unknown) and, if the text was skipped, why (left). An
-interrupted run continues after the last complete line, with the same settings (made_with).
+classifiers, for at most --max_time, and the text is decoded from there. Empty lines stay empty. A text that is too
+long for the model stays as it is or, with --pieces, is edited piece by piece. With --out, each line is a JSON object
+with the source, the edit (rewrite), how the latent moved, words that the model does not know (unknown) and, if the
+text was skipped, why (left). An interrupted run continues after the last complete line, with the same settings
+(made_with).
 """
 
 
@@ -52,6 +53,11 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--hold", action="append", default=[], metavar="WORD", help="diffusion: a word that stays")
     add_flow(parser)
+    parser.add_argument(
+        "--pieces",
+        action="store_true",
+        help="latent editing: cut a text that is too long after sentences or clauses and edit it piece by piece",
+    )
     parser.add_argument("--num", type=int, default=1, metavar="N", help="edits of each text, one per line (default: 1)")
     parser.add_argument("--out", metavar="FILE", help="write JSON lines to FILE instead of texts to standard output")
     add_seed(parser, "the same seed gives the same edits")
@@ -69,6 +75,7 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.control.resolve import resolve
     from jtextdiff.inference.editing import check_edit
     from jtextdiff.inference.flow_settings import flow_settings
+    from jtextdiff.inference.pieces import check_pieces
     from jtextdiff.methods.method import LatentVariableModel
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
@@ -76,10 +83,13 @@ def command(arguments: Sequence[str]) -> None:
         say(f"note: {model.method.sampler.name} decoding is deterministic; --sampler sample makes edits differ.")
     control, flow = balance_if(flags.balance, model, parse_controls(flags.control)), flow_settings(flags)
     check_edit(model.method, resolve(control, model), flags.strength, flags.hold, flow)  # before a file is touched
+    if flags.pieces:
+        check_pieces(model.method)
     if control is None and isinstance(model.method, LatentVariableModel):
         say("note: without --control, texts are only reconstructed from their latents.")
     settings = {"control": control, "strength": flags.strength, "hold": flags.hold, "flow": flow, "seed": flags.seed}
-    write_edits(flags, model, functools.partial(model.edit_texts, **settings), settings_of(flags, model))
+    edit_texts = functools.partial(model.edit_texts, pieces=flags.pieces, **settings)
+    write_edits(flags, model, edit_texts, settings_of(flags, model))
 
 
 def settings_of(flags: Any, model: Any) -> dict[str, Any]:
@@ -117,7 +127,8 @@ def write_edits(flags: Any, model: Any, edit_texts: Any, settings: dict[str, Any
         if num_done:
             say(f"Continuing after the {num_done} edits in {flags.out}.")
         out = files.enter_context(open(flags.out, "a", encoding="utf-8")) if flags.out else sys.stdout
-        edit_stream(edit_texts, model, lines, num_done, out, made_with=made_with if flags.out else None)
+        stored = made_with if flags.out else None
+        edit_stream(edit_texts, model, lines, num_done, out, made_with=stored, any_length=flags.pieces)
 
 
 def input_lines(source: str, num: int) -> Iterator[str]:

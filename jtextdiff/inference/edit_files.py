@@ -26,8 +26,11 @@ def edit_stream(
     out: TextIO,
     *,
     made_with: str | None,
+    any_length: bool = False,
 ) -> None:
     """Edits the remaining lines and writes them to `out`; reports failed flows and unknown words.
+
+    `any_length`: `edit_texts` takes texts longer than the model's.
 
     `edit_texts(texts, ids=…)` edits some texts, given the numbers of their lines. `num_done` lines are done already.
     With `made_with`, the digest of all settings, each line is a JSON object that ends with it; else it is the edit.
@@ -43,7 +46,7 @@ def edit_stream(
     with progress_bar(*columns, disable=out.isatty()) as bar:
         task = bar.add_task("", total=None, completed=num_done)
         for first, texts in chunks(lines, num_done):
-            rows = edit_rows(edit_texts, model, texts, first)
+            rows = edit_rows(edit_texts, model, texts, first, any_length)
             num_failed += sum(row.get("left") == FLOW_FAILED for row in rows)
             unknown += [row.get("unknown", []) for row in rows]
             write_rows(out, rows, made_with)
@@ -61,12 +64,14 @@ def chunks(lines: Iterator[str], first: int) -> Iterator[tuple[int, list[str]]]:
         first += len(texts)
 
 
-def edit_rows(edit_texts: Callable[..., list[Any]], model: Any, texts: list[str], first: int) -> list[dict[str, Any]]:
+def edit_rows(
+    edit_texts: Callable[..., list[Any]], model: Any, texts: list[str], first: int, any_length: bool = False
+) -> list[dict[str, Any]]:
     """Returns one JSON object per text: its source, its edit, flow statistics and, if it was skipped, why (`left`).
 
     Words of the source that the model does not know are `unknown`.
     """
-    skipped = skip_reasons(model, texts)
+    skipped = skip_reasons(model, texts, any_length)
     editable = [row for row, reason in enumerate(skipped) if not reason]
     edits = edit_texts([texts[row] for row in editable], ids=[first + row for row in editable]) if editable else []
     edit_of_row = dict(zip(editable, edits, strict=True))
@@ -81,12 +86,12 @@ def edit_rows(edit_texts: Callable[..., list[Any]], model: Any, texts: list[str]
     return rows
 
 
-def skip_reasons(model: Any, texts: list[str]) -> list[str]:
+def skip_reasons(model: Any, texts: list[str], any_length: bool) -> list[str]:
     """Returns why each text cannot be edited, "" if it can."""
     longest = model.method.text_spec.length
     too_long = f"longer than {longest - 1} tokens"
     return [
-        "empty" if not text.strip() else too_long if size > longest else ""
+        "empty" if not text.strip() else too_long if size > longest and not any_length else ""
         for text, size in zip(texts, model.num_tokens(texts), strict=True)
     ]
 

@@ -1,6 +1,7 @@
 """A trained model: sample, infill, edit, nll."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import BATCH_SIZES, SMALL_BATCH, LengthBucket, jitted, map_batches
 from jtextdiff.inference.editing import UNKNOWN_IN_EDITS, Edit, EditBatch, edit_texts
 from jtextdiff.inference.flow_settings import FlowSettings
+from jtextdiff.inference.pieces import check_pieces, edit_by_pieces
 from jtextdiff.inference.prompts import (
     check_texts,
     note_on_unknown,
@@ -112,13 +114,26 @@ class Model:
         flow: FlowSettings | None = None,
         seed: int = 0,
         ids: Sequence[int] | None = None,
+        pieces: bool = False,
         progress: Callable[[int], None] = ignore_progress,
         **sampler: Any,
     ) -> list[Edit]:
         """Edits each text and returns how far its latent moved, too; see `editing.edit_texts`.
 
-        Raises UserError for a text longer than the model was made for.
+        Raises UserError for a text longer than the model was made for; with `pieces`, such a text is edited piece by
+        piece, see `pieces.edit_by_pieces`.
         """
+        if pieces:
+            check_pieces(self.method)
+            settings = {"control": control, "strength": strength, "hold": hold, "flow": flow, "seed": seed, **sampler}
+            return edit_by_pieces(
+                functools.partial(self.edit_texts, progress=progress, **settings),
+                self.num_tokens,
+                check_texts(texts),
+                range(len(texts)) if ids is None else ids,
+                longest=self.method.text_spec.length,
+                target_probability=(flow or FlowSettings()).target_probability,
+            )
         method, conditioning = self.with_sampler(sampler), resolve(as_control(control), self)
         batch = self.batch(texts)
         edits = EditBatch(method, self.params, self.tokenizer, batch, conditioning)

@@ -14,7 +14,7 @@ from jtextdiff.control.quoting import NAME_SIGNS, quoted
 from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import KIND_OF
-from jtextdiff.data.syntax_labels import with_syntax_labels
+from jtextdiff.data.grammar.syntax_labels import with_syntax_labels
 from jtextdiff.data.tokenizer_builders import same_tokenizer
 from jtextdiff.methods.method import LatentVariableModel
 from jtextdiff.nets.functional import Params

@@ -10,7 +10,7 @@ from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
 from jtextdiff.data.grammar.constituents import END_TAG, NO_CONSTITUENT, Constituent, constituents_of, parse_brackets
 from jtextdiff.data.grammar.pcfg import Tree
 from jtextdiff.data.grammar.restaurants import grammar, sentences
-from jtextdiff.data.syntax_labels import with_syntax_labels
+from jtextdiff.data.grammar.syntax_labels import with_syntax_labels
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,77 @@
+"""python -m jtextdiff.prepare: no text is in two parts, pieces are short, and mistakes are named."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from support.command_line import run
+
+CLAUSES = (
+    "物流很快",
+    "包装不错",
+    "屏幕有划痕",
+    "客服态度很差",
+    "以后再买",
+    "味道好极了",
+    "不值这个价",
+    "还会推荐给朋友",
+)
+REVIEWS = [f"{one}，{other}！{one}的第{number}次。" for number, one in enumerate(CLAUSES * 5) for other in CLAUSES]
+RULES = "stars=sentiment(1=negative,5=positive)"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("prepared")
+    with open(place / "reviews.csv", "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["comment", "stars"])
+        rows.writerows([review, "1" if number % 3 else "5"] for number, review in enumerate(REVIEWS))
+    done = run(
+        *("prepare", "--text", "reviews.csv", "--column", "comment", "--labels", RULES),
+        *("--length", "20", "--out", "zh"),
+        cwd=place,
+    )
+    assert done.returncode == 0 and "characters" in done.stderr, done.stderr
+    assert "--config.text.path=zh/pieces --config.text.tokenizer=characters:8 --config.text.length=21" in done.stderr
+    return place / "zh"
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_pieces_are_clauses_of_the_right_lengths_in_one_split_each(folder: Path) -> None:
+    train, valid = ([row["text"] for row in rows(folder / "pieces" / f"{split}.jsonl")] for split in ("train", "valid"))
+    assert all(4 <= len(piece) <= 20 for piece in train + valid)
+    assert all(set(row) == {"text"} for row in rows(folder / "pieces" / "train.jsonl"))
+    assert len(set(train + valid)) == len(train + valid)
+    assert {piece[-1] for piece in train} <= set("，！。")
+
+
+def test_whole_texts_and_those_of_judges_are_different_and_keep_their_labels(folder: Path) -> None:
+    whole, judge = rows(folder / "whole" / "train.jsonl"), rows(folder / "judge" / "train.jsonl")
+    assert {row["sentiment"] for row in whole + judge} == {"negative", "positive"}
+    assert not {row["text"] for row in whole} & {row["text"] for row in judge}
+    assert all(len(row["text"]) <= 20 for row in whole) and any(len(row["text"]) > 20 for row in judge)
+    of_models = [row["text"] for row in rows(folder / "pieces" / "train.jsonl")]
+    assert 0.2 < len(judge) / len(REVIEWS) < 0.55
+    assert not {row["text"] for row in judge} & set(of_models)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--out", "zh"], "exists already"),
+        (["--out", "new", "--length", "3"], "--shortest must be from 1 to --length"),
+        (["--out", "new", "--judge_share", "1"], "--judge_share"),
+        (["--out", "new", "--text", "nowhere.csv"], "does not exist"),
+        (["--out", "new", "--column", "review"], "review"),
+        (["--out", "new", "--length", "90", "--shortest", "90"], "No piece has these lengths"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_written(folder: Path, flags: list[str], said: str) -> None:
+    done = run("prepare", "--text", "reviews.csv", "--column", "comment", *flags, cwd=folder.parent)
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (folder.parent / "new").exists()
