@@ -82,7 +82,7 @@ def train_model(config: str, overrides: Sequence[str] = (), *, workdir: str | Pa
 
 def load_plan(path: str, overrides: Sequence[str], workdir: str | Path | None) -> tuple[Any, Path]:
     """Returns the validated config of a file with overrides, and the directory of its run."""
-    from jtextdiff.control.trained import control_dir
+    from jtextdiff.control.trained import fitted_dir
     from jtextdiff.run.config import is_control
     from jtextdiff.run.config_files import load_config
     from jtextdiff.run.workdir import default_workdir
@@ -92,7 +92,7 @@ def load_plan(path: str, overrides: Sequence[str], workdir: str | Path | None) -
     config, default = load_config(path, overrides), default_workdir(path)
     if is_control(config):
         config = control_config(config)
-        default = control_dir(config.base, config.label)
+        default = fitted_dir(config)
     run_dir = Path(workdir) if workdir else default
     validate_config(config, run_dir)
     return config, run_dir

@@ -45,6 +45,40 @@ def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> 
     assert "Continuing after the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
 
 
+def test_a_learned_field_moves_texts_and_refuses_what_it_cannot_do(place: Path) -> None:
+    edit, text = ["--checkpoint=vae", "--learned"], "The Mill is awful .\nThe Swan is awful .\n"
+    none = run("edit", *edit, "--control=mood=good", cwd=place, text=text)
+    assert none.returncode != 0 and "configs/flow.py --config.base=vae --config.label=mood" in none.stderr, none.stderr
+    fit = [f"--config={ROOT}/configs/flow.py", "--config.base=vae", "--config.label=mood"]
+    fitted = run("train", *fit, *(f"--config.method.{x}" for x in ("steps=20", "pairs=512", "width=8")), cwd=place)
+    assert fitted.returncode == 0 and "Loss on left-out texts" in fitted.stderr, fitted.stderr
+    assert "--control mood=VALUE --learned" in fitted.stderr and (place / "vae/flows/mood/checkpoints/1").is_dir()
+    done = run("edit", *edit, "--control=mood=good", "--out=learned.jsonl", cwd=place, text=text)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (place / "learned.jsonl").read_text().splitlines()]
+    assert all(row["moved"] > 0.1 and row["p_after"]["mood=good"] > row["p_before"]["mood=good"] for row in rows)
+    for flags, said in (
+        (["--control=size=big"], "no control asks for a value of one that has a field"),
+        (["--control=mood=good|bad"], "to one value"),
+        (["--control=mood=good", "--push=-1"], "push must be from 0"),
+    ):
+        refused = run("edit", *edit, *flags, cwd=place, text=text)
+        assert refused.returncode != 0 and said in refused.stderr, refused.stderr
+    refused = run("edit", "--checkpoint=vae", "--control=mood=good", "--push=2", cwd=place, text=text)
+    assert refused.returncode != 0 and "give learned as well" in refused.stderr
+
+
+def test_long_texts_are_edited_piece_by_piece(place: Path) -> None:
+    longest = "The Mill is awful . " * 9 + "very " * 40 + ".\n"
+    text = "The Mill is awful . The Swan is awful . " * 5 + "\n" + longest
+    edit = ["--checkpoint=vae", "--control=mood=good", "--pieces", "--out=pieces.jsonl"]
+    done = run("edit", *edit, cwd=place, text=text)
+    assert done.returncode == 0, done.stderr
+    first, second = [json.loads(line) for line in (place / "pieces.jsonl").read_text().splitlines()]
+    assert first["rewrite"] != first["source"] and first["moved"] > 0
+    assert second["rewrite"] == second["source"] and "a clause of it is longer" in second["left"]
+
+
 def test_edit_does_not_overwrite_other_files_or_edits_of_other_texts(place: Path) -> None:
     edit = ["--checkpoint=vae", "--control=mood=good", "--out=x.txt"]
     for content, message in (

@@ -100,6 +100,16 @@ def add_flow(parser: Parser) -> None:
     for former, name in (("--until", "target_probability"), ("--tau", "max_time"), ("--keep", "source_pull")):
         parser.add_argument(former, dest=name, type=float, help=argparse.SUPPRESS)
     parser.add_argument(
+        "--learned",
+        action="store_true",
+        default=None,
+        help="latent editing: follow the field that configs/flow.py has fitted to the label, without the energy's "
+        "flow unless --max_time is given",
+    )
+    parser.add_argument(
+        "--push", type=float, metavar="G", help="latent editing: the factor of the learned field (default: 1)"
+    )
+    parser.add_argument(
         "--rerank",
         action="store_true",
         default=None,

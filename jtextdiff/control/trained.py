@@ -15,13 +15,22 @@ from jtextdiff.devices.sharding import make_mesh, mesh_of
 from jtextdiff.methods.classifier import Classifier
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints, load_params
-from jtextdiff.run.config import build
+from jtextdiff.run.config import Config, build
 from jtextdiff.run.workdir import read_config
+
+CONTROLS, FIELDS = "controls", "flows"
+"""Folders of a run that hold what was fitted to it, one folder for each label."""
 
 
 def control_dir(base: str | Path, label: str) -> Path:
     """Returns the run directory of the control of a label."""
-    return Path(base) / "controls" / label
+    return Path(base) / CONTROLS / label
+
+
+def fitted_dir(config: Config) -> Path:
+    """Returns the default run directory of a control or a field, from its config."""
+    folder = FIELDS if config.method["class"].endswith(":LatentField") else CONTROLS
+    return Path(config.base) / folder / config.label
 
 
 @cached_per_model
@@ -39,17 +48,28 @@ def load_control(run: Path | None, label: str, base: Params) -> tuple[Classifier
         raise UserError("This model was not loaded from a run, so it has no trained controls.")
     folder = control_dir(run, label)
     if Path(label).name != label or not has_checkpoints(folder):
-        trained = sorted(path.name for path in (run / "controls").glob("*") if has_checkpoints(path))
+        trained = fitted_labels(run, CONTROLS)
         train = ["python", "-m", "jtextdiff.train", "--config", "configs/control.py"]
         train += [f"--config.base={run}", f"--config.label={label}"]
         raise UserError(
             f"{run} has no control {label!r}; it has: {listed([*TRAINING_FREE, *trained], NAME_SIGNS)}. Train it with: "
             f"{shlex.join(train)}"
         )
+    return load_fitted(folder, base)
+
+
+def fitted_labels(run: Path, folder: str) -> list[str]:
+    """Returns the labels of the controls or of the fields of a run."""
+    return sorted(path.name for path in (run / folder).glob("*") if has_checkpoints(path))
+
+
+def load_fitted(folder: Path, base: Params) -> tuple[Any, Params]:
+    """Loads what was fitted to parameters `base`. Raises UserError if these have changed since."""
     classifier = build(read_config(folder).method)
     _, params = load_params(folder, classifier, mesh_of(base) or make_mesh())
     expected = {name: base[name] for name in params["frozen"]}
     if not all(jax.tree.leaves(jax.tree.map(_close, params["frozen"], expected))):
+        run = folder.parent.parent
         raise UserError(f"{folder} was trained on another state of {run}, which has changed since. Train it anew.")
     return classifier, params
 

@@ -25,6 +25,7 @@ from jtextdiff.methods.method import Editable, LatentVariableModel, Method
 from jtextdiff.metrics.bleu import sentence_bleu
 from jtextdiff.nets.functional import Params
 from jtextdiff.sampling.energies import Sum
+from jtextdiff.sampling.rectified_flow import Field
 
 FLOW_FAILED = "the solver found no path through latent space"
 """Why a text is skipped if the solver of the flow reaches its limit of steps."""
@@ -43,6 +44,7 @@ class EditBatch(NamedTuple):
     tokenizer: Tokenizer
     batch: Batch
     conditioning: Conditioning
+    field: Field | None = None  # with strength, if a learned one is followed
 
 
 class Edit(NamedTuple):
@@ -136,7 +138,8 @@ def edit_in_latent_space(
     energy = Sum(energies=(), weights=()) if conditioning.energy is None else conditioning.energy
     rewrite, latent_energies = (jitted(edits.method, name, mesh) for name in ("rewrite", "latent_energies"))
     settings = {
-        "max_time": jnp.float32(flow.max_time),
+        "max_time": jnp.float32(flow.energy_time),
+        "field": edits.field,
         "source_pull": jnp.float32(flow.source_pull),
         "length": jnp.int32(max(conditioning.length, 0)),
     }

@@ -9,21 +9,34 @@ from jtextdiff.cli.errors import UserError
 class FlowSettings(NamedTuple):
     """How far controls move the latent of a text, and how the edit is chosen."""
 
-    max_time: float = 100.0  # of the flow
+    max_time: float | None = None  # of the flow down the energy; None: 100, and with `learned` 0
     target_probability: float = 0.99  # of all controls together, at which a latent stops
     source_pull: float = 0.0  # from 0, the controls alone, to 1, back to the text's own latent alone
     rerank: bool = False  # decode at several stops; take the edit closest to its source that reaches the target
+    learned: bool = False  # follow the field that was fitted to the label
+    push: float = 1.0  # factor of the field: 1 ends among texts with the value, more goes beyond
+
+    @property
+    def energy_time(self) -> float:
+        """The time of the flow down the energy."""
+        return (0.0 if self.learned else 100.0) if self.max_time is None else self.max_time
 
     def check(self) -> None:
         """Raises UserError for a time or a probability out of range."""
-        if not 0 <= self.max_time <= 1e6:
+        if not 0 <= self.energy_time <= 1e6:
             raise UserError(f"max_time must be from 0 to a million, got {self.max_time}.")
+        if not 0 <= self.push <= 100:
+            raise UserError(f"push must be from 0 to 100, got {self.push}.")
+        if self.push != 1 and not self.learned:
+            raise UserError("push is the factor of a learned field: give learned as well.")
         for name in ("target_probability", "source_pull"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
 
 
-STORED_NAMES = {"max_time": "tau", "target_probability": "until", "source_pull": "keep", "rerank": "rerank"}
+STORED_NAMES = {"max_time": "tau", "target_probability": "until", "source_pull": "keep", "rerank": "rerank"} | {
+    name: name for name in ("learned", "push")
+}
 """The names that files of scores have always had for these settings."""
 
 

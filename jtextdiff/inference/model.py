@@ -14,6 +14,7 @@ from jaxtyping import Float
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say
 from jtextdiff.control.controls import Control, as_control
+from jtextdiff.control.fields import learned_field
 from jtextdiff.control.resolve import resolve
 from jtextdiff.data.batches import Batch
 from jtextdiff.data.tokenizer import Tokenizer
@@ -136,7 +137,8 @@ class Model:
             )
         method, conditioning = self.with_sampler(sampler), resolve(as_control(control), self)
         batch = self.batch(texts)
-        edits = EditBatch(method, self.params, self.tokenizer, batch, conditioning)
+        field = learned_field(as_control(control), self, flow.push) if flow is not None and flow.learned else None
+        edits = EditBatch(method, self.params, self.tokenizer, batch, conditioning, field)
         edited = edit_texts(edits, strength=strength, hold=hold, flow=flow, seed=seed, ids=ids, progress=progress)
         unknown = unknown_words(texts, batch, self.tokenizer)
         return [edit._replace(unknown=tuple(words)) for edit, words in zip(edited, unknown, strict=True)]

@@ -104,12 +104,29 @@ class Conditional(Protocol):
 
 @runtime_checkable
 class Fitted(Protocol):
-    """A control that is fitted to labelled latents in one call, without training steps."""
+    """A control, or a field, that is fitted to labelled latents in one call, without training steps."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def values(self) -> tuple[str, ...]: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def max_texts(self) -> int: ...
 
     def fit_latents(
         self, key: Key[Array, ""], prior: Params, texts: LabelledLatents
     ) -> tuple[Params, dict[str, float]]:
-        """Returns the parameters and their cross-validated metrics; `prior` is that of the base."""
+        """Returns the parameters and their metrics on left-out texts, `loss` among them; `prior` is the base's."""
+        ...
+
+    def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:
+        """Returns metrics on texts that were not fitted to."""
+        ...
+
+    def describe(self, metrics: dict[str, float], num_valid: int) -> list[str]:
+        """Returns the metrics in sentences; `text_accuracy`, of n-grams of the same texts, is one of them."""
         ...
 
 

@@ -241,7 +241,7 @@ class TextVAE:
     ) -> Rewrite:
         """Moves the latents of the texts `given` along the energy's flow and decodes them, at `length` if it is not 0.
 
-        `flow` holds max_time, target_probability and source_pull of `LatentSampler.flow`.
+        `flow` holds max_time, target_probability, source_pull and field of `LatentSampler.flow`.
         """
         valid = jnp.arange(given.tokens.shape[1]) < given.length[:, None]
         start = self.encode(params, given.tokens, valid)
@@ -272,10 +272,10 @@ class TextVAE:
     ) -> tuple[Float[Array, "b s z"], Float[Array, "b z"], Float[Array, "b"]]:
         """Returns whitened samples of q(z | text), one from each `noise`; `encode`; and the KL from N(0, I), nats."""
         posterior = self.posterior(params, tokens, valid)
-        whitened = functools.partial(affine_prior.whitened, params["law"])
-        mean, normal = posterior.draw(jnp.zeros_like(noise[:, 0]))
-        samples = jax.vmap(lambda noise: whitened(posterior.draw(noise)[0]), 1, 1)(noise)
-        return samples, whitened(mean), jnp.sum(normal.kl(standard_normal(mean)), axis=-1)
+        center, normal = posterior.draw(jnp.zeros((len(tokens), self.latent_dim)))
+        draws = [center, *(posterior.draw(noise[:, i])[0] for i in range(noise.shape[1]))]
+        mean, *samples = (affine_prior.whitened(params["law"], z) for z in draws)
+        return jnp.stack([mean, *samples], axis=1)[:, 1:], mean, jnp.sum(normal.kl(standard_normal(mean)), axis=-1)
 
     def decode(
         self, params: Params, keys: Keys, given: Given, epsilon: Float[Array, "b z"], *, keep_path: bool = False

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.diffusion.schedules import Schedule
 from jtextdiff.sampling.energies import Energy, energy_terms
+from jtextdiff.sampling.rectified_flow import Field
 
 TOLERANCE = 1e-3
 """Absolute and relative tolerance of a step's error, as in LatentOps."""
@@ -45,8 +46,13 @@ def descend(
     tolerance: float = TOLERANCE,
     num_frames: int = 0,
     stop_energy: Energy | None = None,
+    field: Field | None = None,
 ) -> FlowResult:
     """Solves dz/dt = ½ β(t) ((1 − k) ∇E(z, t) + k (z − z(1))) from t = 1 to 0, β = −d log ᾱ/dt, k = `source_pull`.
+
+    With a `field` v, −v(z, 1 − t) is added: the field is followed from its time 0 to 1 while the energy is descended.
+    It was fitted to latents that have the label already, so the energy of that label counts it twice: the sum pushes,
+    and leads to no distribution in particular.
 
     All rows share one energy. A row stops where the sum of the unweighted terms (`energies.energy_terms`) of
     `stop_energy`, or of the energy itself, has fallen to `energy_threshold` nats, located to the `tolerance`; at a
@@ -61,8 +67,15 @@ def descend(
         nats = jnp.sum(energy_terms(monitored, y[None], t))
         return jnp.where(energy_threshold > 0, nats - energy_threshold, 1.0)
 
-    def solve(z: Array) -> FlowResult:
-        return _solve_row(energy, z, schedule, excess, source_pull, tolerance, num_frames)
+    beta = jax.grad(lambda t: -schedule(t))
+    gradient = jax.grad(lambda y, t: energy(y[None], t)[0])
+
+    def solve(z_1: Array) -> FlowResult:
+        def velocity(t: Any, y: Any, args: Any) -> Array:
+            down = 0.5 * beta(t) * ((1 - source_pull) * gradient(y, t) + source_pull * (y - z_1))
+            return down if field is None else down - field(y[None], (1 - t)[None])[0]
+
+        return _solve_row(velocity, z_1, excess, tolerance, num_frames)
 
     satisfied = jax.vmap(lambda z: excess(jnp.ones(()), z))(z) <= 0
     end = jax.vmap(solve)(z)
@@ -84,21 +97,9 @@ class _Bisection(optimistix.Bisection):
 
 
 def _solve_row(
-    energy: Energy,
-    z_1: Array,
-    schedule: Schedule,
-    excess: Callable[..., Array],
-    source_pull: Any,
-    tolerance: float,
-    num_frames: int,
+    velocity: Callable[..., Array], z_1: Array, excess: Callable[..., Array], tolerance: float, num_frames: int
 ) -> FlowResult:
-    """Solves one row until its `excess` energy is 0."""
-    beta = jax.grad(lambda t: -schedule(t))
-    gradient = jax.grad(lambda y, t: energy(y[None], t)[0])
-
-    def velocity(t: Any, y: Any, args: Any) -> Array:
-        return 0.5 * beta(t) * ((1 - source_pull) * gradient(y, t) + source_pull * (y - z_1))
-
+    """Solves dz/dt = velocity(t, z) of one row until its `excess` energy is 0."""
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(velocity),
         diffrax.Tsit5(),

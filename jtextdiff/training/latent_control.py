@@ -1,4 +1,4 @@
-"""Fits a control of a text VAE in seconds, from few labelled texts.
+"""Fits a control or a field of a text VAE, from few labelled texts.
 
 No other label is used. Accuracy and calibration are measured on the valid split.
 """
@@ -11,19 +11,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import say, write_atomically
-from jtextdiff.control.trained import control_dir
+from jtextdiff.control.trained import FIELDS, fitted_dir
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.model import Model, load
 from jtextdiff.methods.components.latents import LabelledLatents, collapse_warnings
-from jtextdiff.methods.latent_classifier import LatentClassifier
+from jtextdiff.methods.method import Fitted
 from jtextdiff.metrics import ngram_classifier
-from jtextdiff.nets.functional import Params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.corpus import open_corpus
@@ -36,9 +34,10 @@ MAX_VALID_TEXTS = 5_000
 
 
 def fit_control(config: Config, workdir: Path) -> None:
-    """Fits a control of a latent base and stores it in `workdir` as a run of one step; does nothing if there is one.
+    """Fits a control or a field of a latent base and stores it in `workdir` as a run of one step.
 
-    Raises UserError if the stored one has another config, and for too few labels to learn from.
+    Does nothing if there is one. Raises UserError if the stored one has another config, and for too few labels to
+    learn from.
     """
     exists = checkpoints.has_checkpoints(workdir)
     corpus = labelled_corpus(open_corpus(config, workdir), config)
@@ -58,31 +57,24 @@ def fit_control(config: Config, workdir: Path) -> None:
     for warning in collapse_warnings({"kl": float(train.kl.mean())}):
         say(warning)
     params, metrics = method.fit_latents(fit_key, base.params["law"], train)
-    metrics |= validation_metrics(method, params, valid) | {"text_accuracy": ngram_accuracy(corpus, method)}
+    metrics |= method.report(params, valid) | {"text_accuracy": ngram_accuracy(corpus, method)}
     with checkpoints.open_checkpoints(workdir) as manager:
-        checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["log_loss"])
-    write_atomically(workdir / "metrics.jsonl", json.dumps({"step": 1, "loss": metrics["log_loss"], **metrics}) + "\n")
-    print_summary(config, workdir, metrics, len(valid.value))
+        checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["loss"])
+    write_atomically(workdir / "metrics.jsonl", json.dumps({"step": 1, **metrics}) + "\n")
+    print_summary(config, workdir, method.describe(metrics, len(valid.value)))
 
 
-def print_summary(config: Config, workdir: Path, metrics: dict[str, float], num_valid: int) -> None:
-    """Prints how accurate and how calibrated the control is, and how to use it."""
-    say(
-        f"On left-out folds, which selected the penalty {metrics['penalty']:g} and the temperature "
-        f"{metrics['temperature']:.2f}: log-loss {metrics['log_loss']:.3f} nats, accuracy {metrics['accuracy']:.3f}."
-    )
-    say(
-        f"On {num_valid:,} texts of valid: accuracy {metrics['valid_accuracy']:.3f}, calibration error "
-        f"{metrics['valid_calibration_error']:.3f}; accuracy of n-grams of the same labelled texts, without latents: "
-        f"{metrics['text_accuracy']:.3f}."
-    )
-    if workdir.resolve() == control_dir(config.base, workdir.name).resolve():
-        say(f"Done. Edit with: python -m jtextdiff.edit --checkpoint {config.base} {control_flag(workdir.name)}")
+def print_summary(config: Config, workdir: Path, lines: list[str]) -> None:
+    """Prints how well the fit describes latents, and how to use it."""
+    say("\n".join(lines))
+    if workdir.resolve() == fitted_dir(config).resolve():
+        use = " --learned" if workdir.parent.name == FIELDS else ""
+        say(f"Done. Edit with: python -m jtextdiff.edit --checkpoint {config.base} {control_flag(workdir.name)}{use}")
     else:
-        say(f"Done. To use it as a control, move it to {control_dir(config.base, config.label)}.")
+        say(f"Done. To use it, move it to {fitted_dir(config)}.")
 
 
-def check_label_counts(texts: LabelledLatents, method: LatentClassifier) -> None:
+def check_label_counts(texts: LabelledLatents, method: Fitted) -> None:
     """Raises UserError for a value with fewer than 2 texts, of which one member would be fitted to none."""
     counts = np.bincount(texts.value, minlength=len(method.values))
     if rare := [f"{value} ({num})" for value, num in zip(method.values, counts, strict=True) if num < 2]:
@@ -121,27 +113,7 @@ def encode_labelled(
     )
 
 
-def validation_metrics(method: LatentClassifier, params: Params, texts: LabelledLatents) -> dict[str, float]:
-    """Returns the accuracy and the calibration error at the posterior means of texts that were not fitted to."""
-    log_p = np.asarray(method.log_p(params, texts.mean))
-    correct = log_p.argmax(-1) == texts.value
-    error = calibration_error(np.exp(log_p.max(-1)), correct)
-    return {"valid_accuracy": float(correct.mean()), "valid_calibration_error": error}
-
-
-def calibration_error(
-    confidence: Float[np.ndarray, "n"], correct: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"], bins: int = 15
-) -> float:
-    """Returns |mean confidence − accuracy|, averaged over `bins` equal bins of confidence (Guo et al. 2017)."""
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(confidence[bin_of == i].mean() - correct[bin_of == i].mean()) * np.mean(bin_of == i)
-        for i in np.unique(bin_of)
-    ]
-    return float(np.sum(gaps))
-
-
-def ngram_accuracy(corpus: Corpus, method: LatentClassifier) -> float:
+def ngram_accuracy(corpus: Corpus, method: Fitted) -> float:
     """Returns the accuracy on valid of an n-gram classifier of the same labelled texts, without latents."""
     train, valid = corpus.splits["train"], corpus.splits["valid"]
     fitted_on, tested_on = train.evenly_spaced(method.max_texts), valid.evenly_spaced(MAX_VALID_TEXTS)

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from jtextdiff.methods.components.affine_prior import initial_prior
-from jtextdiff.methods.components.cross_validation import fold_ids
+from jtextdiff.methods.components.cross_validation import calibration_error, fold_ids
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.training.latent_control import calibration_error
 
 TEXT_SPEC = TextSpec(vocab_size=5, mask=5, eos=1, length=4, length_counts=(0, 1, 1, 1, 1))
 SHAPE = Transformer(num_layers=1, width=8, num_heads=2)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.nets.functional import Params
 
@@ -129,3 +129,15 @@ def _fit_member(
 def log_loss(log_p: Float[Array, "s n c"], value: Int[Array, "n"]) -> Float[Array, "s n"]:
     """−log p of the value of each text, for each of its samples, in nats."""
     return -jnp.take_along_axis(log_p, jnp.broadcast_to(value, log_p.shape[:2])[..., None], axis=-1)[..., 0]
+
+
+def calibration_error(
+    confidence: Float[np.ndarray, "n"], correct: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"], bins: int = 15
+) -> float:
+    """Returns |mean confidence − accuracy|, averaged over `bins` equal bins of confidence (Guo et al. 2017)."""
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        abs(confidence[bin_of == i].mean() - correct[bin_of == i].mean()) * np.mean(bin_of == i)
+        for i in np.unique(bin_of)
+    ]
+    return float(np.sum(gaps))

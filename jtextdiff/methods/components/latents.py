@@ -20,6 +20,7 @@ from jtextdiff.methods.components.types import check_settings
 from jtextdiff.nets.functional import Params
 from jtextdiff.sampling.energies import Energy, NoiseAveraged
 from jtextdiff.sampling.latent_flow import FlowResult, descend
+from jtextdiff.sampling.rectified_flow import Field
 
 MIN_DIVERGENCE = 1.0
 """Nats: with a smaller KL from the prior, a latent has next to no information about its text."""
@@ -73,9 +74,12 @@ class LatentSampler:
         max_time: Float[Array, ""] | float,
         target_probability: Float[Array, ""] | float = 1.0,
         source_pull: Float[Array, ""] | float = 0.0,
+        field: Field | None = None,
         num_frames: int = 0,
     ) -> FlowResult:
         """Moves whitened latents down the energy for `max_time`, or until it implies `target_probability`.
+
+        With a `field`, they follow it at the same time.
 
         See `latent_flow.descend`.
         """
@@ -92,6 +96,7 @@ class LatentSampler:
             source_pull=source_pull,
             num_frames=num_frames,
             stop_energy=energy,
+            field=field,
         )
 
 
