@@ -24,10 +24,10 @@ from jtextdiff.run.config import build
 from jtextdiff.run.workdir import locked
 
 CONFIGS = [
-    *sorted(path.name for path in (ROOT / "configs").glob("*.py") if path.name != "control.py"),
+    *sorted(path.name for path in (ROOT / "configs").glob("*.py") if path.name not in ("control.py", "flow.py")),
     *(
         pytest.param(name, marks=pytest.mark.slow)
-        for name in ("diffusion_lm.py:paper", "diffusion_lm.py:e2e", "latent_ops.py:paper")
+        for name in ("diffusion_lm.py:paper", "diffusion_lm.py:e2e", "latent_ops.py:paper", "della.py:paper")
     ),
 ]
 

@@ -24,7 +24,10 @@ from jtextdiff.training.optimizer import Optimizer
 from jtextdiff.training.train_step import init_state, train_step
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-VARIANTS = ("cmlm.py", "d3pm.py", "diffusion_lm.py:e2e", "latent_ops.py:cvae", "latent_ops.py:paper")
+VARIANTS = (
+    *("cmlm.py", "d3pm.py", "della.py", "della.py:paper", "della.py:transformer_xl"),
+    *("diffusion_lm.py:e2e", "latent_ops.py:cvae", "latent_ops.py:paper"),
+)
 PRESETS = [
     *("autoregressive.py", "diffusion_lm.py", "diffusion_lm.py:paper", "latent_ops.py", "masked.py"),
     *(pytest.param(preset, marks=pytest.mark.slow) for preset in VARIANTS),
@@ -42,8 +45,11 @@ def toy(preset: str) -> Any:
     config = load_config(f"{CONFIGS}/{preset}")
     with config.unlocked():
         config.method.text_spec = spec(TextSpec, **vars(TEXT_SPEC))
+        levels = "levels" in config.method and config.method.levels.num > 1
+        if levels:
+            config.method.levels.num = 2
         for trunk in {"trunk", "encoder", "decoder"} & set(config.method):
-            config.method[trunk].update(num_layers=1, width=32, num_heads=2, max_length=16)
+            config.method[trunk].update(num_layers=1 + levels, width=32, num_heads=2, max_length=16)
         if config.method.get("condition"):
             config.method["values"] = ("none", "good", "bad")
         if "steps" in config.method.sampler:

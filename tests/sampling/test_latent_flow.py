@@ -13,6 +13,7 @@ from jtextdiff.diffusion import schedules
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.sampling.energies import Learned, NoiseAveraged, Not, Sum
 from jtextdiff.sampling.latent_flow import FlowResult, descend
+from jtextdiff.sampling.rectified_flow import Field
 
 TAU = 5.025  # LatentOps' schedule
 Z = jax.random.normal(jax.random.key(0), (40, 3))
@@ -53,6 +54,48 @@ def test_a_quadratic_energy_decays_exponentially() -> None:
     np.testing.assert_allclose(flow(bowl(0.3, 1.5), Z).z, expected, atol=1e-5)
     linear = jax.jit(lambda energy, z: descend(energy, z, schedules.linear(0), tolerance=1e-6))
     np.testing.assert_allclose(linear(bowl(0.3, 1.5), Z).z, expected, atol=1e-5)
+
+
+def down(bowl: Learned, target: Any, z: Array, s: Array) -> Array:
+    """The velocity of a quadratic energy, as that of a field."""
+    return -bowl.params * (z - bowl.target)
+
+
+def drift(delta: Array, target: Any, z: Array, s: Array) -> Array:
+    return jnp.broadcast_to(delta, z.shape) * 2 * s[:, None]
+
+
+NOWHERE = Sum(energies=(), weights=())
+
+
+def test_a_field_is_followed_from_its_time_0_to_1() -> None:
+    """dz/ds = 2 s Δ ends in z + Δ; and twice as far with twice the strength."""
+    delta = jnp.asarray([1.0, -2.0, 0.5])
+    for strength in (1.0, 2.0):
+        field = Field(params=delta, target=0, strength=strength, velocity=drift)
+        np.testing.assert_allclose(flow(NOWHERE, Z, 0.0, field=field).z, Z + strength * delta[None], atol=1e-5)
+    np.testing.assert_array_equal(flow(NOWHERE, Z, 0.0).z, Z)
+
+
+def test_the_gradient_of_an_energy_as_a_field_is_the_flow_of_that_energy() -> None:
+    """Alone it is a flow of time 1; beside the energy's own flow of time τ, one of time 1 + τ."""
+    energy = bowl(0.3, 1.5)
+    field = Field(params=energy, target=0, strength=1.0, velocity=down)
+    np.testing.assert_allclose(flow(NOWHERE, Z, 0.0, field=field).z, flow(energy, Z, 1.0).z, atol=1e-5)
+    np.testing.assert_allclose(flow(energy, Z, 2.0, field=field).z, flow(energy, Z, 3.0).z, atol=1e-5)
+
+
+def test_a_field_stops_at_the_threshold_of_the_energy_too() -> None:
+    """With no time for the energy's own flow: the energy says only where to stop."""
+    energy = bowl(0.3, 1.5)
+    field = Field(params=energy, target=0, strength=1.0, velocity=down)
+    nats = energy(Z, 0.0)
+    end = flow(energy, Z, 0.0, field=field, energy_threshold=0.5)
+    reached = np.asarray(nats) * np.exp(-2 * 0.3) < 0.5
+    assert 0 < reached.sum() < len(Z)
+    after = np.asarray(energy(end.z, 0.0))
+    np.testing.assert_allclose(after[reached & (np.asarray(nats) > 0.5)], 0.5, atol=1e-3)
+    np.testing.assert_array_equal(end.z[np.asarray(nats) < 0.5], Z[np.asarray(nats) < 0.5])
 
 
 def test_two_quadratic_energies_add_up() -> None:

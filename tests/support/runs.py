@@ -38,7 +38,10 @@ ROWS = [
 
 def toy(workdir: str, steps: int, *more: str, config: str = "diffusion_lm.py") -> list[str]:
     """Returns the flags of a toy training with a config of this repository."""
-    latent = config.startswith("latent_ops")
+    latent = config.startswith(("latent_ops", "della"))
+    if config.startswith("della"):
+        layers = [f"--config.method.{part}.num_layers=2" for part in ("encoder", "decoder")]
+        more = ("--config.method.levels.num=2", *layers, *more)
     parts, text = (("encoder", "decoder"), "rows.jsonl") if latent else (("trunk",), "texts.txt")
     small = dict.fromkeys(flag.replace("trunk", part) for part in parts for flag in TOY)
     file = f"--config={ROOT}/configs/{config}"
