@@ -93,24 +93,19 @@ def any_order_bound(
     time under any schedule from 1 to 0 (Ou et al. 2025, §3.2; Hoogeboom et al. 2022). `num_strata` counts k are sampled
     per text, one per stratum.
     """
-    length = jnp.sum(valid, axis=-1)
-
-    def loss(u: Float[Array, "b"], key: Key[Array, ""]) -> Float[Array, "b"]:
-        return length * any_order_loss(losses, key, valid, u)
-
-    return mean_over_strata(loss, key, num_strata, length.shape)
+    return mean_over_strata(lambda u, key: any_order_loss(losses, key, valid, u), key, num_strata, valid.shape[:1])
 
 
 def any_order_loss(
     losses: MaskedLosses, key: Key[Array, ""], valid: Bool[Array, "b l"], u: Float[Array, "b"]
 ) -> Float[Array, "b"]:
-    """Returns the mean −log p of k masked tokens of L, k = ⌈u L⌉, nats per token.
+    """Returns L times the mean −log p of k masked tokens of L, k = ⌈u L⌉, nats per text.
 
-    Its mean over u in (0, 1] is `any_order_bound` divided by L.
+    Its mean over u in (0, 1] is `any_order_bound`.
     """
-    count = jnp.ceil(u * jnp.sum(valid, axis=-1)).astype(int)
-    masked = random_mask(key, valid, jnp.maximum(count, 1))
-    return mean_over(losses(masked), masked)
+    length = jnp.sum(valid, axis=-1)
+    masked = random_mask(key, valid, jnp.maximum(jnp.ceil(u * length).astype(int), 1))
+    return length * mean_over(losses(masked), masked)
 
 
 def one_order_bound(losses: MaskedLosses, key: Key[Array, ""], valid: Bool[Array, "b l"]) -> Float[Array, "b"]:

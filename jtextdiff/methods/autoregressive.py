@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.distributions import temper_and_top_p
-from jtextdiff.diffusion.losses import cross_entropy, mean_over, sum_over
+from jtextdiff.diffusion.losses import cross_entropy, sum_over
 from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.methods.components.autoregressive_sampler import (
     DecodingSettings,
@@ -52,13 +52,11 @@ class Autoregressive:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Returns −log p(text, EOS) divided by the mean length of a text, nats per token.
-
-        Divided by its own length instead, a short text would weigh more, and EOS would come too soon.
-        """
+        """Returns −log p(text, EOS) by the mean length."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._losses(params, tokens, key)
-        return sum_over(losses, valid) / self.text_spec.mean_length, {"cross_entropy": mean_over(losses, valid)}
+        loss = sum_over(losses, valid) / self.text_spec.mean_length
+        return loss, {"cross_entropy": loss}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns −log p(text, EOS), exact, nats per sequence; `key` is not used."""

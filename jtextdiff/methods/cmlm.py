@@ -71,14 +71,12 @@ class CMLM:
         return {"words": self.net.init(key), "lengths": {"bias": jnp.zeros(self.text_spec.length + 1)}}
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Returns the mean −log p of the masked tokens, nats per token, plus −log p(length) by the mean length.
-
-        Divided by each text's own length instead, short texts would weigh more in the distribution of lengths.
-        """
+        """Returns L times the mean −log p of the masked tokens of L, plus −log p(length), by the mean length."""
         count_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._denoiser(params).losses(tokens, valid, dropout_key)
-        token_loss = any_order_loss(losses, mask_key, valid, stratified(count_key, len(tokens)))
+        token_nats = any_order_loss(losses, mask_key, valid, stratified(count_key, len(tokens)))
+        token_loss = token_nats / self.text_spec.mean_length
         length_loss = self._length_nll(params, valid) / self.text_spec.mean_length
         return token_loss + length_loss, {"words": token_loss, "lengths": length_loss}
 

@@ -13,7 +13,7 @@ from jtextdiff.diffusion import discrete
 from jtextdiff.diffusion.discrete import Discrete
 from jtextdiff.diffusion.distributions import check_temperature_and_top_p
 from jtextdiff.diffusion.lengths import length_nll, sample_length
-from jtextdiff.diffusion.losses import mean_over, sum_over
+from jtextdiff.diffusion.losses import sum_over
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES, Time
 from jtextdiff.methods.components.discrete_denoiser import DiscreteDenoiser
@@ -87,7 +87,7 @@ class D3PM:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Estimates L_vb + λ Σ_t −log p(x_0 | x_t) at one step per text, as a weighted mean of nats per token.
+        """Estimates L_vb + λ Σ_t −log p(x_0 | x_t) at one step per text, as a weighted mean, by the mean length.
 
         Austin et al. (2021), eq. 5.
         """
@@ -96,8 +96,8 @@ class D3PM:
         index = jnp.ceil(stratified(time_key, len(tokens)) * self.num_steps).astype(int)
         kl, token_nll = self._denoiser(params).terms(noise_key, tokens, valid, index, dropout_key)
         weight = self.hybrid * self.num_steps
-        bound = self.num_steps * mean_over(kl, valid)
-        mean_nll = mean_over(token_nll, valid)
+        bound, mean_nll = (sum_over(nats, valid) / self.text_spec.mean_length for nats in (kl, token_nll))
+        bound = self.num_steps * bound
         return (bound + weight * mean_nll) / (1 + weight), {"bound": bound, "cross_entropy": mean_nll}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:

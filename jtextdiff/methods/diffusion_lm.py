@@ -20,7 +20,7 @@ from jtextdiff.data.word_vectors import neighbour_vectors
 from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.lengths import length_nll, sample_length
-from jtextdiff.diffusion.losses import cross_entropy, mean_over, squared_error, sum_over
+from jtextdiff.diffusion.losses import cross_entropy, squared_error, sum_over
 from jtextdiff.diffusion.parameterization import TO_X_0
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified_on_grid
 from jtextdiff.diffusion.rounding import embedding_spread
@@ -138,7 +138,10 @@ class DiffusionLM:
         return {**params, "embedding": jnp.asarray(matrix)}
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Returns the weighted sum of the terms of non-zero weight; each is a metric (Li et al. 2022, eq. 2)."""
+        """Returns the weighted sum of the terms of non-zero weight; each is a metric (Li et al. 2022, eq. 2).
+
+        Each is a sum over tokens by the mean length or, where PAD is a token like any other, by the whole length.
+        """
         denoiser, (tokens, valid) = self._denoiser(params), self.states.tokens_and_valid(batch)
         time_key, x_0_key, noise_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(4))
         t = stratified_on_grid(time_key, self._times_shape(tokens.shape), self.num_steps)
@@ -159,7 +162,8 @@ class DiffusionLM:
             "prior": lambda: jnp.mean(self.process.marginal(x_0, 1.0).mean ** 2, axis=-1),
             "cross_entropy": lambda: cross_entropy(prediction, tokens),
         }
-        terms = {name: mean_over(values[name](), valid) for name in values if getattr(self, name)}
+        num_tokens = self.text_spec.mean_length if self.known_length else self.text_spec.length
+        terms = {name: sum_over(values[name](), valid) / num_tokens for name in values if getattr(self, name)}
         return sum((getattr(self, name) * term for name, term in terms.items()), jnp.zeros(len(t))), terms
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:

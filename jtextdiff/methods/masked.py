@@ -65,23 +65,23 @@ class Masked:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Estimates the bound on −log p(tokens), nats per token, at one time per text, stratified over the batch.
+        """Estimates the bound on −log p(tokens) by the mean length, at one time per text, stratified over the batch.
 
-        "bernoulli": −ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over masked tokens (Sahoo et al. 2024, eq. 10). "fixed_count": the
-        mean of −log p over k of L tokens, which has the same mean under any schedule, without large weights at small t.
-        A `loss_weighting` of "words" multiplies it by twice the masked share: 2 Σ −log p over masked tokens by L + 1.
-        That is no bound, and gives texts with many masked tokens more weight.
+        "bernoulli": −ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over masked tokens (Sahoo et al. 2024, eq. 10). "fixed_count": L
+        times the mean of −log p over k of L tokens, which has the same mean under any schedule, without large weights
+        at small t. A `loss_weighting` of "words" multiplies it by twice the masked share, so that all masked tokens
+        weigh nearly the same. That is no bound, and gives texts with many masked tokens more weight.
         """
         time_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._denoiser(params).losses(tokens, valid, dropout_key)
         t = stratified(time_key, len(tokens))
-        length = jnp.maximum(jnp.sum(valid, axis=-1), 1)
         if self.masking == "fixed_count":
-            loss, masked_share = any_order_loss(losses, mask_key, valid, t), jnp.ceil(t * length) / (length + 1)
+            length = jnp.sum(valid, axis=-1)
+            nats, masked_share = any_order_loss(losses, mask_key, valid, t), jnp.ceil(t * length) / (length + 1)
         else:
-            loss = self._bound_at(losses, mask_key, valid, t) / length
-            masked_share = -jnp.expm1(self.log_alpha_bar(t))
+            nats, masked_share = self._bound_at(losses, mask_key, valid, t), -jnp.expm1(self.log_alpha_bar(t))
+        loss = nats / self.text_spec.mean_length
         return (2 * masked_share * loss if self.loss_weighting == "words" else loss), {"bound": loss}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:

@@ -114,8 +114,8 @@ def hand_terms(noise: np.ndarray | float, method: DiffusionLM) -> tuple[np.ndarr
     normaliser = np.log(np.sum(np.exp(logits - logits.max(-1, keepdims=True)), -1)) + logits.max(-1)
     nll = normaliser - np.take_along_axis(logits, rows.tokens[..., None], -1)[..., 0]
     final_alpha_bar = np.exp(np.float64(method.process.log_alpha_bar(1.0)))
-    mean = lambda values: np.sum(values * rows.valid, -1) / rows.valid.sum(-1)
-    return mean(nll), mean(final_alpha_bar * np.mean(x_0**2, -1))
+    by_mean_length = lambda values: np.sum(values * rows.valid, -1) / TEXT_SPEC.mean_length
+    return by_mean_length(nll), by_mean_length(final_alpha_bar * np.mean(x_0**2, -1))
 
 
 def test_paper_terms_by_hand() -> None:
@@ -133,7 +133,7 @@ def test_the_error_of_a_constant_prediction_by_hand() -> None:
     rows = batch()
     _, terms = loss(PAPER, rows, weights=weights)
     square = np.mean((np.asarray(weights["embedding"])[rows.tokens] - np.asarray(constant)) ** 2, -1)
-    np.testing.assert_allclose(terms["mse"], np.sum(square * rows.valid, -1) / rows.valid.sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(terms["mse"], np.sum(square * rows.valid, -1) / TEXT_SPEC.mean_length, rtol=1e-5)
 
 
 @pytest.mark.parametrize("num_steps", [1, 100])
@@ -146,7 +146,7 @@ def test_noisy_x_0_is_the_target_except_at_the_first_time(num_steps: int) -> Non
     if num_steps == 1:
         np.testing.assert_array_equal(mse, np.zeros(64))
         return
-    variance = float(1 - method.process.alpha_bar(1 / num_steps))
+    variance = float(1 - method.process.alpha_bar(1 / num_steps)) * LENGTH / TEXT_SPEC.mean_length
     later = mse[mse > 0]
     assert len(later) >= 63  # strata: at most one row of 64 has t = 1/100
     assert abs(later.mean() - variance) <= 5 * later.std() / np.sqrt(len(later))
