@@ -23,7 +23,9 @@ METHODS = {
     "bound of Masked": Masked(text_spec=TEXT_SPEC, trunk=TRUNK),
     "words of CMLM": CMLM(text_spec=TEXT_SPEC, trunk=TRUNK),
     "cross_entropy of D3PM": D3PM(text_spec=TEXT_SPEC, trunk=TRUNK),
-    "cross_entropy of DiffusionLM": DiffusionLM(text_spec=TEXT_SPEC, trunk=TRUNK, embed_dim=8, embed_norm=None),
+    "cross_entropy of DiffusionLM": DiffusionLM(
+        text_spec=TEXT_SPEC, trunk=TRUNK, embed_dim=8, embeddings="learned", embed_norm=None
+    ),
 }
 LENGTHS = np.asarray([2, 8, 2, 5])
 
