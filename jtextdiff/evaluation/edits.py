@@ -30,6 +30,9 @@ from jtextdiff.inference.model import Model
 from jtextdiff.metrics.bleu import corpus_bleu
 from jtextdiff.run.corpus import label_values
 
+MAX_DIRECTIONS = 4
+"""Success is also given for each target if there are at most so many."""
+
 INDICATORS = {"sentiment": "customer_rating"}
 """A label of the grammar, and the attribute that may express it and then changes with it."""
 
@@ -158,6 +161,11 @@ def _scores_of(
         "source_bleu": score(100 * corpus_bleu(texts, task.texts), "0 to 100", None, n, "corpus BLEU-4"),
         "copies": mean_score(copies, "share", "word for word"),
     }
+    targets = dict.fromkeys(task.targets)
+    for target in targets if 1 < len(targets) <= MAX_DIRECTIONS else ():
+        of_target = [success for success, other in zip(successes, task.targets, strict=True) if other == target]
+        if len(of_target) > 1:
+            scores[f"success_to_{target}"] = mean_score(of_target, "share", f"of texts that are to be {target}")
     if task.references is not None:
         bleu = 100 * corpus_bleu(texts, task.references)
         scores["reference_bleu"] = score(bleu, "0 to 100", None, n, "corpus BLEU-4 with others' edits")

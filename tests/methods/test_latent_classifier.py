@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jtextdiff.methods.components.affine_prior import initial_prior
-from jtextdiff.methods.components.cross_validation import calibration_error, fold_ids
+from jtextdiff.methods.components.cross_validation import balanced_weights, calibration_error, fold_ids
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.latent_classifier import LatentClassifier
@@ -78,6 +78,15 @@ def test_random_labels_give_probabilities_near_one_half() -> None:
     assert np.max(np.abs(np.exp(log_p) - 0.5)) < 0.15
 
 
+def test_values_weigh_the_same_however_many_texts_have_them() -> None:
+    """Latents that say nothing about the value: its probability is one half, and not the share of the texts."""
+    np.testing.assert_allclose(balanced_weights(np.asarray([0, 0, 0, 1])), [2 / 3, 2 / 3, 2 / 3, 2.0], rtol=1e-6)
+    rare = world(300, 5, slope=0.0)._replace(value=(np.arange(300) % 10 == 0).astype(np.int32))
+    params, _ = METHOD.fit_latents(jax.random.key(0), initial_prior(4), rare)
+    p = np.exp(np.asarray(METHOD.log_p(params, rare.mean)))[:, 1]
+    assert p.mean() == pytest.approx(0.5, abs=0.1)
+
+
 def test_every_fold_has_the_same_number_of_each_value() -> None:
     value = np.asarray([0] * 7 + [1] * 5 + [2] * 3)
     fold = fold_ids(value, 3)
@@ -87,7 +96,7 @@ def test_every_fold_has_the_same_number_of_each_value() -> None:
 
 def test_a_member_is_not_fitted_to_its_fold() -> None:
     """With the labels of one fold flipped, that member is the same, and the others are not."""
-    texts = world(90, 7)
+    texts = world(90, 7)._replace(value=np.arange(90, dtype=np.int32) % 2)  # flipped, both are as frequent as before
     fold = fold_ids(texts.value, METHOD.ensemble_size)
     flipped = np.where(fold == 1, 1 - texts.value, texts.value).astype(np.int32)
     single = dataclasses.replace(METHOD, penalties=(3.0,))

@@ -31,6 +31,7 @@ class CrossValidation(NamedTuple):
     epsilon: Float[Array, "s n z"]
     value: Int[Array, "n"]
     fold: Int[Array, "n"]
+    weight: Float[Array, "n"]  # of each text; the values together weigh the same
 
     def holdout_log_p(self, logits: MemberLogits, ensemble: Params) -> Float[Array, "s n c"]:
         """log p of the values of each text under the member that was fitted without it."""
@@ -42,7 +43,17 @@ class CrossValidation(NamedTuple):
 
 def cross_validation(epsilon: Float[Array, "s n z"], value: Int[np.ndarray, "n"], num_folds: int) -> CrossValidation:
     """Divides the texts into folds."""
-    return CrossValidation(epsilon, jnp.asarray(value), jnp.asarray(fold_ids(value, num_folds)))
+    fold = jnp.asarray(fold_ids(value, num_folds))
+    return CrossValidation(epsilon, jnp.asarray(value), fold, jnp.asarray(balanced_weights(value)))
+
+
+def balanced_weights(value: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Returns the weight of each text, of mean 1, under which all values are equally frequent.
+
+    A classifier that has learned from more texts of one value would find it in texts of the other.
+    """
+    counts = np.bincount(value)
+    return (len(value) / (np.count_nonzero(counts) * counts[value])).astype(np.float32)
 
 
 def fold_ids(value: Int[np.ndarray, "n"], num_folds: int) -> Int[np.ndarray, "n"]:
@@ -75,11 +86,11 @@ def fit_ensemble(
     subset = cross_validation(epsilon[:, rows], value[rows], num_members)
     fit = functools.partial(_fit_members, logits, max_iterations)
     candidates = [fit(subset, initial, jnp.float32(penalty)) for penalty in penalties]
-    losses = [float(jnp.mean(log_loss(subset.holdout_log_p(logits, net), subset.value))) for net in candidates]
+    losses = [float(weighted_loss(subset.holdout_log_p(logits, net), subset)) for net in candidates]
     penalty = penalties[int(np.argmin(losses))]
     ensemble = fit(all_texts, initial, jnp.float32(penalty))
     log_p = all_texts.holdout_log_p(logits, ensemble)
-    scaled = [float(jnp.mean(log_loss(jax.nn.log_softmax(log_p / t), all_texts.value))) for t in TEMPERATURES]
+    scaled = [float(weighted_loss(jax.nn.log_softmax(log_p / t), all_texts)) for t in TEMPERATURES]
     temperature = float(TEMPERATURES[int(np.argmin(scaled))])
     correct = np.asarray(log_p).argmax(-1) == value
     metrics = {"log_loss": float(min(scaled)), "accuracy": float(correct.mean())}
@@ -105,7 +116,7 @@ def _fit_member(
     penalty: Float[Array, ""],
 ) -> Params:
     """Fits one member by L-BFGS to all texts outside its fold."""
-    fitted_on = (texts.fold != member).astype(jnp.float32)
+    fitted_on = jnp.where(texts.fold != member, texts.weight, 0.0)
 
     def loss(net: Params) -> Float[Array, ""]:
         log_p = jax.nn.log_softmax(jax.vmap(functools.partial(logits, net))(texts.epsilon))
@@ -124,6 +135,11 @@ def _fit_member(
         return (updated, state), None
 
     return jax.lax.scan(step, (net, solver.init(net)), None, length=max_iterations)[0][0]
+
+
+def weighted_loss(log_p: Float[Array, "s n c"], texts: CrossValidation) -> Float[Array, ""]:
+    """Returns the mean loss, nats, with the weights of the texts."""
+    return jnp.mean(log_loss(log_p, texts.value) * texts.weight)
 
 
 def log_loss(log_p: Float[Array, "s n c"], value: Int[Array, "n"]) -> Float[Array, "s n"]:
