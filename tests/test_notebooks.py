@@ -1,5 +1,6 @@
 """The notebooks are stored without outputs, valid, and run from top to bottom at toy size."""
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -14,7 +15,19 @@ NOTEBOOKS = sorted((ROOT / "launch" / "notebooks").glob("*.ipynb"))
 SIZES = ("num_layers=1", "width=32", "num_heads=2")
 SMALL = ["batch_size=32", *(f"method.trunk.{size}" for size in SIZES)]
 SMALL_VAE = ["batch_size=32", *(f"method.{part}.{size}" for part in ("encoder", "decoder") for size in SIZES)]
+CLAUSES = ("物流很快", "包装不错", "屏幕有划痕", "客服态度很差", "以后再买", "味道好极了", "不值这个价", "还会推荐")
+REVIEWS = [f"{one}，{other}！第{number}次" for one in CLAUSES for other in CLAUSES for number in range(6)]
 TOYS = {
+    "chinese_reviews": {
+        "TEXT": "reviews.jsonl",
+        "LABELS": "mood=sentiment(bad=negative,good=positive)",
+        "CONFIG": "della.py:small",
+        "NUM_STEPS": 4,
+        "NUM_EDITED": 8,
+        "TARGET_PROBABILITIES": (0.5, 0.9),
+        "OVERRIDES": [*SMALL_VAE, "method.levels.num=1", "text.tokenizer=characters:1", "text.length=32"],
+        "CONTROL_OVERRIDES": ["num_labelled=5", "latent.max_iterations=5"],
+    },
     "diffusion_lm": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "SAMPLING_STEPS": (2, 3), "NUM_SCORED": 8, "OVERRIDES": SMALL},
     "control": {
         "NUM_STEPS": 4,
@@ -80,6 +93,8 @@ def test_it_runs_from_top_to_bottom(file: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # nothing is installed
     (tmp_path / "configs").symlink_to(ROOT / "configs")
+    lines = [json.dumps({"text": review, "mood": "bad" if "不" in review else "good"}) for review in REVIEWS]
+    (tmp_path / "reviews.jsonl").write_text("\n".join(lines) + "\n")
     notebook = nbformat.read(file, as_version=4)
     toy = "\n".join(f"{name} = {value!r}" for name, value in TOYS[file.stem].items())
     parameters(notebook).source = f'{toy}\nRUNS = Path("runs")'
