@@ -22,7 +22,8 @@ from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec,
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.loop import Step, time_grid, unroll
-from jtextdiff.sampling.masked_samplers import MaskedState, Predict, ancestral
+from jtextdiff.sampling.masked_samplers import ancestral
+from jtextdiff.sampling.masked_state import MaskedState, Predict
 
 KERNELS = {"absorbing": discrete.absorbing, "uniform": discrete.uniform}
 FORMS = ("mixture", "joint")

@@ -24,7 +24,8 @@ from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec,
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.loop import unroll
-from jtextdiff.sampling.masked_samplers import MaskedState, Unmasking
+from jtextdiff.sampling.masked_samplers import Unmasking
+from jtextdiff.sampling.masked_state import MaskedState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +117,8 @@ class Masked:
         """Unmasks tokens until none is masked; fixed tokens are unmasked from the start."""
         length = self.sample_lengths(params, keys, given)
         start, predict = self._denoiser(params).start(given, length, self.sampler.temperature, self.sampler.top_p)
-        step, grid = self.sampler.step_and_grid(self.log_alpha_bar, predict, fold_in(keys, 2), given.tokens.shape)
         state = MaskedState(start.tokens, start.masked, jnp.zeros(len(given.length), int))
+        step, grid = self.sampler.step_and_grid(self.log_alpha_bar, predict, fold_in(keys, 2), state)
 
         def record(state: MaskedState) -> Int[Array, "b l"] | None:
             return state.tokens if keep_path else None
@@ -125,7 +126,8 @@ class Masked:
         def done(state: MaskedState) -> Bool[Array, ""]:
             return ~jnp.any(state.masked)
 
-        state, path = unroll(step, state, fold_in(keys, 0), grid, record=record, done=done)
+        stop = None if self.sampler.revises else done
+        state, path = unroll(step, state, fold_in(keys, 0), grid, record=record, done=stop)
         return Sample(state.tokens, path, state.calls)
 
     def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"]:

@@ -15,44 +15,39 @@ from jaxtyping import Array, Bool, Float, Int
 from jtextdiff.diffusion.distributions import UNDEFINED, Categorical, check_temperature_and_top_p
 from jtextdiff.diffusion.masking import top_k_mask
 from jtextdiff.diffusion.randomness import Keys, fold_in, per_row
-from jtextdiff.diffusion.schedules import Schedule, Time
+from jtextdiff.diffusion.schedules import Schedule
 from jtextdiff.sampling.loop import Step, time_grid
+from jtextdiff.sampling.masked_state import MaskedState, Predict
+from jtextdiff.sampling.remasking import REMASKING, remasking
 
-NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded")
+NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded", "remasking")
 GRIDS = ("uniform", "cosine")
-
-Predict = Callable[[Int[Array, "b l"], Time], Float[Array, "b l v"]]
-"""(x_t, t) ↦ log p(x_0 | x_t) of each token on its own."""
-
-
-class MaskedState(NamedTuple):
-    """State of an unmasking sampler."""
-
-    tokens: Int[Array, "b l"]
-    masked: Bool[Array, "b l"]
-    calls: Int[Array, "b"]  # network calls that each row has needed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unmasking:
     """Settings of an unmasking sampler."""
 
-    name: str = "entropy_bounded"  # or ancestral; first_hitting, one token per call; confidence: see the functions
-    steps: int = 64  # at most as many calls, and never more than tokens; first_hitting ignores it
-    grid: str = "uniform"  # times of ancestral; "cosine" reveals few tokens at first, while little is known of them
+    name: str = "entropy_bounded"  # or ancestral, confidence, remasking; first_hitting, one token a call: see below
+    steps: int = 64  # most calls; never more than tokens, but for remasking; first_hitting ignores it
+    grid: str = "uniform"  # times of ancestral, remasking; "cosine" reveals few tokens while little is known of them
     temperature: float = 1.0
     top_p: float = 1.0  # tokens outside the most likely ones that make up this share are never sampled
     entropy: float = 0.1  # entropy_bounded: bound in nats on the entropies of the tokens revealed in one call
+    remask: str = "renoise"  # remasking: which tokens are masked again, see sampling/remasking.py
+    remask_rate: float = 0.04  # remasking: of "cap" and "rescale"
 
     names = NAMES
 
     def __post_init__(self) -> None:
-        for field, names in (("name", NAMES), ("grid", GRIDS)):
+        for field, names in (("name", NAMES), ("grid", GRIDS), ("remask", REMASKING)):
             if getattr(self, field) not in names:
                 raise ValueError(f"sampler.{field} must be one of {names}, got {getattr(self, field)!r}.")
         if self.steps < 1:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
         check_temperature_and_top_p(self.temperature, self.top_p)
+        if not 0 <= self.remask_rate <= 1:
+            raise ValueError(f"sampler.remask_rate must be from 0 to 1, got {self.remask_rate}.")
         if not self.entropy >= 0:
             raise ValueError(f"sampler.entropy must be at least 0, got {self.entropy}.")
 
@@ -61,10 +56,17 @@ class Unmasking:
         """Whether `steps` limits the calls."""
         return self.name != "first_hitting"
 
-    def step_and_grid(
-        self, schedule: Schedule, predict: Predict, keys: Keys, shape: tuple[int, ...]
-    ) -> tuple[Step, Any]:
-        """Returns the step, and the grid over which it reveals all tokens of texts of this shape, [b, l]."""
+    @property
+    def revises(self) -> bool:
+        """Whether tokens may change once all are revealed, so that no step can be skipped."""
+        return self.name == "remasking"
+
+    def step_and_grid(self, schedule: Schedule, predict: Predict, keys: Keys, start: MaskedState) -> tuple[Step, Any]:
+        """Returns the step, and the grid over which it reveals all tokens that are masked at the start."""
+        shape = start.tokens.shape
+        if self.name == "remasking":
+            step = remasking(schedule, predict, start, strategy=self.remask, rate=self.remask_rate)
+            return step, unmasking_times(self.steps, self.grid)
         if self.name == "ancestral":
             return ancestral(schedule, predict, unmasking_times(self.steps, self.grid), keys, shape)
         if self.name == "first_hitting":

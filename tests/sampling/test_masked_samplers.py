@@ -9,7 +9,8 @@ from jtextdiff.diffusion.randomness import fold_in
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES
 from jtextdiff.sampling import masked_samplers as unmasking
 from jtextdiff.sampling.loop import unroll
-from jtextdiff.sampling.masked_samplers import MaskedState, Unmasking
+from jtextdiff.sampling.masked_samplers import Unmasking
+from jtextdiff.sampling.masked_state import MaskedState
 
 STEPS, NUM_TOKENS = 8192, 2000
 

@@ -12,7 +12,7 @@ from jtextdiff.methods.components.types import Given, TextSpec, allowed_tokens, 
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.sampling.masked_samplers import Predict
+from jtextdiff.sampling.masked_state import Predict
 
 RANDOM_ORDER = ("ancestral", "first_hitting")
 """Samplers that unmask in an order that does not depend on the text, one by one in the limit of many steps."""
