@@ -72,6 +72,7 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff import load
     from jtextdiff.control.balancing import balance_if
     from jtextdiff.control.controls import parse_controls
+    from jtextdiff.control.fields import learned_field
     from jtextdiff.control.resolve import resolve
     from jtextdiff.inference.editing import check_edit
     from jtextdiff.inference.flow_settings import flow_settings
@@ -81,10 +82,15 @@ def command(arguments: Sequence[str]) -> None:
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     if flags.num > 1 and model.method.sampler.name in ("greedy", "beam"):
         say(f"note: {model.method.sampler.name} decoding is deterministic; --sampler sample makes edits differ.")
-    control, flow = balance_if(flags.balance, model, parse_controls(flags.control)), flow_settings(flags)
+    flow = flow_settings(flags)
+    if flags.balance and flow is not None and flow.learned and not flow.energy_time:
+        raise UserError("--balance weighs energies, which --learned leaves out: give --max_time too.")
+    control = balance_if(flags.balance, model, parse_controls(flags.control))
     check_edit(model.method, resolve(control, model), flags.strength, flags.hold, flow)  # before a file is touched
     if flags.pieces:
-        check_pieces(model.method)
+        check_pieces(model.method, control)
+    if flow is not None and flow.learned:
+        learned_field(control, model, flow.push)
     if control is None and isinstance(model.method, LatentVariableModel):
         say("note: without --control, texts are only reconstructed from their latents.")
     settings = {"control": control, "strength": flags.strength, "hold": flags.hold, "flow": flow, "seed": flags.seed}
@@ -93,9 +99,9 @@ def command(arguments: Sequence[str]) -> None:
 
 
 def settings_of(flags: Any, model: Any) -> dict[str, Any]:
-    """Returns what decides an edit: the model, its step and sampler, its trained controls, and all flags but files."""
+    """Returns what decides an edit: the model, its step and sampler, its controls and fields, all flags but files."""
     from jtextdiff.control.controls import parse_controls
-    from jtextdiff.control.trained import control_dir
+    from jtextdiff.control.trained import FIELDS, control_dir
     from jtextdiff.run.config import to_json
 
     config = json.loads(to_json(model.config))
@@ -104,14 +110,17 @@ def settings_of(flags: Any, model: Any) -> dict[str, Any]:
     control = parse_controls(flags.control)
     names = {leaf.name for leaf in control.leaves()} if control else set()
     trained = {name: _state_of(control_dir(flags.checkpoint, name)) for name in sorted(names)}
+    fields = {name: _state_of(Path(flags.checkpoint) / FIELDS / name) for name in sorted(names) if flags.learned}
     chosen = {name: value for name, value in vars(flags).items() if name not in ("checkpoint", "at", "input", "out")}
-    return {"config": config, "step": model.step, "trained": trained, **chosen}
+    return {"config": config, "step": model.step, "trained": trained, "fields": fields, **chosen}
 
 
 def _state_of(run: Path) -> list[str]:
-    """Returns the stored config and text of a run and the names of its checkpoints, [] without a run."""
+    """Returns the stored config, text and metrics of a run and the names of its checkpoints, [] without a run."""
     stored = [
-        file.read_text(encoding="utf-8") for name in ("config", "text") if (file := run / f"{name}.json").is_file()
+        file.read_text(encoding="utf-8")
+        for name in ("config.json", "text.json", "metrics.jsonl")
+        if (file := run / name).is_file()
     ]
     return stored + sorted(file.name for file in run.glob("checkpoints/*"))
 

@@ -1,6 +1,7 @@
 """python -m jtextdiff.prepare: cuts a collection of long texts into what a text VAE, its controls and judges need."""
 
 import hashlib
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +22,8 @@ Writes three folders, each of which can be the text of a run:
 
   pieces  for the text VAE: every text, cut after sentences, or clauses of long ones, into pieces of at most --length
   whole   for controls, edits and evaluation: the texts that are no longer than that, with their labels
-  judge   texts of any length, with their labels, that neither of the others contains: for n-gram classifiers and
-          language models that judge edits
+  judge   other texts of the training split, of any length, with their labels: for n-gram classifiers and language
+          models that judge edits
 
 Pieces have no labels: a clause of a good review need not be good. Lengths are in characters if most of the text is
 Chinese or Japanese, else in words.
@@ -51,7 +52,8 @@ def command(arguments: Sequence[str]) -> None:
 
     with mistakes(FileNotFoundError, ValueError):
         splits = read_examples(flags.text, column=flags.column, labels=flags.labels, warn=say)
-    splits = {name: [example for example in examples if example.text.strip()] for name, examples in splits.items()}
+    check_labels(splits)
+    splits = without_repeats(splits)
     unspaced = is_unspaced(example.text for example in splits["train"][:1_000])
     size = len if unspaced else lambda text: len(units(text))
     kept = [example for example in splits["train"] if not is_for_judges(example.text, flags.judge_share)]
@@ -62,13 +64,35 @@ def command(arguments: Sequence[str]) -> None:
     parts = {
         "pieces": pieces_of(of_models, flags, size, unspaced),
         "whole": whole_texts(of_models, flags, size),
-        "judge": rows_of({**splits, "train": judging}),
+        "judge": rows_of({"train": judging}),
     }
     if not parts["pieces"]["train"]:
         raise UserError("No piece has these lengths: change --length, --shortest or --judge_share.")
     for name, rows in parts.items():
         write_folder(Path(flags.out) / name, rows, unit, size)
     say_next(flags, unspaced)
+
+
+def check_labels(splits: Any) -> None:
+    """Raises UserError for a label that would take the place of the text in the files."""
+    if any("text" in example.labels for examples in splits.values() for example in examples):
+        raise UserError(
+            "A label is called text, which is the name of the text itself in what is written. Give it another name: "
+            "--labels text=NAME."
+        )
+
+
+def without_repeats(splits: Any) -> dict[str, list[Any]]:
+    """Returns each text once, none that is empty, and in train none that another split has."""
+    elsewhere = {example.text for name, examples in splits.items() if name != "train" for example in examples}
+    distinct = {
+        name: {example.text: example for example in reversed(examples) if example.text.strip()}
+        for name, examples in splits.items()
+    }
+    return {
+        name: [example for text, example in reversed(of_split.items()) if name != "train" or text not in elsewhere]
+        for name, of_split in distinct.items()
+    }
 
 
 def is_for_judges(text: str, share: float) -> bool:
@@ -139,7 +163,10 @@ def check_flags(flags: Any) -> None:
     if not 0 <= flags.judge_share < 1:
         raise UserError(f"--judge_share must be at least 0 and below 1, got {flags.judge_share}.")
     out = Path(flags.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    above = next(folder for folder in [out, *out.parents] if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"--out {flags.out}: {above} is no folder that can be written to.")
+    if out.exists() and any(out.iterdir()):
         raise UserError(f"--out {flags.out} exists already: name another folder, so that nothing is overwritten.")
 
 

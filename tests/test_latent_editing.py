@@ -58,12 +58,21 @@ def test_a_learned_field_moves_texts_and_refuses_what_it_cannot_do(place: Path) 
     rows = [json.loads(line) for line in (place / "learned.jsonl").read_text().splitlines()]
     assert all(row["moved"] > 0.1 and row["p_after"]["mood=good"] > row["p_before"]["mood=good"] for row in rows)
     for flags, said in (
-        (["--control=size=big"], "no control asks for a value of one that has a field"),
+        (["--control=size=big"], "has fields of: mood"),
         (["--control=mood=good|bad"], "to one value"),
+        (["--control=mood!=bad"], "without != or |"),
+        (["--control=mood=good", "--control=size=big"], "give max_time too"),
+        (["--control=mood=good", "--control=size=big", "--balance"], "give --max_time too"),
+        (["--control=mood=good", "--source_pull=0.5"], "give max_time too"),
         (["--control=mood=good", "--push=-1"], "push must be from 0"),
     ):
-        refused = run("edit", *edit, *flags, cwd=place, text=text)
+        refused = run("edit", *edit, *flags, "--out=none.jsonl", cwd=place, text=text)
         assert refused.returncode != 0 and said in refused.stderr, refused.stderr
+        assert not (place / "none.jsonl").exists()
+    metrics = place / "vae/flows/mood/metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"loss": ', '"loss": 1'))  # as of another fit
+    again = run("edit", *edit, "--control=mood=good", "--out=learned.jsonl", cwd=place, text=text)
+    assert again.returncode != 0 and "with other settings" in again.stderr, again.stderr
     refused = run("edit", "--checkpoint=vae", "--control=mood=good", "--push=2", cwd=place, text=text)
     assert refused.returncode != 0 and "give learned as well" in refused.stderr
 

@@ -89,7 +89,7 @@ def add_flow(parser: Parser) -> None:
         "--max_time",
         type=float,
         metavar="T",
-        help="latent editing: the longest time of the flow (default: 100)",
+        help="latent editing: the longest time of the flow down the energy (default: 100; with --learned 0)",
     )
     parser.add_argument(
         "--source_pull",

@@ -3,7 +3,7 @@
 import shlex
 
 from jtextdiff.cli.errors import UserError, mistakes
-from jtextdiff.control.controls import Control
+from jtextdiff.control.controls import RESERVED, Control
 from jtextdiff.control.quoting import NAME_SIGNS, listed
 from jtextdiff.control.trained import FIELDS, fitted_labels, load_fitted
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
@@ -24,13 +24,15 @@ def learned_field(control: Control | None, model: TrainedModel, strength: float)
     parts = [] if control is None else control.as_sum().parts
     wanted = [part for part in parts if part.kind == "is" and part.name in fitted]
     if not wanted:
-        label = next((part.name for part in parts if part.kind == "is"), "LABEL")
+        label = next((part.name for part in parts if part.kind == "is" and part.name not in RESERVED), "LABEL")
         fit = ["python", "-m", "jtextdiff.train", "--config", "configs/flow.py"]
         fit += [f"--config.base={model.run}", f"--config.label={label}"]
         known = listed(fitted, NAME_SIGNS) if fitted else "none"
+        how = "Ask for LABEL=VALUE, without != or |, " if fitted else ""
         raise UserError(
-            f"learned follows the field of a label, and no control asks for a value of one that has a field. "
-            f"{model.run} has fields of: {known}. Fit one with: {shlex.join(fit)}"
+            "learned follows the field to one value of a label, and no control asks for a value of one that has a "
+            f"field. {model.run} has fields of: {known}. {how}{'or fit' if fitted else 'Fit'} one with: "
+            f"{shlex.join(fit)}"
         )
     if len(wanted) > 1 or len(wanted[0].values) > 1:
         raise UserError(

@@ -30,8 +30,6 @@ def edit_stream(
 ) -> None:
     """Edits the remaining lines and writes them to `out`; reports failed flows and unknown words.
 
-    `any_length`: `edit_texts` takes texts longer than the model's.
-
     `edit_texts(texts, ids=…)` edits some texts, given the numbers of their lines. `num_done` lines are done already.
     With `made_with`, the digest of all settings, each line is a JSON object that ends with it; else it is the edit.
     """

@@ -104,6 +104,11 @@ def check_edit(
             )
         if flow is not None:
             flow.check()
+            if flow.learned and not flow.energy_time and len(conditioning.names) > 1:
+                raise UserError(
+                    f"learned follows the field of one label, and {' and '.join(conditioning.names)} ask for more: "
+                    "give max_time too, the time for which their energies are followed."
+                )
         return
     if not isinstance(method, Editable):
         raise UserError(f"{name} cannot edit a text. DiffusionLM and TextVAE can.")

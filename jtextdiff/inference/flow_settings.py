@@ -29,6 +29,10 @@ class FlowSettings(NamedTuple):
             raise UserError(f"push must be from 0 to 100, got {self.push}.")
         if self.push != 1 and not self.learned:
             raise UserError("push is the factor of a learned field: give learned as well.")
+        if self.learned and not self.energy_time and self.source_pull:
+            raise UserError(
+                "source_pull acts in the flow down the energy, which learned leaves out: give max_time too."
+            )
         for name in ("target_probability", "source_pull"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")

@@ -125,7 +125,7 @@ class Model:
         piece, see `pieces.edit_by_pieces`.
         """
         if pieces:
-            check_pieces(self.method)
+            check_pieces(self.method, as_control(control))
             settings = {"control": control, "strength": strength, "hold": hold, "flow": flow, "seed": seed, **sampler}
             return edit_by_pieces(
                 functools.partial(self.edit_texts, progress=progress, **settings),

@@ -5,19 +5,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.control.controls import TRAINING_FREE, Control
 from jtextdiff.data.cutting import cut
 from jtextdiff.inference.editing import FLOW_FAILED, Edit
 from jtextdiff.methods.method import LatentVariableModel, Method
 from jtextdiff.metrics.units import is_unspaced
 
 ID_STRIDE = 2**24
-"""Between the numbers, and so the seeds, of a text's pieces. Texts of one piece keep their numbers."""
+"""Between the numbers, and so the seeds, of a text's first 128 pieces. Texts of one piece keep their numbers."""
 
 
-def check_pieces(method: Method) -> None:
-    """Raises UserError for a method that does not edit in latent space."""
+def check_pieces(method: Method, control: Control | None) -> None:
+    """Raises UserError for a method that does not edit in latent space, and for a control that is not of each piece."""
     if not isinstance(method, LatentVariableModel):
         raise UserError(f"{type(method).__name__} does not edit by pieces: leave out --pieces. TextVAE does.")
+    leaves = () if control is None else control.leaves()
+    if of_whole := next((leaf for leaf in leaves if leaf.name in TRAINING_FREE), None):
+        raise UserError(f"{of_whole} is asked of a whole text, and --pieces edits each piece by itself: leave out one.")
 
 
 def edit_by_pieces(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from jtextdiff.diffusion.schedules import Time
-from jtextdiff.methods.components.cross_validation import calibration_error, fit_ensemble
+from jtextdiff.methods.components.cross_validation import balanced_weights, calibration_error, fit_ensemble
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
 from jtextdiff.methods.method import LatentVariableModel
@@ -86,11 +86,14 @@ class LatentClassifier:
         return params, {"loss": metrics["log_loss"], **metrics}
 
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:
-        """Returns the accuracy and the calibration error at the posterior means of texts that were not fitted to."""
-        log_p = np.asarray(self.log_p(params, texts.mean))
+        """Returns the accuracy and the calibration error at the posterior means of texts that were not fitted to.
+
+        All values weigh the same, as in the fit.
+        """
+        log_p, weights = np.asarray(self.log_p(params, texts.mean)), balanced_weights(texts.value)
         correct = log_p.argmax(-1) == texts.value
-        error = calibration_error(np.exp(log_p.max(-1)), correct)
-        return {"valid_accuracy": float(correct.mean()), "valid_calibration_error": error}
+        error = calibration_error(np.exp(log_p.max(-1)), correct, weights)
+        return {"valid_accuracy": float(np.average(correct, weights=weights)), "valid_calibration_error": error}
 
     def describe(self, metrics: dict[str, float], num_valid: int) -> list[str]:
         """Returns how accurate and how calibrated the control is, in sentences."""
@@ -100,7 +103,7 @@ class LatentClassifier:
             f"{metrics['accuracy']:.3f}.",
             f"On {num_valid:,} texts of valid: accuracy {metrics['valid_accuracy']:.3f}, calibration error "
             f"{metrics['valid_calibration_error']:.3f}; accuracy of n-grams of the same labelled texts, without "
-            f"latents: {metrics['text_accuracy']:.3f}.",
+            f"latents: {metrics['text_accuracy']:.3f}. All values weigh the same in these.",
         ]
 
     def member_logits(self, net: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b c"]:

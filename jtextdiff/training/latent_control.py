@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say, write_atomically
 from jtextdiff.control.trained import FIELDS, fitted_dir
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.model import Model, load
+from jtextdiff.methods.components.cross_validation import balanced_weights
 from jtextdiff.methods.components.latents import LabelledLatents, collapse_warnings
 from jtextdiff.methods.method import Fitted
 from jtextdiff.metrics import ngram_classifier
@@ -56,7 +57,8 @@ def fit_control(config: Config, workdir: Path) -> None:
     say(f"{method.label}: {len(train.value):,} labelled texts, {', '.join(method.values)} -> {workdir}")
     for warning in collapse_warnings({"kl": float(train.kl.mean())}):
         say(warning)
-    params, metrics = method.fit_latents(fit_key, base.params["law"], train)
+    with mistakes(ValueError):
+        params, metrics = method.fit_latents(fit_key, base.params["law"], train)
     metrics |= method.report(params, valid) | {"text_accuracy": ngram_accuracy(corpus, method)}
     with checkpoints.open_checkpoints(workdir) as manager:
         checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["loss"])
@@ -75,7 +77,7 @@ def print_summary(config: Config, workdir: Path, lines: list[str]) -> None:
 
 
 def check_label_counts(texts: LabelledLatents, method: Fitted) -> None:
-    """Raises UserError for a value with fewer than 2 texts, of which one member would be fitted to none."""
+    """Raises UserError for a value with fewer than 2 texts: some are left out of the fit."""
     counts = np.bincount(texts.value, minlength=len(method.values))
     if rare := [f"{value} ({num})" for value, num in zip(method.values, counts, strict=True) if num < 2]:
         raise UserError(
@@ -114,9 +116,11 @@ def encode_labelled(
 
 
 def ngram_accuracy(corpus: Corpus, method: Fitted) -> float:
-    """Returns the accuracy on valid of an n-gram classifier of the same labelled texts, without latents."""
+    """Returns the accuracy on valid of an n-gram classifier of the same labelled texts; all values weigh the same."""
     train, valid = corpus.splits["train"], corpus.splits["valid"]
     fitted_on, tested_on = train.evenly_spaced(method.max_texts), valid.evenly_spaced(MAX_VALID_TEXTS)
     labels = train.labels[method.label][fitted_on]
     classifier = ngram_classifier.fit(train.texts(fitted_on), labels, len(method.values))
-    return float(np.mean(classifier.values(valid.texts(tested_on)) == valid.labels[method.label][tested_on]))
+    values = np.asarray(valid.labels[method.label][tested_on])
+    correct = classifier.values(valid.texts(tested_on)) == values
+    return float(np.average(correct, weights=balanced_weights(values)))

@@ -3,9 +3,11 @@
 import pytest
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.control.controls import parse_controls
 from jtextdiff.inference.editing import FLOW_FAILED, Edit
 from jtextdiff.inference.pieces import ID_STRIDE, check_pieces, edit_by_pieces
 from jtextdiff.methods.masked import Masked
+from jtextdiff.methods.text_vae import TextVAE
 
 LONG = "The soup was cold . The staff was rude , the room was dark ! We love it"
 
@@ -67,4 +69,7 @@ def test_seeds_stay_within_their_range() -> None:
 
 def test_other_methods_are_refused() -> None:
     with pytest.raises(UserError, match="Masked does not edit by pieces"):
-        check_pieces(Masked())
+        check_pieces(Masked(), None)
+    with pytest.raises(UserError, match="length=8 is asked of a whole text"):
+        check_pieces(TextVAE(), parse_controls(["length=8", "mood=good"]))
+    check_pieces(TextVAE(), parse_controls(["mood=good"]))

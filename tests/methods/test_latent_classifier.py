@@ -50,7 +50,7 @@ def test_probabilities_of_new_latents_are_near_the_true_ones(found: tuple[dict, 
     assert np.mean(np.abs(np.exp(log_p[:, 1]) - true)) < 0.05
     np.testing.assert_allclose(np.exp(log_p).sum(-1), 1.0, rtol=1e-5)
     assert metrics["accuracy"] == pytest.approx(np.mean((true > 0.5) == (new.value == 1)), abs=0.06)
-    assert calibration_error(np.exp(log_p.max(-1)), log_p.argmax(-1) == new.value) < 0.05
+    assert calibration_error(np.exp(log_p.max(-1)), log_p.argmax(-1) == new.value, np.ones(4000)) < 0.05
 
 
 def test_a_higher_temperature_gives_less_confidence(found: tuple[dict, dict]) -> None:

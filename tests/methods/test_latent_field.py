@@ -111,7 +111,7 @@ def test_values_are_equally_frequent_in_the_fit_and_texts_without_a_value_are_le
         np.concatenate([texts.value[rare], np.full(50, 2, np.int32)]),
     )
     method = dataclasses.replace(METHOD, values=("bad", "good", "none"), steps=20)
-    pairs = method._pairs(with_none, np.ones(len(with_none.value), bool), np.random.default_rng(0))
+    pairs = method._pairs(with_none, np.ones(len(with_none.value), bool), METHOD.pairs, np.random.default_rng(0))
     counts = np.bincount(np.asarray(pairs.target))
     assert counts[0] == counts[1] == METHOD.pairs
     ends = np.asarray(pairs.target)[:, None] < 2

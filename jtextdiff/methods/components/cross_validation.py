@@ -92,8 +92,9 @@ def fit_ensemble(
     log_p = all_texts.holdout_log_p(logits, ensemble)
     scaled = [float(weighted_loss(jax.nn.log_softmax(log_p / t), all_texts)) for t in TEMPERATURES]
     temperature = float(TEMPERATURES[int(np.argmin(scaled))])
-    correct = np.asarray(log_p).argmax(-1) == value
-    metrics = {"log_loss": float(min(scaled)), "accuracy": float(correct.mean())}
+    correct = (np.asarray(log_p).argmax(-1) == value).mean(axis=0)
+    accuracy = np.average(correct, weights=balanced_weights(value))
+    metrics = {"log_loss": float(min(scaled)), "accuracy": float(accuracy)}
     return ensemble, temperature, metrics | {"penalty": penalty, "temperature": temperature}
 
 
@@ -148,12 +149,12 @@ def log_loss(log_p: Float[Array, "s n c"], value: Int[Array, "n"]) -> Float[Arra
 
 
 def calibration_error(
-    confidence: Float[np.ndarray, "n"], correct: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"], bins: int = 15
+    confidence: Float[np.ndarray, "n"],
+    correct: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"],
+    weights: Float[np.ndarray, "n"],
+    bins: int = 15,
 ) -> float:
     """Returns |mean confidence − accuracy|, averaged over `bins` equal bins of confidence (Guo et al. 2017)."""
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(confidence[bin_of == i].mean() - correct[bin_of == i].mean()) * np.mean(bin_of == i)
-        for i in np.unique(bin_of)
-    ]
-    return float(np.sum(gaps))
+    gaps = np.bincount(bin_of, weights * (confidence - correct), minlength=bins)
+    return float(np.abs(gaps).sum() / weights.sum())
