@@ -25,7 +25,16 @@ BASE = TextVAE(
     latent_dim=DIM,
 )
 METHOD = LatentField(
-    base=BASE, label="mood", values=("bad", "good"), width=32, pairs=8_192, steps=600, batch=256, rate=3e-3, ema=0.99
+    base=BASE,
+    label="mood",
+    values=("bad", "good"),
+    width=32,
+    pairs=4_096,
+    steps=500,
+    batch=256,
+    rate=3e-3,
+    ema=0.99,
+    coupling="independent",
 )
 MEAN = np.asarray([[0.0, 0.0, 0.0], [1.5, -1.0, 0.5]])
 STD = np.asarray([[1.0, 1.0, 1.0], [0.5, 1.0, 1.6]])

@@ -50,14 +50,14 @@ def test_as_many_tokens_are_masked_as_in_the_diffusion(strategy: str) -> None:
 
 @pytest.mark.parametrize(("strategy", "rate"), [("cap", 0.05), ("rescale", 0.05)])
 def test_many_steps_with_exact_predictions_lead_to_the_exact_distribution(strategy: str, rate: float) -> None:
-    tokens, _ = path_of(strategy, 400, rate)
+    tokens, _ = path_of(strategy, 150, rate, rows=8_000)
     counts = np.bincount(tokens[:, 0] * 2 + tokens[:, 1], minlength=4)
-    assert np.abs(counts / len(tokens) - JOINT.ravel()).sum() < 0.03
+    assert np.abs(counts / len(tokens) - JOINT.ravel()).sum() < 0.04
 
 
 def test_renoising_is_biased_even_with_exact_predictions() -> None:
     """Both tokens are drawn at once, independently, and some pairs stay: they agree less often than in the text."""
-    tokens, _ = path_of("renoise", 400)
+    tokens, _ = path_of("renoise", 60)
     agree = np.mean(tokens[:, 0] == tokens[:, 1])
     assert 0.8 < agree < 0.9 - 4 * 0.0021  # standard errors of 20,000 pairs
     assert np.mean(tokens[:, 0]) == pytest.approx(0.5, abs=0.02)  # each token alone is right
