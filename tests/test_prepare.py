@@ -75,3 +75,29 @@ def test_mistakes_are_named_and_nothing_is_written(folder: Path, flags: list[str
     done = run("prepare", "--text", "reviews.csv", "--column", "comment", *flags, cwd=folder.parent)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
     assert not (folder.parent / "new").exists()
+
+
+def test_a_label_called_text_is_refused_and_may_be_renamed(tmp_path: Path) -> None:
+    rows_of_file = [{"comment": f"包装不错第{n}次。", "text": str(n % 2)} for n in range(60)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows_of_file)), encoding="utf-8")
+    prepare = ["prepare", "--text", "in.jsonl", "--column", "comment", "--out", "out"]
+    refused = run(*prepare, cwd=tmp_path)
+    assert refused.returncode != 0 and "--labels text=NAME" in refused.stderr and not (tmp_path / "out").exists()
+    renamed = run(*prepare, "--labels", "text=mood", cwd=tmp_path)
+    assert renamed.returncode == 0, renamed.stderr
+    assert all("包装" in row["text"] and row["mood"] in "01" for row in rows(tmp_path / "out/whole/train.jsonl"))
+
+
+def test_texts_of_the_validation_split_are_in_no_training_text(tmp_path: Path) -> None:
+    texts = [f"包装不错第{n}次。" for n in range(60)]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/train.txt").write_text("\n".join(texts + texts[:9]), encoding="utf-8")
+    (tmp_path / "in/valid.txt").write_text("\n".join(texts[:5]), encoding="utf-8")
+    done = run("prepare", "--text", "in", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kept, judge = ([row["text"] for row in rows(tmp_path / f"out/{name}/train.jsonl")] for name in ("whole", "judge"))
+    assert sorted(kept + judge) == sorted(texts[5:])
+    assert [row["text"] for row in rows(tmp_path / "out/whole/valid.jsonl")] == texts[:5]
+    assert not (tmp_path / "out/judge/valid.jsonl").exists()
+    below_a_file = run("prepare", "--text", "in", "--out", "in/train.txt/out", cwd=tmp_path)
+    assert below_a_file.returncode != 0 and "no folder that can be written to" in below_a_file.stderr

@@ -108,8 +108,9 @@ class LatentField:
 
     def field(self, params: Params, value: str, strength: float) -> Field:
         """Returns the field towards a value. Raises ValueError for another than those of the label."""
-        if value not in self.values:
-            raise ValueError(f"{self.label} has no value {value!r}; it has: {', '.join(self.values)}.")
+        reached = [self.values[target] for target in self._targets]
+        if value not in reached:
+            raise ValueError(f"no field of {self.label} leads to {value!r}; there are fields to: {', '.join(reached)}.")
         read = {name: params[name] for name in ("net", "others", "target")}
         target = jnp.asarray(self.values.index(value))
         return Field(params=read, target=target, strength=jnp.float32(strength), velocity=self.velocity_of)

@@ -106,7 +106,7 @@ def test_a_fresh_network_is_the_shift_of_the_means_and_shift_never_leaves_it() -
     there, back = (shift.field(params, value, 1.0)(x, s) for value in ("good", "bad"))
     np.testing.assert_allclose(there, -back, atol=1e-5)
     assert losses["loss"] == losses["shift_loss"]
-    with pytest.raises(ValueError, match="has no value 'fine'"):
+    with pytest.raises(ValueError, match="leads to 'fine'"):
         shift.field(params, "fine", 1.0)
 
 
@@ -151,3 +151,21 @@ def test_energy_distance_of_shifted_points_is_that_of_the_definition() -> None:
 def test_the_loss_of_the_true_velocity_is_zero() -> None:
     x_0, x_1 = jax.random.normal(jax.random.key(0), (2, 6, DIM))
     assert np.all(regression_loss(lambda x, s: x_1 - x_0, x_0, x_1, jnp.linspace(0, 1, 6)) == 0)
+
+
+def test_a_field_needs_two_values_and_none_leads_to_texts_without_one() -> None:
+    texts = latents(40, 0)
+    one_value = dataclasses.replace(METHOD, values=("bad", "none"), steps=20)
+    with pytest.raises(ValueError, match="one value only"):
+        one_value.fit_latents(jax.random.key(0), initial_prior(DIM), texts)
+    with_none = dataclasses.replace(METHOD, values=("bad", "good", "none"))
+    with pytest.raises(ValueError, match="leads to 'none'"):
+        with_none.field(with_none.init(jax.random.key(0)), "none", 1.0)
+
+
+def test_few_texts_give_finite_moments() -> None:
+    """One latent at an end has a covariance of zero, before it is shrunk."""
+    texts = latents(4, 0)
+    single = texts._replace(samples=texts.samples[:, :1])
+    moments = METHOD._moments(single, np.arange(4) < 2, "target")
+    assert np.all(np.isfinite(moments["cov"])) and np.all(np.linalg.eigvalsh(moments["cov"]) > 0)
