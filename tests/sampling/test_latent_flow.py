@@ -77,6 +77,18 @@ def test_a_field_is_followed_from_its_time_0_to_1() -> None:
     np.testing.assert_array_equal(flow(NOWHERE, Z, 0.0).z, Z)
 
 
+def growth(delta: Array, target: Any, z: Array, s: Array) -> Array:
+    return z + drift(delta, target, z, s)
+
+
+def test_the_time_of_a_field_runs_forward() -> None:
+    """dz/ds = z + 2 s Δ ends in e z + 2 (e − 2) Δ; with its time backward it would end in e z + 2 Δ."""
+    delta = jnp.asarray([1.0, -2.0, 0.5])
+    field = Field(params=delta, target=0, strength=1.0, velocity=growth)
+    expected = np.e * Z + 2 * (np.e - 2) * delta[None]
+    np.testing.assert_allclose(flow(NOWHERE, Z, 0.0, field=field).z, expected, atol=1e-4)
+
+
 def test_the_gradient_of_an_energy_as_a_field_is_the_flow_of_that_energy() -> None:
     """Alone it is a flow of time 1; beside the energy's own flow of time τ, one of time 1 + τ."""
     energy = bowl(0.3, 1.5)
