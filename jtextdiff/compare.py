@@ -5,19 +5,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jtextdiff.cli.arguments import Parser
+from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.main import main
-from jtextdiff.evaluation.comparison import DEFAULT_METRICS, compare
+from jtextdiff.evaluation.comparison import DEFAULT_METRICS, compare, read_scores
+from jtextdiff.evaluation.edit_comparison import EDIT_METRICS, compare_edits, has_edits
 from jtextdiff.evaluation.tables import output_width
 
 EXAMPLES = """examples:
   python -m jtextdiff.compare scores/diffusion_lm.json scores/autoregressive.json
   python -m jtextdiff.compare scores/*.json --metric nll --metric perplexity_ratio
+  python -m jtextdiff.compare edits/*.json --at_bleu 15 --at_bleu 20
 
 Reads files of jtextdiff.evaluate and prints a Markdown table, a row per file, real text first: the sampler and its
 steps, the network calls per sample, and the scores. Where that is wider than the terminal (80 columns in a pipe,
 $COLUMNS if it is set), there is a row per metric and a column per file instead. Files NAME.0.json, NAME.1.json, …
 that were sampled in the same way are runs of one recipe with other seeds: they share a row, the mean ± the standard
 deviation over runs. A single run has ± its standard error.
+
+Of files of jtextdiff.evaluate --edits, each is a row. With --at_bleu, files METHOD.SETTING.json, such as
+energy.0.9.json and energy.0.99.json, are points of one method, and its success is interpolated between them.
 """
 
 
@@ -28,14 +34,31 @@ def build_parser() -> Parser:
         "--metric",
         action="append",
         metavar="NAME",
-        help=f"a metric, repeated for several (default: those of {', '.join(DEFAULT_METRICS)} that there are)",
+        help="a metric, repeated for several (default: those that there are of "
+        f"{', '.join(DEFAULT_METRICS)}; of edits: {', '.join(EDIT_METRICS)})",
+    )
+    parser.add_argument(
+        "--at_bleu",
+        action="append",
+        type=float,
+        metavar="BLEU",
+        help="edits: also the success where the BLEU with the source is this, repeated for several",
     )
     return parser
 
 
 def command(arguments: Sequence[str]) -> None:
     flags = build_parser().parse_args(arguments)
-    print("\n".join(compare([*map(Path, flags.scores)], flags.metric, output_width(sys.stdout))))
+    results = {file: read_scores(file) for file in map(Path, flags.scores)}
+    of_edits = [file for file, result in results.items() if has_edits(result)]
+    if of_edits and len(of_edits) < len(results):
+        other = next(file for file in results if file not in of_edits)
+        raise UserError(f"{of_edits[0]} holds scores of edits and {other} does not: they cannot share a table.")
+    if of_edits:
+        lines = compare_edits(results, flags.metric, flags.at_bleu or [])
+    else:
+        lines = compare(results, flags.metric, output_width(sys.stdout))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cases import slow_but
 from support.command_line import run
 from support.runs import ROOT, STEPS, TEXTS, TOY, WITH_DEFAULT_SIGNALS, metrics, toy, trained, write_texts
 
@@ -25,10 +26,7 @@ from jtextdiff.run.workdir import locked
 
 CONFIGS = [
     *sorted(path.name for path in (ROOT / "configs").glob("*.py") if path.name not in ("control.py", "flow.py")),
-    *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in ("diffusion_lm.py:paper", "diffusion_lm.py:e2e", "latent_ops.py:paper", "della.py:paper")
-    ),
+    *("diffusion_lm.py:paper", "diffusion_lm.py:e2e", "latent_ops.py:paper", "della.py:paper"),
 ]
 
 
@@ -48,7 +46,7 @@ def start(place: Path, workdir: str, steps: int, *more: str) -> subprocess.Popen
     return subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", slow_but(["diffusion_lm.py", "masked.py"], CONFIGS))
 def test_every_config_learns(config: str) -> None:
     workdir = trained(config)
     # The loss of a text VAE rises with the weight of its divergence; its reconstruction term falls.
@@ -76,9 +74,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(place: Path) -> None:
     assert samples[0] == samples[1] != ""
 
 
-@pytest.mark.parametrize(
-    "mesh", [("fsdp=2", "tensor=2"), pytest.param((), marks=pytest.mark.slow)], ids=["split", "spread"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [("fsdp=2", "tensor=2"), ()], ids=["split", "spread"])
 def test_four_devices_give_the_losses_and_samples_of_one(mesh: tuple[str, ...], place: Path) -> None:
     """Losses differ by rounding only, and at most one text differs, where two tokens are equally likely."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
@@ -105,6 +102,7 @@ def test_embeddings_are_computed_from_the_text_and_stay_fixed(place: Path, monke
     np.testing.assert_allclose(directions, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_control_is_trained_and_followed(place: Path) -> None:
     lines = [f"{text},{text.split()[-2]}" for text in TEXTS * 10]
     (place / "priced.csv").write_text("\n".join(["text,price", *lines]) + "\n")
@@ -146,9 +144,7 @@ def test_a_control_is_trained_and_followed(place: Path) -> None:
     assert done.returncode == 2 and "is a control" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, *(pytest.param(it, marks=pytest.mark.slow) for it in (signal.SIGINT, signal.SIGHUP))]
-)
+@pytest.mark.parametrize("number", slow_but([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
 def test_a_stopped_run_saves_and_prints_how_to_resume(number: signal.Signals, place: Path) -> None:
     workdir = f"stopped-{number.name}"
     process = start(place, workdir, 100_000)
@@ -174,6 +170,7 @@ def test_kill_loses_no_checkpoint(place: Path) -> None:
     assert texts.returncode == 0, texts.stderr
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(place: Path) -> None:
     more = ("--config.every.checkpoint=2",)
     assert run("train", *toy("damaged", 4, *more), cwd=place).returncode == 0
@@ -238,6 +235,7 @@ def test_a_judge_of_another_tokenizer_is_refused(place: Path) -> None:
     assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
 
 
+@pytest.mark.slow
 def test_verify_passes_a_correct_model_and_lists_its_checks(place: Path) -> None:
     done = run("verify", "--checkpoint=whole", "--steps=3", "--step_counts=1", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -257,6 +255,7 @@ def test_benchmark_compiles_once(place: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [len(times) for times in result["timings"].values()] == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_benchmark_times_a_training_and_leaves_nothing_behind(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jtextdiff.benchmarks.timing.MATMUL_SIZE", 64)
     before = sorted(place.iterdir())

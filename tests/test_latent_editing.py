@@ -45,6 +45,7 @@ def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> 
     assert "Continuing after the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_a_learned_field_moves_texts_and_refuses_what_it_cannot_do(place: Path) -> None:
     edit, text = ["--checkpoint=vae", "--learned"], "The Mill is awful .\nThe Swan is awful .\n"
     none = run("edit", *edit, "--control=mood=good", cwd=place, text=text)
@@ -106,6 +107,7 @@ def test_edit_does_not_overwrite_other_files_or_edits_of_other_texts(place: Path
     )
 
 
+@pytest.mark.slow
 def test_a_text_is_edited_several_times(place: Path) -> None:
     lines = "The Mill is awful .\nThe Swan is fine .\n"
     flags = [
@@ -126,6 +128,7 @@ def test_a_text_is_edited_several_times(place: Path) -> None:
     assert [json.loads(row)["rewrite"] for row in (place / "often.jsonl").read_text().splitlines()] == edits
 
 
+@pytest.mark.slow
 def test_texts_are_sampled_with_controls_and_visualized(place: Path) -> None:
     both = ["--checkpoint=vae", "--control=mood=bad", "--control=size=small"]
     texts = run("sample", *both, "--num=3", "--balance", cwd=place)
@@ -146,6 +149,7 @@ def test_texts_are_sampled_with_controls_and_visualized(place: Path) -> None:
     assert sampled.returncode == 0, sampled.stderr
 
 
+@pytest.mark.slow
 def test_edits_are_scored_next_to_copies_and_reconstructions(place: Path) -> None:
     scored = run("evaluate", "--checkpoint=vae", "--edits=mood", "--num=8", "--judge_text=rows.jsonl", cwd=place)
     assert scored.returncode == 0, scored.stderr
@@ -179,10 +183,12 @@ def cvae(place: Path) -> Completed:
     return run("train", *toy("cvae", 3, *few, *heavy, config="latent_ops.py:cvae"), cwd=place)
 
 
+@pytest.mark.slow
 def test_posterior_collapse_is_warned_of(cvae: Completed) -> None:
     assert cvae.returncode == 0 and "posterior collapse" in cvae.stderr, cvae.stderr
 
 
+@pytest.mark.slow
 def test_a_conditional_model_needs_no_control(place: Path, cvae: Completed) -> None:
     assert cvae.returncode == 0 and "20 texts keep their label" in cvae.stderr, cvae.stderr
     lines = "The Mill is awful .\nThe Swan is awful .\n"
@@ -225,6 +231,7 @@ def test_errors_are_one_line(arguments: tuple[str, ...], message: str, place: Pa
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_each_text_of_a_batch_follows_its_own_control(place: Path) -> None:
     """A batch with different controls equals the samples of each control alone. Best-of-n runs."""
     rows = [json.dumps({"control": f"mood={mood}"}) for mood in ("good", "bad")]

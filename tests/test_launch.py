@@ -233,7 +233,11 @@ def test_processes_that_do_not_end_are_killed_with_their_children(stage: Stage) 
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
     ids=lambda it: str(int(it)),
 )
 def test_a_stop_signal_is_passed_on_and_waited_for(number: signal.Signals, status: int, stage: Stage) -> None:

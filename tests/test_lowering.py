@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import export
+from support.cases import slow_but
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import keys_for
@@ -24,15 +25,11 @@ from jtextdiff.training.optimizer import Optimizer
 from jtextdiff.training.train_step import init_state, train_step
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-VARIANTS = (
-    *("cmlm.py", "d3pm.py", "della.py", "della.py:paper", "della.py:transformer_xl"),
-    *("diffusion_lm.py:e2e", "latent_ops.py:cvae", "latent_ops.py:paper"),
+PRESETS = (
+    *("autoregressive.py", "cmlm.py", "d3pm.py", "della.py", "della.py:paper", "della.py:transformer_xl", "masked.py"),
+    *("diffusion_lm.py", "diffusion_lm.py:paper", "diffusion_lm.py:e2e"),
+    *("latent_ops.py", "latent_ops.py:cvae", "latent_ops.py:paper"),
 )
-PRESETS = [
-    *("autoregressive.py", "diffusion_lm.py", "diffusion_lm.py:paper", "latent_ops.py", "masked.py"),
-    *(pytest.param(preset, marks=pytest.mark.slow) for preset in VARIANTS),
-]
-"""One of each family and kind of network, unless slow."""
 
 PLATFORMS = ("cuda", "tpu")
 KERNELS = ("__cudnn$fmhaScaleBiasSoftmax", "__cudnn$fmhaScaleBiasSoftmaxBackward")
@@ -71,7 +68,7 @@ def lowers(function: Any, *arguments: Any) -> str:
     return export.export(jax.jit(function), platforms=PLATFORMS)(*shapes).mlir_module()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", slow_but(["diffusion_lm.py", "latent_ops.py"], PRESETS))
 def test_training_and_sampling_of_every_config_lower(preset: str) -> None:
     method, optim = toy(preset)
     init = functools.partial(init_state, method, optim)
@@ -105,6 +102,7 @@ def test_guidance_and_latent_editing_lower() -> None:
     lowers(rewrite, jax.eval_shape(vae.init, key), keys, given)
 
 
+@pytest.mark.slow
 def test_training_of_a_control_lowers() -> None:
     base, _ = toy("diffusion_lm.py")
     control = dataclasses.replace(

@@ -42,6 +42,7 @@ def test_a_dry_run_reports_the_cost_of_a_step_and_trains_nothing(place: Path) ->
     assert cost["collectives"] == {} and sorted(place.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_dry_run_simulates_eight_devices(place: Path) -> None:
     """From the compiled step: an eighth of the state per device, and no gather of all parameters at once."""
     eight = ("--dry_run", "--devices=8", "--config.mesh.data=1", "--config.mesh.fsdp=8")

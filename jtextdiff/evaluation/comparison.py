@@ -10,8 +10,7 @@ from jtextdiff.data.lines import parse_json
 from jtextdiff.evaluation.tables import format_value, markdown_table, wrap
 
 FIELDS = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}
-METRIC_FIELDS = {"value", "unit", "se", "real_valid"}
-"""Fields that a file of scores, and each of its metrics, must have."""
+"""Fields that a file of scores must have."""
 
 DEFAULT_METRICS = (
     "nll",
@@ -40,45 +39,54 @@ Column = tuple[str, list[str]]
 """The name of a recipe, or of real text, and its cell for each metric."""
 
 
-def compare(files: Sequence[Path], metrics: Sequence[str] | None, width: int) -> list[str]:
+def compare(results: dict[Path, Scores], metrics: Sequence[str] | None, width: int) -> list[str]:
     """Returns the lines of a Markdown table of these metrics, by default those of DEFAULT_METRICS that there are.
 
     A row per recipe; a column per recipe, in several tables if need be, where that is wider than `width`. Raises
     UserError for a metric that no file has, and for scores that cannot be compared.
     """
-    recipes = group_by_recipe({file: read_scores(file) for file in files})
-    results = [result for of_recipe in recipes.values() for result in of_recipe]
-    available = {name for result in results for name in result["metrics"]}
+    for file, result in results.items():
+        _check_scores(file, result)
+    recipes = group_by_recipe(results)
+    available = {name for result in results.values() for name in result["metrics"]}
     metrics = metrics or [name for name in DEFAULT_METRICS if name in available]
     for name in metrics:
         if name not in available:
             raise UserError(f"No file has the metric {name!r}. There are: {', '.join(sorted(available))}.")
     for field in CONDITIONS:
-        if len(values := {str(result.get(field)) for result in results}) > 1:
+        if len(values := {str(result.get(field)) for result in results.values()}) > 1:
             raise UserError(f"The scores differ in {field} ({', '.join(sorted(values))}) and cannot share a table.")
     lines = table(recipes, metrics)
     return lines if max(map(len, lines)) <= width else narrow_tables(recipes, metrics, width)
 
 
-def read_scores(file: Path) -> Scores:
-    """Reads a file of scores. Raises UserError if it holds none."""
+def read_scores(file: Path) -> Any:
+    """Reads a file of scores. Raises UserError if it cannot be read."""
     try:
-        result = parse_json(file.read_text(encoding="utf-8"), str(file))
+        return parse_json(file.read_text(encoding="utf-8"), str(file))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as scores: {error}") from None
+
+
+def _check_scores(file: Path, result: Any) -> None:
+    """Raises UserError unless the contents of a file are scores of samples."""
     metrics = result.get("metrics") if isinstance(result, dict) else None
-    valid = isinstance(metrics, dict) and result.keys() >= FIELDS and all(map(_is_metric, metrics.values()))
+    valid = (
+        isinstance(metrics, dict)
+        and result.keys() >= FIELDS
+        and all(is_score(metric, ("value", "se", "real_valid")) for metric in metrics.values())
+    )
     if not valid or result["nfe"] is None or not _is_number(result["nfe"]):
         raise UserError(f"{file} holds no scores of jtextdiff.evaluate.")
-    return result
 
 
-def _is_metric(metric: Any) -> bool:
+def is_score(part: Any, numbers: Sequence[str] = ("value", "se")) -> bool:
+    """Whether a part of a file is a score with these numbers, each of which may be None."""
     return (
-        isinstance(metric, dict)
-        and metric.keys() >= METRIC_FIELDS
-        and isinstance(metric["unit"], str)
-        and all(_is_number(metric[name]) for name in ("value", "se", "real_valid"))
+        isinstance(part, dict)
+        and part.keys() >= {"unit", *numbers}
+        and isinstance(part["unit"], str)
+        and all(_is_number(part[name]) for name in numbers)
     )
 
 

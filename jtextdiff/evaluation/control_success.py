@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from jtextdiff.control.controls import TRAINING_FREE, Control
+from jtextdiff.control.syntax_match import HOW, syntax_match
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.label_judges import LabelJudge, derived_labels
 from jtextdiff.evaluation.score import Score, mean_score, reference
-from jtextdiff.evaluation.syntax_match import HOW, syntax_match
 from jtextdiff.metrics.units import units
 
 GAP_TEXTS = 5_000

@@ -56,6 +56,7 @@ def result(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_rows_are_timed_and_other_targets_compile_no_program(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_control_without_a_label_is_timed_with_another_weight() -> None:
     assert other_targets(load("base"), control) == [control * 2]
 
 
+@pytest.mark.slow
 def test_guidance_is_counted_at_the_steps_where_it_acts() -> None:
     def count(*settings: str) -> float:
         fields = ["method.sampler.steps=10", *(f"method.sampler.guidance.{setting}" for setting in settings)]

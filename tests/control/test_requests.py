@@ -11,6 +11,7 @@ import pytest
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import Control, classifier, length, parse_control
 from jtextdiff.control.requests import SampleRequest, read_requests
+from jtextdiff.control.syntax_match import syntax_match
 from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
 from jtextdiff.data.grammar.restaurants import grammar, sentences
 from jtextdiff.evaluation.control_success import (
@@ -21,7 +22,6 @@ from jtextdiff.evaluation.control_success import (
     success,
 )
 from jtextdiff.evaluation.label_judges import phrase_judge
-from jtextdiff.evaluation.syntax_match import syntax_match
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,7 @@ def test_a_text_satisfies_the_request_made_from_it(corpus: Corpus, names: str) -
         assert controls[0].weights == (0.5, 1.0) and "control_success[length]" in scores
 
 
+@pytest.mark.slow
 def test_samples_of_the_conditional_distribution_have_no_nll_gap(corpus: Corpus) -> None:
     """Real texts against others of the same distribution: 0 within five standard errors. Unlikely texts have a gap
     above five nats."""

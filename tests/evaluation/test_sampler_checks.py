@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import slow_but
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.evaluation.sampler_checks import Check, check_step_counts, run_checks
@@ -58,13 +59,7 @@ def checks_of(method: Any, repeats: int) -> Iterator[Check]:
     return run_checks(method, params, batch, seed=0, repeats=repeats, num_step_counts=3)
 
 
-FAST = ("autoregressive", "masked", "diffusion_lm", "text_vae")
-"""One of each family; the others are their variants, or share a sampler's loop with them."""
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
-)
+@pytest.mark.parametrize("name", slow_but(["autoregressive", "text_vae"], METHODS))
 def test_correct_methods_pass(name: str) -> None:
     checks = {check.name: check for check in checks_of(METHODS[name], repeats=32)}
     assert [check for check in checks.values() if not check.passes] == []

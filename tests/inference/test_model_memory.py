@@ -34,6 +34,7 @@ class Spelling:
         return " ".join(f"w{token}" for token in ids if token > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

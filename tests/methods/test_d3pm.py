@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import slow_but
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
@@ -58,10 +59,10 @@ def mean_bound(method: D3PM, rows: np.ndarray, p: np.ndarray, repeat: int = 20_0
 @pytest.mark.parametrize(
     ("form", "depends_on_x_t", "nats"),
     [
-        ("mixture", True, ENTROPY),
-        ("joint", False, ENTROPY),
+        pytest.param("mixture", True, ENTROPY, marks=pytest.mark.slow),
         ("joint", True, 1.755927),
-        ("mixture", False, 2.959572),
+        pytest.param("joint", False, ENTROPY, marks=pytest.mark.slow),
+        pytest.param("mixture", False, 2.959572, marks=pytest.mark.slow),
     ],
 )
 def test_the_uniform_bound_of_one_token(form: str, depends_on_x_t: bool, nats: float) -> None:
@@ -85,7 +86,7 @@ def test_the_uniform_bound_of_one_token(form: str, depends_on_x_t: bool, nats: f
     assert abs(result - nats) <= 5 * error + 2e-4
 
 
-@pytest.mark.parametrize("num_steps", [1, 4, 256])
+@pytest.mark.parametrize("num_steps", slow_but([1, 4], [1, 4, 256]))
 def test_the_absorbing_bound_of_two_tokens(num_steps: int) -> None:
     """L_T = L_∞ + Σ (a_i − b_i)/(2T): a_i the entropy of a token, b_i given the other one; L_∞ that of the text."""
     method = D3PM(text_spec=TWO_TOKENS, num_steps=num_steps, bound_points=16, sampler=Ancestral(steps=1))
@@ -195,6 +196,7 @@ def test_initial_guesses_are_allowed_tokens() -> None:
     assert np.all(tokens[:, 7] == 1) and np.all(tokens[:, :7] >= 3)
 
 
+@pytest.mark.slow
 def test_the_uniform_bound_is_unbiased_for_any_number_of_terms() -> None:
     """Its terms are importance-sampled, so the mean is that of all terms."""
     logits = lambda x_t, index: 2.0 * jax.nn.one_hot(x_t, 2)

@@ -69,6 +69,7 @@ def test_its_energy_is_its_log_probability_and_values_sum_to_one(found: tuple[di
     np.testing.assert_allclose(energy(True, True), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_random_labels_give_probabilities_near_one_half() -> None:
     """Labels independent of the latents: the strongest penalty is selected."""
     noise = world(200, 5)._replace(value=np.arange(200, dtype=np.int32) % 2)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import slow_but
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.distributions import Normal
@@ -248,7 +249,7 @@ def test_a_mean_over_levels_is_no_bound() -> None:
 # The networks
 
 
-@pytest.mark.parametrize("name", ["labelled", "published", "transformer_xl"])
+@pytest.mark.parametrize("name", slow_but(["published"], ["labelled", "published", "transformer_xl"]))
 def test_padding_and_other_texts_change_no_latent(name: str) -> None:
     wide = draw(name, NOISE, *(np.pad(array, ((0, 0), (0, 3))) for array in (TOKENS, VALID)))[0]
     alone = np.concatenate([draw(name, NOISE[i : i + 1], TOKENS[i : i + 1], VALID[i : i + 1])[0] for i in range(3)])
@@ -256,7 +257,7 @@ def test_padding_and_other_texts_change_no_latent(name: str) -> None:
         np.testing.assert_allclose(draw(name, NOISE)[0], same, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", slow_but(["published", "transformer_xl"], METHODS))
 def test_all_positions_at_once_equal_one_by_one(name: str) -> None:
     once, stepwise = (
         jitted(METHODS[name], which)(random_params(name), jax.random.key(0), BATCH) for which in ("nll", "nll_check")
@@ -264,7 +265,7 @@ def test_all_positions_at_once_equal_one_by_one(name: str) -> None:
     np.testing.assert_allclose(once, stepwise, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", slow_but(["published"], METHODS))
 def test_the_loss_has_a_gradient_in_every_parameter(name: str) -> None:
     loss = lambda params: jnp.mean(METHODS[name].loss(params, jax.random.key(2), BATCH)[0])
     gradient = jax.jit(jax.grad(loss))(random_params(name))
@@ -273,7 +274,7 @@ def test_the_loss_has_a_gradient_in_every_parameter(name: str) -> None:
     assert not [path for path in silent if "['key']['bias']" not in path]  # which changes no softmax
 
 
-@pytest.mark.parametrize("name", ["levels", "published"])
+@pytest.mark.parametrize("name", slow_but(["published"], ["levels", "published"]))
 def test_its_terms_are_sums_over_levels(name: str) -> None:
     terms = jitted(METHODS[name], "loss")(random_params(name), jax.random.key(2), BATCH)[1]
     np.testing.assert_allclose(sum(terms[f"kl_{level}"] for level in (1, 2, 3)), terms["kl"], rtol=1e-5)
@@ -334,7 +335,7 @@ def test_without_decoder_input_a_level_reaches_no_state_before_its_block() -> No
         assert same == [True] * level + [False] * (3 - level)
 
 
-@pytest.mark.parametrize("name", ["published", "transformer_xl"])
+@pytest.mark.parametrize("name", slow_but(["published"], ["published", "transformer_xl"]))
 def test_samples_do_not_depend_on_the_batch(name: str) -> None:
     method, params = METHODS[name], random_params(name)
     texts = jitted(method, "sample")(params, keys_for(jax.random.key(7), jnp.arange(3)), nothing_given(3, 6)).tokens

@@ -173,6 +173,7 @@ def test_cached_steps_equal_the_whole_pass(params: dict) -> None:
         np.testing.assert_allclose(logits, all_logits[:, position], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_more_importance_samples_never_loosen_the_bound(params: dict) -> None:
     """In the mean over many samples, K = 1, 4 and 16 approach −log p from above (Burda et al. 2016)."""
     rows = jax.tree.map(lambda leaf: np.repeat(leaf, 300, axis=0), BATCH)
@@ -211,6 +212,7 @@ def test_samples_do_not_depend_on_their_batch_and_have_the_given_length(params: 
     assert samples[0, 2] == 1 and samples[1, 4] == 1 and not np.any(np.asarray(samples)[:2, :2] == 1)
 
 
+@pytest.mark.slow
 def test_editing_lowers_the_energy(params: dict) -> None:
     energy = lambda z, t, valid=None, x_0=None: 0.5 * jnp.sum((z - 3.0) ** 2, axis=-1)
     rewrite = jitted(METHOD, "rewrite", energy=energy)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from support.cases import slow_but
 
 from jtextdiff.nets.attention import XLPositions, rotary
 from jtextdiff.nets.functional import Net, Params
@@ -196,7 +197,10 @@ def test_invalid_settings_raise(bad: dict) -> None:
         dataclasses.replace(SMALL, **bad)
 
 
-@pytest.mark.parametrize("changes", [{}, {"norm": "post", "time": "adaln", "positions": "relative"}, {"causal": True}])
+OTHER_TRUNK = {"norm": "post", "time": "adaln", "positions": "relative"}
+
+
+@pytest.mark.parametrize("changes", slow_but([OTHER_TRUNK], [{}, OTHER_TRUNK, {"causal": True}]))
 def test_scan_and_rematerialisation_change_nothing(changes: dict) -> None:
     """Neither the output nor its gradient, with dropout of the same key."""
     shape = dataclasses.replace(SMALL, num_layers=2, dropout=0.2, **changes)
@@ -211,7 +215,7 @@ def test_scan_and_rematerialisation_change_nothing(changes: dict) -> None:
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), outputs[0], scanned)
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", slow_but([True], [False, True]))
 def test_bfloat16_is_within_its_digits_and_stays_in_the_blocks(remat: bool) -> None:
     """Parameters, gradients and the trunk's output are float32; the output equals that of float32 to 8 bits."""
     shape = dataclasses.replace(SMALL, num_layers=2, remat=remat)

@@ -1,12 +1,14 @@
 """Guidance: the size of each update rule, positions and texts that are not moved, units and inputs."""
 
 import functools
+import itertools
 from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import slow_but
 
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.randomness import keys_for
@@ -68,9 +70,13 @@ def unguided(sampler: Sampler = PLAIN) -> jax.Array:
     return path_of(sampler.step(PROCESS, denoise), X_1)
 
 
-@pytest.mark.parametrize("rule", UPDATE_RULES)
-@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver"])
-def test_zero_weight_or_no_guided_step_equals_unguided_sampling(rule: str, name: str) -> None:
+SAMPLERS = ("ancestral", "ddim", "dpm_solver")
+ONE_FOR_EACH_RULE = [*zip(UPDATE_RULES, itertools.cycle(SAMPLERS), strict=False)]
+
+
+@pytest.mark.parametrize("settings", slow_but(ONE_FOR_EACH_RULE, itertools.product(UPDATE_RULES, SAMPLERS)))
+def test_zero_weight_or_no_guided_step_equals_unguided_sampling(settings: tuple[str, str]) -> None:
+    rule, name = settings
     nothing = Sum(energies=(BOWL,), weights=(0.0,))
     result = sample(nothing, Guidance(update_rule=rule, fluency=0.0), Sampler(name=name))
     np.testing.assert_array_equal(result, unguided(Sampler(name=name)))

@@ -89,6 +89,7 @@ def test_the_time_of_a_field_runs_forward() -> None:
     np.testing.assert_allclose(flow(NOWHERE, Z, 0.0, field=field).z, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_an_energy_as_a_field_is_the_flow_of_that_energy() -> None:
     """Alone it is a flow of time 1; beside the energy's own flow of time τ, one of time 1 + τ."""
     energy = bowl(0.3, 1.5)
@@ -230,6 +231,7 @@ def test_the_averaged_flow_ends_in_the_posterior() -> None:
     assert float(clean[1] - clean[0]) == pytest.approx(0.22146, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_noise_is_averaged_over_the_whole_composition() -> None:
     """The Monte Carlo average is close to the exact one; that of a Sum is not the sum of its terms' averages."""
     half, ends = jax.random.normal(jax.random.key(2), (512, 1)), ENDS[:2, :1]

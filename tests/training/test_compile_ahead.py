@@ -54,6 +54,7 @@ def test_steps_equal_those_of_jit_and_each_length_is_compiled_once(setup: Setup)
     assert len(begun) == len(LENGTHS) and all(f"up to {n} " in line for n, line in zip(LENGTHS, begun, strict=True))
 
 
+@pytest.mark.slow
 def test_an_unexpected_length_is_compiled_when_it_is_seen(setup: Setup) -> None:
     with compiled_ahead(step_of(setup), setup, LENGTHS[:1], lambda line: None) as step:
         ahead = two_steps(setup, step)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.cases import slow_but
 
 from jtextdiff.cli.errors import Interrupted
 from jtextdiff.run.config_files import load_config
@@ -26,7 +27,7 @@ class Signal(list[int]):
         return len(self) > 0
 
 
-@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("nth", slow_but([1], [1, 2, 3]))
 def test_a_stopped_run_has_saved_its_last_step(nth: int, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("The Mill is cheap .\nThe Swan is dear .\n" * 20)
     fields = {

@@ -136,6 +136,7 @@ def test_play_prints_energies_after_their_sentences() -> None:
     assert "food=Thai 1.00" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
 
 
+@pytest.mark.slow
 def test_a_trajectory_has_each_energy_at_each_frame_and_ends_on_that_of_the_text() -> None:
     """With these settings the last state is the embedding of the text, so its energy is that of the text."""
     base = model(BASE)

@@ -184,7 +184,7 @@ def test_page_allows_its_own_script_and_style_alone():
         flickering([TEXT * 7], 60),
         flickering([list(CHINESE) * 7], 20)._replace(title="扩散"),
         flickering([["$x^", "$\\frac$", "🙂", "नमस्ते", "سلام", "w" * 200]], 12),
-        flickering([TEXT] * 40, 4),
+        pytest.param(flickering([TEXT] * 40, 4), marks=pytest.mark.slow),
     ],
     ids=["two", "hostile", "one frame", "padding", "63 positions", "Chinese", "odd", "40 sentences"],
 )

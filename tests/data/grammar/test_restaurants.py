@@ -77,6 +77,7 @@ def test_size_and_entropy():
     assert distribution.sum() == pytest.approx(1) and not distribution[:4].any() and len(distribution) == 31
 
 
+@pytest.mark.slow
 def test_entropy_is_the_mean_surprise():
     """Within five standard errors of 800 sentences."""
     surprise = [-grammar().log_prob(d.words) for d in samples()[:800]]
@@ -102,6 +103,7 @@ def expected_count(word: str) -> float:
     return weighted / mass
 
 
+@pytest.mark.slow
 def test_every_word_is_frequent():
     counts = Counter(word for d in samples() for word in d.words)
     assert set(counts) == set(grammar().vocabulary)

@@ -1,0 +1,105 @@
+"""Several scores of edits in one table, and their success where they are equally close to their sources."""
+
+import statistics
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.evaluation.comparison import is_score
+from jtextdiff.evaluation.tables import format_value, markdown_table
+
+EDIT_METRICS = ("success", "source_bleu", "perplexity", "copies")
+"""The columns by default, of those that there are."""
+
+CONDITIONS = ("label", "split", "num")
+BEFORE = ("copy", "reconstruction")
+"""Rows of a file besides the edits."""
+
+EditScores = dict[str, Any]
+"""What jtextdiff.evaluate --edits has written."""
+
+
+def has_edits(result: Any) -> bool:
+    """Whether the contents of a file are scores of edits."""
+    rows = result.get("rows") if isinstance(result, dict) else None
+    return (
+        isinstance(rows, dict)
+        and rows.keys() >= {*BEFORE, "edit"}
+        and all(isinstance(scores, dict) and all(map(is_score, scores.values())) for scores in rows.values())
+        and all("success" in scores and "source_bleu" in scores for scores in rows.values())
+    )
+
+
+def compare_edits(results: dict[Path, EditScores], metrics: Sequence[str] | None, levels: Sequence[float]) -> list[str]:
+    """Returns a Markdown table with a row per file, and one of the success at these levels of BLEU with the source.
+
+    Files METHOD.SETTING.json are points of one method: between neighbouring ones, its success is interpolated
+    linearly. Raises UserError for a metric that no file has, and for scores that cannot be compared.
+    """
+    available = dict.fromkeys(name for result in results.values() for name in result["rows"]["edit"])
+    metrics = metrics or [name for name in EDIT_METRICS if name in available]
+    for name in metrics:
+        if name not in available:
+            raise UserError(f"No file has the metric {name!r}. There are: {', '.join(available)}.")
+    _check_conditions([*results.values()])
+    lines = _table(results, metrics)
+    return [*lines, "", *_at_equal_bleu(results, levels)] if levels else lines
+
+
+def _check_conditions(results: Sequence[EditScores]) -> None:
+    conditions = [{field: result.get(field) for field in CONDITIONS} for result in results]
+    for result, of_result in zip(results, conditions, strict=True):
+        of_result["judge of success"] = result["rows"]["edit"]["success"].get("kind")
+    for field in conditions[0]:
+        if len(values := {str(of_result[field]) for of_result in conditions}) > 1:
+            raise UserError(f"The scores differ in {field} ({', '.join(sorted(values))}) and cannot share a table.")
+
+
+def _table(results: dict[Path, EditScores], metrics: Sequence[str]) -> list[str]:
+    """A row for the texts themselves, for the reconstructions of each model, and for each file of edits."""
+    first = next(iter(results.values()))
+    rows = [["copy", *_cells(first["rows"]["copy"], metrics)]]
+    seen = set()
+    for file, result in results.items():
+        if (cells := tuple(_cells(result["rows"]["reconstruction"], metrics))) not in seen:
+            rows.append([f"reconstruction ({_method_of(file)})", *cells])
+            seen.add(cells)
+    rows += [[file.stem, *_cells(result["rows"]["edit"], metrics)] for file, result in results.items()]
+    return markdown_table([f"{first['num']} texts", *metrics], rows)
+
+
+def _cells(scores: dict[str, Any], metrics: Sequence[str]) -> list[str]:
+    return [format_value(scores[name]["value"], scores[name]["se"]) if name in scores else "" for name in metrics]
+
+
+def _method_of(file: Path) -> str:
+    """The part of a file's name before its setting, which may hold a dot, as in energy.0.99.json."""
+    return file.stem.partition(".")[0]
+
+
+def _at_equal_bleu(results: dict[Path, EditScores], levels: Sequence[float]) -> list[str]:
+    methods: dict[str, list[EditScores]] = {}
+    for file, result in results.items():
+        methods.setdefault(_method_of(file), []).append(result["rows"]["edit"])
+    rows = [[name, *(format_value(*success_at(level, edits)) for level in levels)] for name, edits in methods.items()]
+    return markdown_table(["success at source_bleu", *(f"{level:g}" for level in levels)], rows)
+
+
+def success_at(level: float, edits: Sequence[EditScores]) -> tuple[float | None, float | None]:
+    """Returns the success at a level of BLEU with the source, between the two neighbouring points, and its error.
+
+    The error is the mean of theirs: the points are scores of the same texts, whose errors go together. (None, None)
+    where the level is outside the points.
+    """
+    points = sorted((scores["source_bleu"]["value"], scores["success"]["value"], _error(scores)) for scores in edits)
+    for (low, low_success, low_se), (high, high_success, high_se) in pairwise(points):
+        if low <= level <= high and low < high:
+            share = (level - low) / (high - low)
+            return low_success + share * (high_success - low_success), statistics.fmean((low_se, high_se))
+    return None, None
+
+
+def _error(scores: EditScores) -> float:
+    return scores["success"]["se"] or 0.0
