@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion import discrete
 from jtextdiff.diffusion.discrete import Discrete
-from jtextdiff.diffusion.distributions import check_temperature_and_top_p
+from jtextdiff.diffusion.distributions import Categorical, check_temperature_and_top_p
 from jtextdiff.diffusion.lengths import length_nll, sample_length
 from jtextdiff.diffusion.losses import sum_over
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
@@ -24,28 +24,33 @@ from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.loop import Step, time_grid, unroll
 from jtextdiff.sampling.masked_samplers import ancestral
 from jtextdiff.sampling.masked_state import MaskedState, Predict
+from jtextdiff.sampling.remasking import remasking
 
 KERNELS = {"absorbing": discrete.absorbing, "uniform": discrete.uniform}
 FORMS = ("mixture", "joint")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ancestral:
-    """Settings of ancestral sampling."""
+SAMPLERS = ("ancestral", "renoise")
 
-    name: str = "ancestral"
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Settings of the reverse process."""
+
+    name: str = "ancestral"  # "renoise": x_0 is predicted and noised anew in every step, so that tokens are revised
     steps: int = 64  # any number up to the method's num_steps: one network serves them all
     temperature: float = 1.0
+    top_p: float = 1.0  # tokens outside the most likely ones that make up this share are never sampled
 
-    names = ("ancestral",)
+    names = SAMPLERS
     uses_steps = True
 
     def __post_init__(self) -> None:
-        if self.name != "ancestral":
-            raise ValueError(f"sampler.name must be ancestral, got {self.name!r}.")
+        if self.name not in SAMPLERS:
+            raise ValueError(f"sampler.name must be one of {SAMPLERS}, got {self.name!r}.")
         if self.steps < 1:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
-        check_temperature_and_top_p(self.temperature)
+        check_temperature_and_top_p(self.temperature, self.top_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,7 @@ class D3PM:
     form: str = "mixture"  # of p(x_s | x_t); "joint" weighs x_t twice, as in the authors' code: see Discrete.joint
     hybrid: float = 0.01  # λ: weight of −log p(x_0 | x_t) relative to each of the bound's T terms
     bound_points: int = 32  # number of the T terms that are sampled for the bound, per text
-    sampler: Ancestral = Ancestral()
+    sampler: Sampler = Sampler()
 
     prefix_only = False
 
@@ -82,7 +87,8 @@ class D3PM:
 
     @property
     def bound(self) -> str:
-        return f"bound of sampling in {self.num_steps} steps at temperature 1, {self.bound_points} of its terms a text"
+        steps = f"ancestral sampling in {self.num_steps} steps at temperature 1"
+        return f"bound of {steps}, {self.bound_points} of its terms a text"
 
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
@@ -141,13 +147,16 @@ class D3PM:
             return jnp.where(tokens == self._mask, self.text_spec.mask, tokens) if keep_path else None
 
         state = MaskedState(padded(x_1), masked, jnp.zeros(len(x_1), int))
-        step, grid, done = self._step_and_grid(denoiser, predict, reveal_keys, given.tokens.shape)
+        step, grid, done = self._step_and_grid(denoiser, predict, reveal_keys, state)
         state, path = unroll(step, state, step_keys, grid, record=record, done=done)
         return Sample(padded(state.tokens), path, state.calls)
 
     def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
-        """Returns log p of the one missing token, a mixture over the steps that may reveal it; None without MASK."""
-        if self.kernel != "absorbing":
+        """Returns log p of the one missing token, a mixture over the steps that may reveal it.
+
+        None without MASK, and with "renoise", where a token may be revealed several times.
+        """
+        if self.kernel != "absorbing" or self.sampler.name == "renoise":
             return None
         start, predict = self._start(self._denoiser(params), given, given.length)
         x_1 = jnp.where(start.masked, self._mask, start.tokens)
@@ -168,7 +177,7 @@ class D3PM:
             index = jnp.broadcast_to(jnp.rint(t * self.num_steps).astype(int), len(x_t))
             return denoiser.net(x_t, index, valid=start.valid)
 
-        return start, token_predictor(logits, start, self.sampler.temperature)
+        return start, token_predictor(logits, start, self.sampler.temperature, self.sampler.top_p)
 
     @property
     def _grid(self) -> tuple[Array, Array]:
@@ -177,20 +186,29 @@ class D3PM:
         return t, s
 
     def _step_and_grid(
-        self, denoiser: DiscreteDenoiser, predict: Predict, keys: Keys, shape: tuple[int, ...]
+        self, denoiser: DiscreteDenoiser, predict: Predict, keys: Keys, start: MaskedState
     ) -> tuple[Step, Any, Any]:
         """Returns the step x_s ~ p(x_s | x_t), the grid to unroll it over, and when to stop early.
 
-        MASK: some tokens are revealed. Uniform: every token is drawn from its posterior.
+        MASK: some tokens are revealed, and with "renoise" others masked. Uniform: every token is drawn from its
+        posterior, or with "renoise" from q(x_s | x̂_0) of a drawn x̂_0: its tokens are predicted independently, so that
+        even exact predictions do not lead to the exact distribution of texts.
         """
+        renoise = self.sampler.name == "renoise"
+        if self.kernel == "absorbing" and renoise:
+            return remasking(self.process.log_alpha_bar, predict, start, strategy="renoise", rate=0.0), self._grid, None
         if self.kernel == "absorbing":
-            step, grid = ancestral(self.process.log_alpha_bar, predict, self._grid, keys, shape)
+            step, grid = ancestral(self.process.log_alpha_bar, predict, self._grid, keys, start.tokens.shape)
             return step, grid, lambda state: ~jnp.any(state.masked)
 
         def posterior_step(keys: Keys, state: MaskedState, times: tuple[Array, Array]) -> MaskedState:
             t, s = times
-            posterior = denoiser.reverse(predict(state.tokens, t), state.tokens, s, t)
-            return MaskedState(posterior.sample(keys), state.masked, state.calls + 1)
+            log_p = predict(state.tokens, t)
+            if renoise:
+                tokens = self.process.noised(fold_in(keys, 2), Categorical(logits=log_p).sample(fold_in(keys, 1)), s)
+            else:
+                tokens = denoiser.reverse(log_p, state.tokens, s, t).sample(keys)
+            return MaskedState(tokens, state.masked, state.calls + 1)
 
         return posterior_step, self._grid, None
 

@@ -9,6 +9,7 @@ CLASSES = {
     "jtextdiff.core.guidance:Guidance": "jtextdiff.sampling.guidance:Guidance",
     "jtextdiff.core.samplers:Sampler": "jtextdiff.sampling.gaussian_samplers:Sampler",
     "jtextdiff.core.unmasking:Unmasking": "jtextdiff.sampling.masked_samplers:Unmasking",
+    "jtextdiff.methods.d3pm:Ancestral": "jtextdiff.methods.d3pm:Sampler",
     "jtextdiff.methods.latents:LatentSampler": "jtextdiff.methods.components.latents:LatentSampler",
     "jtextdiff.methods.method:Language": "jtextdiff.methods.components.types:TextSpec",
     "jtextdiff.methods.writing:Writer": "jtextdiff.methods.components.autoregressive_sampler:DecodingSettings",

@@ -12,11 +12,12 @@ from support.cases import slow_but
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.evaluation.sampler_checks import Check, check_step_counts, run_checks
+from jtextdiff.methods import d3pm
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.cmlm import CMLM
 from jtextdiff.methods.components.autoregressive_sampler import DecodingSettings
 from jtextdiff.methods.components.types import Given, Sample, TextSpec
-from jtextdiff.methods.d3pm import D3PM, Ancestral
+from jtextdiff.methods.d3pm import D3PM
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.masked import Masked
 from jtextdiff.methods.text_vae import TextVAE
@@ -38,8 +39,8 @@ METHODS: dict[str, Any] = {
     "masked": Masked(text_spec=TEXT_SPEC, trunk=TRUNK, sampler=Unmasking(steps=8)),
     "first_hitting": Masked(text_spec=TEXT_SPEC, trunk=TRUNK, sampler=Unmasking(name="first_hitting", top_p=0.9)),
     "cmlm": CMLM(text_spec=TEXT_SPEC, trunk=TRUNK),
-    "absorbing": D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=50, sampler=Ancestral(steps=10)),
-    "uniform": D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=20, kernel="uniform", sampler=Ancestral(steps=10)),
+    "absorbing": D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=50, sampler=d3pm.Sampler(steps=10)),
+    "uniform": D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=20, kernel="uniform", sampler=d3pm.Sampler(steps=10)),
     "diffusion_lm": DiffusionLM(text_spec=TEXT_SPEC, trunk=TRUNK, embed_dim=4, sampler=Sampler(steps=20)),
     "text_vae": TextVAE(text_spec=TEXT_SPEC, encoder=TRUNK, decoder=CAUSAL, latent_dim=4),
 }

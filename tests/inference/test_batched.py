@@ -10,9 +10,10 @@ import pytest
 
 from jtextdiff.inference.batched import BATCH_SIZES, LENGTH_MULTIPLE, SMALL_BATCH, length_buckets, map_batches
 from jtextdiff.inference.model import Model
+from jtextdiff.methods import d3pm
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.components.types import TextSpec
-from jtextdiff.methods.d3pm import D3PM, Ancestral
+from jtextdiff.methods.d3pm import D3PM
 from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.transformer import Transformer
 
@@ -77,10 +78,10 @@ def untrained(method: Any) -> Model:
     [
         Masked(text_spec=TEXT_SPEC, trunk=TRUNK),
         pytest.param(
-            D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=20, sampler=Ancestral(steps=7)), marks=pytest.mark.slow
+            D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=20, sampler=d3pm.Sampler(steps=7)), marks=pytest.mark.slow
         ),
         pytest.param(
-            D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=20, kernel="uniform", sampler=Ancestral(steps=7)),
+            D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=20, kernel="uniform", sampler=d3pm.Sampler(steps=7)),
             marks=pytest.mark.slow,
         ),
     ],

@@ -12,7 +12,7 @@ from support.cases import slow_but
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
-from jtextdiff.methods.d3pm import D3PM, Ancestral
+from jtextdiff.methods.d3pm import D3PM, Sampler
 from jtextdiff.nets.transformer import Transformer
 
 ONE_TOKEN = TextSpec(vocab_size=4, mask=4, pad=0, eos=1, length=1, length_counts=(0, 1))
@@ -74,7 +74,7 @@ def test_the_uniform_bound_of_one_token(form: str, depends_on_x_t: bool, nats: f
         num_steps=5,
         form=form,
         bound_points=20,
-        sampler=Ancestral(steps=5),
+        sampler=Sampler(steps=5),
     )
     process = method.process
 
@@ -89,7 +89,7 @@ def test_the_uniform_bound_of_one_token(form: str, depends_on_x_t: bool, nats: f
 @pytest.mark.parametrize("num_steps", slow_but([1, 4], [1, 4, 256]))
 def test_the_absorbing_bound_of_two_tokens(num_steps: int) -> None:
     """L_T = L_∞ + Σ (a_i − b_i)/(2T): a_i the entropy of a token, b_i given the other one; L_∞ that of the text."""
-    method = D3PM(text_spec=TWO_TOKENS, num_steps=num_steps, bound_points=16, sampler=Ancestral(steps=1))
+    method = D3PM(text_spec=TWO_TOKENS, num_steps=num_steps, bound_points=16, sampler=Sampler(steps=1))
 
     def logits(x_t: jax.Array, index: jax.Array) -> jax.Array:
         allowed = jnp.where((x_t == 2)[..., None], 1.0, jax.nn.one_hot(x_t, 2))
@@ -107,7 +107,7 @@ SMALL = D3PM(
     text_spec=TextSpec(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3)),
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, max_length=8),
     num_steps=20,
-    sampler=Ancestral(steps=6),
+    sampler=Sampler(steps=6),
 )
 
 
@@ -125,9 +125,10 @@ def test_the_absorbing_divergence_is_a_share_of_the_cross_entropy() -> None:
     assert jnp.max(gaps[0]) > 0.1
 
 
+@pytest.mark.parametrize("name", ["ancestral", "renoise"])
 @pytest.mark.parametrize("kernel", ["absorbing", "uniform"])
-def test_samples_keep_given_tokens_and_do_not_depend_on_their_batch(kernel: str) -> None:
-    model = dataclasses.replace(SMALL, kernel=kernel)
+def test_samples_keep_given_tokens_and_do_not_depend_on_their_batch(kernel: str, name: str) -> None:
+    model = dataclasses.replace(SMALL, kernel=kernel, sampler=Sampler(name=name, steps=6))
     params, keys = model.init(jax.random.key(0)), jax.random.split(jax.random.key(3), 8)
     fixed = jnp.zeros((8, 8), bool).at[:, 1].set(True)
     given = Given(jnp.full((8, 8), 7), fixed, jnp.asarray([4, 5, 8, 3, 3, 6, 7, 4]))
@@ -142,9 +143,12 @@ def test_samples_keep_given_tokens_and_do_not_depend_on_their_batch(kernel: str)
     np.testing.assert_array_equal(again.tokens, tokens[order])
 
 
-def test_the_uniform_sampler_follows_the_marginal_of_one_token() -> None:
+@pytest.mark.parametrize("name", ["ancestral", "renoise"])
+def test_the_uniform_sampler_follows_the_marginal_of_one_token(name: str) -> None:
+    """Renoising has the right distribution, too, where no two tokens are predicted together."""
+    sampler = Sampler(name=name, steps=20)
     spec = TextSpec(vocab_size=6, mask=6, pad=0, eos=1, length=2, length_counts=(0, 0, 1))
-    method = D3PM(text_spec=spec, kernel="uniform", schedule="cosine_d3pm", num_steps=20, sampler=Ancestral(steps=20))
+    method = D3PM(text_spec=spec, kernel="uniform", schedule="cosine_d3pm", num_steps=20, sampler=sampler)
     process, log_p = method.process, jnp.log(jnp.asarray([0.0, 0.0, *MARGINAL]))
     logits = lambda x_t, index: log_p + process.likelihood(x_t, jnp.zeros(()), index / 20)
     given = nothing_given(20_000, 2)._replace(length=jnp.full(20_000, 2))
@@ -171,7 +175,7 @@ def test_more_sampling_than_training_steps_are_refused() -> None:
 def test_a_token_follows_the_prediction_at_its_step() -> None:
     """The logits depend on the step. Tokens follow the mixture over steps, each weighted by its share."""
     text_spec = dataclasses.replace(ONE_TOKEN, length=3, length_counts=(0, 0, 0, 1))
-    model = D3PM(text_spec=text_spec, num_steps=20, sampler=Ancestral(steps=4))
+    model = D3PM(text_spec=text_spec, num_steps=20, sampler=Sampler(steps=4))
     log_probs = jnp.log(jax.random.dirichlet(jax.random.key(7), jnp.ones(4), (21,)))
     model = with_logits(model, lambda x_t, index: jnp.repeat(log_probs[index][:, None], 3, axis=1))
     num = 20_000
@@ -188,7 +192,7 @@ def test_a_token_follows_the_prediction_at_its_step() -> None:
 def test_initial_guesses_are_allowed_tokens() -> None:
     """log_linear leaves one token in a thousand unmasked at t = 1. It is guessed and never revised."""
     text_spec = dataclasses.replace(SMALL.text_spec, vocab_size=6, mask=6, unk=2)
-    model = D3PM(text_spec=text_spec, schedule="log_linear", num_steps=20, sampler=Ancestral(steps=4))
+    model = D3PM(text_spec=text_spec, schedule="log_linear", num_steps=20, sampler=Sampler(steps=4))
     model = with_logits(model, lambda x_t, index: jnp.zeros((*x_t.shape, 6)))
     num = 4_000
     given = nothing_given(num, 8)._replace(length=jnp.full(num, 8))
@@ -206,7 +210,7 @@ def test_the_uniform_bound_is_unbiased_for_any_number_of_terms() -> None:
         schedule="cosine_d3pm",
         num_steps=40,
         bound_points=2,
-        sampler=Ancestral(steps=4),
+        sampler=Sampler(steps=4),
     )
     model = with_logits(model, logits)
     rows, p = np.asarray([[0, 0], [0, 1], [1, 0], [1, 1]]), JOINT.ravel()
@@ -228,7 +232,7 @@ def test_the_network_reads_the_step_from_which_tokens_are_revealed(kernel: str, 
         return jnp.zeros((*x_t.shape, 4))
 
     text_spec = dataclasses.replace(ONE_TOKEN, length=3, length_counts=(0, 0, 0, 1))
-    model = with_logits(D3PM(text_spec=text_spec, kernel=kernel, num_steps=20, sampler=Ancestral(steps=4)), logits)
+    model = with_logits(D3PM(text_spec=text_spec, kernel=kernel, num_steps=20, sampler=Sampler(steps=4)), logits)
     keys = {"keys": jax.random.split(jax.random.key(0), 1)} if name == "sample" else {}
     jax.jit(getattr(model, name))({}, given=nothing_given(1, 3)._replace(length=jnp.asarray([3])), **keys)
     jax.effects_barrier()
@@ -237,7 +241,7 @@ def test_the_network_reads_the_step_from_which_tokens_are_revealed(kernel: str, 
 
 def test_lambda_weighs_the_cross_entropy_against_each_term() -> None:
     """A loss of T terms and λ T of the cross-entropy: at λ T = 3 a quarter is the bound."""
-    model = D3PM(text_spec=TWO_TOKENS, num_steps=20, hybrid=3 / 20, sampler=Ancestral(steps=1))
+    model = D3PM(text_spec=TWO_TOKENS, num_steps=20, hybrid=3 / 20, sampler=Sampler(steps=1))
     model = with_logits(model, lambda x_t, index: 2.0 * jax.nn.one_hot(jnp.zeros_like(x_t), 2))
     loss, terms = jax.jit(model.loss)({}, jax.random.key(1), batch(np.asarray([[0, 1]] * 8)))
     np.testing.assert_allclose(loss, 0.25 * terms["bound"] + 0.75 * terms["cross_entropy"], rtol=1e-5)

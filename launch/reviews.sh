@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# A text VAE with one latent and one with a latent for every layer, on the same reviews with the same sizes and steps; a
+# control of few labels and one of all; and edits to the other value: by the control's energy, by the difference of the
+# means, by the flow of two normals and by a learned field, with and without the energy. All edits are of the same texts,
+# by the same judges. Finished rows are skipped, so the script can be stopped and run again.
+#
+#   launch/reviews.sh DATA LABEL OUT [STEPS] [SEED]
+#
+# DATA is a folder that jtextdiff.prepare wrote, LABEL a label of its texts, OUT a folder for runs and scores.
+set -euo pipefail
+data=${1:?DATA, a folder of jtextdiff.prepare} label=${2:?LABEL, a label of the texts} out=${3:?OUT, a folder}
+steps=${4:-8000} seed=${5:-0} num=1000
+configs=$(cd "$(dirname "$0")/../configs" && pwd)
+mkdir -p "$out/scores" "$out/edits"
+
+# model NAME CONFIG [--config.FIELD=VALUE …]: trains a text VAE, and fits a control of 200 labels a value and one of all.
+model() {
+  local name=$1 config=$2 labelled
+  shift 2
+  python -m jtextdiff.train --config "$configs/$config" --workdir "$out/$name" --config.text.path="$data/pieces" \
+    --config.text.tokenizer=characters:8 --config.text.length=32 --config.num_steps="$steps" --config.seed="$seed" "$@"
+  [ -s "$out/scores/$name.json" ] ||
+    python -m jtextdiff.evaluate --checkpoint "$out/$name" --override text.path="$data/whole" --out "$out/scores/$name.json"
+  for labelled in 200 all; do
+    [ -d "$out/$name-$labelled" ] || cp -r "$out/$name" "$out/$name-$labelled"
+    fit control "$name-$labelled" "$labelled"
+    for p in 0.5 0.9 0.99 0.999; do
+      edit "$name-$labelled" energy "$p" --target_probability "$p"
+    done
+  done
+}
+
+# fit CONFIG RUN NUM_LABELLED [--config.FIELD=VALUE …]: fits a control or a field of the label.
+fit() {
+  local config=$1 run=$2 few=()
+  [ "$3" = all ] || few=("--config.num_labelled=$3")
+  shift 3
+  python -m jtextdiff.train --config "$configs/$config.py" --config.base="$out/$run" --config.label="$label" \
+    --config.text.path="$data/whole" "${few[@]}" "$@"
+}
+
+# edit RUN METHOD SETTING [FLAG …]: scores edits of validation texts.
+edit() {
+  local run=$1 file="$out/edits/$1-$2.$3.json"
+  shift 3
+  [ -s "$file" ] && return
+  python -m jtextdiff.evaluate --checkpoint "$out/$run" --edits "$label" --override text.path="$data/whole" \
+    --judge_text "$data/judge" --judge "$out/judge" --num "$num" "$@" --out "$file.part"
+  mv "$file.part" "$file"
+}
+
+# field RUN VELOCITY PUSH …: fits a field and scores edits along it.
+field() {
+  local run=$1 velocity=$2 push
+  shift 2
+  rm -rf "$out/$run/flows"
+  fit flow "$run" all --config.method.velocity="$velocity"
+  for push in "$@"; do
+    edit "$run" "$velocity" "$push" --learned --push "$push" --target_probability 1
+  done
+}
+
+python -m jtextdiff.train --config "$configs/autoregressive.py" --workdir "$out/judge" --config.text.path="$data/judge" \
+  --config.text.tokenizer=byte_pairs:4000 --config.text.length=48 --config.num_steps=3000 --config.seed=7 \
+  --config.method.trunk.dropout=0.1
+
+size=(--config.method.latent_dim=128 --config.method.encoder.num_layers=4 --config.method.decoder.num_layers=4)
+model levels della.py
+model single latent_ops.py:reviews_zh "${size[@]}" --config.method.pooling_heads=16
+
+run=single-all
+field $run shift 0.5 1 1.5 2
+field $run normal 0.5 1 1.5 2
+field $run network 0.5 1 1.5 2
+for p in 0.5 0.9 0.99 0.999; do # fitted last: the network
+  edit $run network+energy "$p" --learned --max_time 100 --target_probability "$p"
+done
+
+for kind in 200 all; do
+  python -m jtextdiff.compare "$out"/edits/*-$kind-energy.*.json --at_bleu 13 --at_bleu 15 --at_bleu 20 --at_bleu 25
+done
+python -m jtextdiff.compare "$out"/edits/$run-*.json --at_bleu 15 --at_bleu 20 --at_bleu 25
