@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.diffusion.schedules import Time
 from jtextdiff.methods.components.cross_validation import balanced_weights, calibration_error, fit_ensemble
@@ -88,16 +88,23 @@ class LatentClassifier:
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:
         """Returns the accuracy and the calibration error at the posterior means of texts that were not fitted to.
 
-        All values weigh the same, as in the fit.
+        All values weigh the same, as in the fit. Of several levels also the accuracy of each alone: the others are at
+        the mean of the prior.
         """
-        log_p, weights = np.asarray(self.log_p(params, texts.mean)), balanced_weights(texts.value)
-        correct = log_p.argmax(-1) == texts.value
-        error = calibration_error(np.exp(log_p.max(-1)), correct, weights)
-        return {"valid_accuracy": float(np.average(correct, weights=weights)), "valid_calibration_error": error}
+        weights = balanced_weights(texts.value)
+
+        def accuracy(epsilon: Float[Array, "b z"]) -> float:
+            return float(np.average(self._values(params, epsilon) == texts.value, weights=weights))
+
+        p = np.exp(np.asarray(self.log_p(params, texts.mean)).max(-1))
+        error = calibration_error(p, self._values(params, texts.mean) == texts.value, weights)
+        alone = self.base.levels.one_level_of(texts.mean, jnp.zeros_like(texts.mean))
+        by_level = {f"valid_accuracy_{i}": accuracy(epsilon) for i, epsilon in enumerate(alone, 1) if len(alone) > 1}
+        return {"valid_accuracy": accuracy(texts.mean), "valid_calibration_error": error} | by_level
 
     def describe(self, metrics: dict[str, float], num_valid: int) -> list[str]:
         """Returns how accurate and how calibrated the control is, in sentences."""
-        return [
+        lines = [
             f"On left-out folds, which selected the penalty {metrics['penalty']:g} and the temperature "
             f"{metrics['temperature']:.2f}: log-loss {metrics['log_loss']:.3f} nats, accuracy "
             f"{metrics['accuracy']:.3f}.",
@@ -105,6 +112,10 @@ class LatentClassifier:
             f"{metrics['valid_calibration_error']:.3f}; accuracy of n-grams of the same labelled texts, without "
             f"latents: {metrics['text_accuracy']:.3f}. All values weigh the same in these.",
         ]
+        by_level = [f"{value:.3f}" for name, value in metrics.items() if name.startswith("valid_accuracy_")]
+        if by_level:
+            lines.append(f"Accuracy from each level alone, the others at the mean of the prior: {', '.join(by_level)}.")
+        return lines
 
     def member_logits(self, net: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b c"]:
         """Returns the logits of one member."""
@@ -115,6 +126,10 @@ class LatentClassifier:
         logits = jax.vmap(self.member_logits, (0, None))(params["net"], epsilon)
         by_member = jax.nn.log_softmax(logits / params["temperature"])
         return jax.nn.logsumexp(by_member, axis=0) - jnp.log(self.ensemble_size)
+
+    def _values(self, params: Params, epsilon: Float[Array, "b z"]) -> Int[np.ndarray, "b"]:
+        """Returns the most probable values."""
+        return np.asarray(self.log_p(params, epsilon)).argmax(-1)
 
     def energy(self, params: Params, target: Bool[np.ndarray, "c"]) -> Learned:
         """Returns the energy −log p(one of the target's values | ε), in nats per text."""

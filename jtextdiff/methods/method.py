@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import Keys
+from jtextdiff.methods.components.latent_levels import Levels
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.noisy_embeddings import NoisyEmbeddings
 from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec
@@ -136,6 +137,9 @@ class LatentVariableModel(Protocol):
 
     @property
     def latent_dim(self) -> int: ...
+
+    @property
+    def levels(self) -> Levels: ...
 
     def encode(self, params: Params, tokens: Any, valid: Any) -> Float[Array, "b z"]:
         """Returns the latents of texts, in coordinates in which the prior is N(0, I)."""

@@ -9,6 +9,7 @@ import pytest
 
 from jtextdiff.methods.components.affine_prior import initial_prior
 from jtextdiff.methods.components.cross_validation import balanced_weights, calibration_error, fold_ids
+from jtextdiff.methods.components.latent_levels import Levels
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.latent_classifier import LatentClassifier
@@ -51,6 +52,19 @@ def test_probabilities_of_new_latents_are_near_the_true_ones(found: tuple[dict, 
     np.testing.assert_allclose(np.exp(log_p).sum(-1), 1.0, rtol=1e-5)
     assert metrics["accuracy"] == pytest.approx(np.mean((true > 0.5) == (new.value == 1)), abs=0.06)
     assert calibration_error(np.exp(log_p.max(-1)), log_p.argmax(-1) == new.value, np.ones(4000)) < 0.05
+
+
+def test_the_accuracy_of_a_level_is_that_of_its_part_of_the_latent(found: tuple[dict, dict]) -> None:
+    """Only the first number depends on the value, so that the second level is right as often as chance."""
+    new = world(2000, 12)
+    two_levels = dataclasses.replace(METHOD, base=dataclasses.replace(METHOD.base, levels=Levels(num=2)))
+    report = two_levels.report(found[0], new)
+    assert report["valid_accuracy_1"] == pytest.approx(report["valid_accuracy"], abs=0.02)
+    assert report["valid_accuracy_2"] == pytest.approx(0.5, abs=0.05)
+    metrics = {**found[1], **report, "text_accuracy": 0.5}
+    assert "each level alone" in two_levels.describe(metrics, 2000)[-1]
+    one_level = METHOD.report(found[0], new)
+    assert "valid_accuracy_1" not in one_level
 
 
 def test_a_higher_temperature_gives_less_confidence(found: tuple[dict, dict]) -> None:
