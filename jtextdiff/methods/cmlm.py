@@ -133,7 +133,7 @@ class CMLM:
             return None
         settings = self.sampler
         start, predict = self._denoiser(params).start(given, given.length, settings.temperature, settings.top_p)
-        return start.first_masked(predict(start.tokens, 1.0))
+        return start.first_masked(predict(start.tokens, 1.0, None)[0])
 
     def _denoiser(self, params: Params) -> MaskedDenoiser:
         return MaskedDenoiser(self.net.bind(params["words"]), self.text_spec)

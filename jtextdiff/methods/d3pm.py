@@ -17,13 +17,20 @@ from jtextdiff.diffusion.losses import sum_over
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES, Time
 from jtextdiff.methods.components.discrete_denoiser import DiscreteDenoiser
-from jtextdiff.methods.components.masked_denoiser import MaskedText, masked_denoiser_net, masked_text, token_predictor
-from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, check_settings
+from jtextdiff.methods.components.masked_denoiser import (
+    MaskedText,
+    first_hidden,
+    logits_and_hidden,
+    masked_denoiser_net,
+    masked_text,
+    token_predictor,
+)
+from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, check_numbers, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.loop import Step, time_grid, unroll
 from jtextdiff.sampling.masked_samplers import ancestral
-from jtextdiff.sampling.masked_state import MaskedState, Predict
+from jtextdiff.sampling.masked_state import Hidden, MaskedState, Predict
 from jtextdiff.sampling.remasking import remasking
 
 KERNELS = {"absorbing": discrete.absorbing, "uniform": discrete.uniform}
@@ -64,6 +71,7 @@ class D3PM:
     num_steps: int = 1000  # T
     form: str = "mixture"  # of p(x_s | x_t); "joint" weighs x_t twice, as in the authors' code: see Discrete.joint
     hybrid: float = 0.01  # λ: weight of −log p(x_0 | x_t) relative to each of the bound's T terms
+    self_conditioning: float = 0.0  # share of the training steps in which the network reads its own hidden states
     bound_points: int = 32  # number of the T terms that are sampled for the bound, per text
     sampler: Sampler = Sampler()
 
@@ -72,8 +80,7 @@ class D3PM:
     def __post_init__(self) -> None:
         choices = {"kernel": tuple(KERNELS), "schedule": tuple(TOKEN_SCHEDULES), "form": FORMS}
         check_settings(self, positive=("num_steps", "bound_points"), choices=choices)
-        if not self.hybrid >= 0:
-            raise ValueError(f"hybrid must be at least 0, got {self.hybrid}.")
+        check_numbers(self, ("hybrid",), shares=("self_conditioning",))
         if self.sampler.steps > self.num_steps:
             raise ValueError(f"sampler.steps must be at most num_steps = {self.num_steps}, got {self.sampler.steps}.")
 
@@ -83,12 +90,18 @@ class D3PM:
 
     @functools.cached_property
     def net(self) -> Net:
-        return masked_denoiser_net(self.text_spec, self.trunk, num_times=self.num_steps + 1)
+        return masked_denoiser_net(
+            self.text_spec,
+            self.trunk,
+            num_times=self.num_steps + 1,
+            self_conditioned=self.self_conditioning > 0,
+        )
 
     @property
     def bound(self) -> str:
         steps = f"ancestral sampling in {self.num_steps} steps at temperature 1"
-        return f"bound of {steps}, {self.bound_points} of its terms a text"
+        passes = ", with two passes a step" if self.self_conditioning else ""
+        return f"bound of {steps}{passes}, {self.bound_points} of its terms a text"
 
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
@@ -101,7 +114,9 @@ class D3PM:
         time_key, noise_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         index = jnp.ceil(stratified(time_key, len(tokens)) * self.num_steps).astype(int)
-        kl, token_nll = self._denoiser(params).terms(noise_key, tokens, valid, index, dropout_key)
+        two_passes = jax.random.uniform(jax.random.fold_in(key, 3)) < self.self_conditioning
+        denoiser = self._denoiser(params)
+        kl, token_nll = denoiser.terms(noise_key, tokens, valid, index, dropout_key, two_passes=two_passes)
         weight = self.hybrid * self.num_steps
         bound, mean_nll = (sum_over(nats, valid) / self.text_spec.mean_length for nats in (kl, token_nll))
         bound = self.num_steps * bound
@@ -146,7 +161,8 @@ class D3PM:
             tokens = padded(state.tokens)
             return jnp.where(tokens == self._mask, self.text_spec.mask, tokens) if keep_path else None
 
-        state = MaskedState(padded(x_1), masked, jnp.zeros(len(x_1), int))
+        hidden = first_hidden(self.trunk, x_1, self.self_conditioning > 0)
+        state = MaskedState(padded(x_1), masked, jnp.zeros(len(x_1), int), hidden)
         step, grid, done = self._step_and_grid(denoiser, predict, reveal_keys, state)
         state, path = unroll(step, state, step_keys, grid, record=record, done=done)
         return Sample(padded(state.tokens), path, state.calls)
@@ -160,11 +176,12 @@ class D3PM:
             return None
         start, predict = self._start(self._denoiser(params), given, given.length)
         x_1 = jnp.where(start.masked, self._mask, start.tokens)
+        hidden = first_hidden(self.trunk, x_1, self.self_conditioning > 0)
         log_guess = self.process.log_alpha_bar(jnp.ones(())) - jnp.log(self.text_spec.vocab_size)
 
         def add(total: Array, times: tuple[Array, Array]) -> tuple[Array, None]:
             alpha_t, alpha_s = (jnp.exp(self.process.log_alpha_bar(time)) for time in times)
-            log_p = jnp.log(alpha_s - alpha_t) + start.first_masked(predict(x_1, times[0]))
+            log_p = jnp.log(alpha_s - alpha_t) + start.first_masked(predict(x_1, times[0], hidden)[0])
             return jnp.logaddexp(total, log_p), None
 
         return jax.lax.scan(add, jnp.full(start.allowed[:, 0].shape, log_guess), self._grid)[0]
@@ -173,9 +190,9 @@ class D3PM:
         """Returns the text before the first network call, and the distribution from which its tokens are sampled."""
         start = masked_text(self.text_spec, given, length)
 
-        def logits(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b l v"]:
+        def logits(x_t: Int[Array, "b l"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b l v"], Hidden]:
             index = jnp.broadcast_to(jnp.rint(t * self.num_steps).astype(int), len(x_t))
-            return denoiser.net(x_t, index, valid=start.valid)
+            return logits_and_hidden(denoiser.net, hidden, x_t, index, valid=start.valid)
 
         return start, token_predictor(logits, start, self.sampler.temperature, self.sampler.top_p)
 
@@ -203,12 +220,12 @@ class D3PM:
 
         def posterior_step(keys: Keys, state: MaskedState, times: tuple[Array, Array]) -> MaskedState:
             t, s = times
-            log_p = predict(state.tokens, t)
+            log_p, hidden = predict(state.tokens, t, state.hidden)
             if renoise:
                 tokens = self.process.noised(fold_in(keys, 2), Categorical(logits=log_p).sample(fold_in(keys, 1)), s)
             else:
                 tokens = denoiser.reverse(log_p, state.tokens, s, t).sample(keys)
-            return MaskedState(tokens, state.masked, state.calls + 1)
+            return MaskedState(tokens, state.masked, state.calls + 1, hidden)
 
         return posterior_step, self._grid, None
 
@@ -220,6 +237,7 @@ class D3PM:
             vocab_size=self.text_spec.vocab_size,
             absorbing=self.kernel == "absorbing",
             form=self.form,
+            self_conditioned=self.self_conditioning > 0,
         )
 
     def _length_nll(self, valid: Bool[Array, "b l"]) -> Float[Array, "b"]:

@@ -152,7 +152,7 @@ class DiffusionLM:
         previous = None
         if self.self_conditioning:
             first_estimate = functools.partial(denoiser.first_estimate, x_t, t, valid)
-            previous = self_condition(first_estimate, self.two_passes(key), x_t)
+            previous = self_condition(first_estimate, self.two_passes(key))
         prediction = denoiser.predict(x_t, t, previous, valid, dropout_key)
         # At the first time the target is the token's own embedding, noise-free (authors' code).
         target = jnp.where(later(t[..., None], self._first_time), x_0, embedded)

@@ -19,8 +19,13 @@ from jtextdiff.diffusion.losses import sum_over
 from jtextdiff.diffusion.masking import reveal_rate
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES, Schedule
-from jtextdiff.methods.components.masked_denoiser import MaskedDenoiser, any_order_bound_name, masked_denoiser_net
-from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, check_settings
+from jtextdiff.methods.components.masked_denoiser import (
+    MaskedDenoiser,
+    any_order_bound_name,
+    first_hidden,
+    masked_denoiser_net,
+)
+from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, check_numbers, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.loop import unroll
@@ -35,6 +40,7 @@ class Masked:
     text_spec: TextSpec = TextSpec()
     trunk: Transformer = Transformer()
     masking: str = "fixed_count"  # in training: exactly k of L tokens; "bernoulli": each independently, as published
+    self_conditioning: float = 0.0  # share of the training steps in which the network reads its own hidden states
     loss_weighting: str = "bound"  # of texts in training, as in the bound; "words": all masked tokens equally
     schedule: str = "reciprocal"
     bound_points: int = 16  # numbers of masked tokens per text at which the bound is estimated
@@ -49,6 +55,7 @@ class Masked:
             "schedule": tuple(TOKEN_SCHEDULES),
         }
         check_settings(self, positive=("bound_points",), choices=choices)
+        check_numbers(self, (), shares=("self_conditioning",))
 
     @property
     def log_alpha_bar(self) -> Schedule:
@@ -56,11 +63,11 @@ class Masked:
 
     @functools.cached_property
     def net(self) -> Net:
-        return masked_denoiser_net(self.text_spec, self.trunk)
+        return masked_denoiser_net(self.text_spec, self.trunk, self_conditioned=self.self_conditioning > 0)
 
     @property
     def bound(self) -> str:
-        return any_order_bound_name(self.bound_points, self.sampler.name)
+        return any_order_bound_name(self.bound_points, self.sampler.name, self.self_conditioning > 0)
 
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
@@ -75,7 +82,8 @@ class Masked:
         """
         time_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        losses = self._denoiser(params).losses(tokens, valid, dropout_key)
+        two_passes = jax.random.uniform(jax.random.fold_in(key, 3)) < self.self_conditioning
+        losses = self._denoiser(params).losses(tokens, valid, dropout_key, two_passes=two_passes)
         t = stratified(time_key, len(tokens))
         if self.masking == "fixed_count":
             length = jnp.sum(valid, axis=-1)
@@ -117,7 +125,8 @@ class Masked:
         """Unmasks tokens until none is masked; fixed tokens are unmasked from the start."""
         length = self.sample_lengths(params, keys, given)
         start, predict = self._denoiser(params).start(given, length, self.sampler.temperature, self.sampler.top_p)
-        state = MaskedState(start.tokens, start.masked, jnp.zeros(len(given.length), int))
+        hidden = first_hidden(self.trunk, start.tokens, self.self_conditioning > 0)
+        state = MaskedState(start.tokens, start.masked, jnp.zeros(len(given.length), int), hidden)
         step, grid = self.sampler.step_and_grid(self.log_alpha_bar, predict, fold_in(keys, 2), state)
 
         def record(state: MaskedState) -> Int[Array, "b l"] | None:
@@ -130,14 +139,17 @@ class Masked:
         state, path = unroll(step, state, fold_in(keys, 0), grid, record=record, done=stop)
         return Sample(state.tokens, path, state.calls)
 
-    def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"]:
-        """Returns log p of the one missing token."""
+    def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
+        """Returns log p of the one missing token; None if it is revised by hidden states of the step before."""
         settings = self.sampler
+        if self.self_conditioning and settings.revises:
+            return None
         start, predict = self._denoiser(params).start(given, given.length, settings.temperature, settings.top_p)
-        return start.first_masked(predict(start.tokens, 1.0))
+        hidden = first_hidden(self.trunk, start.tokens, self.self_conditioning > 0)
+        return start.first_masked(predict(start.tokens, 1.0, hidden)[0])
 
     def _denoiser(self, params: Params) -> MaskedDenoiser:
-        return MaskedDenoiser(self.net.bind(params), self.text_spec)
+        return MaskedDenoiser(self.net.bind(params), self.text_spec, self.self_conditioning > 0)
 
     def _bound_at(
         self, losses: MaskedLosses, key: Key[Array, ""], valid: Bool[Array, "b l"], t: Float[Array, "b"]

@@ -102,7 +102,8 @@ class TokenDenoiser(nnx.Module):
     """Tokens in, logits over tokens out.
 
     With `num_times` it conditions on the time, by one learned embedding for each of the times 0 … num_times − 1. With
-    `num_lengths` it conditions on the length of the text.
+    `num_lengths` it conditions on the length of the text. A self-conditioned one adds its own last hidden states of an
+    earlier pass to the embeddings, through a norm whose scale is zero at first (Jo et al. 2025, arXiv:2510.19304).
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class TokenDenoiser(nnx.Module):
         vocab_size: int,
         num_times: int = 0,
         num_lengths: int = 0,
+        self_conditioned: bool = False,
         rngs: nnx.Rngs,
     ):
         rows = functools.partial(embedding, init=trunk.init, rngs=rngs)
@@ -121,6 +123,8 @@ class TokenDenoiser(nnx.Module):
         self.answer = dense(trunk.width, vocab_size, init=trunk.init, rngs=rngs)
         self.time = rows(num_times, trunk.width) if num_times else None
         self.length = rows(num_lengths, trunk.width) if num_lengths else None
+        norm = functools.partial(nnx.LayerNorm, trunk.width, scale_init=nnx.initializers.zeros, rngs=rngs)
+        self.previous = norm() if self_conditioned else None
 
     def __call__(
         self,
@@ -131,7 +135,11 @@ class TokenDenoiser(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l v"]:
         """Returns the logits at each position."""
-        return shard_batch(self.answer(self.hidden(tokens, t, valid=valid, key=key)))
+        return self.logits(self.hidden(tokens, t, valid=valid, key=key))
+
+    def logits(self, hidden: Float[Array, "b l w"]) -> Float[Array, "b l v"]:
+        """Returns the logits of last hidden states."""
+        return shard_batch(self.answer(hidden))
 
     def per_token(
         self,
@@ -140,6 +148,7 @@ class TokenDenoiser(nnx.Module):
         tokens: Int[Array, "b l"],
         t: Int[Array, "b"] | None = None,
         *,
+        previous: Float[Array, "b l w"] | None = None,
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Any:
@@ -149,9 +158,9 @@ class TokenDenoiser(nnx.Module):
         """
 
         def of_chunk(hidden: Array, *arrays: Array) -> Any:
-            return function(shard_batch(self.answer(hidden)), *arrays)
+            return function(self.logits(hidden), *arrays)
 
-        hidden = self.hidden(tokens, t, valid=valid, key=key)
+        hidden = self.hidden(tokens, t, previous=previous, valid=valid, key=key)
         return map_chunks(of_chunk, self.answer.out_features, hidden, *arrays)
 
     def hidden(
@@ -159,15 +168,18 @@ class TokenDenoiser(nnx.Module):
         tokens: Int[Array, "b l"],
         t: Int[Array, "b"] | None = None,
         *,
+        previous: Float[Array, "b l w"] | None = None,
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l w"]:
-        """Returns the last hidden states, from which the logits are computed."""
+        """Returns the last hidden states, from which the logits are computed; `previous` are those of a pass before."""
         x = look_up(self.embed.embedding[...], tokens)
         if self.time is not None and t is not None:
             x = x + look_up(self.time.embedding[...], t)[:, None, :]
         if self.length is not None and valid is not None:
             x = x + look_up(self.length.embedding[...], jnp.sum(valid, axis=-1))[:, None, :]
+        if self.previous is not None:
+            x = x + self.previous(jnp.zeros_like(x) if previous is None else previous)
         return self.trunk(x, valid=valid, key=key)
 
     def init_cache(self, num: int, length: int) -> list[KVCache]:

@@ -46,9 +46,14 @@ def infill(denoise: Denoise, x_0: Array, fixed: Bool[Array, "b l"]) -> Denoise:
     return filled
 
 
-def self_condition(estimate: Callable[[], Any], use_estimate: Bool[Array, ""], like: Array) -> Array:
-    """Returns the previous x̂_0 for a training step: a stopped-gradient estimate if `use_estimate`, else zeros.
+def self_condition(estimate: Callable[[], Any], use_estimate: Bool[Array, ""]) -> Array:
+    """Returns what a network reads of the step before in training: its stopped-gradient estimate, or zeros.
 
     Chen et al. (2023), algorithm 1.
     """
-    return jax.lax.cond(use_estimate, lambda: jax.lax.stop_gradient(estimate()), lambda: jnp.zeros_like(like))
+    zeros = jax.eval_shape(estimate)
+    return jax.lax.cond(
+        use_estimate,
+        lambda: jax.lax.stop_gradient(estimate()),
+        lambda: jnp.zeros(zeros.shape, zeros.dtype),
+    )

@@ -17,7 +17,7 @@ from jtextdiff.diffusion.masking import top_k_mask
 from jtextdiff.diffusion.randomness import Keys, fold_in, per_row
 from jtextdiff.diffusion.schedules import Schedule
 from jtextdiff.sampling.loop import Step, time_grid
-from jtextdiff.sampling.masked_state import MaskedState, Predict
+from jtextdiff.sampling.masked_state import Hidden, MaskedState, Predict
 from jtextdiff.sampling.remasking import REMASKING, remasking
 
 NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded", "remasking")
@@ -115,7 +115,8 @@ def first_hitting(predict: Predict, keys: Keys, shape: tuple[int, ...]) -> tuple
     Zheng et al. (2025), §4: the times between need not be sampled for a network that does not read them.
     """
     order = jnp.argsort(per_row(jax.random.uniform, keys, shape), axis=-1)
-    return scheduled_unmasking(predict, jnp.argsort(order, axis=-1), jnp.ones_like), jnp.arange(shape[1])
+    reveal_at = jnp.argsort(order, axis=-1)
+    return scheduled_unmasking(predict, reveal_at, lambda index: jnp.ones(index.shape)), jnp.arange(shape[1])
 
 
 def scheduled_unmasking(
@@ -128,7 +129,8 @@ def scheduled_unmasking(
 
     def step(keys: Keys, state: MaskedState, index: Array) -> MaskedState:
         next_index = jnp.min(jnp.where(state.masked, reveal_at, jnp.iinfo(reveal_at.dtype).max), axis=-1)
-        return _reveal(keys, state, reveal_at == next_index[:, None], predict(state.tokens, time(next_index)))
+        log_p, hidden = predict(state.tokens, time(next_index), state.hidden)
+        return _reveal(keys, state, reveal_at == next_index[:, None], log_p, hidden)
 
     return step
 
@@ -140,14 +142,14 @@ def confidence(predict: Predict) -> Step:
     """
 
     def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
-        log_p = predict(state.tokens, 1.0)
+        log_p, hidden = predict(state.tokens, 1.0, state.hidden)
         tokens = Categorical(logits=log_p).sample(fold_in(keys, 1))
         # Tokens without a distribution have least confidence, but are revealed before the time ends.
         log_p_drawn = Categorical(logits=log_p).log_prob(tokens)
         confidences = jnp.where(tokens == UNDEFINED, jnp.finfo(log_p.dtype).min, log_p_drawn)
         confidences = jnp.where(state.masked, confidences, -jnp.inf)
         count = jnp.ceil(jnp.sum(state.masked, axis=-1) / steps_left).astype(int)
-        return _reveal(keys, state, top_k_mask(confidences, count), log_p)
+        return _reveal(keys, state, top_k_mask(confidences, count), log_p, hidden)
 
     return step
 
@@ -161,24 +163,26 @@ def entropy_bounded(predict: Predict, bound: float) -> Step:
     """
 
     def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
-        log_p = predict(state.tokens, 1.0)
+        log_p, hidden = predict(state.tokens, 1.0, state.hidden)
         p = jnp.exp(log_p)
         entropy = jnp.where(state.masked, -jnp.sum(jnp.where(p > 0, p * log_p, 0.0), axis=-1), jnp.inf)
         ascending = jnp.sort(entropy, axis=-1)
         finite = jnp.where(ascending < jnp.inf, ascending, 0.0)
         count = jnp.sum((jnp.cumsum(finite, axis=-1) - finite <= bound) & (ascending < jnp.inf), axis=-1)
         count = jnp.maximum(count, -(-jnp.sum(state.masked, axis=-1) // steps_left))
-        return _reveal(keys, state, top_k_mask(-entropy, count), log_p)
+        return _reveal(keys, state, top_k_mask(-entropy, count), log_p, hidden)
 
     return step
 
 
-def _reveal(keys: Keys, state: MaskedState, selected: Bool[Array, "b l"], log_p: Float[Array, "b l v"]) -> MaskedState:
+def _reveal(
+    keys: Keys, state: MaskedState, selected: Bool[Array, "b l"], log_p: Float[Array, "b l v"], hidden: Hidden
+) -> MaskedState:
     """Samples the masked tokens among the selected positions."""
     tokens = Categorical(logits=log_p).sample(fold_in(keys, 1))
     selected = selected & state.masked
     calls = state.calls + jnp.any(state.masked, axis=-1)
-    return MaskedState(jnp.where(selected, tokens, state.tokens), state.masked & ~selected, calls)
+    return MaskedState(jnp.where(selected, tokens, state.tokens), state.masked & ~selected, calls, hidden)
 
 
 class MaskPredictState(NamedTuple):
@@ -197,7 +201,7 @@ def mask_predict(predict: Predict, mask: int, free: Bool[Array, "b l"], num_step
     def step(keys: Keys, state: MaskPredictState, index: Array) -> MaskPredictState:
         count = jnp.sum(free, axis=-1) * (num_steps - index) // num_steps
         remask = top_k_mask(jnp.where(free, -state.log_p, -jnp.inf), jnp.maximum(count, 1)) & free
-        prediction = Categorical(logits=predict(jnp.where(remask, mask, state.tokens), 1.0))
+        prediction = Categorical(logits=predict(jnp.where(remask, mask, state.tokens), 1.0, None)[0])
         tokens = prediction.sample(fold_in(keys, 1))
         return MaskPredictState(
             tokens=jnp.where(remask, tokens, state.tokens),

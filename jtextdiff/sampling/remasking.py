@@ -44,9 +44,10 @@ def remasking(schedule: Schedule, predict: Predict, start: MaskedState, *, strat
         u = per_row(jax.random.uniform, fold_in(keys, 2), free.shape)
         revealed = state.masked & (u < reveal_probability)
         remasked = free & ~state.masked & (u < sigma)
-        drawn = Categorical(logits=predict(state.tokens, t)).sample(fold_in(keys, 1))
+        log_p, hidden = predict(state.tokens, t, state.hidden)
+        drawn = Categorical(logits=log_p).sample(fold_in(keys, 1))
         tokens = jnp.where(revealed, drawn, jnp.where(remasked, start.tokens, state.tokens))
         calls = state.calls + jnp.any(revealed, axis=-1)
-        return MaskedState(tokens, (state.masked & ~revealed) | remasked, calls)
+        return MaskedState(tokens, (state.masked & ~revealed) | remasked, calls, hidden)
 
     return step

@@ -41,9 +41,9 @@ def test_the_published_numbers_of_masked_tokens() -> None:
     """N = 12, T = 10: all, then 10, 9, 8, 7, 6, 4, 3, 2, 1, the least likely first."""
     inputs = []
 
-    def predict(x_t: jax.Array, t: float) -> jax.Array:
+    def predict(x_t: jax.Array, t: float, hidden: None) -> tuple[jax.Array, None]:
         jax.debug.callback(lambda tokens: inputs.append(int((tokens == 9).sum())), x_t, ordered=True)
-        return jnp.broadcast_to(jnp.log(jnp.asarray([0.5, 0.3, 0.2])), (*x_t.shape, 3))
+        return jnp.broadcast_to(jnp.log(jnp.asarray([0.5, 0.3, 0.2])), (*x_t.shape, 3)), hidden
 
     free = jnp.ones((1, 12), bool)
     step = unmasking.mask_predict(predict, 9, free, 10)

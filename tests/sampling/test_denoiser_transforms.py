@@ -85,7 +85,7 @@ def test_infill_leaves_free_positions_to_the_network() -> None:
 def test_self_conditioning_reads_a_constant() -> None:
     """No gradient passes through the estimate: that of Σ w · 2w with a constant second factor is 2w. Without it, 0."""
     weights = jax.random.normal(jax.random.key(9), SHAPE)
-    loss = lambda w, use: jnp.sum(w * self_condition(lambda: 2 * w, use, w))
+    loss = lambda w, use: jnp.sum(w * self_condition(lambda: 2 * w, use))
     slope = jax.grad(loss)
     np.testing.assert_allclose(slope(weights, jnp.asarray(True)), 2 * weights, rtol=1e-6)
     np.testing.assert_array_equal(slope(weights, jnp.asarray(False)), np.zeros(SHAPE))

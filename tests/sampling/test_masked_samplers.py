@@ -44,7 +44,8 @@ def test_two_stages_reveal_tokens_at_their_frequency() -> None:
     p = 1 / np.arange(1, NUM_TOKENS + 1)
     p = p / p.sum()
     rows, length = 64, 4096
-    predict = lambda x_t, t: jnp.broadcast_to(jnp.log(jnp.asarray(p[:64] / p[:64].sum())), (*x_t.shape, 64))
+    log_p = jnp.log(jnp.asarray(p[:64] / p[:64].sum()))
+    predict = lambda x_t, t, hidden: (jnp.broadcast_to(log_p, (*x_t.shape, 64)), hidden)
     grid = (jnp.asarray([1.0, 1.0 - 1 / STEPS]), jnp.asarray([1.0 - 1 / STEPS, 0.0]))
     start = MaskedState(jnp.full((rows, length), 99), jnp.ones((rows, length), bool), jnp.zeros(rows, int))
 
@@ -81,10 +82,10 @@ CHOICES = np.asarray([3, 1, 4, 2])
 """Position i is uniform over CHOICES[i] tokens, so that each sample of it has probability 1/CHOICES[i]."""
 
 
-def predict_choices(x_t: jax.Array, t: float) -> jax.Array:
+def predict_choices(x_t: jax.Array, t: float, hidden: None) -> tuple[jax.Array, None]:
     possible = np.arange(4) < CHOICES[:, None]
     log_p = np.where(possible, -np.log(CHOICES)[:, None], -np.inf)
-    return jnp.broadcast_to(jnp.asarray(log_p, float), (*x_t.shape, 4))
+    return jnp.broadcast_to(jnp.asarray(log_p, float), (*x_t.shape, 4)), hidden
 
 
 def test_the_surest_tokens_are_kept_first() -> None:
@@ -109,9 +110,9 @@ def test_mask_predict_masks_the_least_likely_tokens_again() -> None:
     """Of four steps, the position of n choices is masked in n: the network's view of tokens that stay is not read."""
     masked = []
 
-    def predict(x_t: jax.Array, t: float) -> jax.Array:
+    def predict(x_t: jax.Array, t: float, hidden: None) -> tuple[jax.Array, None]:
         masked.append(np.asarray(x_t == 9))
-        return jnp.where((x_t == 9)[..., None], predict_choices(x_t, t), -np.log(4))
+        return jnp.where((x_t == 9)[..., None], predict_choices(x_t, t, hidden)[0], -np.log(4)), hidden
 
     step = unmasking.mask_predict(predict, 9, jnp.ones((2, 4), bool), 4)
     state = unmasking.MaskPredictState(jnp.full((2, 4), 9), jnp.zeros((2, 4)))

@@ -20,10 +20,10 @@ MASK = 2
 SCHEDULE = TOKEN_SCHEDULES["linear"](1000)
 
 
-def predict(x_t: jax.Array, t: jax.Array) -> jax.Array:
+def predict(x_t: jax.Array, t: jax.Array, hidden: None) -> tuple[jax.Array, None]:
     """The exact log p of each of two tokens given the other, which may be masked."""
     given_other = jnp.asarray(np.concatenate([JOINT / 0.5, [[0.5, 0.5]]]), float)
-    return jnp.log(given_other[x_t[:, ::-1]])
+    return jnp.log(given_other[x_t[:, ::-1]]), hidden
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from jtextdiff.diffusion.distributions import Categorical
 from jtextdiff.diffusion.losses import cross_entropy
 from jtextdiff.diffusion.masking import reveal_probability
 from jtextdiff.diffusion.schedules import Time
+from jtextdiff.sampling.denoiser_transforms import self_condition
 
 
 class DiscreteDenoiser(NamedTuple):
@@ -23,6 +24,7 @@ class DiscreteDenoiser(NamedTuple):
     vocab_size: int  # MASK is the state after the tokens
     absorbing: bool
     form: str  # see `D3PM.form`
+    self_conditioned: bool = False
 
     def reverse(self, log_p: LogProbs, x_t: Int[Array, "b l"], s: Time, t: Time) -> Categorical:
         """Returns p(x_s | x_t) for a predicted distribution of x_0."""
@@ -37,12 +39,14 @@ class DiscreteDenoiser(NamedTuple):
         index: Int[Array, "b"],
         dropout_key: Key[Array, ""] | None = None,
         *,
+        two_passes: Bool[Array, ""] | bool = True,
         by_bayes: bool = False,
     ) -> tuple[Float[Array, "b l"], Float[Array, "b l"]]:
         """Returns KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)) of step `index` of T, and −log p(x_0 | x_t), nats per position.
 
         At the last step the KL is −log p(x_0 | x_1). For masked tokens it is (ᾱ_s − ᾱ_t)/(1 − ᾱ_t) times the second
-        value, a closed form that `by_bayes` replaces by the KL of the posteriors themselves.
+        value, a closed form that `by_bayes` replaces by the KL of the posteriors themselves. With `two_passes`, a
+        self-conditioned network reads its hidden states of a first pass over the same x_t.
         """
         process, s, t = self.process, (index - 1) / self.num_steps, index / self.num_steps
         x_t = process.noised(noise_key, tokens, t)
@@ -57,7 +61,12 @@ class DiscreteDenoiser(NamedTuple):
             log_p = jnp.pad(jax.nn.log_softmax(logits), mask_state, constant_values=-jnp.inf)
             return process.posterior(x_0, x_t, s, t).kl(self.reverse(log_p, x_t, s, t)), nll
 
-        return self.net.per_token(kl_and_nll, (x_t, tokens), x_t, index, valid=valid, key=dropout_key)
+        if not self.self_conditioned:
+            return self.net.per_token(kl_and_nll, (x_t, tokens), x_t, index, valid=valid, key=dropout_key)
+        previous = self_condition(lambda: self.net.hidden(x_t, index, valid=valid), jnp.asarray(two_passes))
+        return self.net.per_token(
+            kl_and_nll, (x_t, tokens), x_t, index, previous=previous, valid=valid, key=dropout_key
+        )
 
     def estimated_bound(
         self, key: Key[Array, ""], tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], num_points: int

@@ -8,11 +8,13 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.diffusion.bounds import MaskedLosses
 from jtextdiff.diffusion.distributions import temper_and_top_p
 from jtextdiff.diffusion.losses import cross_entropy
+from jtextdiff.diffusion.schedules import Time
 from jtextdiff.methods.components.types import Given, TextSpec, allowed_tokens, valid_and_last
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.sampling.masked_state import Predict
+from jtextdiff.sampling.denoiser_transforms import self_condition
+from jtextdiff.sampling.masked_state import Hidden, Predict
 
 RANDOM_ORDER = ("ancestral", "first_hitting")
 """Samplers that unmask in an order that does not depend on the text, one by one in the limit of many steps."""
@@ -40,15 +42,31 @@ def masked_text(text_spec: TextSpec, given: Given, length: Int[Array, "b"]) -> M
 
 
 def token_predictor(logits: Predict, start: MaskedText, temperature: float, top_p: float = 1.0) -> Predict:
-    """Returns (x_t, t) ↦ log p of the sampled tokens: the network's `logits` restricted, tempered and cut to top-p."""
+    """Returns log p of the sampled tokens: the network's `logits` restricted, tempered and cut to top-p."""
 
-    def predict(x_t: Int[Array, "b l"], t: Any) -> Float[Array, "b l v"]:
-        return temper_and_top_p(jnp.where(start.allowed, logits(x_t, t), -jnp.inf), temperature, top_p)
+    def predict(x_t: Int[Array, "b l"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b l v"], Hidden]:
+        unrestricted, hidden = logits(x_t, t, hidden)
+        return temper_and_top_p(jnp.where(start.allowed, unrestricted, -jnp.inf), temperature, top_p), hidden
 
     return predict
 
 
-def masked_denoiser_net(text_spec: TextSpec, trunk: Transformer, *, num_times: int = 0) -> Net:
+def logits_and_hidden(net: Any, hidden: Hidden, *inputs: Array, valid: Array) -> tuple[Float[Array, "b l v"], Hidden]:
+    """Returns the logits of a TokenDenoiser, and if it is self-conditioned the hidden states that they are made of."""
+    if hidden is None:
+        return net(*inputs, valid=valid), None
+    hidden = net.hidden(*inputs, previous=hidden, valid=valid)
+    return net.logits(hidden), hidden
+
+
+def first_hidden(trunk: Transformer, tokens: Int[Array, "b l"], self_conditioned: bool) -> Hidden:
+    """Returns the hidden states that a self-conditioned network reads at the first step; None for any other."""
+    return jnp.zeros((*tokens.shape, trunk.width)) if self_conditioned else None
+
+
+def masked_denoiser_net(
+    text_spec: TextSpec, trunk: Transformer, *, num_times: int = 0, self_conditioned: bool = False
+) -> Net:
     """Returns a network from masked tokens and the text's length to logits over tokens."""
     return Net(
         lambda rngs: TokenDenoiser(
@@ -57,6 +75,7 @@ def masked_denoiser_net(text_spec: TextSpec, trunk: Transformer, *, num_times: i
             vocab_size=text_spec.vocab_size,
             num_times=num_times,
             num_lengths=text_spec.length + 1,
+            self_conditioned=self_conditioned,
             rngs=rngs,
         )
     )
@@ -67,6 +86,7 @@ class MaskedDenoiser(NamedTuple):
 
     net: Any  # a TokenDenoiser
     text_spec: TextSpec
+    self_conditioned: bool = False
 
     def start(
         self, given: Given, length: Int[Array, "b"], temperature: float, top_p: float
@@ -74,17 +94,23 @@ class MaskedDenoiser(NamedTuple):
         """Returns the text before the first network call, and the distribution from which its tokens are sampled."""
         start = masked_text(self.text_spec, given, length)
 
-        def logits(x_t: Int[Array, "b l"], t: Any) -> Float[Array, "b l v"]:
-            return self.net(x_t, valid=start.valid)
+        def logits(x_t: Int[Array, "b l"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b l v"], Hidden]:
+            return logits_and_hidden(self.net, hidden, x_t, valid=start.valid)
 
         return start, token_predictor(logits, start, temperature, top_p)
 
     def losses(
-        self, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], key: Key[Array, ""] | None = None
+        self,
+        tokens: Int[Array, "b l"],
+        valid: Bool[Array, "b l"],
+        key: Key[Array, ""] | None = None,
+        *,
+        two_passes: Bool[Array, ""] | bool = True,
     ) -> MaskedLosses:
         """Returns masked ↦ −log p of each token given the unmasked ones, nats. With a `key` there is dropout.
 
-        MASK itself has probability 0 (Sahoo et al. 2024, §3.2.3).
+        MASK itself has probability 0 (Sahoo et al. 2024, §3.2.3). With `two_passes`, a self-conditioned network reads
+        its hidden states of a first pass over the same x_t.
         """
 
         def token_nll(logits: Float[Array, "b m v"], tokens: Int[Array, "b m"]) -> Float[Array, "b m"]:
@@ -93,12 +119,17 @@ class MaskedDenoiser(NamedTuple):
 
         def losses(masked: Bool[Array, "b l"]) -> Float[Array, "b l"]:
             x_t = jnp.where(masked, self.text_spec.mask, tokens)
-            return self.net.per_token(token_nll, (tokens,), x_t, valid=valid, key=key)
+            if not self.self_conditioned:
+                return self.net.per_token(token_nll, (tokens,), x_t, valid=valid, key=key)
+            previous = self_condition(lambda: self.net.hidden(x_t, valid=valid), jnp.asarray(two_passes))
+            return self.net.per_token(token_nll, (tokens,), x_t, previous=previous, valid=valid, key=key)
 
         return losses
 
 
-def any_order_bound_name(num_points: int, sampler: str) -> str:
+def any_order_bound_name(num_points: int, sampler: str, self_conditioned: bool = False) -> str:
     """The `bound` of methods whose `nll` is `bounds.any_order_bound`, and what it bounds if not the sampler's texts."""
     name = f"exact-k bound, {num_points} numbers of masked words a text"
+    if self_conditioned:
+        return f"{name}; of unmasking in random order with two passes a call, where samplers reuse the call before"
     return name if sampler in RANDOM_ORDER else f"{name}; of unmasking in random order, which {sampler} does not do"
