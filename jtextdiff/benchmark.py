@@ -20,13 +20,13 @@ EXAMPLES = """examples:
       --judge runs/autoregressive
   python -m jtextdiff.benchmark edit   --checkpoint runs/latent_ops --control sentiment=positive
 
-All calls are timed interleaved, in --repeats rounds. The fastest time of each is reported, in wall-clock and in CPU
+Calls are timed in turn, in --repeats rounds. The fastest time of each is reported, in wall-clock and in CPU
 seconds, next to the machine's own rate of float32 matrix products. PyTorch, eager and compiled, is timed too if it is
 installed (pip install -e '.[peer]') and implements the config. Samplers other than that of Diffusion-LM are compared
 with an untrained GPT-2 of the same size. The result is JSON.
 
-guide compares the run's own sampler and guidance with the same without a control, with the guidance of the paper's code
-(ddim, eta 1, 200 steps, 3 updates by sign), with the autoregressive run and with GPT-2. The paper's rate of 0.1 is
+guide compares guided with unguided sampling of the run, with the guidance of the paper's code (ddim, eta 1, 200 steps,
+3 sign updates), with the autoregressive run and with GPT-2. The paper's rate of 0.1 is
 absolute there; here guidance.rate is in units of the standard deviation of a coordinate of the word vectors. With
 --num, that many texts are sampled with both kinds of guidance and the same seed, and the result has the share that
 satisfies the control.

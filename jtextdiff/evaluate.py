@@ -71,7 +71,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--num", type=int, default=512, help="samples, and real texts to compare them with (default: 512)"
     )
-    add_seed(parser, "of the samples and of the bound's noise")
+    add_seed(parser, "seed of the samples and of the bound")
     parser.add_argument("--out", metavar="FILE", help="file for the JSON (default: stdout)")
     return parser
 
@@ -145,7 +145,8 @@ def check_flags(flags: Any) -> None:
         )
     if not flags.edits and flow is not None:
         raise UserError(
-            "--target_probability, --max_time, --source_pull and --rerank are for edits: give --edits LABEL."
+            "--target_probability, --max_time, --source_pull, --learned, --push and --rerank are for edits: give "
+            "--edits LABEL."
         )
     if flags.references and not flags.edits:
         raise UserError("--references are texts to edit: give --edits LABEL.")

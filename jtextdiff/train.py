@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   python -m jtextdiff.train --config configs/autoregressive.py --config.num_steps=500 --config.method.trunk.width=64
   python -m jtextdiff.train --config configs/diffusion_lm.py:paper --dry_run --devices 8 --config.mesh.fsdp=8
 
-Every field of a config can be set with --config.FIELD=VALUE; the config file explains the fields.
+Every field of a config can be set with --config.FIELD=VALUE; the config file names the files that explain the fields.
 To resume a run, give the same command again: only num_steps, every, mesh and method.sampler may differ.
 """
 

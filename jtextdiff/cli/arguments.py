@@ -49,8 +49,9 @@ def add_control(parser: Parser) -> None:
         "and three that need no training: length=12 tokens of the model's tokenizer, EOS not counted, keyword=PHRASE, "
         "regex=PATTERN for one such token as a whole. A control of pos takes "
         "pos='DET NOUN AUX ADJ PUNCT', one of tree takes tree='(core (cost x) (noun x))' and "
-        "span=4-6:landmark; pos and tree also take a sentence of the grammar as an example. Names that hold one of "
-        """= ! * | : +, and values with * or |, stand in quotation marks, a mark in them twice: '"x=y"="w*2"'""",
+        "span=4-6:landmark; pos and tree also take a sentence of the grammar as an example. Put a "
+        """name with one of = ! * | in quotation marks, and a value with | or that ends like *2: '"x=y"="w*2"'; """
+        "double a quotation mark inside them. In --targets, names with : or + as well",
     )
 
 
@@ -66,14 +67,14 @@ def add_balance(parser: Parser) -> None:
 def add_choice(parser: Parser) -> None:
     """Adds the numbers of candidates per sample."""
     parser.add_argument(
-        "--best_of", type=int, default=1, metavar="N", help="draw N texts per sample; take the lowest energy"
+        "--best_of", type=int, default=1, metavar="N", help="draw N texts per sample; keep the one of lowest energy"
     )
     parser.add_argument(
         "--mbr",
         type=int,
         default=1,
         metavar="N",
-        help="draw N texts per sample; take the highest mean BLEU with others",
+        help="draw N texts per sample; keep the one of highest mean BLEU with the others",
     )
 
 
@@ -89,7 +90,7 @@ def add_flow(parser: Parser) -> None:
         "--max_time",
         type=float,
         metavar="T",
-        help="latent editing: the longest time of the flow down the energy (default: 100; with --learned 0)",
+        help="latent editing: maximum time of the flow down the energy (default: 100; with --learned 0)",
     )
     parser.add_argument(
         "--source_pull",

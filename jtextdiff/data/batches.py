@@ -51,8 +51,8 @@ def batch_at(
 
     The result depends on the arguments alone, not on earlier calls. An epoch takes every row once, in batches of one
     bucket's rows, except the remainder that fills no batch. Buckets with fewer rows than a batch join the next larger
-    one. A last one too small is filled from the other buckets' remainders, then by repeating rows. Raises ValueError
-    for a row no bucket holds.
+    one. If the last bucket has fewer rows than a batch, it is filled from the remainders of others, then by repeating
+    rows. Raises ValueError for a row no bucket holds.
     """
     per_epoch = len(_plan_epoch(split, batch_size, buckets, seed, 0).lengths)
     epoch, index = divmod(step, per_epoch)
@@ -66,8 +66,8 @@ def lengths_from(
     """Returns the lengths of the batches of `num_steps` training steps from `step` on, each once, in order of need."""
     epoch, index = divmod(step, len(_plan_epoch(split, batch_size, buckets, seed, 0).lengths))
     # The batches of every epoch have the same lengths, so that two epochs contain those of all.
-    this, following = (_plan_epoch(split, batch_size, buckets, seed, epoch + i).lengths for i in range(2))
-    return list(dict.fromkeys(np.concatenate((this[index:], following))[:num_steps].tolist()))
+    epoch_lengths, next_lengths = (_plan_epoch(split, batch_size, buckets, seed, epoch + i).lengths for i in range(2))
+    return list(dict.fromkeys(np.concatenate((epoch_lengths[index:], next_lengths))[:num_steps].tolist()))
 
 
 def batches(

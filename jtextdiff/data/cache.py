@@ -91,7 +91,7 @@ def evenly_spaced(rows: Int[np.ndarray, "n"], num: int) -> Int[np.ndarray, "m"]:
 
 
 def cache_root() -> Path:
-    """Returns $JTEXTDIFF_CACHE or ~/.cache/jtextdiff; of a user without a home, a private folder of temporary files."""
+    """Returns $JTEXTDIFF_CACHE or ~/.cache/jtextdiff; if the user has no home directory, a private temporary folder."""
     if chosen := os.environ.get("JTEXTDIFF_CACHE"):
         return Path(chosen)
     try:

@@ -54,7 +54,7 @@ class Corpus:
     grammar: Grammar | None
 
     def digests(self, label: str = "") -> dict[str, str]:
-        """Returns the digest of each split, by which a run knows its text, and the values of its label, again."""
+        """Returns the digest of each split, used on resuming to detect that the text or the label has changed."""
         return {name: split.digest(label) for name, split in self.splits.items()}
 
     def labels_of(self, split: str, label: str, rows: NDArray[np.integer] | None = None) -> list[str]:

@@ -11,7 +11,7 @@ _CLAUSE_END_OR_SPACE = re.compile(rf"{_CLAUSE_END.pattern}|\s+")
 
 
 class Pieces(NamedTuple):
-    """The pieces of a text in their order, which joined are the text, and whether each is of the size asked for."""
+    """The pieces of a text in their order, which joined are the text, and whether each is no longer than required."""
 
     texts: list[str]
     fit: list[bool]

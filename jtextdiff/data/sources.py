@@ -26,8 +26,9 @@ def read_examples(
 
     `path`: None for the embedded grammar, a file, a directory, "hub:NAME[:CONFIGURATION][@REVISION]" or "package:NAME".
     `column` is the field that holds the text. `labels` renames fields to controls and their values to words,
-    "label=sentiment(0=negative,1=positive)", several separated by ";"; other fields keep their names.
-    `warn` is called with what of `labels` matches nothing.
+    "label=sentiment(0=negative,1=positive)", several separated by ";"; other fields keep their names, and values their
+    spelling. The word "none" stands for no value.
+    `warn` is called with the rules of `labels` that match no text.
     Without a valid split, 5 % of train become one, by a hash of the text, so that equal texts are in one split.
     Raises FileNotFoundError or ValueError, with what was expected.
     """

@@ -60,8 +60,8 @@ class Categorical:
     def sample(self, keys: Keys) -> Int[Array, "*b"]:
         """Samples one of √K blocks by its total probability, then one of the block's √K categories.
 
-        This takes two uniform numbers instead of K. A Gumbel race takes twenty times as long at K = 1,000. With one key
-        per row, a row does not depend on the others. Logits without a distribution give UNDEFINED.
+        This takes two uniform numbers instead of K. Gumbel-max sampling takes twenty times as long at K = 1,000. With
+        one key per row, a row does not depend on the others. Logits without a distribution give UNDEFINED.
         """
         k = self.logits.shape[-1]
         size = math.isqrt(max(k - 1, 0)) + 1

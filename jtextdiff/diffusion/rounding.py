@@ -9,8 +9,8 @@ from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.schedules import Time
 
 MIN_NOISE_VARIANCE = 1e-3
-"""Least noise variance assumed of a vector: at this variance the posterior of a clean vector is its own token in
-float32."""
+"""Lower bound on the noise variance in `token_log_probs`: at this variance the posterior of a clean vector is its own
+token in float32."""
 
 
 def nearest_token(
@@ -40,8 +40,8 @@ def embedding_spread(embedding: Float[Array, "v d"]) -> dict[str, Float[Array, "
     The distance is a share of the mean norm.
     """
     square = jnp.sum(embedding**2, axis=-1)
-    products, itself = _dot_products(embedding, embedding), jnp.diag(jnp.full(len(embedding), jnp.inf))
-    distance = square[:, None] - 2 * products + square[None] + itself
+    products, self_mask = _dot_products(embedding, embedding), jnp.diag(jnp.full(len(embedding), jnp.inf))
+    distance = square[:, None] - 2 * products + square[None] + self_mask
     norm = jnp.mean(jnp.sqrt(square))
     closest = jnp.mean(jnp.sqrt(jnp.maximum(jnp.min(distance, axis=-1), 0.0)))
     return {"embedding_norm": norm, "nearest_word": closest / norm}

@@ -16,7 +16,7 @@ from jtextdiff.metrics.mauve import frontier_area
 from jtextdiff.metrics.ngrams import distinct_ngrams, share_copied, unigram_entropy
 
 ENTROPY_LOSS, DISTINCT_SHARE = 0.35, 0.8
-"""The diversity guard: at most so many nats below train text, at least this share of its distinct bigrams."""
+"""The diversity guard: at most this many nats below train text, at least this share of its distinct bigrams."""
 
 FRESH_SENTENCES = 20_000
 """Sentences drawn from the grammar to measure how often one is a copy by chance; also their seed, not any corpus's."""

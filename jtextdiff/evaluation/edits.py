@@ -1,7 +1,7 @@
 """Scores of edits towards another label value.
 
 Real texts are edited and compared with copies of them and with their reconstructions. Success is judged by the
-grammar's derivations or an n-gram classifier, see `label_judges`; it selects nothing.
+grammar's derivations or an n-gram classifier, see `label_judges`; it is not used to choose edits or settings.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from jtextdiff.metrics.bleu import corpus_bleu
 from jtextdiff.run.corpus import label_values
 
 MAX_DIRECTIONS = 4
-"""Success is also given for each target if there are at most so many."""
+"""Success is also given for each target if there are at most this many."""
 
 INDICATORS = {"sentiment": "customer_rating"}
 """A label of the grammar, and the attribute that may express it and then changes with it."""

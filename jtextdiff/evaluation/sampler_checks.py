@@ -31,14 +31,14 @@ NUM_ALONE = 16
 """Samples that are also drawn in a batch of one."""
 
 TAIL = 0.05
-"""Rare are the least likely outcomes that together have no more than this probability."""
+"""Outcomes are rare if they are the least likely ones whose total probability is at most this."""
 
 MAX_DEVIATIONS = 4.0
 """Standard errors above which a deviation fails: by chance once in 16,000 checks of a sound model."""
 
 
 FIRST_STEP_COUNT = 40
-"""From here on, samplers must write alike at neighbouring numbers of steps, whose times are rounded differently."""
+"""From here on, samplers must have about the same token entropy at neighbouring numbers of steps."""
 
 MAX_ENTROPY_CHANGE = 0.5
 """Share of the median by which the token entropy at one of these numbers may differ; texts of one word lose all."""

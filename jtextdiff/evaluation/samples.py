@@ -1,6 +1,6 @@
 """All scores of a model's samples.
 
-A judge selects nothing: every sample of a fixed seed is scored as it is.
+A judge is not used to choose samples or settings: every sample of a fixed seed is scored as it is.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class SampleTask:
     model: Model
     corpus: Corpus
     spec: SamplingSpec = SamplingSpec()
-    num: int = 512  # samples, and at most so many real texts of each kind
+    num: int = 512  # samples, and at most this many real texts of each kind
     split: str = "valid"
     seed: int = 0
     judge: Model | None = None

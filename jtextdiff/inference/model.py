@@ -49,7 +49,7 @@ def ignore_progress(num_done: int) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """A method with its parameters and tokenizer, as `load` returns it and training samples from it.
+    """A method with its parameters and tokenizer, returned by `load`; training draws its samples from one, too.
 
     `control` is a requirement on the text, see `jtextdiff.controls`. `**sampler` are settings of the method's sampler,
     such as `steps=` and `name=`. `progress` receives the number of texts in each finished batch.

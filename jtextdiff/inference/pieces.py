@@ -21,7 +21,7 @@ def check_pieces(method: Method, control: Control | None) -> None:
         raise UserError(f"{type(method).__name__} does not edit by pieces: leave out --pieces. TextVAE does.")
     leaves = () if control is None else control.leaves()
     if of_whole := next((leaf for leaf in leaves if leaf.name in TRAINING_FREE), None):
-        raise UserError(f"{of_whole} is asked of a whole text, and --pieces edits each piece by itself: leave out one.")
+        raise UserError(f"{of_whole} applies to a whole text, and --pieces edits each piece by itself: leave out one.")
 
 
 def edit_by_pieces(

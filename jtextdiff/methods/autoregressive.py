@@ -52,7 +52,7 @@ class Autoregressive:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Returns −log p(text, EOS) by the mean length."""
+        """Returns −log p(text, EOS) divided by the mean length."""
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._losses(params, tokens, key)
         loss = sum_over(losses, valid) / self.text_spec.mean_length

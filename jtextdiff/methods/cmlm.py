@@ -1,8 +1,8 @@
 """CMLM: conditional masked language model with mask-predict decoding.
 
 Ghazvininejad et al. (2019), without a source text. The loss is the mean over k masked tokens, k uniform in 1 … L. L
-itself is included, which the authors' code leaves out, so that the loss is the bound of masked diffusion by the text's
-length and CMLM can be scored like masked diffusion. Only the decoding differs.
+itself is included, which the authors' code leaves out, so that the loss is the bound of masked diffusion divided by
+the mean length, and CMLM can be scored like masked diffusion. Only the decoding differs.
 """
 
 import functools
@@ -71,7 +71,7 @@ class CMLM:
         return {"words": self.net.init(key), "lengths": {"bias": jnp.zeros(self.text_spec.length + 1)}}
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Returns L times the mean −log p of the masked tokens of L, plus −log p(length), by the mean length."""
+        """Returns L times the mean −log p of masked tokens, plus −log p(length), divided by the mean length."""
         count_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._denoiser(params).losses(tokens, valid, dropout_key)

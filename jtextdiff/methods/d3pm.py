@@ -44,7 +44,7 @@ SAMPLERS = ("ancestral", "renoise")
 class Sampler:
     """Settings of the reverse process."""
 
-    name: str = "ancestral"  # "renoise": x_0 is predicted and noised anew in every step, so that tokens are revised
+    name: str = "ancestral"  # x_s ~ p(x_s | x_t); "renoise": a drawn x_0 is noised to x_s, so that tokens are revised
     steps: int = 64  # any number up to the method's num_steps: one network serves them all
     temperature: float = 1.0
     top_p: float = 1.0  # tokens outside the most likely ones that make up this share are never sampled
@@ -107,7 +107,7 @@ class D3PM:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Estimates L_vb + λ Σ_t −log p(x_0 | x_t) at one step per text, as a weighted mean, by the mean length.
+        """Estimates L_vb + λ Σ_t −log p(x_0 | x_t) at one step per text, a weighted mean, divided by the mean length.
 
         Austin et al. (2021), eq. 5.
         """
@@ -207,9 +207,9 @@ class D3PM:
     ) -> tuple[Step, Any, Any]:
         """Returns the step x_s ~ p(x_s | x_t), the grid to unroll it over, and when to stop early.
 
-        MASK: some tokens are revealed, and with "renoise" others masked. Uniform: every token is drawn from its
-        posterior, or with "renoise" from q(x_s | x̂_0) of a drawn x̂_0: its tokens are predicted independently, so that
-        even exact predictions do not lead to the exact distribution of texts.
+        Absorbing kernel: a step reveals some tokens; with "renoise" it also masks others. Uniform kernel: every token
+        is drawn from its posterior; with "renoise" from q(x_s | x̂_0) of a drawn x̂_0, whose tokens are independent, so
+        that even exact predictions do not lead to the exact distribution of texts.
         """
         renoise = self.sampler.name == "renoise"
         if self.kernel == "absorbing" and renoise:

@@ -140,7 +140,7 @@ class DiffusionLM:
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
         """Returns the weighted sum of the terms of non-zero weight; each is a metric (Li et al. 2022, eq. 2).
 
-        Each is a sum over tokens by the mean length or, where PAD is a token like any other, by the whole length.
+        Each is a sum over tokens divided by the mean length or, where PAD is a token like any, by the whole length.
         """
         denoiser, (tokens, valid) = self._denoiser(params), self.states.tokens_and_valid(batch)
         time_key, x_0_key, noise_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(4))

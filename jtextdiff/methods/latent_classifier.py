@@ -88,8 +88,8 @@ class LatentClassifier:
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:
         """Returns the accuracy and the calibration error at the posterior means of texts that were not fitted to.
 
-        All values weigh the same, as in the fit. Of several levels also the accuracy of each alone: the others are at
-        the mean of the prior.
+        All values weigh the same, as in the fit. If there are several levels, also returns the accuracy of each alone,
+        with the others at the mean of the prior.
         """
         weights = balanced_weights(texts.value)
 
@@ -133,8 +133,8 @@ class LatentClassifier:
 
     def energy(self, params: Params, target: Bool[np.ndarray, "c"]) -> Learned:
         """Returns the energy −log p(one of the target's values | ε), in nats per text."""
-        read = {name: params[name] for name in ("net", "temperature")}
-        return Learned(params=read, target=jnp.asarray(target), log_prob=self.log_prob, log_not=self.log_not)
+        used = {name: params[name] for name in ("net", "temperature")}
+        return Learned(params=used, target=jnp.asarray(target), log_prob=self.log_prob, log_not=self.log_not)
 
     def log_prob(
         self, params: Params, target: Bool[Array, "*b c"], epsilon: Float[Array, "b z"], t: Time, valid: Any

@@ -59,9 +59,9 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LatentField:
-    """The velocity of the rectified flow from latents of texts of other values to those of one value of a label.
+    """The velocity of the rectified flow from latents of texts with other values of a label to those with one value.
 
-    The difference of their means, plus a network that starts at 0. Values are equally frequent in the fit.
+    It is the difference of their means plus a network that is zero at first. All values weigh the same in the fit.
     """
 
     text_spec: TextSpec = TextSpec()
@@ -111,9 +111,9 @@ class LatentField:
         reached = [self.values[target] for target in self._targets]
         if value not in reached:
             raise ValueError(f"no field of {self.label} leads to {value!r}; there are fields to: {', '.join(reached)}.")
-        read = {name: params[name] for name in ("net", "others", "target")}
+        used = {name: params[name] for name in ("net", "others", "target")}
         target = jnp.asarray(self.values.index(value))
-        return Field(params=read, target=target, strength=jnp.float32(strength), velocity=self.velocity_of)
+        return Field(params=used, target=target, strength=jnp.float32(strength), velocity=self.velocity_of)
 
     def velocity_of(
         self, params: Params, target: Int[Array, "*b"], x: Float[Array, "b z"], s: Float[Array, "b"]

@@ -41,7 +41,7 @@ class Masked:
     trunk: Transformer = Transformer()
     masking: str = "fixed_count"  # in training: exactly k of L tokens; "bernoulli": each independently, as published
     self_conditioning: float = 0.0  # share of the training steps in which the network reads its own hidden states
-    loss_weighting: str = "bound"  # of texts in training, as in the bound; "words": all masked tokens equally
+    loss_weighting: str = "bound"  # of masked tokens in training, those of the bound; "words": all equal
     schedule: str = "reciprocal"
     bound_points: int = 16  # numbers of masked tokens per text at which the bound is estimated
     sampler: Unmasking = Unmasking()
@@ -73,7 +73,7 @@ class Masked:
         return self.net.init(key)
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Estimates the bound on −log p(tokens) by the mean length, at one time per text, stratified over the batch.
+        """Estimates the bound on −log p(tokens), divided by the mean length, at one stratified time per text.
 
         "bernoulli": −ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over masked tokens (Sahoo et al. 2024, eq. 10). "fixed_count": L
         times the mean of −log p over k of L tokens, which has the same mean under any schedule, without large weights
@@ -97,7 +97,7 @@ class Masked:
         """Returns an upper bound on −log p(text), nats per sequence: `any_order_bound` plus −log p(length).
 
         It has the mean of the loss under any schedule, with far less variance. It bounds texts that are unmasked one by
-        one in random order, not those of the samplers `confidence` and `entropy_bounded`, whose order follows the text.
+        one in random order, not those of the samplers `confidence`, `entropy_bounded` and `remasking`.
         """
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._denoiser(params).losses(tokens, valid)

@@ -132,7 +132,7 @@ class TextVAE:
         }
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
-        """Returns (−log p(text | z) + β Σ max(KL, free bits) + weight · −log p(bag of words | z)) by the mean length.
+        """Returns −log p(text | z) + β Σ max(KL, free bits) + weight · −log p(bag of words | z), by the mean length.
 
         In nats per token, with one z ~ q(z | text) per text (Kingma & Welling 2014, eq. 10) and free bits per latent
         dimension and text (Kingma et al. 2016, eq. 15). β follows `latents.beta_schedule`: texts are reconstructed
@@ -199,7 +199,7 @@ class TextVAE:
     def elbo_terms(self, params: Params, key: Key[Array, ""], batch: Batch) -> dict[str, Float[Array, "b"]]:
         """Returns nats per text: the KL, and −log p(text | z) with z of the text itself and of the next text.
 
-        Of several levels also the KL of each, and −log p(text | z) with that level alone of the next text.
+        If there are several levels, also the KL of each, and −log p(text | z) with that level taken from the next text.
         """
         posterior, text_nll = self._posterior_and_text_nll(params, batch, cached=False)
         z, normal = posterior.draw(jax.random.normal(key, (len(batch.tokens), self.latent_dim)))

@@ -12,8 +12,8 @@ Ngram = tuple[Hashable, ...]
 def self_bleu(texts: Sequence[Text], n: int = 4) -> float:
     """Returns the mean BLEU of each text with all others as its references, in [0, 1]: high where texts are alike.
 
-    Zhu et al. (2018); n-grams of 1 … n, of an n that no text shares .1 is counted. It rises with the number of texts:
-    compare equal numbers. Raises ValueError for fewer than two texts.
+    Zhu et al. (2018); n-grams of 1 … n; if none of an order matches, its number of matches is set to 0.1. It rises with
+    the number of texts: compare equal numbers. Raises ValueError for fewer than two texts.
     """
     if len(texts) < 2:
         raise ValueError(f"self-BLEU compares texts with each other; expected at least two, got {len(texts)}")

@@ -63,7 +63,7 @@ class XLPositions(nnx.Module):
     def position_logits_at(
         self, query: Float[Array, "b h 1 e"], position: Array, length: int
     ) -> Float[Array, "b h 1 {length}"]:
-        """Returns them from one position to `length` positions from 0 on."""
+        """Returns the logits of a query at one position and the keys at 0 … length − 1."""
         return self._by_distance(query, position - jnp.arange(length))
 
     def _by_distance(self, query: Float[Array, "b h l e"], distance: Array) -> Float[Array, "b h l m"]:

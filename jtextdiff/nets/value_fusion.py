@@ -10,9 +10,9 @@ from jtextdiff.nets.layers import dense
 class ValueFusion(nnx.Module):
     """Returns Σ_j (V_j x) ∘ (G_j c): a product of rank `rank` of the input x and a context c, one c per text.
 
-    Hu et al. (2022), eq. 9. There both factors are summed before they are multiplied, which is of rank one; here each
-    product is one of the sum. V_1 is the attention's own value projection and G_1 starts near one, the other G_j at
-    zero: fresh values are close to those without a context.
+    Hu et al. (2022), eq. 9, which multiplies two sums and so has rank one; here the products are summed. V_1 is the
+    attention's own value projection and G_1 starts near one, the other G_j at zero: fresh values are close to those
+    without a context.
     """
 
     def __init__(self, width: int, *, context_dim: int, rank: int, init: str, bfloat16: bool, rngs: nnx.Rngs):

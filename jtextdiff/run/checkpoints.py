@@ -80,8 +80,9 @@ def _quiet_orbax() -> Iterator[None]:
 def save(manager: ocp.CheckpointManager, step: int, model: Any, training: Any, valid_loss: float) -> None:
     """Starts writing; a crash during the write leaves the earlier checkpoints intact.
 
-    The one before, written meanwhile, is read back first, and the first of all at once, since a fault of the disk would
-    be in every one. Raises OSError if that fails, or before anything is written if the disk has too little space.
+    Before writing, the previous checkpoint is verified by reading it. The first checkpoint of a run is verified at
+    once, because a fault of the disk would affect all later ones. Raises OSError if that fails, or before anything is
+    written if the disk has too little space.
     """
     if step in manager.all_steps():
         return

@@ -46,7 +46,7 @@ def base_config(
 ) -> Config:
     """Returns the config of a run from the specs of its method and optimizer; `text` is by default that of the grammar.
 
-    `log`, `evaluate`, `sample`, `checkpoint`: every how many steps each is done.
+    `log`, `evaluate`, `sample`, `checkpoint`: intervals in steps.
     """
     c = ConfigDict()
     c.seed = 0  # of the initial parameters, the batches and the noise

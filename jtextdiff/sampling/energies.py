@@ -38,7 +38,7 @@ MIN_ENERGY = 1e-6
 class Learned:
     """−log p(target | x_t) by a network trained on noisy x_t; with `on_estimate`, on the estimate of x_0 if given.
 
-    `log_not` returns log(1 − p) for NOT, where 1 − p would have lost its digits, and its gradient, in 1 − e^(log p).
+    `log_not` returns log(1 − p) for NOT directly, because 1 − exp(log p) loses precision, and its gradient, near p = 1.
     """
 
     params: Any
@@ -80,7 +80,7 @@ class Sum:
 
 @pytree
 class Not:
-    """−log(1 − p). It stops falling once p is small, where −E would push without end."""
+    """−log(1 − p). Its gradient vanishes as p → 0; that of −E does not."""
 
     energy: Any
 

@@ -34,9 +34,9 @@ class Guidance:
     - "state": x_s itself, as in the paper.
 
     `update_rule`:
-    - "std": steps along the normalised gradient of each text by `rate` standard deviations of the noise that the step
-      itself adds, in the root mean square over its coordinates, at any slope. The weight of an energy therefore
-      matters only relative to other energies. A step without noise uses the posterior's standard deviation.
+    - "std": steps along the gradient of each text, whatever its norm; the root mean square of a step over coordinates
+      is `rate` standard deviations of the noise that the sampling step adds. The weight of an energy therefore matters
+      only relative to other energies. A step without noise uses the posterior's standard deviation.
     - "sign": moves every coordinate by `rate`, which is what the fresh Adagrad of the released code amounts to.
     - "adagrad": divides by the root of the squares summed over the step's updates, as in the paper's text.
     - "scaled": moves by `rate` σ² times the gradient (Dhariwal & Nichol 2021, algorithm 1, at rate 1), with the penalty

@@ -1,9 +1,10 @@
 """The ODE that moves a latent down an energy (LatentOps).
 
-The probability flow of a VP diffusion whose distribution at each time is N(0, I) times e^−E has no term of the prior:
-score and drift cancel (Liu et al. 2022, §3). It is dz/dt = ½ β(t) ∇E(z, t), from t = 1 down to 0. In the flow's own
-time τ = ½ ∫ β = −½ log ᾱ, it is dz/dτ = −∇E for any β. An energy that ignores the time is therefore followed in plain
-descent, past the posterior. An energy averaged over noise (`energies.NoiseAveraged`) ends in the posterior of N(0, I).
+In the probability flow of a VP diffusion whose distribution at each time is N(0, I) times e^−E, the score of the prior
+cancels the drift (Liu et al. 2022, §3): dz/dt = ½ β(t) ∇E(z, t), from t = 1 down to 0. In the flow's own time
+τ = ½ ∫ β = −½ log ᾱ, it is dz/dτ = −∇E for any β. An energy that does not depend on the time therefore gives gradient
+descent, which does not stop at the posterior. An energy averaged over noise (`energies.NoiseAveraged`) ends in the
+posterior of N(0, I).
 z must be in coordinates in which its prior is N(0, I).
 """
 
@@ -51,8 +52,8 @@ def descend(
     """Solves dz/dt = ½ β(t) ((1 − k) ∇E(z, t) + k (z − z(1))) from t = 1 to 0, β = −d log ᾱ/dt, k = `source_pull`.
 
     With a `field` v, −v(z, 1 − t) is added: the field is followed from its time 0 to 1 while the energy is descended.
-    It was fitted to latents that have the label already, so the energy of that label counts it twice: the sum pushes,
-    and leads to no distribution in particular.
+    It was fitted to latents that have the label already, so that with the energy of that label the label is counted
+    twice, and the ends follow no known distribution.
 
     All rows share one energy. A row stops where the sum of the unweighted terms (`energies.energy_terms`) of
     `stop_energy`, or of the energy itself, has fallen to `energy_threshold` nats, located to the `tolerance`; at a

@@ -4,7 +4,7 @@
            ▲             ▲             ▲
          (1, s)       (s, s′)        (t, 0)
 
-Every sampler is a Step; nothing else loops.
+Every diffusion sampler is a Step, and this is the only loop over them.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
 """Unmasking steps: ancestral, first-hitting, confidence, entropy-bounded and mask-predict.
 
-Every step samples in two stages: which tokens to reveal, then their values. In a single Gumbel race a rare token would
-have to beat MASK with a float32 Gumbel, whose largest value is 16, and never does (Zheng et al. 2025).
+Every step samples in two stages: which tokens to reveal, then their values. In Gumbel-max sampling over tokens and MASK
+a rare token would have to beat MASK with a float32 Gumbel, whose largest value is 16, and never does (Zheng et al.
+2025).
 """
 
 from collections.abc import Callable
@@ -29,8 +30,8 @@ class Unmasking:
     """Settings of an unmasking sampler."""
 
     name: str = "entropy_bounded"  # or ancestral, confidence, remasking; first_hitting, one token a call: see below
-    steps: int = 64  # most calls; never more than tokens, but for remasking; first_hitting ignores it
-    grid: str = "uniform"  # times of ancestral, remasking; "cosine" reveals few tokens while little is known of them
+    steps: int = 64  # upper bound on calls; at most one a token but for remasking; not of first_hitting
+    grid: str = "uniform"  # times of ancestral and remasking; "cosine" reveals few tokens while little is known
     temperature: float = 1.0
     top_p: float = 1.0  # tokens outside the most likely ones that make up this share are never sampled
     entropy: float = 0.1  # entropy_bounded: bound in nats on the entropies of the tokens revealed in one call

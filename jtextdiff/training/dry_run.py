@@ -27,7 +27,7 @@ STATE_PARTS = {"params": "parameters", "ema": "running_mean", "opt": "optimiser"
 
 
 def simulate(devices: int | None) -> None:
-    """Makes jax treat this machine's processor as so many devices; None: the real ones.
+    """Makes jax treat this machine's processor as this many devices; None: the real ones.
 
     Must be called before jax initialises its devices. Raises UserError if their number is fixed already.
     """

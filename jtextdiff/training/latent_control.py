@@ -50,8 +50,8 @@ def fit_control(config: Config, workdir: Path) -> None:
     method, base = build(config.method), load(config.base)
     corpus.tokenizer.save(workdir / "tokenizer")
     fit_key, sample_key = jax.random.split(jax.random.key(config.seed))
-    noises = [jax.random.fold_in(sample_key, i) for i in range(method.samples)]
-    train = encode_labelled(base, corpus, "train", method.label, method.max_texts, noises)
+    sample_keys = [jax.random.fold_in(sample_key, i) for i in range(method.samples)]
+    train = encode_labelled(base, corpus, "train", method.label, method.max_texts, sample_keys)
     valid = encode_labelled(base, corpus, "valid", method.label, MAX_VALID_TEXTS)
     check_label_counts(train, method)
     say(f"{method.label}: {len(train.value):,} labelled texts, {', '.join(method.values)} -> {workdir}")

@@ -126,7 +126,7 @@ def _fill_in_labels(config: Config, corpus: Corpus) -> None:
             config.method.kind = label_kind(corpus, config.label)
     if isinstance(method, Conditional) and method.condition:
         if method.condition in (*RESERVED, *SYNTAX_CONTROLS):
-            raise UserError(f"method.condition: --control {method.condition} asks for something else. {RENAME}")
+            raise UserError(f"method.condition: --control {method.condition} means something else. {RENAME}")
         config.method.values = label_values(corpus, method.condition, "method.condition: the text")
 
 

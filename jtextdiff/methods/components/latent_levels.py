@@ -95,7 +95,7 @@ class Posterior(NamedTuple):
     pooled: list[Float[Array, "b q"]]  # of each level
 
     def draw(self, noise: Float[Array, "b z"]) -> tuple[Float[Array, "b z"], Normal]:
-        """Returns the ε that standard normal `noise` makes of q, and the posteriors of the levels, along this draw.
+        """Returns a sample ε ~ q, reparameterized by standard normal `noise`, and the posteriors of its levels.
 
         Each level is conditioned on the draw of the levels below it: log q(ε) and the KL are sums over the returned
         normals. Without a chain they do not depend on the noise. Zeros give each level's mean given the means below it.

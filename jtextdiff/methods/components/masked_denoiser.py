@@ -52,7 +52,7 @@ def token_predictor(logits: Predict, start: MaskedText, temperature: float, top_
 
 
 def logits_and_hidden(net: Any, hidden: Hidden, *inputs: Array, valid: Array) -> tuple[Float[Array, "b l v"], Hidden]:
-    """Returns the logits of a TokenDenoiser, and if it is self-conditioned the hidden states that they are made of."""
+    """Returns the logits of a TokenDenoiser and, if it is self-conditioned, its last hidden states."""
     if hidden is None:
         return net(*inputs, valid=valid), None
     hidden = net.hidden(*inputs, previous=hidden, valid=valid)
@@ -129,7 +129,7 @@ class MaskedDenoiser(NamedTuple):
 
 def any_order_bound_name(num_points: int, sampler: str, self_conditioned: bool = False) -> str:
     """The `bound` of methods whose `nll` is `bounds.any_order_bound`, and what it bounds if not the sampler's texts."""
-    name = f"exact-k bound, {num_points} numbers of masked words a text"
+    name = f"exact-k bound, {num_points} numbers of masked tokens a text"
     if self_conditioned:
         return f"{name}; of unmasking in random order with two passes a call, where samplers reuse the call before"
     return name if sampler in RANDOM_ORDER else f"{name}; of unmasking in random order, which {sampler} does not do"

@@ -26,8 +26,8 @@ class TextSpec:
     def mean_length(self) -> float:
         """The mean number of tokens in a training sequence.
 
-        Losses are nats per text divided by it, so that all tokens of the training text weigh the same. Divided by each
-        text's own length, tokens of short texts would weigh more than those that a likelihood per token counts.
+        Losses are nats per text divided by it, so that all tokens of the training text weigh the same. Dividing by
+        each text's own length would give tokens of short texts more weight than the likelihood per token does.
         """
         return sum(n * count for n, count in enumerate(self.length_counts)) / sum(self.length_counts)
 
