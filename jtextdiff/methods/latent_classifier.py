@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.diffusion.schedules import Time
 from jtextdiff.methods.components.cross_validation import balanced_weights, calibration_error, fit_ensemble
-from jtextdiff.methods.components.latents import LabelledLatents
+from jtextdiff.methods.components.latents import PRIOR, LabelledLatents
 from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
 from jtextdiff.methods.method import LatentVariableModel
 from jtextdiff.nets.classifiers import LatentHead
@@ -67,7 +67,7 @@ class LatentClassifier:
         return {
             "net": jax.vmap(self.net.init)(jax.random.split(net_key, self.ensemble_size)),
             "temperature": jnp.ones(()),
-            "frozen": {"law": self.base.init(base_key)["law"]},
+            "frozen": {PRIOR: self.base.init(base_key)[PRIOR]},
         }
 
     def fit_latents(
@@ -82,7 +82,7 @@ class LatentClassifier:
             penalties=self.penalties,
             max_iterations=self.max_iterations,
         )
-        params = {"net": ensemble, "temperature": jnp.float32(temperature), "frozen": {"law": prior}}
+        params = {"net": ensemble, "temperature": jnp.float32(temperature), "frozen": {PRIOR: prior}}
         return params, {"loss": metrics["log_loss"], **metrics}
 
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:

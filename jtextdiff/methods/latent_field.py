@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.diffusion import schedules
 from jtextdiff.diffusion.randomness import stratified
 from jtextdiff.methods.components.cross_validation import fold_ids
-from jtextdiff.methods.components.latents import LabelledLatents
+from jtextdiff.methods.components.latents import PRIOR, LabelledLatents
 from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
 from jtextdiff.methods.method import LatentVariableModel
 from jtextdiff.nets.functional import Net, Params
@@ -103,7 +103,7 @@ class LatentField:
             "net": self.net.init(net_key),
             "others": moments,
             "target": moments,
-            "frozen": {"law": self.base.init(base_key)["law"]},
+            "frozen": {PRIOR: self.base.init(base_key)[PRIOR]},
         }
 
     def field(self, params: Params, value: str, strength: float) -> Field:
@@ -139,7 +139,7 @@ class LatentField:
             raise ValueError(f"a field leads from some values of {self.label} to another, and it has one value only")
         held_out = fold_ids(texts.value, HELD_OUT_FOLDS) == 0
         moments = {side: self._moments(texts, ~held_out, side) for side in ("others", "target")}
-        params = self.init(key) | {"frozen": {"law": prior}} | moments
+        params = self.init(key) | {"frozen": {PRIOR: prior}} | moments
         random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
         fitted_on = self._pairs(texts, ~held_out, self.pairs, random)
         tested_on = self._pairs(texts, held_out, min(self.pairs, NUM_TESTED), random)

@@ -23,7 +23,7 @@ from jtextdiff.methods.components.autoregressive_sampler import word_dropout
 from jtextdiff.methods.components.label_conditioning import label_index, one_hot_label
 from jtextdiff.methods.components.latent_decoder import LatentTextDecoder, TextNLL
 from jtextdiff.methods.components.latent_levels import Levels, Posterior
-from jtextdiff.methods.components.latents import LatentSampler, Rewrite
+from jtextdiff.methods.components.latents import DECODER, ENCODER, PRIOR, LatentSampler, Rewrite
 from jtextdiff.methods.components.types import (
     Given,
     Metrics,
@@ -125,10 +125,10 @@ class TextVAE:
     def init(self, key: Key[Array, ""]) -> Params:
         encoder_key, decoder_key = jax.random.split(key)
         chain = {"chain": self.chain_net.init(jax.random.fold_in(key, 2))} if self.levels.chained else {}
-        return chain | {  # keys of stored checkpoints: they keep their names
-            "reader": self.encoder_net.init(encoder_key),
-            "writer": self.decoder_net.init(decoder_key),
-            "law": affine_prior.initial_prior(self.latent_dim, self.prior_fit),
+        return chain | {
+            ENCODER: self.encoder_net.init(encoder_key),
+            DECODER: self.decoder_net.init(decoder_key),
+            PRIOR: affine_prior.initial_prior(self.latent_dim, self.prior_fit),
         }
 
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
@@ -155,7 +155,7 @@ class TextVAE:
         beta = latents.beta_schedule(progress, self.beta_first, self.beta)
         paid_kl = self.levels.paid_kl(kl, self.free_bits, jnp.sum(valid, axis=-1))
         total = reconstruction + beta * paid_kl + self.bag_of_words_weight * bag
-        prior_loss = affine_prior.prior_fit_loss(params["law"], z, jax.random.fold_in(z_key, 0))
+        prior_loss = affine_prior.prior_fit_loss(params[PRIOR], z, jax.random.fold_in(z_key, 0))
         return (total + prior_loss) / self.text_spec.mean_length, terms
 
     def posterior(
@@ -168,7 +168,7 @@ class TextVAE:
     ) -> Posterior:
         """Returns q(z | text, label); the label is as in `Given`."""
         condition = one_hot_label(label, len(tokens), len(self.values)) if self.values else None
-        encoder = self.encoder_net.bind(params["reader"])
+        encoder = self.encoder_net.bind(params[ENCODER])
         pooled = encoder.pooled(tokens, condition, valid=valid, key=key)
         return Posterior(self.levels, encoder, self._chain(params), pooled)
 
@@ -193,7 +193,7 @@ class TextVAE:
     ) -> Float[Array, "b"]:
         posterior, text_nll = self._posterior_and_text_nll(params, batch, cached=cached)
         shape = len(batch.tokens), self.latent_dim
-        log_joint = lambda z: -text_nll(z) - affine_prior.prior_nll(params["law"], z)
+        log_joint = lambda z: -text_nll(z) - affine_prior.prior_nll(params[PRIOR], z)
         return latents.importance_bound(posterior.draw, log_joint, key, self.importance_samples, shape)
 
     def elbo_terms(self, params: Params, key: Key[Array, ""], batch: Batch) -> dict[str, Float[Array, "b"]]:
@@ -224,7 +224,7 @@ class TextVAE:
         """
         epsilon = start
         if epsilon is None:
-            epsilon = self.sampler.prior_sample(params["law"], fold_in(keys, 0), self.latent_dim)
+            epsilon = self.sampler.prior_sample(params[PRIOR], fold_in(keys, 0), self.latent_dim)
         if energy is None:
             return self.decode(params, keys, given, epsilon, keep_path=keep_path)
         num_frames = NUM_FRAMES if keep_path else 0
@@ -265,7 +265,7 @@ class TextVAE:
     def encode(self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Float[Array, "b z"]:
         """Returns the mean of q(z | text), in whitened coordinates; of a chained level given the means below it."""
         noise = jnp.zeros((len(tokens), self.latent_dim))
-        return affine_prior.whitened(params["law"], self.posterior(params, tokens, valid).draw(noise)[0])
+        return affine_prior.whitened(params[PRIOR], self.posterior(params, tokens, valid).draw(noise)[0])
 
     def latent_samples(
         self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], noise: Float[Array, "b s z"]
@@ -274,27 +274,27 @@ class TextVAE:
         posterior = self.posterior(params, tokens, valid)
         center, normal = posterior.draw(jnp.zeros((len(tokens), self.latent_dim)))
         draws = [center, *(posterior.draw(noise[:, i])[0] for i in range(noise.shape[1]))]
-        mean, *samples = (affine_prior.whitened(params["law"], z) for z in draws)
+        mean, *samples = (affine_prior.whitened(params[PRIOR], z) for z in draws)
         return jnp.stack([mean, *samples], axis=1)[:, 1:], mean, jnp.sum(normal.kl(standard_normal(mean)), axis=-1)
 
     def decode(
         self, params: Params, keys: Keys, given: Given, epsilon: Float[Array, "b z"], *, keep_path: bool = False
     ) -> Sample:
         """Decodes whitened latents by the sampler's settings; a fixed prefix stays."""
-        z = unwhitened(params["law"], epsilon)
+        z = unwhitened(params[PRIOR], epsilon)
         return self._decoder(params).decode(self.sampler, given, fold_in(keys, 1), z, keep_path=keep_path)
 
     def keyword_energy(self, params: Params, allowed: Bool[Array, "k v"]) -> Learned:
         """Returns the energy −log p(k tokens occur anywhere in the text | ε), the i-th one of `allowed[i]`."""
-        decoder_and_prior = {name: params[name] for name in ("writer", "chain", "law") if name in params}
+        decoder_and_prior = {name: params[name] for name in (DECODER, "chain", PRIOR) if name in params}
         return Learned(params=decoder_and_prior, target=allowed, log_prob=self._keyword_log_prob)
 
     def _keyword_log_prob(self, params: Params, allowed: Any, epsilon: Any, t: Time, valid: Any) -> Float[Array, "b"]:
-        return self._decoder(params).bag_log_prob(unwhitened(params["law"], epsilon), allowed)
+        return self._decoder(params).bag_log_prob(unwhitened(params[PRIOR], epsilon), allowed)
 
     def _decoder(self, params: Params) -> LatentTextDecoder:
         read = functools.partial(self.levels.absolute, self._chain(params))
-        return LatentTextDecoder(self.decoder_net.bind(params["writer"]), self.text_spec, len(self.values), read)
+        return LatentTextDecoder(self.decoder_net.bind(params[DECODER]), self.text_spec, len(self.values), read)
 
     def _chain(self, params: Params) -> Any:
         return self.chain_net.bind(params["chain"]) if self.levels.chained else None

@@ -20,7 +20,7 @@ from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.model import Model, load
 from jtextdiff.methods.components.cross_validation import balanced_weights
-from jtextdiff.methods.components.latents import LabelledLatents, collapse_warnings
+from jtextdiff.methods.components.latents import PRIOR, LabelledLatents, collapse_warnings
 from jtextdiff.methods.method import Fitted
 from jtextdiff.metrics import ngram_classifier
 from jtextdiff.run import checkpoints
@@ -58,7 +58,7 @@ def fit_control(config: Config, workdir: Path) -> None:
     for warning in collapse_warnings({"kl": float(train.kl.mean())}):
         say(warning)
     with mistakes(ValueError):
-        params, metrics = method.fit_latents(fit_key, base.params["law"], train)
+        params, metrics = method.fit_latents(fit_key, base.params[PRIOR], train)
     metrics |= method.report(params, valid) | {"text_accuracy": ngram_accuracy(corpus, method)}
     with checkpoints.open_checkpoints(workdir) as manager:
         checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["loss"])
@@ -95,7 +95,7 @@ def encode_labelled(
     split = corpus.splits[split_name]
     rows = split.evenly_spaced(max_texts)
     batch, mesh = base.batch(split.texts(rows)), mesh_of(base.params)
-    encode, latent_dim = jitted(base.method, "latent_samples", mesh), base.params["law"]["shift"].size
+    encode, latent_dim = jitted(base.method, "latent_samples", mesh), base.params[PRIOR]["shift"].size
     noise = np.zeros((len(rows), len(sample_keys), latent_dim), np.float32)
     for i, key in enumerate(sample_keys):
         noise[:, i] = jax.random.normal(key, (len(rows), latent_dim))

@@ -111,6 +111,10 @@ class Rewrite(NamedTuple):
     solved: Bool[Array, "b"]  # whether the flow was solved; if not, the latent is that of the source
 
 
+ENCODER, DECODER, PRIOR = "reader", "writer", "law"
+"""Parts of a text VAE's parameters, under the names that checkpoints store."""
+
+
 class LabelledLatents(NamedTuple):
     """Encoded texts with the value of one label each; latents are whitened."""
 
