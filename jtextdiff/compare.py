@@ -3,17 +3,26 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jtextdiff.cli.arguments import Parser
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.main import main
-from jtextdiff.evaluation.comparison import DEFAULT_METRICS, compare, read_scores
+from jtextdiff.evaluation.comparison import (
+    DEFAULT_METRICS,
+    at_real_entropy,
+    compare,
+    frontier_metric,
+    frontiers,
+    read_scores,
+)
 from jtextdiff.evaluation.edit_comparison import EDIT_METRICS, compare_edits, has_edits
 from jtextdiff.evaluation.tables import output_width
 
 EXAMPLES = """examples:
   python -m jtextdiff.compare scores/diffusion_lm.json scores/autoregressive.json
   python -m jtextdiff.compare scores/*.json --metric nll --metric perplexity_ratio
+  python -m jtextdiff.compare scores/masked.*.json scores/ar.*.json --frontier frontier.png
   python -m jtextdiff.compare edits/*.json --at_bleu 15 --at_bleu 20
 
 Reads files of jtextdiff.evaluate and prints a Markdown table, a row per file, real text first: the sampler and its
@@ -38,6 +47,12 @@ def build_parser() -> Parser:
         f"{', '.join(DEFAULT_METRICS)}; of edits: {', '.join(EDIT_METRICS)})",
     )
     parser.add_argument(
+        "--frontier",
+        metavar="FILE.png",
+        help="draw perplexity_ratio, or members, against the entropy of the samples, a curve for each METHOD of files "
+        "METHOD.SETTING.json, and print both at the entropy of real text",
+    )
+    parser.add_argument(
         "--at_bleu",
         action="append",
         type=float,
@@ -58,7 +73,19 @@ def command(arguments: Sequence[str]) -> None:
         lines = compare_edits(results, flags.metric, flags.at_bleu or [])
     else:
         lines = compare(results, flags.metric, output_width(sys.stdout))
+        if flags.frontier:
+            lines += ["", *frontier(results, Path(flags.frontier))]
     print("\n".join(lines))
+
+
+def frontier(results: dict[Path, Any], picture: Path) -> list[str]:
+    """Draws the frontier of each method, and returns a table of them at the entropy of real text."""
+    metric = frontier_metric(results)
+    from jtextdiff.visualization.frontier_figure import draw_frontiers  # matplotlib takes a second
+
+    real = {name: score["real_valid"] for name, score in next(iter(results.values()))["metrics"].items()}
+    draw_frontiers(frontiers(results, metric), metric, picture, real_entropy=real["unigram_entropy"], real=real[metric])
+    return at_real_entropy(results, real["unigram_entropy"])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 from jtextdiff.cli.errors import UserError
 from jtextdiff.data.lines import parse_json
 from jtextdiff.evaluation.tables import format_value, markdown_table, wrap
+from jtextdiff.metrics.interpolation import Point, value_at
 
 FIELDS = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}
 """Fields that a file of scores must have."""
@@ -28,6 +29,9 @@ CONDITIONS = ("text", "split", "num_samples", "judge", "tokenizer")
 
 RECIPE = ("method", "sampler", "steps", "settings", "control", "targets", "chosen")
 """Fields in which the runs of one recipe agree."""
+
+FRONTIER_METRICS = ("perplexity_ratio", "members")
+"""Scores that a temperature trades for entropy."""
 
 MAX_NAME = 20
 """Longer names of recipes are numbered in a narrow table."""
@@ -58,6 +62,39 @@ def compare(results: dict[Path, Scores], metrics: Sequence[str] | None, width: i
             raise UserError(f"The scores differ in {field} ({', '.join(sorted(values))}) and cannot share a table.")
     lines = table(recipes, metrics)
     return lines if max(map(len, lines)) <= width else narrow_tables(recipes, metrics, width)
+
+
+def method_of(file: Path) -> str:
+    """Returns the name of a method from a file METHOD.SETTING.json; a setting may hold a dot, as in masked.0.8.json."""
+    return file.stem.partition(".")[0]
+
+
+def frontier_metric(results: dict[Path, Scores]) -> str:
+    """Returns the score of a frontier: the first of FRONTIER_METRICS that all files have.
+
+    Raises UserError if they have none.
+    """
+    for metric in FRONTIER_METRICS:
+        if all({metric, "unigram_entropy"} <= result["metrics"].keys() for result in results.values()):
+            return metric
+    raise UserError(f"--frontier needs unigram_entropy and one of {', '.join(FRONTIER_METRICS)} in every file.")
+
+
+def frontiers(results: dict[Path, Scores], metric: str) -> dict[str, list[Point]]:
+    """Returns the points (entropy, score, error) of each method's files METHOD.SETTING.json."""
+    curves: dict[str, list[Point]] = {}
+    for file, result in results.items():
+        entropy, score = result["metrics"]["unigram_entropy"], result["metrics"][metric]
+        curves.setdefault(method_of(file), []).append((entropy["value"], score["value"], score["se"] or 0.0))
+    return curves
+
+
+def at_real_entropy(results: dict[Path, Scores], real_entropy: float) -> list[str]:
+    """Returns a table of each method's scores at the entropy of real text, interpolated between its settings."""
+    shared = [name for name in FRONTIER_METRICS if all(name in result["metrics"] for result in results.values())]
+    columns = [frontiers(results, metric) for metric in shared]
+    rows = [[name, *(format_value(*value_at(real_entropy, curves[name])) for curves in columns)] for name in columns[0]]
+    return markdown_table([f"at the entropy of real text, {real_entropy:.4g} nats", *shared], rows)
 
 
 def read_scores(file: Path) -> Any:

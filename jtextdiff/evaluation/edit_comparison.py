@@ -1,14 +1,13 @@
 """Several scores of edits in one table, and their success where they are equally close to their sources."""
 
-import statistics
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.evaluation.comparison import is_score
+from jtextdiff.evaluation.comparison import is_score, method_of
 from jtextdiff.evaluation.tables import format_value, markdown_table
+from jtextdiff.metrics.interpolation import Point, value_at
 
 EDIT_METRICS = ("success", "source_bleu", "perplexity", "copies")
 """The columns by default, of those that there are."""
@@ -64,7 +63,7 @@ def _table(results: dict[Path, EditScores], metrics: Sequence[str]) -> list[str]
     seen = set()
     for file, result in results.items():
         if (cells := tuple(_cells(result["rows"]["reconstruction"], metrics))) not in seen:
-            rows.append([f"reconstruction ({_method_of(file)})", *cells])
+            rows.append([f"reconstruction ({method_of(file)})", *cells])
             seen.add(cells)
     rows += [[file.stem, *_cells(result["rows"]["edit"], metrics)] for file, result in results.items()]
     return markdown_table([f"{first['num']} texts", *metrics], rows)
@@ -74,32 +73,10 @@ def _cells(scores: dict[str, Any], metrics: Sequence[str]) -> list[str]:
     return [format_value(scores[name]["value"], scores[name]["se"]) if name in scores else "" for name in metrics]
 
 
-def _method_of(file: Path) -> str:
-    """The part of a file's name before its setting, which may hold a dot, as in energy.0.99.json."""
-    return file.stem.partition(".")[0]
-
-
 def _at_equal_bleu(results: dict[Path, EditScores], levels: Sequence[float]) -> list[str]:
-    methods: dict[str, list[EditScores]] = {}
+    methods: dict[str, list[Point]] = {}
     for file, result in results.items():
-        methods.setdefault(_method_of(file), []).append(result["rows"]["edit"])
-    rows = [[name, *(format_value(*success_at(level, edits)) for level in levels)] for name, edits in methods.items()]
+        bleu, success = (result["rows"]["edit"][name] for name in ("source_bleu", "success"))
+        methods.setdefault(method_of(file), []).append((bleu["value"], success["value"], success["se"] or 0.0))
+    rows = [[name, *(format_value(*value_at(level, points)) for level in levels)] for name, points in methods.items()]
     return markdown_table(["success at source_bleu", *(f"{level:g}" for level in levels)], rows)
-
-
-def success_at(level: float, edits: Sequence[EditScores]) -> tuple[float | None, float | None]:
-    """Returns the success at a level of BLEU with the source, between the two neighbouring points, and its error.
-
-    The error is the mean of theirs: the points are scores of the same texts, whose errors go together. (None, None)
-    where the level is outside the points.
-    """
-    points = sorted((scores["source_bleu"]["value"], scores["success"]["value"], _error(scores)) for scores in edits)
-    for (low, low_success, low_se), (high, high_success, high_se) in pairwise(points):
-        if low <= level <= high and low < high:
-            share = (level - low) / (high - low)
-            return low_success + share * (high_success - low_success), statistics.fmean((low_se, high_se))
-    return None, None
-
-
-def _error(scores: EditScores) -> float:
-    return scores["success"]["se"] or 0.0

@@ -162,3 +162,25 @@ def test_lines_fit_and_no_value_is_lost(
     expected = [f"{place + 0.125:.4g} ± 0.25" for place in range(7) for _ in DEFAULT_METRICS]
     assert sorted(values) == sorted(expected)
     assert all(f"{name}{number}" in "\n".join(lines) for number in range(7))
+
+
+def with_entropy(entropy: float, members: float) -> str:
+    contents = json.loads(scores(members, name="members"))
+    contents["metrics"]["unigram_entropy"] = contents["metrics"]["members"] | {"value": entropy, "real_valid": 5.0}
+    return json.dumps(contents)
+
+
+def test_frontiers_are_read_off_at_the_entropy_of_real_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = {"masked.0.8": (4.8, 0.9), "masked.1": (5.2, 0.5), "ar.1": (4.9, 0.95)}
+    for name, point in points.items():
+        (tmp_path / f"{name}.json").write_text(with_entropy(*point))
+    command([*(str(tmp_path / f"{name}.json") for name in points), f"--frontier={tmp_path}/frontier.png"])
+    *_, head, _, masked, autoregressive = [cells(line) for line in capsys.readouterr().out.splitlines()]
+    assert head == ["at the entropy of real text, 5 nats", "members"]
+    assert masked == ["masked", "0.7 ± 0.25"] and autoregressive == ["ar", ""]  # one point is no frontier
+    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_frontier_needs_the_entropy_of_samples(files: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs unigram_entropy and one of perplexity_ratio, members"):
+        command([files["b.json"], f"--frontier={tmp_path}/frontier.png"])
