@@ -95,6 +95,12 @@ def test_losses_are_those_of_a_second_pass_through_whose_first_no_gradient_flows
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), gradient, by_hand)
 
 
+def test_the_first_pass_reads_zeros() -> None:
+    net, valid = conditioned("masked").net.bind(trained("masked")), jnp.asarray(VALID)
+    first = net.hidden(jnp.asarray(TOKENS), valid=valid)
+    np.testing.assert_array_equal(first, net.hidden(jnp.asarray(TOKENS), previous=jnp.zeros_like(first), valid=valid))
+
+
 def test_what_is_bounded_is_named() -> None:
     for name in ("masked", "uniform"):
         assert "two passes" in conditioned(name).bound and "two passes" not in METHODS[name].bound

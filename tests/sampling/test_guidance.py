@@ -84,6 +84,14 @@ def test_zero_weight_or_no_guided_step_equals_unguided_sampling(settings: tuple[
     np.testing.assert_array_equal(outside[:-1], unguided(Sampler(name=name))[:-1])
 
 
+@pytest.mark.parametrize("name", ["ddim", "dpm_solver"])
+def test_the_penalty_of_a_step_without_noise_is_least_at_its_own_result(name: str) -> None:
+    """Without a gradient of the energy nothing moves; a penalty around the posterior's mean would."""
+    nothing, sampler = Sum(energies=(BOWL,), weights=(0.0,)), Sampler(name=name)
+    result = sample(nothing, Guidance(update_rule="sign", fluency=0.1), sampler)
+    np.testing.assert_array_equal(result, unguided(sampler))
+
+
 def one_step(settings: Guidance, energy: object = BOWL) -> tuple[jax.Array, jax.Array]:
     """x_s of one step, without and with guidance."""
     step, times = Sampler().step(PROCESS, denoise), (jnp.asarray(0.6), jnp.asarray(0.5))
