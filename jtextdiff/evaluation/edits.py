@@ -130,7 +130,7 @@ def score_edits(
     edits = run_edits(model, task, settings, progress)
     grammar = corpus.grammar if grammar_knows(corpus, task.label) else None
     texts_of = {"copy": task.texts, "reconstruction": reconstructions, "edit": [edit.text for edit in edits]}
-    rows = {name: _scores_of(texts, task, judge, grammar, settings.judge) for name, texts in texts_of.items()}
+    rows = {name: edit_scores(texts, task, judge, grammar, settings.judge) for name, texts in texts_of.items()}
     if any(edit.skipped_because for edit in edits):
         skipped = [float(bool(edit.skipped_because)) for edit in edits]
         rows["edit"]["left"] = mean_score(skipped, "share", f"skipped, equal to the source: {FLOW_FAILED}")
@@ -150,9 +150,10 @@ def run_edits(model: Model, task: EditTask, settings: EditSettings, progress: Ca
     return [edits[row] for row in range(len(task.texts))]
 
 
-def _scores_of(
+def edit_scores(
     texts: Sequence[str], task: EditTask, judge: LabelJudge, grammar: Grammar | None, text_judge: Model | None
 ) -> dict[str, Score]:
+    """Scores one text per text of the task: success, similarity to its source, and what the judges say."""
     n = len(texts)
     successes = [float(value == target) for value, target in zip(judge.label_of(texts), task.targets, strict=True)]
     copies = [float(text == source) for text, source in zip(texts, task.texts, strict=True)]

@@ -88,7 +88,7 @@ def test_zero_weight_or_no_guided_step_equals_unguided_sampling(settings: tuple[
 def test_the_penalty_of_a_step_without_noise_is_least_at_its_own_result(name: str) -> None:
     """Without a gradient of the energy nothing moves; a penalty around the posterior's mean would."""
     nothing, sampler = Sum(energies=(BOWL,), weights=(0.0,)), Sampler(name=name)
-    result = sample(nothing, Guidance(update_rule="sign", fluency=0.1), sampler)
+    result = sample(nothing, Guidance(update_rule="sign", fluency=0.1, energy_threshold=0.0), sampler)
     np.testing.assert_array_equal(result, unguided(sampler))
 
 
