@@ -25,11 +25,10 @@ seconds, next to the machine's own rate of float32 matrix products. PyTorch, eag
 installed (pip install -e '.[peer]') and implements the config. Samplers other than that of Diffusion-LM are compared
 with an untrained GPT-2 of the same size. The result is JSON.
 
-guide compares guided with unguided sampling of the run, with the guidance of the paper's code (ddim, eta 1, 200 steps,
-3 sign updates), with the autoregressive run and with GPT-2. The paper's rate of 0.1 is
-absolute there; here guidance.rate is in units of the standard deviation of a coordinate of the word vectors. With
---num, that many texts are sampled with both kinds of guidance and the same seed, and the result has the share that
-satisfies the control.
+guide compares guided with unguided sampling of the run, with the guidance of the paper's code (ddim, eta 1, 200
+steps, 3 sign updates), with the autoregressive run and with GPT-2. The paper's rate of 0.1 is absolute there; here
+guidance.rate is in units of the standard deviation of a coordinate of the word vectors. With --num, that many texts
+are sampled with both kinds of guidance and the same seed, and the result has the share that satisfies the control.
 """
 
 
