@@ -64,11 +64,16 @@ def build_parser() -> Parser:
 
 def command(arguments: Sequence[str]) -> None:
     flags = build_parser().parse_args(arguments)
+    check_picture(flags.frontier)
     results = {file: read_scores(file) for file in map(Path, flags.scores)}
     of_edits = [file for file, result in results.items() if has_edits(result)]
     if of_edits and len(of_edits) < len(results):
         other = next(file for file in results if file not in of_edits)
         raise UserError(f"{of_edits[0]} holds scores of edits and {other} does not: they cannot share a table.")
+    if flags.frontier and of_edits:
+        raise UserError(f"--frontier is of samples, and {of_edits[0]} holds scores of edits: leave it out.")
+    if flags.at_bleu and not of_edits:
+        raise UserError(f"--at_bleu is of edits, and {flags.scores[0]} holds scores of samples: leave it out.")
     if of_edits:
         lines = compare_edits(results, flags.metric, flags.at_bleu or [])
     else:
@@ -78,12 +83,22 @@ def command(arguments: Sequence[str]) -> None:
     print("\n".join(lines))
 
 
+def check_picture(file: str | None) -> None:
+    """Raises UserError if a picture cannot be written there, before any file is read."""
+    if file and not file.endswith(".png"):
+        raise UserError(f"--frontier {file}: expected the name of a PNG file, such as frontier.png.")
+    if file and (Path(file).is_dir() or not Path(file).parent.is_dir()):
+        raise UserError(f"--frontier {file} is a directory, or there is no directory {Path(file).parent}.")
+
+
 def frontier(results: dict[Path, Any], picture: Path) -> list[str]:
     """Draws the frontier of each method, and returns a table of them at the entropy of real text."""
     metric = frontier_metric(results)
     from jtextdiff.visualization.frontier_figure import draw_frontiers  # matplotlib takes a second
 
     real = {name: score["real_valid"] for name, score in next(iter(results.values()))["metrics"].items()}
+    if real["unigram_entropy"] is None:
+        raise UserError("--frontier: the files do not have the entropy of real text.")
     draw_frontiers(frontiers(results, metric), metric, picture, real_entropy=real["unigram_entropy"], real=real[metric])
     return at_real_entropy(results, real["unigram_entropy"])
 

@@ -3,11 +3,13 @@
 #
 #   launch/frontier.sh OUT NAME RUN [FLAG …]
 #
-# FLAGs are those of jtextdiff.evaluate, such as --sampler remasking, --steps 16 or --judge RUN. Several NAMEs in one OUT
+# FLAGs are those of jtextdiff.evaluate, such as --sampler remasking or --steps 16; other texts than the embedded
+# grammar's need --judge RUN. Several NAMEs in one OUT
 # share a picture: python -m jtextdiff.compare OUT/*.json --frontier OUT/frontier.png
 set -euo pipefail
 out=${1:?OUT, a folder} name=${2:?NAME, a name for the curve, without dots} run=${3:?RUN, a run directory}
 shift 3
+case $name in *.*) echo "NAME is $name; expected one without dots, such as masked-16" >&2; exit 2 ;; esac
 mkdir -p "$out"
 for temperature in 0.7 0.8 0.9 1 1.1 1.2; do
   file="$out/$name.T$temperature.json"

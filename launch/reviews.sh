@@ -2,15 +2,18 @@
 # A text VAE with one latent and one with a latent for every layer, on the same reviews with the same sizes and steps; a
 # control of few labels and one of all; and edits to the other value: by the control's energy, by the difference of the
 # means, by the flow of two normals and by a learned field, with and without the energy. All edits are of the same texts,
-# by the same judges. Finished rows are skipped, so the script can be stopped and run again.
+# by the same judges. Finished rows are skipped, so the script can be stopped and run again. Tokens are characters, as
+# suits Chinese and Japanese.
 #
 #   launch/reviews.sh DATA LABEL OUT [STEPS] [SEED]
 #
+# Another number of STEPS, or another SEED, needs another OUT.
 # DATA is a folder that jtextdiff.prepare wrote, LABEL a label of its texts, OUT a folder for runs and scores.
 set -euo pipefail
 data=${1:?DATA, a folder of jtextdiff.prepare} label=${2:?LABEL, a label of the texts} out=${3:?OUT, a folder}
 steps=${4:-8000} seed=${5:-0} num=1000
 configs=$(cd "$(dirname "$0")/../configs" && pwd)
+tokens=(--config.text.tokenizer=characters:8 --config.text.length=32)
 mkdir -p "$out/scores" "$out/edits"
 
 # model NAME CONFIG [--config.FIELD=VALUE …]: trains a text VAE, and fits a control of 200 labels a value and one of all.
@@ -18,11 +21,15 @@ model() {
   local name=$1 config=$2 labelled
   shift 2
   python -m jtextdiff.train --config "$configs/$config" --workdir "$out/$name" --config.text.path="$data/pieces" \
-    --config.text.tokenizer=characters:8 --config.text.length=32 --config.num_steps="$steps" --config.seed="$seed" "$@"
+    "${tokens[@]}" --config.num_steps="$steps" --config.seed="$seed" "$@"
   [ -s "$out/scores/$name.json" ] ||
     python -m jtextdiff.evaluate --checkpoint "$out/$name" --override text.path="$data/whole" --out "$out/scores/$name.json"
   for labelled in 200 all; do
-    [ -d "$out/$name-$labelled" ] || cp -r "$out/$name" "$out/$name-$labelled"
+    if [ ! -d "$out/$name-$labelled" ]; then
+      rm -rf "$out/$name-$labelled.part"
+      cp -r "$out/$name" "$out/$name-$labelled.part"
+      mv "$out/$name-$labelled.part" "$out/$name-$labelled"
+    fi
     fit control "$name-$labelled" "$labelled"
     for p in 0.5 0.9 0.99 0.999; do
       edit "$name-$labelled" energy "$p" --target_probability "$p"
@@ -49,13 +56,20 @@ edit() {
   mv "$file.part" "$file"
 }
 
-# field RUN VELOCITY PUSH …: fits a field and scores edits along it.
+# field RUN VELOCITY: fits a field to all labels, unless the run has it.
 field() {
+  grep -qs "\"velocity\": \"$2\"" "$out/$1/flows/$label/config.json" && return
+  rm -rf "$out/$1/flows"
+  fit flow "$1" all --config.method.velocity="$2"
+}
+
+# along RUN VELOCITY PUSH …: scores edits along a field.
+along() {
   local run=$1 velocity=$2 push
   shift 2
-  rm -rf "$out/$run/flows"
-  fit flow "$run" all --config.method.velocity="$velocity"
   for push in "$@"; do
+    [ -s "$out/edits/$run-$velocity.$push.json" ] && continue
+    field "$run" "$velocity"
     edit "$run" "$velocity" "$push" --learned --push "$push" --target_probability 1
   done
 }
@@ -69,10 +83,12 @@ model levels della.py
 model single latent_ops.py:reviews_zh "${size[@]}" --config.method.pooling_heads=16
 
 run=single-all
-field $run shift 0.5 1 1.5 2
-field $run normal 0.5 1 1.5 2
-field $run network 0.5 1 1.5 2
-for p in 0.5 0.9 0.99 0.999; do # fitted last: the network
+for velocity in shift normal network; do
+  along $run $velocity 0.5 1 1.5 2
+done
+for p in 0.5 0.9 0.99 0.999; do
+  [ -s "$out/edits/$run-network+energy.$p.json" ] && continue
+  field $run network
   edit $run network+energy "$p" --learned --max_time 100 --target_probability "$p"
 done
 

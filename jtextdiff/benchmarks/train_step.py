@@ -21,7 +21,7 @@ from jtextdiff.benchmarks.timing import (
 from jtextdiff.cli.output import say
 from jtextdiff.data.batches import Batch
 from jtextdiff.devices.flops import matmul_flops
-from jtextdiff.methods.diffusion_lm import DiffusionLM
+from jtextdiff.methods.method import SelfConditioned
 from jtextdiff.run.config import Config
 from jtextdiff.training.logger import MetricsLogger
 from jtextdiff.training.loop import Run, build_run, dispatch_step, start_state, train_batch
@@ -108,7 +108,7 @@ def _calls(
 def _has_two_passes(run: Run, index: int) -> bool:
     """Returns whether step `index` is self-conditioned on a first estimate, which costs another pass."""
     key, method = jax.random.fold_in(run.key, index), run.setup.method
-    return isinstance(method, DiffusionLM) and bool(method.two_passes(key))
+    return isinstance(method, SelfConditioned) and bool(method.two_passes(key))
 
 
 def _flops_counter(run: Run, state: TrainState, share: float) -> Callable[[Any], float]:

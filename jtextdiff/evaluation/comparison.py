@@ -1,7 +1,7 @@
 """A Markdown table of several score files."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,15 @@ def compare(results: dict[Path, Scores], metrics: Sequence[str] | None, width: i
     return lines if max(map(len, lines)) <= width else narrow_tables(recipes, metrics, width)
 
 
-def method_of(file: Path) -> str:
-    """Returns the name of a method from a file METHOD.SETTING.json; a setting may hold a dot, as in masked.0.8.json."""
-    return file.stem.partition(".")[0]
+def methods_of(files: Iterable[Path]) -> dict[Path, str]:
+    """Returns the METHOD of each file METHOD.SETTING.json; a setting may hold a dot, as in masked.0.8.json.
+
+    Files of several directories have the directory in the names of their methods.
+    """
+    files = [*files]
+    shared = len({file.parent for file in files}) == 1
+    names = {file: file.stem.partition(".")[0] for file in files}
+    return {file: name if shared else str(file.with_name(name)) for file, name in names.items()}
 
 
 def frontier_metric(results: dict[Path, Scores]) -> str:
@@ -81,11 +87,13 @@ def frontier_metric(results: dict[Path, Scores]) -> str:
 
 
 def frontiers(results: dict[Path, Scores], metric: str) -> dict[str, list[Point]]:
-    """Returns the points (entropy, score, error) of each method's files METHOD.SETTING.json."""
-    curves: dict[str, list[Point]] = {}
+    """Returns the points (entropy, score, error) of each method's files METHOD.SETTING.json, where they are known."""
+    names = methods_of(results)
+    curves: dict[str, list[Point]] = {name: [] for name in names.values()}
     for file, result in results.items():
         entropy, score = result["metrics"]["unigram_entropy"], result["metrics"][metric]
-        curves.setdefault(method_of(file), []).append((entropy["value"], score["value"], score["se"] or 0.0))
+        if entropy["value"] is not None and score["value"] is not None:
+            curves[names[file]].append((entropy["value"], score["value"], score["se"] or 0.0))
     return curves
 
 
@@ -223,6 +231,7 @@ def _calls(results: list[Scores]) -> str:
 def _cell(results: list[Scores], metric: str) -> str:
     """Mean ± standard deviation over runs; of a single run, its value ± standard error; blank without the metric."""
     scores = [result["metrics"][metric] for result in results if metric in result["metrics"]]
+    scores = [score for score in scores if score["value"] is not None]
     if len(scores) < 2:
         return format_value(scores[0]["value"], scores[0]["se"]) if scores else ""
     values = [score["value"] for score in scores]

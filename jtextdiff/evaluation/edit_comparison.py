@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.evaluation.comparison import is_score, method_of
+from jtextdiff.evaluation.comparison import is_score, methods_of
 from jtextdiff.evaluation.tables import format_value, markdown_table
 from jtextdiff.metrics.interpolation import Point, value_at
 
@@ -27,8 +27,13 @@ def has_edits(result: Any) -> bool:
         isinstance(rows, dict)
         and rows.keys() >= {*BEFORE, "edit"}
         and all(isinstance(scores, dict) and all(map(is_score, scores.values())) for scores in rows.values())
-        and all("success" in scores and "source_bleu" in scores for scores in rows.values())
+        and all(_has_numbers(scores, ("success", "source_bleu")) for scores in rows.values())
+        and {"label", "split", "num"} <= result.keys()
     )
+
+
+def _has_numbers(scores: dict[str, Any], names: Sequence[str]) -> bool:
+    return all(name in scores and scores[name]["value"] is not None for name in names)
 
 
 def compare_edits(results: dict[Path, EditScores], metrics: Sequence[str] | None, levels: Sequence[float]) -> list[str]:
@@ -51,6 +56,9 @@ def _check_conditions(results: Sequence[EditScores]) -> None:
     conditions = [{field: result.get(field) for field in CONDITIONS} for result in results]
     for result, of_result in zip(results, conditions, strict=True):
         of_result["judge of success"] = result["rows"]["edit"]["success"].get("kind")
+        # Copies of the same texts have the same scores by the same judges.
+        copies = result["rows"]["copy"]
+        of_result["texts"] = {name: copies[name]["value"] for name in ("success", "copies") if name in copies}
     for field in conditions[0]:
         if len(values := {str(of_result[field]) for of_result in conditions}) > 1:
             raise UserError(f"The scores differ in {field} ({', '.join(sorted(values))}) and cannot share a table.")
@@ -58,12 +66,13 @@ def _check_conditions(results: Sequence[EditScores]) -> None:
 
 def _table(results: dict[Path, EditScores], metrics: Sequence[str]) -> list[str]:
     """A row for the texts themselves, for the reconstructions of each model, and for each file of edits."""
-    first = next(iter(results.values()))
-    rows = [["copy", *_cells(first["rows"]["copy"], metrics)]]
+    first, names = next(iter(results.values())), methods_of(results)
+    copies = {name: score for result in results.values() for name, score in result["rows"]["copy"].items()}
+    rows = [["copy", *_cells(copies, metrics)]]
     seen = set()
     for file, result in results.items():
         if (cells := tuple(_cells(result["rows"]["reconstruction"], metrics))) not in seen:
-            rows.append([f"reconstruction ({method_of(file)})", *cells])
+            rows.append([f"reconstruction ({names[file]})", *cells])
             seen.add(cells)
     rows += [[file.stem, *_cells(result["rows"]["edit"], metrics)] for file, result in results.items()]
     return markdown_table([f"{first['num']} texts", *metrics], rows)
@@ -75,8 +84,9 @@ def _cells(scores: dict[str, Any], metrics: Sequence[str]) -> list[str]:
 
 def _at_equal_bleu(results: dict[Path, EditScores], levels: Sequence[float]) -> list[str]:
     methods: dict[str, list[Point]] = {}
+    names = methods_of(results)
     for file, result in results.items():
         bleu, success = (result["rows"]["edit"][name] for name in ("source_bleu", "success"))
-        methods.setdefault(method_of(file), []).append((bleu["value"], success["value"], success["se"] or 0.0))
+        methods.setdefault(names[file], []).append((bleu["value"], success["value"], success["se"] or 0.0))
     rows = [[name, *(format_value(*value_at(level, points)) for level in levels)] for name, points in methods.items()]
     return markdown_table(["success at source_bleu", *(f"{level:g}" for level in levels)], rows)

@@ -114,13 +114,16 @@ class D3PM:
         time_key, noise_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         index = jnp.ceil(stratified(time_key, len(tokens)) * self.num_steps).astype(int)
-        two_passes = jax.random.uniform(jax.random.fold_in(key, 3)) < self.self_conditioning
-        denoiser = self._denoiser(params)
-        kl, token_nll = denoiser.terms(noise_key, tokens, valid, index, dropout_key, two_passes=two_passes)
+        terms, two_passes = self._denoiser(params).terms, self.two_passes(key)
+        kl, token_nll = terms(noise_key, tokens, valid, index, dropout_key, two_passes=two_passes)
         weight = self.hybrid * self.num_steps
         bound, mean_nll = (sum_over(nats, valid) / self.text_spec.mean_length for nats in (kl, token_nll))
         bound = self.num_steps * bound
         return (bound + weight * mean_nll) / (1 + weight), {"bound": bound, "cross_entropy": mean_nll}
+
+    def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
+        """Whether the network reads its own hidden states in the training step of this key."""
+        return jax.random.uniform(jax.random.fold_in(key, 3)) < self.self_conditioning
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns an upper bound on −log p(text), nats per sequence: `bound_points` of T terms, and −log p(length)."""
@@ -222,7 +225,8 @@ class D3PM:
             t, s = times
             log_p, hidden = predict(state.tokens, t, state.hidden)
             if renoise:
-                tokens = self.process.noised(fold_in(keys, 2), Categorical(logits=log_p).sample(fold_in(keys, 1)), s)
+                x_0 = Categorical(logits=denoiser.x_0(log_p, state.tokens, t)).sample(fold_in(keys, 1))
+                tokens = self.process.noised(fold_in(keys, 2), x_0, s)
             else:
                 tokens = denoiser.reverse(log_p, state.tokens, s, t).sample(keys)
             return MaskedState(tokens, state.masked, state.calls + 1, hidden)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.diffusion.schedules import Time
+from jtextdiff.methods.components.affine_prior import unwhitened, whitened
 from jtextdiff.methods.components.cross_validation import balanced_weights, calibration_error, fit_ensemble
 from jtextdiff.methods.components.latents import PRIOR, LabelledLatents
 from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
@@ -98,7 +99,10 @@ class LatentClassifier:
 
         p = np.exp(np.asarray(self.log_p(params, texts.mean)).max(-1))
         error = calibration_error(p, self._values(params, texts.mean) == texts.value, weights)
-        alone = self.base.levels.one_level_of(texts.mean, jnp.zeros_like(texts.mean))
+        # Whitening mixes the levels.
+        prior = params["frozen"][PRIOR]
+        z, z_mean = (unwhitened(prior, epsilon) for epsilon in (texts.mean, jnp.zeros_like(texts.mean)))
+        alone = [whitened(prior, mixed) for mixed in self.base.levels.one_level_of(z, z_mean)]
         by_level = {f"valid_accuracy_{i}": accuracy(epsilon) for i, epsilon in enumerate(alone, 1) if len(alone) > 1}
         return {"valid_accuracy": accuracy(texts.mean), "valid_calibration_error": error} | by_level
 

@@ -82,8 +82,7 @@ class Masked:
         """
         time_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
-        two_passes = jax.random.uniform(jax.random.fold_in(key, 3)) < self.self_conditioning
-        losses = self._denoiser(params).losses(tokens, valid, dropout_key, two_passes=two_passes)
+        losses = self._denoiser(params).losses(tokens, valid, dropout_key, two_passes=self.two_passes(key))
         t = stratified(time_key, len(tokens))
         if self.masking == "fixed_count":
             length = jnp.sum(valid, axis=-1)
@@ -92,6 +91,10 @@ class Masked:
             nats, masked_share = self._bound_at(losses, mask_key, valid, t), -jnp.expm1(self.log_alpha_bar(t))
         loss = nats / self.text_spec.mean_length
         return (2 * masked_share * loss if self.loss_weighting == "words" else loss), {"bound": loss}
+
+    def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
+        """Whether the network reads its own hidden states in the training step of this key."""
+        return jax.random.uniform(jax.random.fold_in(key, 3)) < self.self_conditioning
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns an upper bound on −log p(text), nats per sequence: `any_order_bound` plus −log p(length).

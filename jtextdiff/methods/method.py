@@ -236,6 +236,15 @@ class HasDiagnostics(Protocol):
 
 
 @runtime_checkable
+class SelfConditioned(Protocol):
+    """A method whose network reads what it computed before, in a share of the training steps."""
+
+    def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
+        """Whether the network is applied twice in the training step of this key."""
+        ...
+
+
+@runtime_checkable
 class HasSteps(Protocol):
     """Settings of a sampler that takes a number of steps."""
 

@@ -1,6 +1,5 @@
 """Scores of several settings of one method, read off where another score has a given level."""
 
-import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,11 +10,11 @@ Point = tuple[float, float, float]
 def value_at(level: float, points: Sequence[Point]) -> tuple[float | None, float | None]:
     """Returns the score at a level of the other, linearly between the two neighbouring points, and its error.
 
-    The error is the mean of theirs: the points are scores of the same texts or seeds, whose errors go together.
-    (None, None) where the level is outside the points.
+    The error is interpolated as well, since the points are scores of the same texts or seeds, whose errors go together;
+    that of the level is left out. (None, None) where the level is outside the points.
     """
     for (low, low_value, low_se), (high, high_value, high_se) in pairwise(sorted(points)):
         if low <= level <= high and low < high:
             share = (level - low) / (high - low)
-            return low_value + share * (high_value - low_value), statistics.fmean((low_se, high_se))
+            return low_value + share * (high_value - low_value), low_se + share * (high_se - low_se)
     return None, None

@@ -47,7 +47,8 @@ def remasking(schedule: Schedule, predict: Predict, start: MaskedState, *, strat
         log_p, hidden = predict(state.tokens, t, state.hidden)
         drawn = Categorical(logits=log_p).sample(fold_in(keys, 1))
         tokens = jnp.where(revealed, drawn, jnp.where(remasked, start.tokens, state.tokens))
-        calls = state.calls + jnp.any(revealed, axis=-1)
+        # A self-conditioned network is called in every step: later ones read its hidden states.
+        calls = state.calls + (jnp.any(revealed, axis=-1) if hidden is None else 1)
         return MaskedState(tokens, (state.masked & ~revealed) | remasked, calls, hidden)
 
     return step

@@ -19,13 +19,13 @@ def draw_frontiers(
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     for name, points in curves.items():
+        if not points:
+            continue
         entropy, value, error = zip(*sorted(points), strict=True)
         axes.errorbar(entropy, value, error, marker="o", ms=4, capsize=2, label=name)
     axes.axvline(real_entropy, color="0.5", ls="--", lw=1, label="real text")
     if real is not None:
         axes.axhline(real, color="0.5", ls="--", lw=1)
     axes.set(xlabel="unigram entropy of the samples, nats", ylabel=metric.replace("_", " "))
-    if metric == "perplexity_ratio":
-        axes.set_yscale("log")
     axes.legend()
     FigureCanvasAgg(figure).print_png(str(path))

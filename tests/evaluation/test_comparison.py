@@ -181,6 +181,32 @@ def test_frontiers_are_read_off_at_the_entropy_of_real_text(tmp_path: Path, caps
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_points_without_a_number_are_left_out_of_a_frontier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    without = json.loads(with_entropy(4.9, 0.9))
+    without["metrics"]["members"]["value"] = None
+    (tmp_path / "m.1.json").write_text(json.dumps(without))
+    (tmp_path / "m.2.json").write_text(with_entropy(4.8, 0.9))
+    command([str(tmp_path / "m.1.json"), str(tmp_path / "m.2.json"), f"--frontier={tmp_path}/x.png"])
+    assert cells(capsys.readouterr().out.splitlines()[-1]) == ["m", ""]
+    without["metrics"]["unigram_entropy"]["real_valid"] = None
+    (tmp_path / "m.1.json").write_text(json.dumps(without))
+    with pytest.raises(UserError, match="do not have the entropy of real text"):
+        command([str(tmp_path / "m.1.json"), f"--frontier={tmp_path}/x.png"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--frontier=x.jpg", "expected the name of a PNG file"),
+        ("--frontier=/no/such/place/x.png", "there is no directory /no/such/place"),
+        ("--at_bleu=15", "--at_bleu is of edits"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(flag: str, message: str, files: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=message):
+        command([files["b.json"], flag])
+
+
 def test_a_frontier_needs_the_entropy_of_samples(files: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs unigram_entropy and one of perplexity_ratio, members"):
         command([files["b.json"], f"--frontier={tmp_path}/frontier.png"])

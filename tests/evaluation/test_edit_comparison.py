@@ -7,6 +7,7 @@ import pytest
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.compare import command
+from jtextdiff.metrics.interpolation import value_at
 
 
 def scores(success: float, bleu: float, *, num: int = 8, judge: str = "n-grams") -> dict:
@@ -28,6 +29,7 @@ def files(tmp_path: Path) -> dict[str, str]:
         "shift.1.json": edits(0.6, 25.0, restored=40.0),
         "test.json": edits(0.6, 25.0, split="test"),
         "samples.json": json.dumps({"metrics": {}}),
+        "others.json": edits(0.6, 25.0).replace('"value": 0.1,', '"value": 0.2,'),
     }
     texts["judged.json"] = texts["shift.1.json"].replace("n-grams", "a grammar")
     for name, text in texts.items():
@@ -67,11 +69,33 @@ def test_success_at_equal_bleu_is_interpolated_within_a_method_only(
         ("test.json", "differ in split"),
         ("judged.json", "differ in judge of success"),
         ("samples.json", "holds scores of edits and"),
+        ("others.json", "differ in texts"),
     ],
 )
 def test_scores_of_other_conditions_are_refused(other: str, message: str, files: dict[str, str]) -> None:
     with pytest.raises(UserError, match=message):
         command([files["energy.0.9.json"], files[other]])
+
+
+def test_methods_of_several_directories_are_different(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "energy.1.json").write_text(edits(0.9, 25.0))
+    command([files["energy.0.9.json"], str(tmp_path / "other" / "energy.1.json"), "--at_bleu=27"])
+    rows = [cells(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row[1] for row in rows[-2:]] == ["", ""]  # nothing lies between the two runs
+
+
+def test_a_frontier_is_not_of_edits(files: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--frontier is of samples"):
+        command([files["energy.0.9.json"], f"--frontier={tmp_path}/frontier.png"])
+
+
+def test_an_interpolated_score_has_the_value_and_error_of_a_point_at_that_point() -> None:
+    points = [(10.0, 0.8, 0.01), (20.0, 0.6, 0.05)]
+    assert value_at(10.0, points) == (0.8, 0.01) and value_at(20.0, points) == pytest.approx((0.6, 0.05))
+    assert value_at(12.5, points) == pytest.approx((0.75, 0.02)) and value_at(21.0, points) == (None, None)
 
 
 def test_a_metric_that_no_file_has_is_refused(files: dict[str, str]) -> None:

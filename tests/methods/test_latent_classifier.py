@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.methods.components.affine_prior import initial_prior
+from jtextdiff.methods.components.affine_prior import initial_prior, whitened
 from jtextdiff.methods.components.cross_validation import balanced_weights, calibration_error, fold_ids
 from jtextdiff.methods.components.latent_levels import Levels
 from jtextdiff.methods.components.latents import LabelledLatents
@@ -58,9 +58,19 @@ def test_the_accuracy_of_a_level_is_that_of_its_part_of_the_latent(found: tuple[
     """Only the first number depends on the value, so that the second level is right as often as chance."""
     new = world(2000, 12)
     two_levels = dataclasses.replace(METHOD, base=dataclasses.replace(METHOD.base, levels=Levels(num=2)))
-    report = two_levels.report(found[0], new)
+    params = {**found[0], "frozen": {"law": initial_prior(4)}}
+    report = two_levels.report(params, new)
     assert report["valid_accuracy_1"] == pytest.approx(report["valid_accuracy"], abs=0.02)
     assert report["valid_accuracy_2"] == pytest.approx(0.5, abs=0.05)
+    # A prior that mixes the levels: the same z has other whitened coordinates, of which the classifier knows nothing.
+    mixing = jax.tree.map(jnp.copy, params["frozen"]["law"])
+    mixing["scale"] = mixing["scale"].at[2, 0].set(5.0)
+    moved = new._replace(mean=whitened(mixing, new.mean))
+    net = dict(found[0], frozen={"law": mixing})
+    alone = two_levels.report(net, moved)
+    by_hand = two_levels.log_p(found[0], whitened(mixing, new.mean.at[:, :2].set(0.0)))
+    right = np.asarray(by_hand).argmax(-1) == new.value
+    assert alone["valid_accuracy_2"] == pytest.approx(np.average(right, weights=balanced_weights(new.value)))
     metrics = {**found[1], **report, "text_accuracy": 0.5}
     assert "each level alone" in two_levels.describe(metrics, 2000)[-1]
     one_level = METHOD.report(found[0], new)

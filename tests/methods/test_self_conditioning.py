@@ -95,6 +95,30 @@ def test_losses_are_those_of_a_second_pass_through_whose_first_no_gradient_flows
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), gradient, by_hand)
 
 
+def test_terms_of_the_bound_are_those_of_a_second_pass() -> None:
+    method, params = conditioned("uniform"), trained("uniform")
+    net, index, valid = method.net.bind(params), jnp.asarray([3, 9, 17]), jnp.asarray(VALID)
+    terms = method._denoiser(params).terms(jax.random.key(4), jnp.asarray(TOKENS), valid, index)
+    x_t = method.process.noised(jax.random.key(4), jnp.asarray(TOKENS), index / 20)
+    previous = net.hidden(x_t, index, valid=valid)
+    log_p = jax.nn.log_softmax(net.logits(net.hidden(x_t, index, previous=previous, valid=valid)))
+    by_hand = -np.take_along_axis(np.asarray(log_p), TOKENS[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(terms[1], by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["masked", "uniform"])
+def test_a_share_of_the_training_steps_has_two_passes(name: str) -> None:
+    half, always = (dataclasses.replace(METHODS[name], self_conditioning=share) for share in (0.5, 0.999999))
+    params, num_equal = trained(name), 0
+    loss_of = {method: jax.jit(method.loss) for method in (half, always)}
+    for seed in range(8, 14):
+        of_half, of_always = (loss_of[m](params, jax.random.key(seed), BATCH)[0] for m in (half, always))
+        equal = np.allclose(of_half, of_always, rtol=1e-6)
+        assert equal == bool(half.two_passes(jax.random.key(seed)))
+        num_equal += equal
+    assert 0 < num_equal < 6
+
+
 def test_the_first_pass_reads_zeros() -> None:
     net, valid = conditioned("masked").net.bind(trained("masked")), jnp.asarray(VALID)
     first = net.hidden(jnp.asarray(TOKENS), valid=valid)

@@ -28,8 +28,11 @@ class DiscreteDenoiser(NamedTuple):
 
     def reverse(self, log_p: LogProbs, x_t: Int[Array, "b l"], s: Time, t: Time) -> Categorical:
         """Returns p(x_s | x_t) for a predicted distribution of x_0."""
-        x_0 = self.process.joint(log_p, x_t, t) if self.form == "joint" else log_p
-        return self.process.posterior(x_0, x_t, s, t)
+        return self.process.posterior(self.x_0(log_p, x_t, t), x_t, s, t)
+
+    def x_0(self, log_p: LogProbs, x_t: Int[Array, "b l"], t: Time) -> LogProbs:
+        """Returns log p(x_0 | x_t) from the network's prediction, which under "joint" has yet to be weighed by x_t."""
+        return self.process.joint(log_p, x_t, t) if self.form == "joint" else log_p
 
     def terms(
         self,

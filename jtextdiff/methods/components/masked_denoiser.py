@@ -131,5 +131,5 @@ def any_order_bound_name(num_points: int, sampler: str, self_conditioned: bool =
     """The `bound` of methods whose `nll` is `bounds.any_order_bound`, and what it bounds if not the sampler's texts."""
     name = f"exact-k bound, {num_points} numbers of masked tokens a text"
     if self_conditioned:
-        return f"{name}; of unmasking in random order with two passes a call, where samplers reuse the call before"
+        name += ", with two passes a call, where samplers reuse the call before"
     return name if sampler in RANDOM_ORDER else f"{name}; of unmasking in random order, which {sampler} does not do"
