@@ -70,6 +70,6 @@ def test_seeds_stay_within_their_range() -> None:
 def test_other_methods_are_refused() -> None:
     with pytest.raises(UserError, match="Masked does not edit by pieces"):
         check_pieces(Masked(), None)
-    with pytest.raises(UserError, match="length=8 is asked of a whole text"):
+    with pytest.raises(UserError, match="length=8 applies to a whole text"):
         check_pieces(TextVAE(), parse_controls(["length=8", "mood=good"]))
     check_pieces(TextVAE(), parse_controls(["mood=good"]))

@@ -241,6 +241,6 @@ def test_the_chain_rule_in_one_order_has_the_mean_of_the_bound() -> None:
 
 def test_the_bound_says_which_samplers_it_does_not_bound() -> None:
     bound_of = {name: Masked(text_spec=TEXT_SPEC, sampler=Unmasking(name=name)).bound for name in NAMES}
-    assert bound_of["ancestral"] == bound_of["first_hitting"] == "exact-k bound, 16 numbers of masked words a text"
+    assert bound_of["ancestral"] == bound_of["first_hitting"] == "exact-k bound, 16 numbers of masked tokens a text"
     for name in ("confidence", "entropy_bounded"):
         assert bound_of[name].endswith(f"; of unmasking in random order, which {name} does not do")

@@ -36,7 +36,7 @@ def test_a_model_is_not_conditioned_on_such_a_name(label: str, tmp_path: Path) -
     if label == "x=y":
         assert complete_config(config, corpus, tmp_path / "run").method["values"] == ("a", "b")
         return
-    with pytest.raises(UserError, match=f"--control {label} asks for something else.*COLUMN=NAME"):
+    with pytest.raises(UserError, match=f"--control {label} means something else.*COLUMN=NAME"):
         complete_config(config, corpus, tmp_path / "run")
 
 
