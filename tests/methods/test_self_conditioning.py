@@ -55,7 +55,9 @@ def test_a_fresh_network_computes_what_one_without_self_conditioning_does(name: 
             jax.jit(getattr(method, function))(own, keys() if inputs is GIVEN else jax.random.key(1), inputs)
             for method, own in ((conditioned(name), params), (METHODS[name], rest))
         ]
-        jax.tree.map(np.testing.assert_array_equal, *results)
+        # Remasking makes more calls: in every step, not only where a token is revealed.
+        compared = [result.tokens for result in results] if inputs is GIVEN else results
+        jax.tree.map(np.testing.assert_array_equal, *compared)
 
 
 @pytest.mark.parametrize("name", slow_but(["remasking"], METHODS))
