@@ -4,8 +4,8 @@
 #   launch/frontier.sh OUT NAME RUN [FLAG …]
 #
 # FLAGs are those of jtextdiff.evaluate, such as --sampler remasking or --steps 16; other texts than the embedded
-# grammar's need --judge RUN. Several NAMEs in one OUT
-# share a picture: python -m jtextdiff.compare OUT/*.json --frontier OUT/frontier.png
+# grammar's need --judge RUN. Several NAMEs in one OUT share a picture:
+# python -m jtextdiff.compare OUT/*.json --frontier OUT/frontier.png
 set -euo pipefail
 out=${1:?OUT, a folder} name=${2:?NAME, a name for the curve, without dots} run=${3:?RUN, a run directory}
 shift 3

@@ -75,14 +75,14 @@ along() {
 }
 
 python -m jtextdiff.train --config "$configs/autoregressive.py" --workdir "$out/judge" --config.text.path="$data/judge" \
-  --config.text.tokenizer=byte_pairs:4000 --config.text.length=48 --config.num_steps=3000 --config.seed=7 \
+  --config.text.tokenizer=byte_pairs:4000 --config.text.length=48 --config.num_steps=1500 --config.seed=7 \
   --config.method.trunk.dropout=0.1
 
 size=(--config.method.latent_dim=128 --config.method.encoder.num_layers=4 --config.method.decoder.num_layers=4)
 model levels della.py
 model single latent_ops.py:reviews_zh "${size[@]}" --config.method.pooling_heads=16
 
-run=single-all
+run=levels-all
 for velocity in shift normal network; do
   along $run $velocity 0.5 1 1.5 2
 done

@@ -35,8 +35,6 @@ from jtextdiff.sampling.remasking import remasking
 
 KERNELS = {"absorbing": discrete.absorbing, "uniform": discrete.uniform}
 FORMS = ("mixture", "joint")
-
-
 SAMPLERS = ("ancestral", "renoise")
 
 
