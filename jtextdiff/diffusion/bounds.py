@@ -104,7 +104,7 @@ def any_order_loss(
     Its mean over u in (0, 1] is `any_order_bound`.
     """
     length = jnp.sum(valid, axis=-1)
-    masked = random_mask(key, valid, jnp.maximum(jnp.ceil(u * length).astype(int), 1))
+    masked = valid & random_mask(key, valid, jnp.maximum(jnp.ceil(u * length).astype(int), 1))
     return length * mean_over(losses(masked), masked)
 
 

@@ -6,12 +6,13 @@ A layer is random only if it is given a key; there is no training flag.
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.nets.layers import dense, dropout, sinusoid, uniform
 
@@ -26,11 +27,40 @@ Fuse = Callable[[Float[Array, "b l w"], Float[Array, "b l w"]], Float[Array, "b 
 """(inputs, values) of attention ↦ its values."""
 
 
-def rotary(x: Float[Array, "b h l e"], first: int | Array = 0, base: float = 1000.0) -> Float[Array, "b h l e"]:
-    """Rotates pairs of channels by angles proportional to the position, from `first` on (Su et al. 2021, eq. 34)."""
-    length, width = x.shape[-2:]
+class Layout(NamedTuple):
+    """The positions of the vectors of one pass, and which of them each may attend to."""
+
+    positions: Int[Array, "l"]
+    allowed: Bool[Array, "#b 1 #l l"]
+
+
+def one_text(length: int, *, causal: bool, valid: Bool[Array, "b l"] | None) -> Layout:
+    """Returns the layout in which each vector attends to all `valid` ones, or to those before it and itself."""
+    ones = jnp.ones((1, 1, length, length), bool)
+    allowed = jnp.tril(ones) if causal else ones
+    return Layout(jnp.arange(length), allowed if valid is None else allowed & rearrange(valid, "b l -> b 1 1 l"))
+
+
+def noisy_and_clean(length: int, block_size: int) -> Layout:
+    """Returns the layout of a noisy text followed by the clean one, both in blocks (Arriola et al. 2025, §3.3).
+
+    Noisy vectors attend to their own noisy block and to clean blocks before it, clean ones to clean blocks up to
+    their own: the noisy half is predicted as if the blocks before were finished, for all blocks at once.
+    """
+    positions = jnp.arange(length)
+    own, before = (
+        compare(positions[:, None] // block_size, positions // block_size) for compare in (jnp.equal, jnp.greater)
+    )
+    noisy = jnp.concatenate([own, before], axis=-1)
+    clean = jnp.concatenate([jnp.zeros_like(own), own | before], axis=-1)
+    return Layout(jnp.tile(positions, 2), jnp.concatenate([noisy, clean])[None, None])
+
+
+def rotary(x: Float[Array, "b h l e"], positions: Int[Array, "l"], base: float = 1000.0) -> Float[Array, "b h l e"]:
+    """Rotates pairs of channels by angles proportional to the position (Su et al. 2021, eq. 34)."""
+    width = x.shape[-1]
     frequencies = base ** (-jnp.arange(width // 2) / (width // 2))
-    angles = (first + jnp.arange(length))[:, None] * frequencies
+    angles = positions[:, None] * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     a, b = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
@@ -103,39 +133,45 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "b l w"],
-        attention_mask: Bool[Array, "#b 1 #l l"],
+        layout: Layout,
         key: Key[Array, ""] | None,
         fuse: Fuse | None = None,
     ) -> Float[Array, "b l w"]:
-        query, keys, value = self._heads(x, 0, fuse)
+        query, keys, value = self._heads(x, layout.positions, fuse)
         if self.relative_bias is None and self.xl is None and can_fuse(query, 0.0 if key is None else self.dropout):
-            return self._merge_heads(fused_attention(query, keys, value, attention_mask))
-        bias = self._distance_bias(x.shape[1]) + jnp.where(attention_mask, 0.0, MASKED)
+            return self._merge_heads(fused_attention(query, keys, value, layout.allowed))
+        bias = self._distance_bias(x.shape[1]) + jnp.where(layout.allowed, 0.0, MASKED)
         if self.xl is not None:
             query, bias = self.xl.content_query(query), bias + self.xl.position_logits(query)
         return self._attend(query, keys, value, bias, key)
 
     def step(
-        self, x: Float[Array, "b 1 w"], position: Array, cache: KVCache, fuse: Fuse | None = None
-    ) -> tuple[Float[Array, "b 1 w"], KVCache]:
-        """Attends from one position to itself and the cached ones before it; returns the cache with it added."""
-        query, *new = self._heads(x, position, fuse)
+        self, x: Float[Array, "b m w"], position: Array, cache: KVCache, fuse: Fuse | None = None
+    ) -> tuple[Float[Array, "b m w"], KVCache]:
+        """Attends from m positions, the first of them `position`, to each other and the cached ones before them.
+
+        Also returns the cache with them added. With `xl` positions m is 1.
+        """
+        num = x.shape[1]
+        query, *new = self._heads(x, position + jnp.arange(num), fuse)
         keys, value = (
             jax.lax.dynamic_update_slice_in_dim(cached, added.astype(cached.dtype), position, axis=2)
             for cached, added in zip(cache, new, strict=True)
         )
         length = keys.shape[2]
-        bias = jax.lax.dynamic_slice_in_dim(self._distance_bias(length), position, 1, axis=-2)
-        bias = bias + jnp.where(jnp.arange(length) <= position, 0.0, MASKED)
+        bias = jax.lax.dynamic_slice_in_dim(self._distance_bias(length), position, num, axis=-2)
+        bias = bias + jnp.where(jnp.arange(length) < position + num, 0.0, MASKED)
         if self.xl is not None:
             query, bias = self.xl.content_query(query), bias + self.xl.position_logits_at(query, position, length)
         return self._attend(query, keys, value, bias, None), (keys, value)
 
-    def _heads(self, x: Float[Array, "b l w"], first: int | Array, fuse: Fuse | None) -> tuple[Array, Array, Array]:
-        """Returns queries, keys and values, [b, h, l, e], of the positions from `first` on."""
+    def _heads(
+        self, x: Float[Array, "b l w"], positions: Int[Array, "l"], fuse: Fuse | None
+    ) -> tuple[Array, Array, Array]:
+        """Returns queries, keys and values, [b, h, l, e]."""
         projected = self.query(x), self.key(x), self.value(x) if fuse is None else fuse(x, self.value(x))
         query, keys, value = (rearrange(part, "b l (h e) -> b h l e", h=self.num_heads) for part in projected)
-        return (rotary(query, first), rotary(keys, first), value) if self.rotary else (query, keys, value)
+        return (rotary(query, positions), rotary(keys, positions), value) if self.rotary else (query, keys, value)
 
     def _attend(
         self, query: Array, keys: Array, value: Array, bias: Array, key: Key[Array, ""] | None
@@ -164,10 +200,10 @@ def can_fuse(query: Float[Array, "b h l e"], dropout: float) -> bool:
 
 
 def fused_attention(
-    query: Float[Array, "b h l e"], keys: Float[Array, "b h l e"], value: Float[Array, "b h l e"], attention_mask: Array
+    query: Float[Array, "b h l e"], keys: Float[Array, "b h l e"], value: Float[Array, "b h l e"], allowed: Array
 ) -> Float[Array, "b h l e"]:
     """Computes attention in one kernel, which never stores the weights of all pairs of positions."""
     heads = [rearrange(projected, "b h l e -> b l h e") for projected in (query, keys, value)]
-    attention_mask = jnp.broadcast_to(attention_mask, (attention_mask.shape[0], 1, *query.shape[-2:-1] * 2))
-    mixed = jax.nn.dot_product_attention(*heads, mask=attention_mask, implementation="cudnn")
+    allowed = jnp.broadcast_to(allowed, (allowed.shape[0], 1, *query.shape[-2:-1] * 2))
+    mixed = jax.nn.dot_product_attention(*heads, mask=allowed, implementation="cudnn")
     return rearrange(mixed, "b l h e -> b h l e")

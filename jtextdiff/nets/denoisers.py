@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.nets.attention import KVCache
+from jtextdiff.nets.attention import KVCache, Layout
 from jtextdiff.nets.batch_sharding import look_up, shard_batch
 from jtextdiff.nets.chunking import map_chunks
 from jtextdiff.nets.layers import dense, embedding, uniform
@@ -150,18 +150,19 @@ class TokenDenoiser(nnx.Module):
         *,
         previous: Float[Array, "b l w"] | None = None,
         valid: Bool[Array, "b l"] | None = None,
+        layout: Layout | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Any:
         """Returns function(logits, *arrays), a tree of [b, l], without storing the logits of all positions at once.
 
-        `arrays` are [b, l, …]; see `map_chunks`.
+        `arrays` are [b, l, …]; see `map_chunks`. With a `layout` of more vectors, they belong to the first l of them.
         """
 
         def of_chunk(hidden: Array, *arrays: Array) -> Any:
             return function(self.logits(hidden), *arrays)
 
-        hidden = self.hidden(tokens, t, previous=previous, valid=valid, key=key)
-        return map_chunks(of_chunk, self.answer.out_features, hidden, *arrays)
+        hidden = self.hidden(tokens, t, previous=previous, valid=valid, layout=layout, key=key)
+        return map_chunks(of_chunk, self.answer.out_features, hidden[:, : arrays[0].shape[1]], *arrays)
 
     def hidden(
         self,
@@ -170,6 +171,7 @@ class TokenDenoiser(nnx.Module):
         *,
         previous: Float[Array, "b l w"] | None = None,
         valid: Bool[Array, "b l"] | None = None,
+        layout: Layout | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l w"]:
         """Returns the last hidden states, from which the logits are computed; `previous` are those of a pass before."""
@@ -180,7 +182,7 @@ class TokenDenoiser(nnx.Module):
             x = x + look_up(self.length.embedding[...], jnp.sum(valid, axis=-1))[:, None, :]
         if self.previous is not None:
             x = x + self.previous(jnp.zeros_like(x) if previous is None else previous)
-        return self.trunk(x, valid=valid, key=key)
+        return self.trunk(x, valid=valid, layout=layout, key=key)
 
     def init_cache(self, num: int, length: int) -> list[KVCache]:
         """Returns the cache of `step` before the first token of `num` texts."""
@@ -190,5 +192,12 @@ class TokenDenoiser(nnx.Module):
         self, tokens: Int[Array, "b"], position: Array, cache: list[KVCache]
     ) -> tuple[Float[Array, "b v"], list[KVCache]]:
         """Returns the logits at one position of a causal text, from its token and the cache of those before it."""
-        x, cache = self.trunk.step(self.embed(tokens)[:, None], position, cache)
-        return self.answer(x)[:, 0], cache
+        logits, cache = self.block_step(tokens[:, None], position, cache)
+        return logits[:, 0], cache
+
+    def block_step(
+        self, tokens: Int[Array, "b m"], position: Array, cache: list[KVCache]
+    ) -> tuple[Float[Array, "b m v"], list[KVCache]]:
+        """Returns the logits at m positions that attend to each other, from their tokens and the cache before them."""
+        x, cache = self.trunk.step(self.embed(tokens), position, cache)
+        return self.answer(x), cache

@@ -12,11 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from jtextdiff.nets.attention import Attention, Fuse, KVCache
+from jtextdiff.nets.attention import Attention, Fuse, KVCache, Layout, one_text
 from jtextdiff.nets.batch_sharding import shard_batch
 from jtextdiff.nets.layers import FeedForward, TimeEmbedding, dropout, embedding, split_key
 from jtextdiff.nets.value_fusion import ValueFusion
@@ -121,7 +120,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "b l w"],
-        attention_mask: Bool[Array, "#b 1 #l l"],
+        layout: Layout,
         time: Float[Array, "b #l w"] | None,
         key: Key[Array, ""] | None,
         context: Float[Array, "b c"] | None = None,
@@ -129,18 +128,18 @@ class Block(nnx.Module):
         key_weights, key_attention, key_mlp = split_key(key, 3)
 
         def attend(normed: Array) -> tuple[Array, None]:
-            return self.attention(normed, attention_mask, key_weights, self._fuse(context)), None
+            return self.attention(normed, layout, key_weights, self._fuse(context)), None
 
         return self._apply(x, attend, time, key_attention, key_mlp)[0]
 
     def step(
         self,
-        x: Float[Array, "b 1 w"],
+        x: Float[Array, "b m w"],
         position: Array,
         cache: KVCache,
         context: Float[Array, "b c"] | None = None,
-    ) -> tuple[Float[Array, "b 1 w"], KVCache]:
-        """Returns one position of a causal text and the cache, given the cache of the positions before it."""
+    ) -> tuple[Float[Array, "b m w"], KVCache]:
+        """Returns m positions of a text, the first of them `position`, and the cache, given that of those before."""
 
         def attend(normed: Array) -> tuple[Array, KVCache]:
             return self.attention.step(normed, position, cache, self._fuse(context))
@@ -193,14 +192,16 @@ class Trunk(nnx.Module):
         t: Float[Array, "b #l"] | None = None,
         *,
         valid: Bool[Array, "b l"] | None = None,
+        layout: Layout | None = None,
         key: Key[Array, ""] | None = None,
         contexts: Float[Array, "n b c"] | None = None,
     ) -> Float[Array, "b l w"]:
-        """Returns the hidden states; no position attends to one that is not `valid`.
+        """Returns the hidden states.
 
-        t is in [0, 1000], one per text or per token; `contexts` are those of the blocks.
+        t is in [0, 1000], one per text or per token; `contexts` are those of the blocks. `x` is one text, in which no
+        position attends to one that is not `valid`, unless there is another `layout`.
         """
-        return self.states(x, t, valid=valid, key=key, contexts=contexts, blocks=())[0]
+        return self.states(x, t, valid=valid, layout=layout, key=key, contexts=contexts, blocks=())[0]
 
     def states(
         self,
@@ -208,13 +209,14 @@ class Trunk(nnx.Module):
         t: Float[Array, "b #l"] | None = None,
         *,
         valid: Bool[Array, "b l"] | None = None,
+        layout: Layout | None = None,
         key: Key[Array, ""] | None = None,
         contexts: Float[Array, "n b c"] | None = None,
         blocks: Sequence[int],
     ) -> tuple[Float[Array, "b l w"], list[Float[Array, "b l w"]]]:
         """Returns the hidden states, and those after each of the numbered `blocks`, before any final norm."""
         if self.positions is not None:
-            x = x + self.positions.embedding[...][: x.shape[1]]
+            x = x + self.positions.embedding[...][slice(x.shape[1]) if layout is None else layout.positions]
         time = None if self.time is None or t is None else shard_batch(self.time(t))
         if time is not None and self.shape.time == "add":
             x = x + time
@@ -222,14 +224,14 @@ class Trunk(nnx.Module):
         if self.shape.norm == "post":
             x = self.norm(x)
         x = dropout(x, self.shape.dropout, keys[-1])
-        attention_mask = self._attention_mask(x.shape[1], valid)
+        layout = layout or one_text(x.shape[1], causal=self.shape.causal, valid=valid)
         x = shard_batch(x)
         if self.shape.scan or self.shape.remat:
-            x, states = self._scan(x, attention_mask, time, keys[:-1], contexts, bool(blocks))
+            x, states = self._scan(x, layout, time, keys[:-1], contexts, bool(blocks))
         else:
             states = []
             for block, block_key, context in zip(self.blocks, keys[:-1], self._per_block(contexts), strict=True):
-                x = block(x, attention_mask, time, block_key, context)
+                x = block(x, layout, time, block_key, context)
                 states.append(x)
         return (self.norm(x) if self.shape.norm == "pre" else x), [states[number] for number in blocks]
 
@@ -242,14 +244,14 @@ class Trunk(nnx.Module):
 
     def step(
         self,
-        x: Float[Array, "b 1 w"],
+        x: Float[Array, "b m w"],
         position: Array,
         cache: list[KVCache],
         contexts: Float[Array, "n b c"] | None = None,
-    ) -> tuple[Float[Array, "b 1 w"], list[KVCache]]:
-        """Returns what `__call__` returns at one position of a causal text, given the cache of those before it."""
+    ) -> tuple[Float[Array, "b m w"], list[KVCache]]:
+        """Returns what `__call__` returns at m positions that attend to each other, given the cache of those before."""
         if self.positions is not None:
-            x = x + self.positions.embedding[...][position]
+            x = x + jax.lax.dynamic_slice_in_dim(self.positions.embedding[...], position, x.shape[1])
         if self.shape.norm == "post":
             x = self.norm(x)
         new_cache = []
@@ -262,7 +264,7 @@ class Trunk(nnx.Module):
         return [None] * len(self.blocks) if contexts is None else list(contexts)
 
     def _scan(
-        self, x: Array, attention_mask: Array, time: Array | None, keys: list[Any], contexts: Array | None, keep: bool
+        self, x: Array, layout: Layout, time: Array | None, keys: list[Any], contexts: Array | None, keep: bool
     ) -> tuple[Array, Any]:
         """Applies the blocks in a scan over layers, in which the compiler cannot store what `remat` recomputes.
 
@@ -275,7 +277,7 @@ class Trunk(nnx.Module):
 
         def layer(x: Array, inputs: tuple[Any, Any, Any]) -> tuple[Array, Array | None]:
             block_state, block_key, context = inputs
-            x = nnx.merge(graphs[0], block_state)(x, attention_mask, time, block_key, context)
+            x = nnx.merge(graphs[0], block_state)(x, layout, time, block_key, context)
             return x, x if keep else None
 
         stacked_keys = None if keys[0] is None else jnp.stack(keys)
@@ -287,9 +289,3 @@ class Trunk(nnx.Module):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         half = self.shape.bfloat16 and "kernel" in name and "modulation" not in name
         return leaf.astype(jnp.bfloat16) if half else leaf
-
-    def _attention_mask(self, length: int, valid: Bool[Array, "b l"] | None) -> Bool[Array, "#b 1 #l l"]:
-        """Returns which key positions each query position may attend to."""
-        ones = jnp.ones((1, 1, length, length), bool)
-        allowed = jnp.tril(ones) if self.shape.causal else ones
-        return allowed if valid is None else allowed & rearrange(valid, "b l -> b 1 1 l")

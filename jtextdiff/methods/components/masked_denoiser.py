@@ -1,5 +1,6 @@
 """Masked token prediction: the masked text, the network and its per-token losses."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -65,20 +66,31 @@ def first_hidden(trunk: Transformer, tokens: Int[Array, "b l"], self_conditioned
 
 
 def masked_denoiser_net(
-    text_spec: TextSpec, trunk: Transformer, *, num_times: int = 0, self_conditioned: bool = False
+    text_spec: TextSpec,
+    trunk: Transformer,
+    *,
+    num_times: int = 0,
+    reads_length: bool = True,
+    self_conditioned: bool = False,
 ) -> Net:
-    """Returns a network from masked tokens and the text's length to logits over tokens."""
+    """Returns a network from masked tokens, and the text's length if it `reads_length`, to logits over tokens."""
     return Net(
         lambda rngs: TokenDenoiser(
             trunk,
             num_inputs=max(text_spec.vocab_size, text_spec.mask) + 1,
             vocab_size=text_spec.vocab_size,
             num_times=num_times,
-            num_lengths=text_spec.length + 1,
+            num_lengths=text_spec.length + 1 if reads_length else 0,
             self_conditioned=self_conditioned,
             rngs=rngs,
         )
     )
+
+
+def unmasked_nll(text_spec: TextSpec, logits: Float[Array, "b m v"], tokens: Int[Array, "b m"]) -> Float[Array, "b m"]:
+    """Returns −log p of tokens, nats, where MASK has probability 0 (Sahoo et al. 2024, §3.2.3)."""
+    is_mask = jnp.arange(text_spec.vocab_size) == text_spec.mask
+    return cross_entropy(jnp.where(is_mask, -jnp.inf, logits), tokens)
 
 
 class MaskedDenoiser(NamedTuple):
@@ -109,13 +121,9 @@ class MaskedDenoiser(NamedTuple):
     ) -> MaskedLosses:
         """Returns masked ↦ −log p of each token given the unmasked ones, nats. With a `key` there is dropout.
 
-        MASK itself has probability 0 (Sahoo et al. 2024, §3.2.3). With `two_passes`, a self-conditioned network reads
-        its hidden states of a first pass over the same x_t.
+        With `two_passes`, a self-conditioned network reads its hidden states of a first pass over the same x_t.
         """
-
-        def token_nll(logits: Float[Array, "b m v"], tokens: Int[Array, "b m"]) -> Float[Array, "b m"]:
-            is_mask = jnp.arange(self.text_spec.vocab_size) == self.text_spec.mask
-            return cross_entropy(jnp.where(is_mask, -jnp.inf, logits), tokens)
+        token_nll = functools.partial(unmasked_nll, self.text_spec)
 
         def losses(masked: Bool[Array, "b l"]) -> Float[Array, "b l"]:
             x_t = jnp.where(masked, self.text_spec.mask, tokens)

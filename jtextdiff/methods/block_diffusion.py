@@ -1,0 +1,290 @@
+"""Block diffusion: blocks from left to right, the tokens of a block by masked diffusion (BD3-LM).
+
+Arriola et al. (2025). p(text) = Π p(block | the blocks before it), each factor that of masked diffusion. Blocks of one
+token are an autoregressive model, with an exact likelihood; one block as long as the longest text is masked diffusion
+that models the end of the text as well. Finished blocks are read from a KV cache, and a text ends in the first block
+that contains EOS, which PAD fills up.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion.bounds import MaskedLosses, any_order_bound, any_order_loss, one_order_bound
+from jtextdiff.diffusion.distributions import temper_and_top_p
+from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
+from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES, Time
+from jtextdiff.methods.components.masked_denoiser import masked_denoiser_net, unmasked_nll
+from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, allowed_tokens, check_settings
+from jtextdiff.nets.attention import noisy_and_clean
+from jtextdiff.nets.functional import Net, Params
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.sampling.loop import unroll
+from jtextdiff.sampling.masked_samplers import Unmasking
+from jtextdiff.sampling.masked_state import Hidden, MaskedState
+
+POSITIONS = ("learned", "rotary", "learned+rotary")
+
+
+class BlockState(NamedTuple):
+    """State between blocks."""
+
+    tokens: Int[Array, "b l"]  # MASK where they are not drawn yet
+    calls: Int[Array, "b"]  # network calls that each row has needed
+    cache: Any  # of the finished blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockDiffusion:
+    """A transformer that predicts the masked tokens of a block, given the finished blocks before it."""
+
+    text_spec: TextSpec = TextSpec()
+    trunk: Transformer = Transformer()
+    block_size: int = 4  # tokens a block: 1 is autoregressive, the longest text's length is masked diffusion
+    bound_points: int = 16  # numbers of masked tokens per block at which the bound is estimated, at most all
+    sampler: Unmasking = Unmasking()
+
+    def __post_init__(self) -> None:
+        check_settings(self, positive=("block_size", "bound_points"), choices={})
+        if self.trunk.causal or self.trunk.positions not in POSITIONS:
+            raise ValueError(
+                f"block diffusion needs trunk.causal=False and trunk.positions in {POSITIONS}, got "
+                f"causal={self.trunk.causal} and positions={self.trunk.positions!r}."
+            )
+
+    @functools.cached_property
+    def net(self) -> Net:
+        return masked_denoiser_net(self.text_spec, self.trunk, reads_length=False)
+
+    @property
+    def prefix_only(self) -> bool:
+        return self.block_size < self.text_spec.length
+
+    @property
+    def bound(self) -> str:
+        if self.block_size == 1:
+            return "exact"
+        return f"exact-k bound in blocks of {self.block_size}, {self._num_points} numbers of masked tokens a block"
+
+    @property
+    def _num_points(self) -> int:
+        return min(self.bound_points, self.block_size)
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        return self.net.init(key)
+
+    def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
+        """Estimates the bound on −log p(text), divided by the mean length, at one number of masked tokens a block.
+
+        Arriola et al. (2025), eq. 8: all blocks in one pass, by a text that is noisy and clean at once.
+        """
+        time_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
+        blocks, valid = self._blocks(batch)
+        losses = self._losses(params, blocks, dropout_key)
+        nats = any_order_loss(losses, mask_key, _rows(valid), stratified(time_key, valid[..., 0].size))
+        loss = _of_texts(nats, blocks) / self.text_spec.mean_length
+        return loss, {"bound": loss}
+
+    def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Returns an upper bound on −log p(text), nats per sequence: the sum of `any_order_bound` of its blocks.
+
+        With blocks of one token it is exact. PAD between EOS and the end of its block counts as text.
+        """
+        blocks, valid = self._blocks(batch)
+        losses = self._losses(params, blocks, None)
+        return _of_texts(any_order_bound(losses, key, _rows(valid), self._num_points), blocks)
+
+    @property
+    def bound_check(self) -> str:
+        return "token by token in one random order within each block, with the cache"
+
+    def nll_check(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Estimates the same bound by the chain rule in one random order a block, block by block with the cache."""
+        blocks, valid = self._blocks(batch)
+        return _of_texts(one_order_bound(self._cached_losses(params, blocks), key, _rows(valid)), blocks)
+
+    def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
+        """Draws block after block until every text has its EOS; keeps fixed tokens.
+
+        The sampler's `steps` are shared by the blocks of the longest text, with one a block at least. Every finished
+        block but the last costs one more call, which fills the cache.
+        """
+        net, allowed, length = self.net.bind(params), self._allowed(given), given.tokens.shape[1]
+        padded_length = allowed.shape[1]
+        known = jnp.sum(allowed, axis=-1) == 1
+        tokens = jnp.where(known, jnp.argmax(allowed, axis=-1), self.text_spec.mask)
+        start = BlockState(tokens, jnp.zeros(len(tokens), int), net.init_cache(len(tokens), padded_length))
+
+        def draw(keys: Keys, state: tuple[BlockState, Any], first: Array) -> tuple[BlockState, Any]:
+            return self._draw_block(net, allowed, keys, state[0], first, keep_path)
+
+        def finished(state: tuple[BlockState, Any]) -> Bool[Array, ""]:
+            return ~jnp.any(self._until_end(state[0].tokens) == self.text_spec.mask)
+
+        path = jax.tree.map(jnp.zeros_like, jax.eval_shape(draw, keys, (start, None), jnp.array(0))[1])
+        (state, _), path = unroll(
+            draw,
+            (start, path),
+            keys,
+            jnp.arange(0, padded_length, self.block_size),
+            record=lambda state: state[1],
+            done=None if keep_path else finished,
+        )
+        path = rearrange(path[1:], "n s b l -> (n s) b l")[..., :length] if keep_path else None
+        return Sample(self._until_end(state.tokens)[:, :length], path, state.calls)
+
+    def _draw_block(
+        self, net: Any, allowed: Bool[Array, "b l v"], keys: Keys, state: BlockState, first: Array, keep_path: bool
+    ) -> tuple[BlockState, Int[Array, "steps+1 b l"] | None]:
+        """Returns the state after the block at position `first`, and on request the text after each of its steps."""
+
+        def of_block(array: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(array, first, self.block_size, axis=1)
+
+        def in_text(tokens: Int[Array, "b k"]) -> Int[Array, "b l"]:
+            return jax.lax.dynamic_update_slice_in_dim(state.tokens, tokens, first, axis=1)
+
+        def predict(x_t: Int[Array, "b k"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b k v"], Hidden]:
+            logits, _ = net.block_step(x_t, first, state.cache)
+            logits = jnp.where(of_block(allowed), self._restrict(logits, self._consistent(x_t)), -jnp.inf)
+            return temper_and_top_p(logits, self.sampler.temperature, self.sampler.top_p), None
+
+        ended = self._has_end(state.tokens, first)
+        tokens = jnp.where(ended[:, None], self.text_spec.pad, of_block(state.tokens))
+        block = MaskedState(tokens, tokens == self.text_spec.mask, state.calls)
+        steps = max(1, self.sampler.steps * self.block_size // max(self.text_spec.length, 1))
+        sampler = dataclasses.replace(self.sampler, steps=steps)
+        step, grid = sampler.step_and_grid(TOKEN_SCHEDULES["reciprocal"](1000), predict, fold_in(keys, 1), block)
+        block, path = unroll(
+            step,
+            block,
+            fold_in(keys, 0),
+            grid,
+            record=lambda state: in_text(state.tokens) if keep_path else None,
+            done=None if sampler.revises else lambda state: ~jnp.any(state.masked),
+        )
+        tokens = in_text(block.tokens)
+        _, cache = net.block_step(block.tokens, first, state.cache)
+        goes_on = ~self._has_end(tokens, first + self.block_size)
+        return BlockState(tokens, block.calls + goes_on, cache), path
+
+    def _blocks(self, batch: Batch) -> tuple[Int[Array, "b n k"], Bool[Array, "b n k"]]:
+        """Returns the tokens in blocks, and whether each block holds a part of the text."""
+        fill = ((0, 0), (0, -batch.tokens.shape[1] % self.block_size))
+        tokens = jnp.pad(jnp.asarray(batch.tokens), fill, constant_values=self.text_spec.pad)
+        valid = jnp.pad(jnp.asarray(batch.valid), fill)
+        tokens, valid = (rearrange(array, "b (n k) -> b n k", k=self.block_size) for array in (tokens, valid))
+        return tokens, jnp.broadcast_to(jnp.any(valid, axis=-1, keepdims=True), valid.shape)
+
+    def _losses(self, params: Params, blocks: Int[Array, "b n k"], key: Key[Array, ""] | None) -> MaskedLosses:
+        """Returns masked ↦ −log p of each token given the unmasked ones of its block and the blocks before, [b n, k].
+
+        Nats; all blocks in one pass. With a `key` there is dropout.
+        """
+        net, (num, _, size) = self.net.bind(params), blocks.shape
+        clean = rearrange(blocks, "b n k -> b (n k)")
+        layout = noisy_and_clean(clean.shape[1], size)
+
+        def losses(masked: Bool[Array, "n k"]) -> Float[Array, "n k"]:
+            x_t = jnp.where(masked, self.text_spec.mask, _rows(blocks))
+            possible = rearrange(self._consistent(x_t), "(b n) k c -> b (n k) c", b=num)
+            both = jnp.concatenate([rearrange(x_t, "(b n) k -> b (n k)", b=num), clean], axis=1)
+            nats = net.per_token(self._token_nll, (clean, possible), both, layout=layout, key=key)
+            return nats.reshape(-1, size)
+
+        return losses
+
+    def _cached_losses(self, params: Params, blocks: Int[Array, "b n k"]) -> MaskedLosses:
+        """Returns the same as `_losses`, computed block by block with the cache, as `sample` does."""
+        net, (num, num_blocks, size) = self.net.bind(params), blocks.shape
+
+        def losses(masked: Bool[Array, "n k"]) -> Float[Array, "n k"]:
+            noisy = jnp.where(rearrange(masked, "(b n) k -> b n k", b=num), self.text_spec.mask, blocks)
+
+            def of_block(cache: Any, index: Array) -> tuple[Any, Float[Array, "b k"]]:
+                x_t, tokens = noisy[:, index], blocks[:, index]
+                logits, _ = net.block_step(x_t, index * size, cache)
+                _, cache = net.block_step(tokens, index * size, cache)
+                return cache, self._token_nll(logits, tokens, self._consistent(x_t))
+
+            cache = net.init_cache(num, num_blocks * size)
+            return rearrange(jax.lax.scan(of_block, cache, jnp.arange(num_blocks))[1], "n b k -> (b n) k")
+
+        return losses
+
+    def _allowed(self, given: Given) -> Bool[Array, "b l v"]:
+        """Returns the allowed tokens of each position, up to the end of its block, by what is given alone."""
+        length, ids = given.tokens.shape[1], jnp.arange(self.text_spec.vocab_size)
+        positions, size = jnp.arange(length + -length % self.block_size), given.length[:, None]
+        fill = ((0, 0), (0, len(positions) - length))
+        given = given._replace(tokens=jnp.pad(given.tokens, fill), fixed=jnp.pad(given.fixed, fill))
+        is_eos, is_end = ids == self.text_spec.eos, (ids == self.text_spec.eos) | (ids == self.text_spec.pad)
+        rules = (
+            (positions < jnp.abs(size) - 1, ~is_end),
+            ((positions == size - 1) & (size > 0), is_eos),
+            ((positions >= size) & (size > 0) | (positions >= length), ids == self.text_spec.pad),
+            (jnp.broadcast_to(positions == length - 1, given.fixed.shape), is_end),
+        )
+        allowed = jnp.broadcast_to(True, (*given.fixed.shape, len(ids)))
+        for where, tokens in rules:
+            allowed = allowed & (~where[..., None] | tokens)
+        return jnp.where(given.fixed[..., None], True, allowed) & allowed_tokens(
+            self.text_spec, given, None, with_pad=True
+        )
+
+    def _consistent(self, x_t: Int[Array, "b k"]) -> Bool[Array, "b k 3"]:
+        """Returns whether each position of a block may take a word, EOS and PAD, given the block's drawn tokens.
+
+        EOS follows all words, and PAD follows it. The blocks before hold no end.
+        """
+
+        def so_far(flags: Bool[Array, "b k"]) -> Bool[Array, "b k"]:
+            return jnp.cumsum(flags, axis=-1) > 0
+
+        def from_here(flags: Bool[Array, "b k"]) -> Bool[Array, "b k"]:
+            return so_far(flags[:, ::-1])[:, ::-1]
+
+        is_end = self._is_end(x_t)
+        is_word = (x_t != self.text_spec.mask) & ~is_end
+        after_word = jnp.pad(is_word, ((0, 0), (1, 0)), constant_values=True)[:, :-1]
+        ended, word_follows = so_far(is_end), from_here(is_word)
+        eos = ~ended & ~word_follows & ~from_here(x_t == self.text_spec.eos)
+        return jnp.stack([~ended, eos, ended | (eos & ~after_word)], axis=-1)
+
+    def _restrict(self, logits: Float[Array, "b k v"], possible: Bool[Array, "b k 3"]) -> Float[Array, "b k v"]:
+        ids = jnp.arange(self.text_spec.vocab_size)
+        is_eos, is_pad = ids == self.text_spec.eos, ids == self.text_spec.pad
+        word, eos, pad = (possible[..., kind, None] for kind in range(3))
+        return jnp.where(is_eos & eos | is_pad & pad | ~(is_eos | is_pad) & word, logits, -jnp.inf)
+
+    def _token_nll(self, logits: Array, tokens: Int[Array, "b k"], possible: Bool[Array, "b k 3"]) -> Float[Array, "b k"]:
+        return unmasked_nll(self.text_spec, self._restrict(logits, possible), tokens)
+
+    def _is_end(self, tokens: Int[Array, "b l"]) -> Bool[Array, "b l"]:
+        return (tokens == self.text_spec.eos) | (tokens == self.text_spec.pad)
+
+    def _has_end(self, tokens: Int[Array, "b l"], before: Array | int) -> Bool[Array, "b"]:
+        """Returns whether the text ends before this position."""
+        return jnp.any(self._is_end(tokens) & (jnp.arange(tokens.shape[1]) < before), axis=-1)
+
+    def _until_end(self, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
+        """Puts EOS at the first position that is EOS or PAD, and PAD after it."""
+        ends = jnp.cumsum(self._is_end(tokens), axis=-1)
+        first = self._is_end(tokens) & (ends == 1)
+        return jnp.where(first, self.text_spec.eos, jnp.where(ends > 0, self.text_spec.pad, tokens))
+
+
+def _rows(blocks: Array) -> Array:
+    return rearrange(blocks, "b n k -> (b n) k")
+
+
+def _of_texts(nats: Float[Array, "n"], blocks: Int[Array, "b n k"]) -> Float[Array, "b"]:
+    """Returns the sum over the blocks of each text."""
+    return jnp.sum(nats.reshape(blocks.shape[:2]), axis=-1)
