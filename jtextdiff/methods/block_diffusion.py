@@ -142,7 +142,7 @@ class BlockDiffusion:
 
     def _draw_block(
         self, net: Any, allowed: Bool[Array, "b l v"], keys: Keys, state: BlockState, first: Array, keep_path: bool
-    ) -> tuple[BlockState, Int[Array, "steps+1 b l"] | None]:
+    ) -> tuple[BlockState, Int[Array, "s b l"] | None]:
         """Returns the state after the block at position `first`, and on request the text after each of its steps."""
 
         def of_block(array: Array) -> Array:
@@ -192,7 +192,7 @@ class BlockDiffusion:
         clean = rearrange(blocks, "b n k -> b (n k)")
         layout = noisy_and_clean(clean.shape[1], size)
 
-        def losses(masked: Bool[Array, "n k"]) -> Float[Array, "n k"]:
+        def losses(masked: Bool[Array, "r k"]) -> Float[Array, "r k"]:
             x_t = jnp.where(masked, self.text_spec.mask, _rows(blocks))
             possible = rearrange(self._consistent(x_t), "(b n) k c -> b (n k) c", b=num)
             both = jnp.concatenate([rearrange(x_t, "(b n) k -> b (n k)", b=num), clean], axis=1)
@@ -205,7 +205,7 @@ class BlockDiffusion:
         """Returns the same as `_losses`, computed block by block with the cache, as `sample` does."""
         net, (num, num_blocks, size) = self.net.bind(params), blocks.shape
 
-        def losses(masked: Bool[Array, "n k"]) -> Float[Array, "n k"]:
+        def losses(masked: Bool[Array, "r k"]) -> Float[Array, "r k"]:
             noisy = jnp.where(rearrange(masked, "(b n) k -> b n k", b=num), self.text_spec.mask, blocks)
 
             def of_block(cache: Any, index: Array) -> tuple[Any, Float[Array, "b k"]]:
@@ -256,7 +256,9 @@ class BlockDiffusion:
         after_word = jnp.pad(is_word, ((0, 0), (1, 0)), constant_values=True)[:, :-1]
         ended, word_follows = so_far(is_end), from_here(is_word)
         eos = ~ended & ~word_follows & ~from_here(x_t == self.text_spec.eos)
-        return jnp.stack([~ended, eos, ended | (eos & ~after_word)], axis=-1)
+        is_pad = is_end & (x_t != self.text_spec.eos)
+        before_pad = jnp.pad(is_pad, ((0, 0), (0, 1)))[:, 1:]
+        return jnp.stack([~ended & ~before_pad, eos, ended | (eos & ~after_word)], axis=-1)
 
     def _restrict(self, logits: Float[Array, "b k v"], possible: Bool[Array, "b k 3"]) -> Float[Array, "b k v"]:
         ids = jnp.arange(self.text_spec.vocab_size)
@@ -264,7 +266,9 @@ class BlockDiffusion:
         word, eos, pad = (possible[..., kind, None] for kind in range(3))
         return jnp.where(is_eos & eos | is_pad & pad | ~(is_eos | is_pad) & word, logits, -jnp.inf)
 
-    def _token_nll(self, logits: Array, tokens: Int[Array, "b k"], possible: Bool[Array, "b k 3"]) -> Float[Array, "b k"]:
+    def _token_nll(
+        self, logits: Float[Array, "b k v"], tokens: Int[Array, "b k"], possible: Bool[Array, "b k 3"]
+    ) -> Float[Array, "b k"]:
         return unmasked_nll(self.text_spec, self._restrict(logits, possible), tokens)
 
     def _is_end(self, tokens: Int[Array, "b l"]) -> Bool[Array, "b l"]:
@@ -285,6 +289,6 @@ def _rows(blocks: Array) -> Array:
     return rearrange(blocks, "b n k -> (b n) k")
 
 
-def _of_texts(nats: Float[Array, "n"], blocks: Int[Array, "b n k"]) -> Float[Array, "b"]:
+def _of_texts(nats: Float[Array, "r"], blocks: Int[Array, "b n k"]) -> Float[Array, "b"]:
     """Returns the sum over the blocks of each text."""
     return jnp.sum(nats.reshape(blocks.shape[:2]), axis=-1)

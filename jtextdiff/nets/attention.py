@@ -19,7 +19,7 @@ from jtextdiff.nets.layers import dense, dropout, sinusoid, uniform
 MASKED = -1e9
 """Added to the attention logits of masked positions: its exp is exactly zero in float32."""
 
-KVCache = tuple[Float[Array, "b h m e"], Float[Array, "b h m e"]]
+KVCache = tuple[Float[Array, "b h cached e"], Float[Array, "b h cached e"]]
 """Keys and values of one layer at all positions; zeros at positions not yet computed."""
 
 

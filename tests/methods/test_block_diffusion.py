@@ -1,0 +1,181 @@
+"""Block diffusion in a world of two words, by enumeration: blocks of one token, of several, and of a whole text."""
+
+import dataclasses
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.cases import slow_but
+
+from jtextdiff.data.batches import Batch
+from jtextdiff.methods.block_diffusion import BlockDiffusion
+from jtextdiff.methods.components.types import TextSpec, nothing_given
+from jtextdiff.methods.method import Method
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.sampling.masked_samplers import NAMES, Unmasking
+
+EOS, PAD, UNK, MASK, LENGTH = 0, 1, 4, 5, 4  # 2 and 3 are the words
+TEXT_SPEC = TextSpec(vocab_size=5, mask=MASK, pad=PAD, eos=EOS, unk=UNK, length=LENGTH, length_counts=(0, 1, 1, 1, 1))
+TRUNK = Transformer(width=16, num_layers=2, num_heads=2)
+
+
+def method(block_size: int, sampler: str = "first_hitting", **settings: Any) -> BlockDiffusion:
+    sampling = Unmasking(name=sampler, **settings)
+    return BlockDiffusion(text_spec=TEXT_SPEC, trunk=TRUNK, block_size=block_size, sampler=sampling)
+
+
+def trained(model: BlockDiffusion) -> Any:
+    """Returns parameters far from the initial ones, under which UNK is unlikely."""
+    params = model.init(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    params = tree.unflatten([p + 0.3 * jax.random.normal(key, p.shape) for p, key in zip(leaves, keys, strict=True)])
+    bias = params["answer"]["bias"]
+    return params | {"answer": params["answer"] | {"bias": bias.at[UNK].set(-40.0)}}
+
+
+def all_texts() -> Batch:
+    rows = [
+        [*words, EOS] + [PAD] * (LENGTH - 1 - len(words))
+        for size in range(LENGTH)
+        for words in itertools.product((2, 3), repeat=size)
+    ]
+    tokens = np.asarray(rows, np.int32)
+    valid = np.cumsum(tokens == EOS, axis=1) - (tokens == EOS) == 0
+    return Batch(tokens, valid, np.zeros_like(valid), {})
+
+
+def mean_of(function: Any, repeats: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean over keys, and its standard error."""
+    draws = np.asarray(jax.lax.map(function, jax.random.split(jax.random.key(3), repeats)), np.float64)
+    return draws.mean(0), draws.std(0) / np.sqrt(repeats)
+
+
+def test_is_a_method() -> None:
+    assert isinstance(method(2), Method)
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 3, 4])
+def test_the_bound_in_one_pass_is_the_one_computed_block_by_block_with_the_cache(block_size: int) -> None:
+    model, batch = method(block_size), all_texts()
+    params = trained(model)
+    nats, error = mean_of(lambda key: model.nll(params, key, batch), 300)
+    cached, cached_error = mean_of(lambda key: model.nll_check(params, key, batch), 300)
+    assert (abs(nats - cached) <= 5 * np.hypot(error, cached_error) + 1e-4).all()
+    if block_size == 1:
+        assert model.bound == "exact" and error.max() == 0
+
+
+@pytest.mark.parametrize("block_size", slow_but([1, 3], [1, 2, 3, 4]))
+def test_samples_are_as_frequent_as_the_likelihood_says(block_size: int) -> None:
+    """Exactly so for blocks of one token; for others at least as frequent, since −log p is below its bound."""
+    model, batch, num = method(block_size), all_texts(), 20_000
+    params = trained(model)
+    short = batch.valid.sum(1) < LENGTH  # the end of the others is forced
+    nats, error = mean_of(lambda key: model.nll(params, key, batch), 300)
+    bound = np.exp(-nats)[short]
+    tokens = np.asarray(
+        jax.jit(model.sample)(params, jax.random.split(jax.random.key(1), num), nothing_given(num, 4))[0]
+    )
+    count = (tokens[:, None] == batch.tokens[None]).all(-1).sum(0)
+    assert count.sum() == num  # nothing but texts
+    share = count[short] / num
+    slack = 5 * np.sqrt((share + 1 / num) / num) + 5 * bound * error[short]
+    assert (share >= bound - slack).all()
+    if block_size == 1:
+        assert (abs(share - bound) <= slack).all()
+
+
+def test_one_block_is_masked_diffusion_of_a_text_with_its_padding() -> None:
+    """The loss of a fresh, uniform network: log of the number of possible tokens, by enumeration of masks."""
+    model = method(4)
+    params = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
+    batch = all_texts()
+    row = Batch(*(np.asarray(array)[5:6] for array in batch[:3]), {})  # two words, EOS, PAD
+    expected = 0.0
+    for masked in itertools.product([False, True], repeat=4):
+        if any(masked):
+            nats = 0.0
+            for place in np.flatnonzero(masked):
+                known = [token if not hidden else None for token, hidden in zip(row.tokens[0], masked, strict=True)]
+                nats += np.log(len(possible(known, place)))
+            expected += nats / sum(masked) / len(list(itertools.combinations(range(4), sum(masked))))
+    result, error = mean_of(lambda key: model.nll(params, key, row), 2_000)
+    assert abs(result[0] - expected) <= 5 * error[0] + 1e-4
+
+
+def possible(known: list[int | None], place: int) -> set[int]:
+    """Returns the tokens at a place of the texts, padded, that agree with the known ones; UNK is a word like others."""
+    texts = (
+        [*words, EOS] + [PAD] * (3 - size) for size in range(4) for words in itertools.product((2, 3, UNK), repeat=size)
+    )
+    texts = itertools.chain(texts, map(list, itertools.product((2, 3, UNK), repeat=4)))  # goes on in the next block
+    agree = [text for text in texts if all(k is None or k == token for k, token in zip(known, text, strict=True))]
+    return {text[place] for text in agree}
+
+
+@pytest.mark.parametrize("block_size", [2, 4])
+def test_the_possible_tokens_of_a_block_are_those_of_texts_that_agree_with_it(block_size: int) -> None:
+    """Every state of a block: no token that no text has there, and each that one has."""
+    model = method(4)
+    for known in itertools.product((EOS, PAD, 2, None), repeat=4):
+        x_t = jnp.asarray([[MASK if token is None else token for token in known]])
+        flags = np.asarray(model._consistent(x_t))[0]
+        for place in np.flatnonzero([token is None for token in known]):
+            expected = possible(list(known), place)
+            if expected:
+                assert list(flags[place]) == [2 in expected, EOS in expected, PAD in expected], (known, place)
+
+
+@pytest.mark.parametrize("sampler", slow_but(["entropy_bounded"], NAMES))
+def test_samples_keep_what_is_given_and_do_not_depend_on_their_batch(sampler: str) -> None:
+    model = method(2, sampler, steps=8)
+    params, keys = trained(model), jax.random.split(jax.random.key(7), 12)
+    given = nothing_given(12, 4)
+    length = jnp.asarray([0, 1, 2, 3, 4, -1, -2, -3, -4, 0, 3, 4])
+    fixed = given.fixed.at[9:, 0].set(True)
+    given = given._replace(length=length, tokens=given.tokens.at[9:, 0].set(UNK), fixed=fixed)
+    sample = jax.jit(functools.partial(model.sample, params))
+    whole = sample(keys, given)
+    parts = [sample(*jax.tree.map(lambda x, r=rows: x[r], (keys, given))) for rows in (slice(5), slice(5, 12))]
+    np.testing.assert_array_equal(whole.tokens, jnp.concatenate([part.tokens for part in parts]))
+    np.testing.assert_array_equal(whole.calls, jnp.concatenate([part.calls for part in parts]))
+    tokens = np.asarray(whole.tokens)
+    size = np.argmax(tokens == EOS, axis=1) + 1
+    assert (tokens[9:, 0] == UNK).all() and (tokens[:, 1:] != UNK).all()
+    for row, wanted in zip(range(12), length, strict=True):
+        assert size[row] == wanted if wanted > 0 else size[row] >= -wanted
+        assert (tokens[row, size[row] :] == PAD).all() and (tokens[row, : size[row] - 1] >= 2).all()
+
+
+def test_the_path_ends_in_the_sample_and_changes_no_token_that_was_drawn() -> None:
+    model = method(2)
+    params, keys = trained(model), jax.random.split(jax.random.key(7), 20)
+    sample = jax.jit(model.sample, static_argnames="keep_path")
+    seen = sample(params, keys, nothing_given(20, 4), keep_path=True)
+    np.testing.assert_array_equal(seen.tokens, sample(params, keys, nothing_given(20, 4)).tokens)
+    path = np.asarray(seen.path)
+    np.testing.assert_array_equal(np.where(path[-1] == MASK, PAD, path[-1])[:, :1], np.asarray(seen.tokens)[:, :1])
+    assert (path[0] == MASK).all()
+    assert ((path[1:] == path[:-1]) | (path[:-1] == MASK)).all()
+
+
+def test_calls_are_shared_by_the_blocks() -> None:
+    """Four tokens in blocks of two: at most two calls a block, with one more between the blocks."""
+    params = trained(method(2))
+    given = nothing_given(50, 4)._replace(length=jnp.full(50, 4))
+    for steps, expected in ((2, 3), (8, 5)):
+        model = method(2, "confidence", steps=steps)
+        calls = model.sample(params, jax.random.split(jax.random.key(7), 50), given).calls
+        # The last block has its EOS given, and one call for its word.
+        assert (np.asarray(calls) == min(expected, 4)).all()
+
+
+@pytest.mark.parametrize("trunk", [{"causal": True}, {"positions": "relative"}, {"positions": "xl"}])
+def test_a_trunk_without_absolute_or_rotary_positions_is_refused(trunk: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="block diffusion needs"):
+        dataclasses.replace(method(2), trunk=dataclasses.replace(TRUNK, **trunk))
