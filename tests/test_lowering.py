@@ -26,7 +26,16 @@ from jtextdiff.training.train_step import init_state, train_step
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PRESETS = (
-    *("autoregressive.py", "cmlm.py", "d3pm.py", "della.py", "della.py:paper", "della.py:transformer_xl", "masked.py"),
+    *(
+        "autoregressive.py",
+        "block_diffusion.py",
+        "cmlm.py",
+        "d3pm.py",
+        "della.py",
+        "della.py:paper",
+        "della.py:transformer_xl",
+        "masked.py",
+    ),
     *("diffusion_lm.py", "diffusion_lm.py:paper", "diffusion_lm.py:e2e"),
     *("latent_ops.py", "latent_ops.py:cvae", "latent_ops.py:paper"),
 )

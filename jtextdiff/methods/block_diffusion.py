@@ -228,6 +228,7 @@ class BlockDiffusion:
         is_eos, is_end = ids == self.text_spec.eos, (ids == self.text_spec.eos) | (ids == self.text_spec.pad)
         rules = (
             (positions < jnp.abs(size) - 1, ~is_end),
+            (positions < jnp.abs(size), is_eos | ~is_end),
             ((positions == size - 1) & (size > 0), is_eos),
             ((positions >= size) & (size > 0) | (positions >= length), ids == self.text_spec.pad),
             (jnp.broadcast_to(positions == length - 1, given.fixed.shape), is_end),
@@ -255,7 +256,8 @@ class BlockDiffusion:
         is_word = (x_t != self.text_spec.mask) & ~is_end
         after_word = jnp.pad(is_word, ((0, 0), (1, 0)), constant_values=True)[:, :-1]
         ended, word_follows = so_far(is_end), from_here(is_word)
-        eos = ~ended & ~word_follows & ~from_here(x_t == self.text_spec.eos)
+        has_eos = from_here(x_t == self.text_spec.eos) & (self.text_spec.eos != self.text_spec.pad)
+        eos = ~ended & ~word_follows & ~has_eos
         is_pad = is_end & (x_t != self.text_spec.eos)
         before_pad = jnp.pad(is_pad, ((0, 0), (0, 1)))[:, 1:]
         return jnp.stack([~ended & ~before_pad, eos, ended | (eos & ~after_word)], axis=-1)

@@ -14,6 +14,7 @@ from jtextdiff.data.batches import Batch
 from jtextdiff.evaluation.sampler_checks import Check, check_step_counts, run_checks
 from jtextdiff.methods import d3pm
 from jtextdiff.methods.autoregressive import Autoregressive
+from jtextdiff.methods.block_diffusion import BlockDiffusion
 from jtextdiff.methods.cmlm import CMLM
 from jtextdiff.methods.components.autoregressive_sampler import DecodingSettings
 from jtextdiff.methods.components.types import Given, Sample, TextSpec
@@ -38,6 +39,8 @@ METHODS: dict[str, Any] = {
     "pad_is_eos": Masked(text_spec=dataclasses.replace(TEXT_SPEC, pad=EOS), trunk=TRUNK, sampler=Unmasking(steps=8)),
     "masked": Masked(text_spec=TEXT_SPEC, trunk=TRUNK, sampler=Unmasking(steps=8)),
     "first_hitting": Masked(text_spec=TEXT_SPEC, trunk=TRUNK, sampler=Unmasking(name="first_hitting", top_p=0.9)),
+    "blocks": BlockDiffusion(text_spec=TEXT_SPEC, trunk=TRUNK, block_size=3),
+    "blocks_pad_is_eos": BlockDiffusion(text_spec=dataclasses.replace(TEXT_SPEC, pad=EOS), trunk=TRUNK, block_size=3),
     "cmlm": CMLM(text_spec=TEXT_SPEC, trunk=TRUNK),
     "absorbing": D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=50, sampler=d3pm.Sampler(steps=10)),
     "uniform": D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=20, kernel="uniform", sampler=d3pm.Sampler(steps=10)),
@@ -65,10 +68,21 @@ def test_correct_methods_pass(name: str) -> None:
     checks = {check.name: check for check in checks_of(METHODS[name], repeats=32)}
     assert [check for check in checks.values() if not check.passes] == []
     assert {"batch_invariance", "batch_size", "fixed_words", "not_words", "two_likelihoods"} <= set(checks)
-    assert ("rare_words" in checks) == (name not in ("greedy", "uniform", "diffusion_lm", "text_vae"))
-    with_steps = ("masked", "first_hitting", "pad_is_eos", "cmlm", "absorbing", "uniform", "diffusion_lm")
+    no_rare_words = ("greedy", "uniform", "diffusion_lm", "text_vae", "blocks", "blocks_pad_is_eos")
+    assert ("rare_words" in checks) == (name not in no_rare_words)
+    with_steps = (
+        "blocks",
+        "blocks_pad_is_eos",
+        "masked",
+        "first_hitting",
+        "pad_is_eos",
+        "cmlm",
+        "absorbing",
+        "uniform",
+        "diffusion_lm",
+    )
     assert any(name.startswith("steps_") for name in checks) == (name in with_steps)
-    by_words = ("autoregressive", "greedy", "written_pad_is_eos", "cmlm", "text_vae")
+    by_words = ("blocks", "blocks_pad_is_eos", "autoregressive", "greedy", "written_pad_is_eos", "cmlm", "text_vae")
     assert ("rare_lengths" in checks) == (name not in by_words)
 
 

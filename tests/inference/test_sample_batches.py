@@ -12,6 +12,7 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.sample_batches import check_lengths, run_batched
 from jtextdiff.methods.autoregressive import Autoregressive
+from jtextdiff.methods.block_diffusion import BlockDiffusion
 from jtextdiff.methods.cmlm import CMLM
 from jtextdiff.methods.components.types import TextSpec, nothing_given
 from jtextdiff.methods.d3pm import D3PM
@@ -27,6 +28,7 @@ CAUSAL = dataclasses.replace(TRUNK, causal=True)
 METHODS: dict[str, Any] = {
     "masked": Masked(text_spec=TEXT_SPEC, trunk=TRUNK),
     "d3pm": D3PM(text_spec=TEXT_SPEC, trunk=TRUNK),
+    "blocks": BlockDiffusion(text_spec=TEXT_SPEC, trunk=TRUNK, block_size=3),
     "cmlm": CMLM(text_spec=TEXT_SPEC, trunk=TRUNK),
     "autoregressive": Autoregressive(text_spec=TEXT_SPEC, trunk=CAUSAL),
     "diffusion_lm": DiffusionLM(text_spec=TEXT_SPEC, trunk=TRUNK, embed_dim=4, embeddings="learned"),
@@ -35,7 +37,14 @@ METHODS: dict[str, Any] = {
 SAMPLERS = [
     *(("masked", name) for name in ("ancestral", "first_hitting", "confidence", "entropy_bounded")),
     *(("autoregressive", name) for name in ("sample", "greedy", "beam")),
-    *(("d3pm", ""), ("cmlm", ""), ("diffusion_lm", ""), ("text_vae", "")),
+    *(
+        ("blocks", "entropy_bounded"),
+        ("blocks", "remasking"),
+        ("d3pm", ""),
+        ("cmlm", ""),
+        ("diffusion_lm", ""),
+        ("text_vae", ""),
+    ),
 ]
 
 

@@ -95,40 +95,40 @@ def test_one_block_is_masked_diffusion_of_a_text_with_its_padding() -> None:
     model = method(4)
     params = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
     batch = all_texts()
-    row = Batch(*(np.asarray(array)[5:6] for array in batch[:3]), {})  # two words, EOS, PAD
+    row = Batch(batch.tokens[5:6], batch.valid[5:6], batch.given[5:6], {})  # two words, EOS, PAD
     expected = 0.0
     for masked in itertools.product([False, True], repeat=4):
         if any(masked):
             nats = 0.0
             for place in np.flatnonzero(masked):
                 known = [token if not hidden else None for token, hidden in zip(row.tokens[0], masked, strict=True)]
-                nats += np.log(len(possible(known, place)))
+                nats += np.log(len(possible(known, int(place))))
             expected += nats / sum(masked) / len(list(itertools.combinations(range(4), sum(masked))))
     result, error = mean_of(lambda key: model.nll(params, key, row), 2_000)
     assert abs(result[0] - expected) <= 5 * error[0] + 1e-4
 
 
-def possible(known: list[int | None], place: int) -> set[int]:
+def possible(known: list[int | None], place: int, pad: int = PAD) -> set[int]:
     """Returns the tokens at a place of the texts, padded, that agree with the known ones; UNK is a word like others."""
-    texts = (
-        [*words, EOS] + [PAD] * (3 - size) for size in range(4) for words in itertools.product((2, 3, UNK), repeat=size)
-    )
-    texts = itertools.chain(texts, map(list, itertools.product((2, 3, UNK), repeat=4)))  # goes on in the next block
+    words = [list(words) for size in range(5) for words in itertools.product((2, 3, UNK), repeat=size)]
+    texts = [[*some, EOS, pad, pad, pad][:4] for some in words]  # four words go on in the next block
     agree = [text for text in texts if all(k is None or k == token for k, token in zip(known, text, strict=True))]
     return {text[place] for text in agree}
 
 
-@pytest.mark.parametrize("block_size", [2, 4])
-def test_the_possible_tokens_of_a_block_are_those_of_texts_that_agree_with_it(block_size: int) -> None:
+@pytest.mark.parametrize("pad", [PAD, EOS])
+def test_the_possible_tokens_of_a_block_are_those_of_texts_that_agree_with_it(pad: int) -> None:
     """Every state of a block: no token that no text has there, and each that one has."""
-    model = method(4)
-    for known in itertools.product((EOS, PAD, 2, None), repeat=4):
+    model = dataclasses.replace(method(4), text_spec=dataclasses.replace(TEXT_SPEC, pad=pad))
+    for known in itertools.product(sorted({EOS, pad, 2}) + [None], repeat=4):
         x_t = jnp.asarray([[MASK if token is None else token for token in known]])
         flags = np.asarray(model._consistent(x_t))[0]
         for place in np.flatnonzero([token is None for token in known]):
-            expected = possible(list(known), place)
+            expected = possible(list(known), int(place), pad)
+            word, eos, padding = flags[place]
             if expected:
-                assert list(flags[place]) == [2 in expected, EOS in expected, PAD in expected], (known, place)
+                assert (word, eos | padding & (pad == EOS)) == (2 in expected, EOS in expected), (known, place)
+                assert pad == EOS or padding == (pad in expected), (known, place)
 
 
 @pytest.mark.parametrize("sampler", slow_but(["entropy_bounded"], NAMES))
