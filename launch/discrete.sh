@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Masked diffusion, D3PM, CMLM and an autoregressive model on the same text, with the same trunk, optimiser, steps and
+# Masked diffusion, block diffusion, D3PM, CMLM and an autoregressive model on the same text, with the same trunk, optimiser, steps and
 # batches, scored in the same way. The trained models are also scored with fewer network calls and with other samplers.
 # Finished rows are skipped, so the script can be stopped and run again.
 #
@@ -35,12 +35,14 @@ score() {
 
 row autoregressive autoregressive
 row masked masked
+row block-4 block_diffusion
 row cmlm cmlm
 row d3pm-absorbing d3pm
 row d3pm-uniform d3pm --config.method.kernel=uniform --config.method.schedule=cosine_d3pm
+score d3pm-uniform-renoise d3pm-uniform --sampler renoise
 
 for calls in 8 16 32; do
-  for name in cmlm masked d3pm-absorbing d3pm-uniform; do
+  for name in cmlm masked block-4 d3pm-absorbing d3pm-uniform; do
     score "$name-$calls" $name --steps $calls
   done
   score "masked-ancestral-$calls" masked --steps $calls --sampler ancestral

@@ -227,8 +227,7 @@ class BlockDiffusion:
         given = given._replace(tokens=jnp.pad(given.tokens, fill), fixed=jnp.pad(given.fixed, fill))
         is_eos, is_end = ids == self.text_spec.eos, (ids == self.text_spec.eos) | (ids == self.text_spec.pad)
         rules = (
-            (positions < jnp.abs(size) - 1, ~is_end),
-            (positions < jnp.abs(size), is_eos | ~is_end),
+            (positions < size - 1, ~is_end),
             ((positions == size - 1) & (size > 0), is_eos),
             ((positions >= size) & (size > 0) | (positions >= length), ids == self.text_spec.pad),
             (jnp.broadcast_to(positions == length - 1, given.fixed.shape), is_end),
@@ -236,9 +235,7 @@ class BlockDiffusion:
         allowed = jnp.broadcast_to(True, (*given.fixed.shape, len(ids)))
         for where, tokens in rules:
             allowed = allowed & (~where[..., None] | tokens)
-        return jnp.where(given.fixed[..., None], True, allowed) & allowed_tokens(
-            self.text_spec, given, None, with_pad=True
-        )
+        return (allowed | given.fixed[..., None]) & allowed_tokens(self.text_spec, given, None, with_pad=True)
 
     def _consistent(self, x_t: Int[Array, "b k"]) -> Bool[Array, "b k 3"]:
         """Returns whether each position of a block may take a word, EOS and PAD, given the block's drawn tokens.
