@@ -75,7 +75,9 @@ def train_model(config: str, overrides: Sequence[str] = (), *, workdir: str | Pa
     `config` is a file such as "configs/masked.py:preset", `overrides` are texts such as "num_steps=2000". An existing
     run is resumed. Raises UserError for whatever is wrong with these.
     """
-    loaded, run_dir = load_plan(config, [f"--config.{text}" for text in overrides], workdir)
+    from jtextdiff.run.config_files import check_overrides
+
+    loaded, run_dir = load_plan(config, [f"--config.{text}" for text in check_overrides(overrides)], workdir)
     start(loaded, run_dir)
     return run_dir
 

@@ -144,7 +144,9 @@ def test_a_control_is_trained_and_followed(place: Path) -> None:
     assert done.returncode == 2 and "is a control" in done.stderr
 
 
-@pytest.mark.parametrize("number", slow_but([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
+@pytest.mark.parametrize(
+    "number", slow_but([signal.SIGUSR1], [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+)
 def test_a_stopped_run_saves_and_prints_how_to_resume(number: signal.Signals, place: Path) -> None:
     workdir = f"stopped-{number.name}"
     process = start(place, workdir, 100_000)

@@ -90,6 +90,11 @@ def outcome(error: BaseException) -> tuple[int, list[str]]:
             return 2, [f"error: {name} is too long for the name of a file."]
         case OSError():
             return 1, [f"error: {error}"]
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return 1, [
+            f"error: out of memory: {shortened(str(error).strip() or 'no more could be allocated')}",
+            "Lower batch_size, raise optim.accumulate, or lower text.length or --num; what was saved before is intact.",
+        ]
     return 1, ["".join(traceback.format_exception(error)).rstrip()]
 
 

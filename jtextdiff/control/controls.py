@@ -7,6 +7,7 @@ pos='DET NOUN AUX ADJ PUNCT' · tree='(core (cost x) (noun x))' · span=4-6:land
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Sequence
 
@@ -41,18 +42,20 @@ class Control:
     parts: tuple["Control", ...] = ()
     weights: tuple[float, ...] = ()
 
-    def __add__(self, other: "Control") -> "Control":
-        left, right = self.as_sum(), other.as_sum()
+    def __add__(self, other: "Control | str") -> "Control":
+        left, right = self.as_sum(), _control(other).as_sum()
         return Control("all", parts=left.parts + right.parts, weights=left.weights + right.weights)
 
     def __mul__(self, factor: float) -> "Control":
+        if not 0 <= factor < math.inf:
+            raise UserError(f"The weight of a control must be a number from 0, got {factor}.")
         whole = self.as_sum()
         return dataclasses.replace(whole, weights=tuple(factor * weight for weight in whole.weights))
 
     __rmul__ = __mul__
 
-    def __or__(self, other: "Control") -> "Control":
-        alternatives = (part.parts if part.kind == "any" else (part,) for part in (self, other))
+    def __or__(self, other: "Control | str") -> "Control":
+        alternatives = (part.parts if part.kind == "any" else (part,) for part in (self, _control(other)))
         return Control("any", parts=sum(alternatives, ()))
 
     def __invert__(self) -> "Control":
@@ -85,12 +88,16 @@ def classifier(name: str, *values: str) -> Control:
 
 
 def length(tokens: int) -> Control:
-    """This number of tokens of the model's tokenizer, EOS not counted."""
+    """This number of tokens of the model's tokenizer, EOS not counted. Raises UserError for less than one."""
+    if not _is_count(str(tokens)):
+        raise UserError(f"length takes a number of tokens from 1, got {tokens!r}.")
     return Control("is", name="length", values=(str(tokens),))
 
 
 def keyword(*phrases: str) -> Control:
-    """One of these phrases, word for word."""
+    """One of these phrases, word for word. Raises UserError for what is no text."""
+    if wrong := [phrase for phrase in phrases if not isinstance(phrase, str)]:
+        raise UserError(f"keyword takes texts, such as keyword('near', 'cheap'), got {wrong[0]!r}.")
     return Control("is", name="keyword", values=phrases)
 
 
@@ -154,6 +161,13 @@ def as_control(control: Control | str | None) -> Control | None:
             "or one of jtextdiff.controls."
         )
     return control
+
+
+def _control(control: Control | str) -> Control:
+    """Returns `as_control` of what must be one."""
+    if (found := as_control(control)) is None:
+        raise UserError("A control is missing; expected one such as 'food=Japanese'.")
+    return found
 
 
 def _is_count(text: str) -> bool:

@@ -28,7 +28,7 @@ def read_examples(
     `column` is the field that holds the text. `labels` renames fields to controls and their values to words,
     "label=sentiment(0=negative,1=positive)", several separated by ";"; other fields keep their names, and values their
     spelling. The word "none" stands for no value.
-    `warn` is called with the rules of `labels` that match no text.
+    `warn` is called with the rules of `labels` that match no text, and if there is no valid split.
     Without a valid split, 5 % of train become one, by a hash of the text, so that equal texts are in one split.
     Raises FileNotFoundError or ValueError, with what was expected.
     """
@@ -43,6 +43,8 @@ def read_examples(
         splits = {split: read_file(file, column) for split, file in find_splits(Path(path)).items()}
     if "valid" not in splits:
         splits = {**splits, **_hold_out(splits["train"])}
+        num = len(splits["valid"])
+        warn(f"the source has no validation split: {num:,} of its texts, about 5 %, are held out as one.")
     if not rules:
         return splits
     _check_rules(rules, splits, warn)

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,13 +14,23 @@ from jtextdiff.data.lines import excerpt, lines_of, parse_json
 SUFFIXES = (".txt", ".jsonl", ".csv")
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "val", "validation", "dev", "devel", "development", "eval"), "valid"),
+    **dict.fromkeys(("valid", "val", "validation", "validate", "dev", "devel", "development", "eval"), "valid"),
+    **dict.fromkeys(("holdout", "heldout"), "valid"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """Names of splits, in lower case, and the split that each is."""
 
 BESIDE_SPLITS = {"of", "my", "set", "data", "dataset", "part", "shard", "split", "text", "texts"}
 """Words beside the name of a split in the name of a file that holds the split, or a part of it."""
+
+VALIDATION = {"valid", "val", "validation", "validate", "holdout", "heldout"}
+"""Words that mean validation beside any other word."""
+
+MISSING = {
+    *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
+    *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+}
+"""Cells of .csv files that programs write for a missing value: those that pandas reads as one."""
 
 
 class Example(NamedTuple):
@@ -41,7 +52,7 @@ def find_splits(path: Path) -> dict[str, Path]:
             "built-in grammar"
         )
     if path.is_file():
-        if path.suffix not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"text.path is {str(path)!r}; expected a file ending in .txt, .jsonl or .csv")
         return {"train": path}
     if not path.is_dir():
@@ -50,9 +61,10 @@ def find_splits(path: Path) -> dict[str, Path]:
             "write what comes out of a pipe to a .txt, .jsonl or .csv file"
         )
     files: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
+    entries = sorted(path.iterdir())
+    for file in entries:
         split = SPLITS.get(file.stem.lower())
-        if file.suffix not in SUFFIXES:
+        if not _is_text(file):
             continue
         if split is None:
             _check_is_no_split(file)
@@ -61,18 +73,29 @@ def find_splits(path: Path) -> dict[str, Path]:
             raise ValueError(f"{path} holds both {files[split].name} and {file.name}: keep one file for {split}")
         files[split] = file
     if "train" not in files:
-        names = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
+        names = ", ".join([file.name for file in entries][:8]) or "nothing"
         raise ValueError(
             f"text.path is {str(path)!r}, which holds {names}; expected train.txt, train.jsonl or train.csv"
         )
+    for entry in entries:
+        stem = entry.name.lower().partition(".")[0]
+        if "valid" not in files and SPLITS.get(stem) == "valid":
+            raise ValueError(
+                f"{entry} is named like the validation texts but would not be read; make it a file valid.txt, "
+                "valid.jsonl or valid.csv, or move it elsewhere"
+            )
     return files
+
+
+def _is_text(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and file.is_file()
 
 
 def _check_is_no_split(file: Path) -> None:
     """Raises ValueError for a file that would not be read although its name is that of a split, or of a part of one."""
     words = [word for word in re.split("[^a-z]+", file.stem.lower()) if word and word not in BESIDE_SPLITS]
-    if words and all(word in SPLITS for word in words):
-        name = SPLITS[words[0]] + file.suffix
+    if words and (all(word in SPLITS for word in words) or not VALIDATION.isdisjoint(words)):
+        name = next(SPLITS[word] for word in words if word in SPLITS) + file.suffix
         raise ValueError(
             f"{file} looks like a split of the text but would not be read; call it {name}, join several parts into "
             f"one {name}, or move it elsewhere"
@@ -85,7 +108,7 @@ def read_file(file: Path, column: str) -> list[Example]:
     Raises ValueError, with file and line, for what cannot be read.
     """
     parsers = {".txt": _lines, ".jsonl": _json_lines, ".csv": _rows}
-    examples = [example for example in parsers[file.suffix](file, column) if example.text.strip()]
+    examples = [example for example in parsers[file.suffix.lower()](file, column) if example.text.strip()]
     if not examples:
         raise ValueError(f"{file} holds no text; expected at least one text that is not blank")
     return examples
@@ -105,15 +128,17 @@ def field_names(names: Iterable[str]) -> list[str]:
 def scalar_fields(record: dict[str, Any], column: str) -> dict[str, str]:
     """Returns the labels of a record: its scalar fields except the text, and those of a nested `fields`.
 
-    A null, NaN or blank value is a missing one, and gives no label. Raises ValueError if `fields` has another value
-    than the record.
+    A null, infinite, NaN or blank value is a missing one, and gives no label. Raises ValueError if `fields` has
+    another value than the record.
     """
     nested = record.get("fields")
     labels: dict[str, str] = {}
     for name, value in [*record.items(), *(nested.items() if isinstance(nested, dict) else ())]:
         if (
-            name in ("", column) or not isinstance(value, str | int | float) or value != value
-        ):  # NaN differs from itself
+            name in ("", column)
+            or not isinstance(value, str | int | float)
+            or (isinstance(value, float) and not math.isfinite(value))
+        ):
             continue
         word = str(value).lower() if isinstance(value, bool) else str(value).strip()
         if word and labels.setdefault(name, word) != word:
@@ -191,7 +216,8 @@ def _rows(file: Path, column: str) -> Iterator[Example]:
                     f"{file}, line {start}: the row does not have the {len(header)} columns of the header "
                     f"({', '.join(header)}); quote texts with commas"
                 )
-            yield example_of(record, column, f"{file}, line {start}")
+            cells = {name: "" if name != column and cell.strip() in MISSING else cell for name, cell in record.items()}
+            yield example_of(cells, column, f"{file}, line {start}")
             start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{file}, line {start}: not CSV ({error}); quote texts with '\"'") from error

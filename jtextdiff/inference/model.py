@@ -25,6 +25,7 @@ from jtextdiff.inference.editing import UNKNOWN_IN_EDITS, Edit, EditBatch, edit_
 from jtextdiff.inference.flow_settings import FlowSettings
 from jtextdiff.inference.pieces import check_pieces, edit_by_pieces
 from jtextdiff.inference.prompts import (
+    check_number,
     check_texts,
     note_on_unknown,
     read_template,
@@ -94,7 +95,8 @@ class Model:
         **sampler: Any,
     ) -> SampleOutput:
         """Draws `num` texts as ids, with their network calls. Each text may have its own template and control."""
-        method, keys = self.with_sampler(sampler), keys_for(jax.random.key(seed), jnp.arange(num))
+        key, num = jax.random.key(check_number(seed, "seed", 0)), check_number(num, "num", 0)
+        method, keys = self.with_sampler(sampler), keys_for(key, jnp.arange(num))
         given, energies = self.inputs(template, control, num)
         return run_batched(method, "sample", self.params, keys, given, energies, progress)
 
@@ -124,13 +126,16 @@ class Model:
         Raises UserError for a text longer than the model was made for; with `pieces`, such a text is edited piece by
         piece, see `pieces.edit_by_pieces`.
         """
+        texts, seed = check_texts(texts), check_number(seed, "seed", 0)
+        if flow is not None and not isinstance(flow, FlowSettings):
+            raise UserError(f"flow is a {type(flow).__name__}, {flow!r}; expected FlowSettings(…).")
         if pieces:
             check_pieces(self.method, as_control(control))
             settings = {"control": control, "strength": strength, "hold": hold, "flow": flow, "seed": seed, **sampler}
             return edit_by_pieces(
                 functools.partial(self.edit_texts, progress=progress, **settings),
                 self.num_tokens,
-                check_texts(texts),
+                texts,
                 range(len(texts)) if ids is None else ids,
                 longest=self.method.text_spec.length,
                 target_probability=(flow or FlowSettings()).target_probability,
@@ -149,7 +154,8 @@ class Model:
         A word outside the vocabulary counts as one unknown word, which is printed. Raises UserError for a text longer
         than the model was made for.
         """
-        if not check_texts(texts):
+        texts, seed = check_texts(texts), check_number(seed, "seed", 0)
+        if not texts:
             return []
         batch, longest = self.batch(texts), self.method.text_spec.length
         if note := note_on_unknown(unknown_words(texts, batch, self.tokenizer)):
@@ -211,7 +217,7 @@ class Model:
         Raises UserError for a number of controls other than one or `num`, and for a template whose length is not free.
         """
         given = read_template(template, self.tokenizer, self.method, num)
-        controls = [control] if control is None or isinstance(control, Control | str) else list(control)
+        controls: list[Any] = list(control) if isinstance(control, list | tuple) else [control]
         if len(controls) not in (1, num):
             raise UserError(f"There are {len(controls)} controls for {num} texts: give one, or one for each.")
         controls = [as_control(control) for control in controls]

@@ -1,6 +1,6 @@
 """Templates and texts as model inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def read_template(template: str | Sequence[str] | None, tokenizer: Tokenizer, me
     if template is None:
         return nothing_given(num, length)
     if not isinstance(template, str):
-        rows = [read_template(row_template, tokenizer, method, 1) for row_template in template]
+        rows = [read_template(row, tokenizer, method, 1) for row in check_texts(template, "template")]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
     ids, fixed = tokenizer.encode_template(template)
     if fixed.all():
@@ -60,11 +60,20 @@ def check_texts(texts: Sequence[str], name: str = "texts") -> list[str]:
     """Returns the texts as a list. Raises UserError for one text instead of several, or for anything else."""
     if isinstance(texts, str):
         raise UserError(f"{name} is one text, {texts[:60]!r}; expected a list of texts, such as [{texts[:20]!r}].")
+    if not isinstance(texts, Iterable) or isinstance(texts, set | frozenset | dict):
+        raise UserError(f"{name} is a {type(texts).__name__}, {str(texts)[:60]}; expected a list of texts.")
     texts = list(texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise UserError(f"{name}[{i}] is a {type(text).__name__}, {str(text)[:60]}; expected a text.")
     return texts
+
+
+def check_number(value: object, name: str, lowest: int, highest: int = 2**32 - 1) -> int:
+    """Returns the number. Raises UserError for one that is not whole, or out of range."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not lowest <= value <= highest:
+        raise UserError(f"{name} must be a whole number from {lowest} to {highest}, got {value!r}.")
+    return int(value)
 
 
 def read_texts(texts: Sequence[str], tokenizer: Tokenizer, text_spec: TextSpec) -> Batch:

@@ -53,6 +53,8 @@ def corpus_bleu(texts: Sequence[Text], references: Sequence[Text], n: int = 4) -
 
     Papineni et al. (2002). Raises ValueError for none, or unequal numbers.
     """
+    if isinstance(texts, str) or isinstance(references, str):
+        raise ValueError("BLEU needs lists of texts and references, got one text")
     if not texts or len(texts) != len(references):
         raise ValueError(f"BLEU needs a reference for each text, got {len(texts)} texts, {len(references)} references")
     pairs = [(words_of(text), words_of(reference)) for text, reference in zip(texts, references, strict=True)]

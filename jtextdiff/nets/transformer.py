@@ -59,7 +59,7 @@ class Transformer:
         if self.time_features % 2:
             raise ValueError(f"time_features are cosines and sines in pairs: expected even, got {self.time_features}.")
         if self.width % self.num_heads:
-            good = [n for n in (2, 4, 6, 8, 12, 16) if self.width % n == 0]
+            good = [n for n in range(1, 17) if self.width % n == 0]
             raise ValueError(
                 f"width must divide into num_heads equal heads, got width={self.width}, "
                 f"num_heads={self.num_heads}. Try num_heads in {good}."

@@ -74,13 +74,21 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
 
     Raises UserError for a missing file, an unknown preset, an unknown field or a value of the wrong type.
     """
-    name, _, preset = path.partition(":")
+    overrides = check_overrides(overrides)
+    name, _, preset = str(path).partition(":")
     return _overridden(config_of_script(Path(name), preset), "config", overrides)
+
+
+def check_overrides(overrides: Sequence[str]) -> Sequence[str]:
+    """Returns the overrides. Raises UserError for a single text, which has letters and no overrides as its items."""
+    if isinstance(overrides, str):
+        raise UserError(f"overrides is one text, {overrides!r}; expected a list such as [{overrides!r}].")
+    return overrides
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
     """Returns a copy of `config` with `a.b=value` applied, validated as on the command line."""
-    for text in overrides:
+    for text in check_overrides(overrides):
         if "=" not in text:
             raise UserError(f"--override needs FIELD=VALUE, got {text!r}.")
     return _overridden(copy.deepcopy(config), "override", [f"--override.{text}" for text in overrides])

@@ -19,6 +19,8 @@ def config_of_script(file: Path, preset: str) -> Config:
 
     Raises UserError for a file that is missing or not Python, fails, or does not return a config.
     """
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file} is a directory or a pipe. Expected a Python file, such as configs/diffusion_lm.py.")
     if not file.is_file():
         raise UserError(f"There is no config file {file}. Expected a Python file, such as configs/diffusion_lm.py.")
     if file.suffix != ".py":

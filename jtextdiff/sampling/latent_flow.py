@@ -24,6 +24,9 @@ from jtextdiff.sampling.rectified_flow import Field
 TOLERANCE = 1e-3
 """Absolute and relative tolerance of a step's error, as in LatentOps."""
 
+STOP_TOLERANCE = 1e-6
+"""Absolute and relative tolerance of the time at which a row stops: its energy is then near the threshold."""
+
 MAX_STEPS = 256
 """Solver steps of one row. A row that needs more stays where it started."""
 
@@ -56,7 +59,7 @@ def descend(
     twice, and the ends follow no known distribution.
 
     All rows share one energy. A row stops where the sum of the unweighted terms (`energies.energy_terms`) of
-    `stop_energy`, or of the energy itself, has fallen to `energy_threshold` nats, located to the `tolerance`; at a
+    `stop_energy`, or of the energy itself, has fallen to `energy_threshold` nats, located to `STOP_TOLERANCE`; at a
     threshold of 0 it never stops. The path has `num_frames` states, if any; it is meant for a flow that does not stop.
 
     Each row is solved by itself with its own steps (Tsitouras 5(4)), independent of the rest of the batch.
@@ -111,7 +114,7 @@ def _solve_row(
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         event=diffrax.Event(
             lambda t, y, args, **kwargs: excess(jnp.abs(t), y),  # diffrax negates the time of a backward flow
-            _Bisection(rtol=tolerance, atol=tolerance, flip=True),
+            _Bisection(rtol=STOP_TOLERANCE, atol=STOP_TOLERANCE, flip=True),
             direction=False,
         ),
         saveat=diffrax.SaveAt(ts=jnp.linspace(1.0, 0.0, num_frames)) if num_frames else diffrax.SaveAt(t1=True),

@@ -1,4 +1,4 @@
-"""Stopping cleanly on SIGINT, SIGTERM and SIGHUP, and when nothing reads the messages any more."""
+"""Stopping cleanly on SIGINT, SIGTERM, SIGHUP and SIGUSR1, and when nothing reads the messages any more."""
 
 import errno
 import math
@@ -19,8 +19,9 @@ SAME_SIGNAL = 1.0
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT, SIGTERM and SIGHUP in a list. A second one, more than SAME_SIGNAL later, acts as without this.
+    """Collects SIGINT, SIGTERM, SIGHUP and SIGUSR1, with which Slurm may warn of a time limit, in a list.
 
+    A second one, more than SAME_SIGNAL later, acts as without this.
     A message on stderr to a pipe without a reader counts as SIGPIPE; one to a terminal that is gone is dropped. A
     SIGHUP that is ignored, as under nohup, stays so. Signals reach the main thread alone: in another one the list stays
     empty.
@@ -48,7 +49,7 @@ def stop_signals() -> Iterator[list[int]]:
         first_at[0] = time.monotonic()
 
     messages: Any = _Messages(sys.stderr, no_reader)
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         numbers.remove(signal.SIGHUP)
     previous: dict[int, Any] = {number: signal.signal(number, handle) or signal.SIG_DFL for number in numbers}

@@ -22,3 +22,11 @@ def test_a_name_that_no_file_can_have_is_the_users_mistake(tmp_path) -> None:
     of_two, of_none = OSError(errno.ENAMETOOLONG, "", "short", None, "long"), OSError(errno.ENAMETOOLONG, "")
     for error, name in ((of_two, "long"), (of_none, "a name")):
         assert outcome(error) == (2, [f"error: {name} is too long for the name of a file."])
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")]
+)
+def test_too_little_memory_is_no_traceback(error: Exception) -> None:
+    status, lines = outcome(error)
+    assert status == 1 and lines[0].startswith("error: out of memory") and "batch_size" in lines[1]

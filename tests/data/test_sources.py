@@ -100,15 +100,18 @@ def test_names_are_repeated_only_where_fields_are_read(tmp_path):
     assert read_file(path, "text") == [Example("a", {"m": "1"})]
 
 
-@pytest.mark.parametrize("valid", ["val", "validation", "dev", "Valid", "eval", "devel", "development"])
+@pytest.mark.parametrize(
+    "valid", ["val", "validation", "validate", "dev", "Valid", "eval", "devel", "development", "holdout"]
+)
 def test_the_usual_names_of_a_validation_file_are_known(tmp_path, valid):
     _write(tmp_path / "train.txt", "one\ntwo\n")
-    _write(tmp_path / f"{valid}.txt", "three\n")
+    _write(tmp_path / f"{valid}.TXT", "three\n")
     assert _texts(read_examples(str(tmp_path))["valid"]) == ["three"]
 
 
 @pytest.mark.parametrize(
-    "name", ["val_1.txt", "my-valid.jsonl", "validation.set.csv", "train-00000-of-00002.txt", "TEST2.csv"]
+    "name",
+    ["val_1.txt", "my-valid.jsonl", "validation.set.csv", "train-00000-of-00002.txt", "TEST2.csv", "imdb_val.txt"],
 )
 def test_a_file_that_looks_like_a_split_is_not_ignored(tmp_path, name):
     _write(tmp_path / "train.txt", "one\ntwo\n")
@@ -117,8 +120,40 @@ def test_a_file_that_looks_like_a_split_is_not_ignored(tmp_path, name):
         read_examples(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["valid.tsv", "val.json", "dev.txt.gz", "valid/text.txt"])
+def test_validation_texts_in_another_format_are_not_ignored(tmp_path, name):
+    _write(tmp_path / "train.txt", "one\ntwo\n")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    _write(tmp_path / name, "three\n")
+    with pytest.raises(ValueError, match="named like the validation texts"):
+        read_examples(str(tmp_path))
+    _write(tmp_path / "validation.txt", "four\n")
+    assert _texts(read_examples(str(tmp_path))["valid"]) == ["four"]
+
+
+def test_texts_that_are_held_out_are_announced(tmp_path):
+    _write(tmp_path / "train.txt", "one\ntwo\nthree\n")
+    notes = []
+    splits = read_examples(str(tmp_path), warn=notes.append)
+    assert len(notes) == 1 and f"{len(splits['valid'])} of its texts" in notes[0]
+    _write(tmp_path / "valid.txt", "four\n")
+    assert read_examples(str(tmp_path), warn=notes.append) and len(notes) == 1
+
+
+@pytest.mark.parametrize("cell", ["", " ", "NA", "N/A", "nan", "NaN", "null", "None", "<NA>"])
+def test_a_missing_value_of_a_csv_file_is_no_label(tmp_path, cell):
+    path = Path(_write(tmp_path / "x.csv", f"text,mood\nNA,good\nb,{cell}\n"))
+    assert read_file(path, "text") == [Example("NA", {"mood": "good"}), Example("b", {})]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "null"])
+def test_a_value_that_is_no_number_is_no_label(tmp_path, value):
+    path = Path(_write(tmp_path / "x.jsonl", f'{{"text": "a", "mood": {value}}}'))
+    assert read_file(path, "text") == [Example("a", {})]
+
+
 def test_other_files_beside_the_text_are_ignored(tmp_path):
-    for name in ("train.txt", "notes.txt", "valid.zip", "evaluations.csv", "test_results.txt", "training-log.txt"):
+    for name in ("train.txt", "notes.txt", "test.zip", "evaluations.csv", "test_results.txt", "training-log.txt"):
         _write(tmp_path / name, "one\ntwo\nthree\n")
     assert set(read_examples(str(tmp_path))) == {"train", "valid"}
 
@@ -242,7 +277,9 @@ def test_a_labels_spec_must_fit_the_columns(tmp_path):
 
 
 def test_words_for_values_that_do_not_occur_are_said(tmp_path):
-    path, notes = _write(tmp_path / "x.csv", "text,label,stars\na,0,1\nb,1,2\n"), []
+    path, notes = str(tmp_path), []
+    for split in ("train", "valid"):
+        _write(tmp_path / f"{split}.csv", "text,label,stars\na,0,1\nb,1,2\n")
     read_examples(path, labels="label=sentiment(0=negative,1=positive)", warn=notes.append)
     assert notes == []
     read_examples(path, labels="label=sentiment(neg=negative,1=positive,2=other);stars=stars", warn=notes.append)

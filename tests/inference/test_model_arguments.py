@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.control.controls import as_control, keyword
+from jtextdiff.control.controls import as_control, keyword, length
 from jtextdiff.data.tokenizer_builders import Words
 from jtextdiff.inference.editing import UNKNOWN_IN_EDITS
 from jtextdiff.inference.model import Model
@@ -16,6 +16,7 @@ from jtextdiff.inference.prompts import read_template
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.run.config_files import load_config, override
 
 TEXT_SPEC = TextSpec(
     vocab_size=12, mask=12, pad=0, eos=1, unk=2, length=8, length_counts=(0, 0, 9, 9, 30, 40, 50, 3, 60)
@@ -46,11 +47,58 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize(
     ("texts", "message"),
-    [("3 4 5", "one text"), ("", "one text"), (["3", 4], r"\[1\] is a int"), ([None], r"\[0\] is a NoneType")],
+    [
+        *(("3 4 5", "one text"), ("", "one text"), (["3", 4], r"\[1\] is a int"), ([None], r"\[0\] is a NoneType")),
+        *((None, "is a NoneType"), (3, "is a int"), ({"3"}, "is a set"), ({"3": "4"}, "is a dict")),
+    ],
 )
 def test_texts_are_a_list_of_texts(name: str, texts: Any, message: str, model: Model) -> None:
     with pytest.raises(UserError, match=message):
         FUNCTIONS[name](model, texts)
+
+
+def test_texts_may_come_from_a_generator(model: Model) -> None:
+    assert model.nll(text for text in ["3 4"]) == model.nll(["3 4"])
+    assert model.edit(text for text in ["3 4"]) == model.edit(["3 4"])
+
+
+@pytest.mark.parametrize("num", [-1, 1.5, "3", True, None])
+def test_a_number_of_samples_is_a_whole_number(num: Any, model: Model) -> None:
+    with pytest.raises(UserError, match="num must be a whole number"):
+        model.sample(num)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "3", 2**70])
+def test_a_seed_is_a_whole_number(seed: Any, model: Model) -> None:
+    for function in (lambda: model.sample(1, seed=seed), lambda: model.nll(["3"], seed=seed)):
+        with pytest.raises(UserError, match="seed must be a whole number"):
+            function()
+
+
+@pytest.mark.parametrize(("setting", "wrong"), [("template", 3), ("control", 3), ("control", b"food=Thai")])
+def test_settings_of_samples_are_checked(setting: str, wrong: Any, model: Model) -> None:
+    with pytest.raises(UserError, match="expected"):
+        model.sample(1, **{setting: wrong})
+
+
+@pytest.mark.parametrize(("setting", "wrong"), [("strength", "0.5"), ("strength", 2), ("flow", {})])
+def test_settings_of_edits_are_checked(setting: str, wrong: Any, model: Model) -> None:
+    with pytest.raises(UserError, match=setting):
+        model.edit(["3 4"], **{setting: wrong})
+
+
+def test_controls_refuse_what_no_text_can_have() -> None:
+    wrong = (lambda: length(0), lambda: length(-5), lambda: length(1.5), lambda: keyword(3), lambda: keyword(["a"]))
+    for make in (*wrong, lambda: keyword("a") * -1, lambda: keyword("a") * float("nan"), lambda: keyword("a") + 3):
+        with pytest.raises(UserError):
+            make()
+    assert keyword("a") + "length=4" == keyword("a") + length(4)
+
+
+def test_overrides_are_a_list_of_texts() -> None:
+    for function in (lambda: override(None, "a.b=3"), lambda: load_config("x.py", "a.b=3")):
+        with pytest.raises(UserError, match="one text"):
+            function()
 
 
 @pytest.mark.parametrize("wrong", [3, {"food": "Thai"}, ("food", "Thai"), b"food=Thai"])
