@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Masked diffusion, block diffusion, D3PM, CMLM and an autoregressive model on the same text, with the same trunk, optimiser, steps and
-# batches, scored in the same way. The trained models are also scored with fewer network calls and with other samplers.
+# Masked diffusion, block diffusion, D3PM, CMLM and an autoregressive model on the same text, with the same trunk,
+# optimiser, steps and batches, scored in the same way. The trained models are also scored with fewer network calls and with other samplers.
 # Finished rows are skipped, so the script can be stopped and run again.
 #
 #   launch/discrete.sh TEXT JUDGE OUT [STEPS]

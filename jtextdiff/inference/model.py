@@ -190,7 +190,7 @@ class Model:
         """
         if not isinstance(self.method, HasFeatures):
             raise TypeError(f"{type(self.method).__name__} has no features.")
-        longest, mesh = self.method.text_spec.length, mesh_of(self.params)
+        texts, longest, mesh = check_texts(texts), self.method.text_spec.length, mesh_of(self.params)
         features, lengths = jitted(self.method, "features", mesh), np.full(len(texts), longest)
 
         def features_of(bucket: LengthBucket, batch: Batch) -> Any:

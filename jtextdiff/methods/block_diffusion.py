@@ -83,7 +83,7 @@ class BlockDiffusion:
     def loss(self, params: Params, key: Key[Array, ""], batch: Batch) -> tuple[Float[Array, "b"], Metrics]:
         """Estimates the bound on −log p(text), divided by the mean length, at one number of masked tokens a block.
 
-        Arriola et al. (2025), eq. 8: all blocks in one pass, by a text that is noisy and clean at once.
+        All blocks are predicted in one pass, of a text that is noisy and clean at once (Arriola et al. 2025).
         """
         time_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         blocks, valid = self._blocks(batch)

@@ -42,7 +42,7 @@ def one_text(length: int, *, causal: bool, valid: Bool[Array, "b l"] | None) -> 
 
 
 def noisy_and_clean(length: int, block_size: int) -> Layout:
-    """Returns the layout of a noisy text followed by the clean one, both in blocks (Arriola et al. 2025, §3.3).
+    """Returns the layout of a noisy text followed by the clean one, both in blocks (Arriola et al. 2025).
 
     Noisy vectors attend to their own noisy block and to clean blocks before it, clean ones to clean blocks up to
     their own: the noisy half is predicted as if the blocks before were finished, for all blocks at once.
