@@ -48,9 +48,8 @@ def noisy_and_clean(length: int, block_size: int) -> Layout:
     their own: the noisy half is predicted as if the blocks before were finished, for all blocks at once.
     """
     positions = jnp.arange(length)
-    own, before = (
-        compare(positions[:, None] // block_size, positions // block_size) for compare in (jnp.equal, jnp.greater)
-    )
+    query, key = positions[:, None] // block_size, positions // block_size
+    own, before = query == key, query > key
     noisy = jnp.concatenate([own, before], axis=-1)
     clean = jnp.concatenate([jnp.zeros_like(own), own | before], axis=-1)
     return Layout(jnp.tile(positions, 2), jnp.concatenate([noisy, clean])[None, None])
