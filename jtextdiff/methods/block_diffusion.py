@@ -153,7 +153,10 @@ class BlockDiffusion:
 
         def predict(x_t: Int[Array, "b k"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b k v"], Hidden]:
             logits, _ = net.block_step(x_t, first, state.cache)
-            logits = jnp.where(of_block(allowed), self._restrict(logits, self._consistent(x_t)), -jnp.inf)
+            logits = jnp.where(of_block(allowed), logits, -jnp.inf)
+            consistent = self._restrict(logits, self._consistent(x_t))
+            # Tokens that were drawn together may leave no consistent one; the text then ends at its first end.
+            logits = jnp.where(jnp.any(jnp.isfinite(consistent), axis=-1, keepdims=True), consistent, logits)
             return temper_and_top_p(logits, self.sampler.temperature, self.sampler.top_p), None
 
         ended = self._has_end(state.tokens, first)

@@ -164,6 +164,35 @@ def test_the_path_ends_in_the_sample_and_changes_no_token_that_was_drawn() -> No
     assert ((path[1:] == path[:-1]) | (path[:-1] == MASK)).all()
 
 
+@pytest.mark.parametrize(("block_size", "sampler"), [(4, "confidence"), (4, "ancestral"), (3, "remasking")])
+def test_tokens_that_are_drawn_together_make_a_text(block_size: int, sampler: str) -> None:
+    """Several in a step, which may contradict each other and leave nothing for the rest of the block."""
+    model = method(block_size, sampler, steps=2)
+    params = trained(model)
+    bias = params["answer"]["bias"].at[PAD].add(2.0)
+    params |= {"answer": params["answer"] | {"bias": bias}}
+    sample = jax.jit(model.sample)(params, jax.random.split(jax.random.key(7), 2_000), nothing_given(2_000, 4))
+    texts = {tuple(row) for row in np.asarray(sample.tokens)}
+    assert texts <= {tuple(row) for row in all_texts().tokens}
+
+
+def test_a_given_length_is_that_of_every_sample() -> None:
+    """The end is in the second block, and could come in the first."""
+    model = method(2)
+    given = nothing_given(500, 4)._replace(length=jnp.full(500, 3))
+    tokens = np.asarray(jax.jit(model.sample)(trained(model), jax.random.split(jax.random.key(7), 500), given).tokens)
+    assert (np.argmax(tokens == EOS, axis=1) == 2).all()
+
+
+def test_no_call_is_made_after_the_end() -> None:
+    """Blocks of one token: one call for each, and one after each but the last that fills the cache."""
+    model = method(1)
+    sample = jax.jit(model.sample)(trained(model), jax.random.split(jax.random.key(7), 100), nothing_given(100, 4))
+    size = np.argmax(np.asarray(sample.tokens) == EOS, axis=1) + 1
+    assert len(set(size)) > 1
+    np.testing.assert_array_equal(sample.calls, 2 * size - 1)
+
+
 def test_calls_are_shared_by_the_blocks() -> None:
     """Four tokens in blocks of two: at most two calls a block, with one more between the blocks."""
     params = trained(method(2))
