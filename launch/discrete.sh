@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Masked diffusion, block diffusion, D3PM, CMLM and an autoregressive model on the same text, with the same trunk,
-# optimiser, steps and batches, scored in the same way. The trained models are also scored with fewer network calls and with other samplers.
-# Finished rows are skipped, so the script can be stopped and run again.
+# optimiser, steps and batches, scored in the same way. The trained models are also scored with fewer network calls
+# and with other samplers. Finished rows are skipped, so the script can be stopped and run again.
 #
 #   launch/discrete.sh TEXT JUDGE OUT [STEPS]
 #
@@ -39,10 +39,22 @@ row block-4 block_diffusion
 row cmlm cmlm
 row d3pm-absorbing d3pm
 row d3pm-uniform d3pm --config.method.kernel=uniform --config.method.schedule=cosine_d3pm
-score d3pm-uniform-renoise d3pm-uniform --sampler renoise
+row masked-self-conditioned masked --config.method.self_conditioning=0.5
+score block-4-top-p block-4 --override method.sampler.top_p=0.9
+score block-4-entropy block-4 --override method.sampler.entropy=0.01
+score block-4-first-hitting block-4 --sampler first_hitting
+score block-4-16 block-4 --steps 16
+for name in d3pm-absorbing d3pm-uniform; do
+  score "$name-renoise" $name --sampler renoise
+done
+for name in masked masked-self-conditioned; do
+  for calls in 64 256; do
+    score "$name-remasking-$calls" $name --sampler remasking --override method.sampler.top_p=0.9 --steps $calls
+  done
+done
 
 for calls in 8 16 32; do
-  for name in cmlm masked block-4 d3pm-absorbing d3pm-uniform; do
+  for name in cmlm masked d3pm-absorbing d3pm-uniform; do
     score "$name-$calls" $name --steps $calls
   done
   score "masked-ancestral-$calls" masked --steps $calls --sampler ancestral

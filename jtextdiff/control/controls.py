@@ -47,8 +47,8 @@ class Control:
         return Control("all", parts=left.parts + right.parts, weights=left.weights + right.weights)
 
     def __mul__(self, factor: float) -> "Control":
-        if not 0 <= factor < math.inf:
-            raise UserError(f"The weight of a control must be a number from 0, got {factor}.")
+        if isinstance(factor, str) or not 0 <= factor < math.inf:
+            raise UserError(f"The weight of a control must be a number from 0, got {factor!r}.")
         whole = self.as_sum()
         return dataclasses.replace(whole, weights=tuple(factor * weight for weight in whole.weights))
 

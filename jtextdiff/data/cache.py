@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from jtextdiff.data.text_files import Example
 from jtextdiff.data.tokenizer import Tokenizer
 
-_FORMAT = 3  # increase it when the stored format, the tokenisation or the labels change
+_FORMAT = 4  # increase it when the stored format, the tokenisation or the labels change
 DIGEST_CHUNK = 2**20
 Rows = list[tuple[np.ndarray, Example]]  # (token ids with EOS, the example)
 

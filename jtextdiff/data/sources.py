@@ -43,8 +43,8 @@ def read_examples(
         splits = {split: read_file(file, column) for split, file in find_splits(Path(path)).items()}
     if "valid" not in splits:
         splits = {**splits, **_hold_out(splits["train"])}
-        num = len(splits["valid"])
-        warn(f"the source has no validation split: {num:,} of its texts, about 5 %, are held out as one.")
+        num, total = (sum(len(splits[name]) for name in names) for names in (("valid",), ("train", "valid")))
+        warn(f"the source has no validation split: {num:,} of its {total:,} texts are held out as one.")
     if not rules:
         return splits
     _check_rules(rules, splits, warn)

@@ -26,11 +26,11 @@ BESIDE_SPLITS = {"of", "my", "set", "data", "dataset", "part", "shard", "split",
 VALIDATION = {"valid", "val", "validation", "validate", "holdout", "heldout"}
 """Words that mean validation beside any other word."""
 
-MISSING = {
-    *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
-    *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
-}
-"""Cells of .csv files that programs write for a missing value: those that pandas reads as one."""
+OTHER = (".json", ".tsv", ".parquet", ".arrow", ".gz", ".zip")
+"""Formats of texts that are not read."""
+
+MISSING = {"#N/A", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null"}
+"""Cells of .csv files that programs write for a missing value, and that are no words: "NA" and "None" may be."""
 
 
 class Example(NamedTuple):
@@ -60,8 +60,21 @@ def find_splits(path: Path) -> dict[str, Path]:
             f"text.path is {str(path)!r}, which is neither a file nor a directory; texts are read more than once, so "
             "write what comes out of a pipe to a .txt, .jsonl or .csv file"
         )
-    files: dict[str, Path] = {}
     entries = sorted(path.iterdir())
+    files = _split_files(path, entries)
+    if "train" not in files:
+        names = ", ".join([entry.name for entry in entries][:8]) or "nothing"
+        raise ValueError(
+            f"text.path is {str(path)!r}, which holds {names}; expected train.txt, train.jsonl or train.csv"
+        )
+    if "valid" not in files:
+        for entry in entries:
+            _check_is_not_validation(entry)
+    return files
+
+
+def _split_files(path: Path, entries: Sequence[Path]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
     for file in entries:
         split = SPLITS.get(file.stem.lower())
         if not _is_text(file):
@@ -72,18 +85,6 @@ def find_splits(path: Path) -> dict[str, Path]:
         if split in files:
             raise ValueError(f"{path} holds both {files[split].name} and {file.name}: keep one file for {split}")
         files[split] = file
-    if "train" not in files:
-        names = ", ".join([file.name for file in entries][:8]) or "nothing"
-        raise ValueError(
-            f"text.path is {str(path)!r}, which holds {names}; expected train.txt, train.jsonl or train.csv"
-        )
-    for entry in entries:
-        stem = entry.name.lower().partition(".")[0]
-        if "valid" not in files and SPLITS.get(stem) == "valid":
-            raise ValueError(
-                f"{entry} is named like the validation texts but would not be read; make it a file valid.txt, "
-                "valid.jsonl or valid.csv, or move it elsewhere"
-            )
     return files
 
 
@@ -91,11 +92,28 @@ def _is_text(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES and file.is_file()
 
 
+def _words(file: Path) -> list[str]:
+    stem = file.name.lower().partition(".")[0]
+    return [word for word in re.split("[^a-z]+", stem) if word and word not in BESIDE_SPLITS]
+
+
+def _check_is_not_validation(entry: Path) -> None:
+    """Raises ValueError for texts that are named like the validation texts of a directory without any."""
+    holds_texts = any(map(_is_text, entry.iterdir())) if entry.is_dir() else entry.suffix.lower() in (*SUFFIXES, *OTHER)
+    words, wanted = _words(entry), {word for word, split in SPLITS.items() if split == "valid"}
+    named = bool(words) and (all(word in wanted for word in words) or not VALIDATION.isdisjoint(words))
+    if holds_texts and named and "train" not in words:
+        raise ValueError(
+            f"{entry} is named like the validation texts but would not be read; make it a file valid.txt, "
+            "valid.jsonl or valid.csv, or move it elsewhere"
+        )
+
+
 def _check_is_no_split(file: Path) -> None:
     """Raises ValueError for a file that would not be read although its name is that of a split, or of a part of one."""
-    words = [word for word in re.split("[^a-z]+", file.stem.lower()) if word and word not in BESIDE_SPLITS]
-    if words and (all(word in SPLITS for word in words) or not VALIDATION.isdisjoint(words)):
-        name = next(SPLITS[word] for word in words if word in SPLITS) + file.suffix
+    words = _words(file)
+    if words and all(word in SPLITS for word in words):
+        name = SPLITS[words[0]] + file.suffix
         raise ValueError(
             f"{file} looks like a split of the text but would not be read; call it {name}, join several parts into "
             f"one {name}, or move it elsewhere"

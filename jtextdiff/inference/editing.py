@@ -114,7 +114,7 @@ def check_edit(
         raise UserError(f"{name} cannot edit a text. DiffusionLM and TextVAE can.")
     if flow is not None:
         raise UserError(f"{name} edits by diffusion, by strength and hold: leave out {flow_names}.")
-    if strength is not None and not (isinstance(strength, int | float) and 0 < strength <= 1):
+    if strength is not None and not (not isinstance(strength, str) and 0 < strength <= 1):
         raise UserError(f"strength must be above 0 and at most 1, got {strength!r}.")
     if conditioning.length > 0:
         raise UserError("An edit by diffusion keeps the length of its text: leave out controls that set one.")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,7 +95,7 @@ class Model:
         **sampler: Any,
     ) -> SampleOutput:
         """Draws `num` texts as ids, with their network calls. Each text may have its own template and control."""
-        key, num = jax.random.key(check_number(seed, "seed", 0)), check_number(num, "num", 0)
+        key, num = jax.random.key(check_number(seed, "seed")), check_number(num, "num", 0)
         method, keys = self.with_sampler(sampler), keys_for(key, jnp.arange(num))
         given, energies = self.inputs(template, control, num)
         return run_batched(method, "sample", self.params, keys, given, energies, progress)
@@ -126,7 +126,7 @@ class Model:
         Raises UserError for a text longer than the model was made for; with `pieces`, such a text is edited piece by
         piece, see `pieces.edit_by_pieces`.
         """
-        texts, seed = check_texts(texts), check_number(seed, "seed", 0)
+        texts, seed = check_texts(texts), check_number(seed, "seed")
         if flow is not None and not isinstance(flow, FlowSettings):
             raise UserError(f"flow is a {type(flow).__name__}, {flow!r}; expected FlowSettings(…).")
         if pieces:
@@ -154,7 +154,7 @@ class Model:
         A word outside the vocabulary counts as one unknown word, which is printed. Raises UserError for a text longer
         than the model was made for.
         """
-        texts, seed = check_texts(texts), check_number(seed, "seed", 0)
+        texts, seed = check_texts(texts), check_number(seed, "seed")
         if not texts:
             return []
         batch, longest = self.batch(texts), self.method.text_spec.length
@@ -217,7 +217,8 @@ class Model:
         Raises UserError for a number of controls other than one or `num`, and for a template whose length is not free.
         """
         given = read_template(template, self.tokenizer, self.method, num)
-        controls: list[Any] = list(control) if isinstance(control, list | tuple) else [control]
+        several = isinstance(control, Iterable) and not isinstance(control, str | bytes | dict)
+        controls: list[Any] = list(cast(Any, control)) if several else [control]
         if len(controls) not in (1, num):
             raise UserError(f"There are {len(controls)} controls for {num} texts: give one, or one for each.")
         controls = [as_control(control) for control in controls]

@@ -1,6 +1,9 @@
 """Templates and texts as model inputs."""
 
+import contextlib
+import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +26,9 @@ def read_template(template: str | Sequence[str] | None, tokenizer: Tokenizer, me
     if template is None:
         return nothing_given(num, length)
     if not isinstance(template, str):
-        rows = [read_template(row, tokenizer, method, 1) for row in check_texts(template, "template")]
+        if not isinstance(template, Iterable):
+            raise UserError(f"template is a {type(template).__name__}, {template}; expected a text.")
+        rows = [read_template(row, tokenizer, method, 1) for row in template]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rows)
     ids, fixed = tokenizer.encode_template(template)
     if fixed.all():
@@ -69,11 +74,12 @@ def check_texts(texts: Sequence[str], name: str = "texts") -> list[str]:
     return texts
 
 
-def check_number(value: object, name: str, lowest: int, highest: int = 2**32 - 1) -> int:
+def check_number(value: Any, name: str, lowest: int = -(2**31), highest: int = 2**32 - 1) -> int:
     """Returns the number. Raises UserError for one that is not whole, or out of range."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not lowest <= value <= highest:
-        raise UserError(f"{name} must be a whole number from {lowest} to {highest}, got {value!r}.")
-    return int(value)
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool) and lowest <= operator.index(value) <= highest:
+            return operator.index(value)
+    raise UserError(f"{name} must be a whole number from {lowest} to {highest}, got {value!r}.")
 
 
 def read_texts(texts: Sequence[str], tokenizer: Tokenizer, text_spec: TextSpec) -> Batch:

@@ -21,8 +21,16 @@ from jtextdiff.diffusion.bounds import MaskedLosses, any_order_bound, any_order_
 from jtextdiff.diffusion.distributions import temper_and_top_p
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES, Time
-from jtextdiff.methods.components.masked_denoiser import masked_denoiser_net, unmasked_nll
-from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, allowed_tokens, check_settings
+from jtextdiff.methods.components.masked_denoiser import RANDOM_ORDER, masked_denoiser_net, unmasked_nll
+from jtextdiff.methods.components.types import (
+    Given,
+    Metrics,
+    Sample,
+    TextSpec,
+    allowed_tokens,
+    check_settings,
+    possible_kinds,
+)
 from jtextdiff.nets.attention import noisy_and_clean
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
@@ -58,6 +66,12 @@ class BlockDiffusion:
                 f"block diffusion needs trunk.causal=False and trunk.positions in {POSITIONS}, got "
                 f"causal={self.trunk.causal} and positions={self.trunk.positions!r}."
             )
+        padded = -(-self.text_spec.length // self.block_size) * self.block_size
+        if "learned" in self.trunk.positions and padded > self.trunk.max_length:
+            raise ValueError(
+                f"blocks of {self.block_size} fill texts of {self.text_spec.length} tokens up to {padded}: "
+                f"trunk.max_length must be at least {padded}, got {self.trunk.max_length}."
+            )
 
     @functools.cached_property
     def net(self) -> Net:
@@ -71,7 +85,9 @@ class BlockDiffusion:
     def bound(self) -> str:
         if self.block_size == 1:
             return "exact"
-        return f"exact-k bound in blocks of {self.block_size}, {self._num_points} numbers of masked tokens a block"
+        name = f"exact-k bound in blocks of {self.block_size}, {self._num_points} numbers of masked tokens a block"
+        sampler = self.sampler.name
+        return name if sampler in RANDOM_ORDER else f"{name}; of unmasking in random order, which {sampler} does not do"
 
     @property
     def _num_points(self) -> int:
@@ -95,7 +111,9 @@ class BlockDiffusion:
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns an upper bound on −log p(text), nats per sequence: the sum of `any_order_bound` of its blocks.
 
-        With blocks of one token it is exact. PAD between EOS and the end of its block counts as text.
+        With blocks of one token it is exact. Otherwise it bounds texts whose blocks are unmasked one by one in random
+        order, not those of the samplers `confidence`, `entropy_bounded` and `remasking`. PAD between EOS and the end of
+        its block counts as text.
         """
         blocks, valid = self._blocks(batch)
         losses = self._losses(params, blocks, None)
@@ -114,7 +132,7 @@ class BlockDiffusion:
         """Draws block after block until every text has its EOS; keeps fixed tokens.
 
         The sampler's `steps` are shared by the blocks of the longest text, with one a block at least. Every finished
-        block but the last costs one more call, which fills the cache.
+        block but the last costs one more call, which fills the cache, so that there may be more calls than `steps`.
         """
         net, allowed, length = self.net.bind(params), self._allowed(given), given.tokens.shape[1]
         padded_length = allowed.shape[1]
@@ -137,8 +155,10 @@ class BlockDiffusion:
             record=lambda state: state[1],
             done=None if keep_path else finished,
         )
-        path = rearrange(path[1:], "n s b l -> (n s) b l")[..., :length] if keep_path else None
-        return Sample(self._until_end(state.tokens)[:, :length], path, state.calls)
+        tokens = self._until_end(state.tokens)[:, :length]
+        if keep_path:
+            path = jnp.concatenate([rearrange(path[1:], "n s b l -> (n s) b l")[..., :length], tokens[None]])
+        return Sample(tokens, path if keep_path else None, state.calls)
 
     def _draw_block(
         self, net: Any, allowed: Bool[Array, "b l v"], keys: Keys, state: BlockState, first: Array, keep_path: bool
@@ -154,7 +174,7 @@ class BlockDiffusion:
         def predict(x_t: Int[Array, "b k"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b k v"], Hidden]:
             logits, _ = net.block_step(x_t, first, state.cache)
             logits = jnp.where(of_block(allowed), logits, -jnp.inf)
-            consistent = self._restrict(logits, self._consistent(x_t))
+            consistent = self._restrict(logits, possible_kinds(self.text_spec, x_t))
             # Tokens that were drawn together may leave no consistent one; the text then ends at its first end.
             logits = jnp.where(jnp.any(jnp.isfinite(consistent), axis=-1, keepdims=True), consistent, logits)
             return temper_and_top_p(logits, self.sampler.temperature, self.sampler.top_p), None
@@ -197,7 +217,7 @@ class BlockDiffusion:
 
         def losses(masked: Bool[Array, "r k"]) -> Float[Array, "r k"]:
             x_t = jnp.where(masked, self.text_spec.mask, _rows(blocks))
-            possible = rearrange(self._consistent(x_t), "(b n) k c -> b (n k) c", b=num)
+            possible = rearrange(possible_kinds(self.text_spec, x_t), "(b n) k c -> b (n k) c", b=num)
             both = jnp.concatenate([rearrange(x_t, "(b n) k -> b (n k)", b=num), clean], axis=1)
             nats = net.per_token(self._token_nll, (clean, possible), both, layout=layout, key=key)
             return nats.reshape(-1, size)
@@ -215,7 +235,7 @@ class BlockDiffusion:
                 x_t, tokens = noisy[:, index], blocks[:, index]
                 logits, _ = net.block_step(x_t, index * size, cache)
                 _, cache = net.block_step(tokens, index * size, cache)
-                return cache, self._token_nll(logits, tokens, self._consistent(x_t))
+                return cache, self._token_nll(logits, tokens, possible_kinds(self.text_spec, x_t))
 
             cache = net.init_cache(num, num_blocks * size)
             return rearrange(jax.lax.scan(of_block, cache, jnp.arange(num_blocks))[1], "n b k -> (b n) k")
@@ -239,28 +259,6 @@ class BlockDiffusion:
         for where, tokens in rules:
             allowed = allowed & (~where[..., None] | tokens)
         return (allowed | given.fixed[..., None]) & allowed_tokens(self.text_spec, given, None, with_pad=True)
-
-    def _consistent(self, x_t: Int[Array, "b k"]) -> Bool[Array, "b k 3"]:
-        """Returns whether each position of a block may take a word, EOS and PAD, given the block's drawn tokens.
-
-        EOS follows all words, and PAD follows it. The blocks before hold no end.
-        """
-
-        def so_far(flags: Bool[Array, "b k"]) -> Bool[Array, "b k"]:
-            return jnp.cumsum(flags, axis=-1) > 0
-
-        def from_here(flags: Bool[Array, "b k"]) -> Bool[Array, "b k"]:
-            return so_far(flags[:, ::-1])[:, ::-1]
-
-        is_end = self._is_end(x_t)
-        is_word = (x_t != self.text_spec.mask) & ~is_end
-        after_word = jnp.pad(is_word, ((0, 0), (1, 0)), constant_values=True)[:, :-1]
-        ended, word_follows = so_far(is_end), from_here(is_word)
-        has_eos = from_here(x_t == self.text_spec.eos) & (self.text_spec.eos != self.text_spec.pad)
-        eos = ~ended & ~word_follows & ~has_eos
-        is_pad = is_end & (x_t != self.text_spec.eos)
-        before_pad = jnp.pad(is_pad, ((0, 0), (0, 1)))[:, 1:]
-        return jnp.stack([~ended & ~before_pad, eos, ended | (eos & ~after_word)], axis=-1)
 
     def _restrict(self, logits: Float[Array, "b k v"], possible: Bool[Array, "b k 3"]) -> Float[Array, "b k v"]:
         ids = jnp.arange(self.text_spec.vocab_size)

@@ -198,8 +198,8 @@ class Trunk(nnx.Module):
     ) -> Float[Array, "b l w"]:
         """Returns the hidden states.
 
-        t is in [0, 1000], one per text or per token; `contexts` are those of the blocks. `x` is one text, in which no
-        position attends to one that is not `valid`, unless there is another `layout`.
+        t is in [0, 1000], one per text or per token; `contexts` are those of the blocks. No position attends to
+        one that is not `valid`. A `layout` replaces `valid` and `causal`.
         """
         return self.states(x, t, valid=valid, layout=layout, key=key, contexts=contexts, blocks=())[0]
 

@@ -82,7 +82,9 @@ def trajectory_of(
             return "" if token == tokenizer.pad else "⏎"
         return tokenizer.decode([token]).strip() or "␣"
 
-    path = np.asarray(sample.path)[: 1 + int(sample.calls[:num].max()), :num]  # after that nothing changes
+    path = np.asarray(sample.path)[:, :num]
+    changes = np.flatnonzero((path[1:] != path[:-1]).any(axis=(1, 2)))
+    path = path[: 1 + max(int(sample.calls[:num].max()), *(changes + 1))]  # after that nothing changes
     valid = (path if redecoded else np.asarray(sample.tokens)[None, :num]) != tokenizer.pad
     length = np.maximum(valid.any(0).sum(-1), 1)
     words = tuple(

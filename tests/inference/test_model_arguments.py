@@ -68,7 +68,7 @@ def test_a_number_of_samples_is_a_whole_number(num: Any, model: Model) -> None:
         model.sample(num)
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, "3", 2**70])
+@pytest.mark.parametrize("seed", [1.5, "3", 2**70])
 def test_a_seed_is_a_whole_number(seed: Any, model: Model) -> None:
     for function in (lambda: model.sample(1, seed=seed), lambda: model.nll(["3"], seed=seed)):
         with pytest.raises(UserError, match="seed must be a whole number"):

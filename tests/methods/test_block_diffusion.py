@@ -13,7 +13,7 @@ from support.cases import slow_but
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.methods.block_diffusion import BlockDiffusion
-from jtextdiff.methods.components.types import TextSpec, nothing_given
+from jtextdiff.methods.components.types import TextSpec, nothing_given, possible_kinds
 from jtextdiff.methods.method import Method
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.masked_samplers import NAMES, Unmasking
@@ -122,7 +122,7 @@ def test_the_possible_tokens_of_a_block_are_those_of_texts_that_agree_with_it(pa
     model = dataclasses.replace(method(4), text_spec=dataclasses.replace(TEXT_SPEC, pad=pad))
     for known in itertools.product(sorted({EOS, pad, 2}) + [None], repeat=4):
         x_t = jnp.asarray([[MASK if token is None else token for token in known]])
-        flags = np.asarray(model._consistent(x_t))[0]
+        flags = np.asarray(possible_kinds(model.text_spec, x_t))[0]
         for place in np.flatnonzero([token is None for token in known]):
             expected = possible(list(known), int(place), pad)
             word, eos, padding = flags[place]
@@ -152,16 +152,17 @@ def test_samples_keep_what_is_given_and_do_not_depend_on_their_batch(sampler: st
         assert (tokens[row, size[row] :] == PAD).all() and (tokens[row, : size[row] - 1] >= 2).all()
 
 
-def test_the_path_ends_in_the_sample_and_changes_no_token_that_was_drawn() -> None:
-    model = method(2)
-    params, keys = trained(model), jax.random.split(jax.random.key(7), 20)
+@pytest.mark.parametrize("steps", [2, 8])
+def test_the_path_ends_in_the_sample_and_changes_no_token_that_was_drawn(steps: int) -> None:
+    model = method(2, "confidence", steps=steps)
+    params, keys = trained(model), jax.random.split(jax.random.key(7), 200)
     sample = jax.jit(model.sample, static_argnames="keep_path")
-    seen = sample(params, keys, nothing_given(20, 4), keep_path=True)
-    np.testing.assert_array_equal(seen.tokens, sample(params, keys, nothing_given(20, 4)).tokens)
+    seen = sample(params, keys, nothing_given(200, 4), keep_path=True)
+    np.testing.assert_array_equal(seen.tokens, sample(params, keys, nothing_given(200, 4)).tokens)
     path = np.asarray(seen.path)
-    np.testing.assert_array_equal(np.where(path[-1] == MASK, PAD, path[-1])[:, :1], np.asarray(seen.tokens)[:, :1])
+    np.testing.assert_array_equal(path[-1], seen.tokens)
     assert (path[0] == MASK).all()
-    assert ((path[1:] == path[:-1]) | (path[:-1] == MASK)).all()
+    assert ((path[1:-1] == path[:-2]) | (path[:-2] == MASK)).all()
 
 
 @pytest.mark.parametrize(("block_size", "sampler"), [(4, "confidence"), (4, "ancestral"), (3, "remasking")])
@@ -202,6 +203,16 @@ def test_calls_are_shared_by_the_blocks() -> None:
         calls = model.sample(params, jax.random.split(jax.random.key(7), 50), given).calls
         # The last block has its EOS given, and one call for its word.
         assert (np.asarray(calls) == min(expected, 4)).all()
+
+
+def test_learned_positions_reach_to_the_end_of_the_last_block() -> None:
+    with pytest.raises(ValueError, match="max_length must be at least 6"):
+        dataclasses.replace(method(3), trunk=dataclasses.replace(TRUNK, max_length=5))
+    dataclasses.replace(method(3), trunk=dataclasses.replace(TRUNK, max_length=6))
+
+
+def test_the_bound_says_which_samplers_it_does_not_bound() -> None:
+    assert "does not do" in method(2, "entropy_bounded").bound and "does not do" not in method(2).bound
 
 
 @pytest.mark.parametrize("trunk", [{"causal": True}, {"positions": "relative"}, {"positions": "xl"}])

@@ -77,6 +77,26 @@ def allowed_tokens(
     return jnp.where(given.fixed[..., None], ids == given.tokens[..., None], free)
 
 
+def possible_kinds(text_spec: TextSpec, x_t: Int[Array, "b k"]) -> Bool[Array, "b k 3"]:
+    """Returns whether each position of a block may take a word, EOS and PAD, given its tokens that are not MASK.
+
+    The blocks before hold no end. After an end there is PAD alone. EOS comes once, after all words. PAD comes after an
+    end, so not after a word, and a word not just before PAD.
+    """
+
+    def from_here(flags: Bool[Array, "b k"]) -> Bool[Array, "b k"]:
+        return jnp.cumsum(flags[:, ::-1], axis=-1)[:, ::-1] > 0
+
+    is_eos, is_pad = x_t == text_spec.eos, (x_t == text_spec.pad) & (x_t != text_spec.eos)
+    is_word = (x_t != text_spec.mask) & ~is_eos & ~is_pad
+    ended = jnp.cumsum(is_eos | is_pad, axis=-1) > 0
+    after_word = jnp.pad(is_word, ((0, 0), (1, 0)), constant_values=True)[:, :-1]
+    before_pad = jnp.pad(is_pad, ((0, 0), (0, 1)))[:, 1:]
+    eos_follows = from_here(is_eos) & (text_spec.eos != text_spec.pad)
+    eos = ~ended & ~from_here(is_word) & ~eos_follows
+    return jnp.stack([~ended & ~before_pad, eos, ended | (eos & ~after_word)], axis=-1)
+
+
 def check_settings(method: Any, *, positive: tuple[str, ...], choices: dict[str, tuple[str, ...]]) -> None:
     """Raises ValueError naming a field that is below 1 but must be positive, or that is none of its choices."""
     for field in positive:
