@@ -44,7 +44,7 @@ def read_template(template: str | Sequence[str] | None, tokenizer: Tokenizer, me
     if method.prefix_only and fixed[np.argmin(fixed) :].any():
         raise UserError(
             f"{type(method).__name__} writes from left to right: fixed words can only stand at the start. "
-            "Use a diffusion model to fill a gap."
+            "Masked, D3PM and DiffusionLM can fill a gap."
         )
     return _given_of_template(ids, fixed, method, num)
 
