@@ -43,7 +43,8 @@ def read_examples(
         splits = {split: read_file(file, column) for split, file in find_splits(Path(path)).items()}
     if "valid" not in splits:
         splits = {**splits, **_hold_out(splits["train"])}
-        num, total = (sum(len(splits[name]) for name in names) for names in (("valid",), ("train", "valid")))
+        num = len(splits["valid"])
+        total = num + len(splits["train"])
         warn(f"the source has no validation split: {num:,} of its {total:,} texts are held out as one.")
     if not rules:
         return splits

@@ -146,7 +146,9 @@ class BlockDiffusion:
         def finished(state: tuple[BlockState, Any]) -> Bool[Array, ""]:
             return ~jnp.any(self._until_end(state[0].tokens) == self.text_spec.mask)
 
-        path = jax.tree.map(jnp.zeros_like, jax.eval_shape(draw, keys, (start, None), jnp.array(0))[1])
+        path = None
+        if keep_path:
+            path = jnp.zeros_like(jax.eval_shape(draw, keys, (start, None), jnp.array(0))[1])
         (state, _), path = unroll(
             draw,
             (start, path),
