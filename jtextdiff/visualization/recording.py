@@ -84,7 +84,7 @@ def trajectory_of(
 
     path = np.asarray(sample.path)[:, :num]
     changes = np.flatnonzero((path[1:] != path[:-1]).any(axis=(1, 2)))
-    path = path[: 1 + max(int(sample.calls[:num].max()), *(changes + 1))]  # after that nothing changes
+    path = path[: 1 + max([int(sample.calls[:num].max()), *(changes + 1)])]  # after that nothing changes
     valid = (path if redecoded else np.asarray(sample.tokens)[None, :num]) != tokenizer.pad
     length = np.maximum(valid.any(0).sum(-1), 1)
     words = tuple(

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from rich.console import Console
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import keyword, length, regex
 from jtextdiff.inference.model import Model
-from jtextdiff.methods.components.types import TextSpec
+from jtextdiff.methods.components.types import Sample, TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.transformer import Transformer
@@ -24,7 +25,7 @@ from jtextdiff.sampling.gaussian_samplers import Sampler
 from jtextdiff.sampling.guidance import Guidance
 from jtextdiff.visualization.html_page import html_page
 from jtextdiff.visualization.png_figure import draw_png
-from jtextdiff.visualization.recording import record
+from jtextdiff.visualization.recording import record, trajectory_of
 from jtextdiff.visualization.terminal import play
 from jtextdiff.visualization.trajectory import Curve, Trajectory, printable, step_at, subsample
 
@@ -158,6 +159,15 @@ def test_a_trajectory_shows_the_sampled_texts_and_lowers_its_energy() -> None:
     assert alone.guided is None
     middle = lambda trajectory: np.mean([[values[2] for values in curve.nats] for curve in trajectory.energies])
     assert middle(trajectory) < middle(alone)
+
+
+def test_a_trajectory_has_a_frame_for_each_call_also_if_no_word_changes() -> None:
+    """A latent edit may move the latent without changing a word."""
+    tokens = jnp.asarray([[3, 4, 1, 0]])
+    sample = Sample(tokens=tokens, path=jnp.stack([tokens] * 5), calls=jnp.asarray([2]))
+    for redecoded in (False, True):
+        trajectory = trajectory_of("a method", sample, 1, WordTokenizer(), redecoded=redecoded)  # type: ignore[arg-type]
+        assert trajectory.words == ((("w3", "w4", "⏎"),) * 3,)
 
 
 def test_a_length_has_no_curve_and_impossible_controls_are_refused() -> None:
