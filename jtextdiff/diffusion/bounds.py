@@ -108,6 +108,21 @@ def any_order_loss(
     return length * mean_over(losses(masked), masked)
 
 
+def planner_weighted(losses: MaskedLosses) -> MaskedLosses:
+    """Returns the losses, half of whose weight goes to tokens that confident sampling reveals first.
+
+    Of n masked tokens, each weighs ½ + ½ n softmax(log p of the true token) (after PAPL, Peng et al. 2025, with a mean
+    weight of 1 at any n). A loss for training; it bounds nothing.
+    """
+
+    def weighted(masked: Bool[Array, "b l"]) -> Array:
+        nats = losses(masked)
+        share = jnp.where(masked, jax.nn.softmax(-jax.lax.stop_gradient(nats), axis=-1, where=masked), 0.0)
+        return nats * (0.5 + 0.5 * jnp.sum(masked, axis=-1, keepdims=True) * share)
+
+    return weighted
+
+
 def one_order_bound(losses: MaskedLosses, key: Key[Array, ""], valid: Bool[Array, "b l"]) -> Float[Array, "b"]:
     """Returns Σ −log p(token | the tokens before it) in one random order per text, nats per text.
 

@@ -15,6 +15,7 @@ FIELDS = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}
 
 DEFAULT_METRICS = (
     "nll",
+    "nll_in_order",
     "excess_nll",
     "control_success",
     "perplexity_ratio",

@@ -35,6 +35,18 @@ def likelihood_scores(
     }
 
 
+def nll_in_order_score(model: Model, texts: dict[str, list[str]], split: str, seed: int) -> dict[str, Score]:
+    """Returns the exact NLL of drawing real texts in the order of the sampler; empty if it has none."""
+    if not model.has_order:
+        return {}
+    rates = {
+        name: _rate(model.nll(rows, seed=seed, in_order=True), model.num_tokens(rows)) for name, rows in texts.items()
+    }
+    kind = f"exact, tokens in the order of {model.method.sampler.name} in {model.method.sampler.steps} steps"
+    rate, se = rates[split]
+    return {"nll_in_order": score(rate, "nats/token", se, len(texts[split]), kind) | reference(rate, rates["train"][0])}
+
+
 def nll_gap(model: Model, grammar: Grammar, texts: list[str], nats: list[float]) -> dict[str, Score]:
     """Returns the model's NLL minus the grammar's exact one, over those texts that the grammar can derive.
 

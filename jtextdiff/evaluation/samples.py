@@ -18,7 +18,13 @@ from jtextdiff.evaluation.control_success import control_checker, control_scores
 from jtextdiff.evaluation.diversity import copy_rate, diversity_scores, mauve_score, token_ids
 from jtextdiff.evaluation.label_judges import LabelJudge, label_judge, phrase_judge
 from jtextdiff.evaluation.latent_space import latent_scores
-from jtextdiff.evaluation.likelihood import generative_perplexity, judge_nll, likelihood_scores, nll_gap
+from jtextdiff.evaluation.likelihood import (
+    generative_perplexity,
+    judge_nll,
+    likelihood_scores,
+    nll_gap,
+    nll_in_order_score,
+)
 from jtextdiff.evaluation.score import Score, mean_score, real_texts, reference
 from jtextdiff.evaluation.tables import ScoreRow, format_value, output_width, score_table
 from jtextdiff.inference.model import Model
@@ -92,6 +98,7 @@ def _judge_of_label(task: SampleTask, label: str) -> LabelJudge:
 def _likelihood(task: SampleTask, real: dict[str, list[str]]) -> dict[str, Score]:
     nats = {name: task.model.nll(texts, seed=task.seed) for name, texts in real.items()}
     scores = likelihood_scores(task.model, real, nats, task.split)
+    scores |= nll_in_order_score(task.model, real, task.split, task.seed)
     if task.corpus.grammar is not None:
         scores |= nll_gap(task.model, task.corpus.grammar, real[task.split], nats[task.split])
     return scores

@@ -35,7 +35,7 @@ from jtextdiff.inference.prompts import (
 )
 from jtextdiff.inference.sample_batches import SampleOutput, run_batched
 from jtextdiff.methods.components.types import Given
-from jtextdiff.methods.method import Controllable, HasFeatures, Method
+from jtextdiff.methods.method import Controllable, HasFeatures, HasOrderedLikelihood, Method
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import load_params
 from jtextdiff.run.config import Config, build, is_control
@@ -148,12 +148,22 @@ class Model:
         unknown = unknown_words(texts, batch, self.tokenizer)
         return [edit._replace(unknown=tuple(words)) for edit, words in zip(edited, unknown, strict=True)]
 
-    def nll(self, texts: Sequence[str], *, seed: int = 0) -> list[float]:
+    @property
+    def has_order(self) -> bool:
+        """Whether `nll` can follow the order in which the sampler draws tokens."""
+        return isinstance(self.method, HasOrderedLikelihood) and self.method.sampler.has_order
+
+    def nll(self, texts: Sequence[str], *, seed: int = 0, in_order: bool = False) -> list[float]:
         """Returns −log p of each text in nats, its end included: exact, or the bound that `method.bound` names.
 
-        A word outside the vocabulary counts as one unknown word, which is printed. Raises UserError for a text longer
-        than the model was made for.
+        `in_order`: exact, of drawing it in the order of the sampler, where that `has_order`. A word outside the
+        vocabulary counts as one unknown word, which is printed. Raises UserError for a text longer than the model was
+        made for, and if the sampler has no order.
         """
+        if in_order and not self.has_order:
+            raise UserError(
+                f"nll(in_order=True): the sampler {self.method.sampler.name} has no order with an exact likelihood."
+            )
         texts, seed = check_texts(texts), check_number(seed, "seed")
         if not texts:
             return []
@@ -161,7 +171,8 @@ class Model:
         if note := note_on_unknown(unknown_words(texts, batch, self.tokenizer)):
             say(f"warning: {note} Each is scored as one unknown word, whatever its letters.")
         lengths = batch.valid.sum(axis=1) if len(texts) > SMALL_BATCH else np.full(len(texts), longest)
-        nll, key = jitted(self.method, "nll", mesh_of(self.params)), jax.random.key(seed)
+        name = "nll_in_order" if in_order else "nll"
+        nll, key = jitted(self.method, name, mesh_of(self.params)), jax.random.key(seed)
 
         def nll_of(bucket: LengthBucket, batch: Batch) -> Any:
             return nll(self.params, jax.random.fold_in(key, bucket.number), batch)

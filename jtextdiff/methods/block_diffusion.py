@@ -18,7 +18,6 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.bounds import MaskedLosses, any_order_bound, any_order_loss, one_order_bound
-from jtextdiff.diffusion.distributions import temper_and_top_p
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES, Time
 from jtextdiff.methods.components.masked_denoiser import RANDOM_ORDER, masked_denoiser_net, unmasked_nll
@@ -179,11 +178,12 @@ class BlockDiffusion:
             consistent = self._restrict(logits, possible_kinds(self.text_spec, x_t))
             # Tokens that were drawn together may leave no consistent one; the text then ends at its first end.
             logits = jnp.where(jnp.any(jnp.isfinite(consistent), axis=-1, keepdims=True), consistent, logits)
-            return temper_and_top_p(logits, self.sampler.temperature, self.sampler.top_p), None
+            masked_share = jnp.mean(x_t == self.text_spec.mask, axis=-1)
+            return self.sampler.shaping(logits, in_text(x_t), masked_share), None
 
         ended = self._has_end(state.tokens, first)
         tokens = jnp.where(ended[:, None], self.text_spec.pad, of_block(state.tokens))
-        block = MaskedState(tokens, tokens == self.text_spec.mask, state.calls)
+        block = MaskedState.start(tokens, tokens == self.text_spec.mask)._replace(calls=state.calls)
         steps = max(1, self.sampler.steps * self.block_size // max(self.text_spec.length, 1))
         sampler = dataclasses.replace(self.sampler, steps=steps)
         step, grid = sampler.step_and_grid(TOKEN_SCHEDULES["reciprocal"](1000), predict, fold_in(keys, 1), block)

@@ -14,15 +14,17 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.bounds import any_order_bound, any_order_loss, one_order_bound
-from jtextdiff.diffusion.distributions import UNDEFINED, Categorical, check_temperature_and_top_p
+from jtextdiff.diffusion.distributions import UNDEFINED, Categorical
 from jtextdiff.diffusion.losses import mean_over
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
 from jtextdiff.methods.components.masked_denoiser import MaskedDenoiser, any_order_bound_name, masked_denoiser_net
 from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.sampling.denoiser_transforms import LogitShaping
 from jtextdiff.sampling.loop import unroll
-from jtextdiff.sampling.masked_samplers import MaskPredictState, mask_predict
+from jtextdiff.sampling.masked_samplers import mask_predict
+from jtextdiff.sampling.masked_state import MaskedState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,11 @@ class MaskPredict:
         if self.name != "mask_predict":
             raise ValueError(f"sampler.name must be mask_predict, got {self.name!r}.")
         check_settings(self, positive=("steps", "candidates"), choices={})
-        check_temperature_and_top_p(self.temperature, self.top_p)
+        self.shaping.check()
+
+    @property
+    def shaping(self) -> LogitShaping:
+        return LogitShaping(self.temperature, self.top_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,24 +121,23 @@ class CMLM:
         length_logits = jnp.broadcast_to(self._length_log_probs(params), (len(given.length), self.text_spec.length + 1))
         length = jnp.where(given.length > 0, given.length, Categorical(logits=length_logits).sample(length_keys))
         settings = self.sampler
-        start, predict = self._denoiser(params).start(given, length, settings.temperature, settings.top_p)
+        start, predict = self._denoiser(params).start(given, length, settings.shaping)
         step = mask_predict(predict, self.text_spec.mask, start.masked, settings.steps)
-        state = MaskPredictState(start.tokens, jnp.zeros(start.tokens.shape))
+        state = MaskedState.start(start.tokens, start.masked)
 
-        def record(state: MaskPredictState) -> Int[Array, "b l"] | None:
+        def record(state: MaskedState) -> Int[Array, "b l"] | None:
             return state.tokens if keep_path else None
 
         state, path = unroll(step, state, token_keys, jnp.arange(settings.steps), record=record)
-        calls = jnp.full(len(start.tokens), settings.steps)
         tokens = jnp.where(length[:, None] == UNDEFINED, UNDEFINED, state.tokens)
-        return Sample(tokens, path, calls), mean_over(state.log_p, start.masked)
+        return Sample(tokens, path, state.calls), mean_over(state.log_p, start.masked)
 
     def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
         """Returns log p of the one missing token; None for several candidates: choosing changes it."""
         if self.sampler.candidates > 1:
             return None
         settings = self.sampler
-        start, predict = self._denoiser(params).start(given, given.length, settings.temperature, settings.top_p)
+        start, predict = self._denoiser(params).start(given, given.length, settings.shaping)
         return start.first_masked(predict(start.tokens, 1.0, None)[0])
 
     def _denoiser(self, params: Params) -> MaskedDenoiser:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion import discrete
 from jtextdiff.diffusion.discrete import Discrete
-from jtextdiff.diffusion.distributions import Categorical, check_temperature_and_top_p
+from jtextdiff.diffusion.distributions import Categorical
 from jtextdiff.diffusion.lengths import length_nll, sample_length
 from jtextdiff.diffusion.losses import sum_over
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
@@ -28,6 +28,7 @@ from jtextdiff.methods.components.masked_denoiser import (
 from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, check_numbers, check_settings
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.sampling.denoiser_transforms import LogitShaping
 from jtextdiff.sampling.loop import Step, time_grid, unroll
 from jtextdiff.sampling.masked_samplers import ancestral
 from jtextdiff.sampling.masked_state import Hidden, MaskedState, Predict
@@ -46,6 +47,8 @@ class Sampler:
     steps: int = 64  # any number up to the method's num_steps: one network serves them all
     temperature: float = 1.0
     top_p: float = 1.0  # tokens outside the most likely ones that make up this share are never sampled
+    anneal: float = 1.0  # temperature at the last step, as a multiple of that at the first
+    frequency_penalty: float = 0.0  # taken from the logit of a token in the text, times log(1 + its number)
 
     names = SAMPLERS
     uses_steps = True
@@ -55,7 +58,11 @@ class Sampler:
             raise ValueError(f"sampler.name must be one of {SAMPLERS}, got {self.name!r}.")
         if self.steps < 1:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
-        check_temperature_and_top_p(self.temperature, self.top_p)
+        self.shaping.check()
+
+    @property
+    def shaping(self) -> LogitShaping:
+        return LogitShaping(self.temperature, self.top_p, self.anneal, self.frequency_penalty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +170,7 @@ class D3PM:
             return jnp.where(tokens == self._mask, self.text_spec.mask, tokens) if keep_path else None
 
         hidden = first_hidden(self.trunk, x_1, self.self_conditioning > 0)
-        state = MaskedState(padded(x_1), masked, jnp.zeros(len(x_1), int), hidden)
+        state = MaskedState.start(padded(x_1), masked, hidden)
         step, grid, done = self._step_and_grid(denoiser, predict, reveal_keys, state)
         state, path = unroll(step, state, step_keys, grid, record=record, done=done)
         return Sample(padded(state.tokens), path, state.calls)
@@ -195,7 +202,7 @@ class D3PM:
             index = jnp.broadcast_to(jnp.rint(t * self.num_steps).astype(int), len(x_t))
             return logits_and_hidden(denoiser.net, hidden, x_t, index, valid=start.valid)
 
-        return start, token_predictor(logits, start, self.sampler.temperature, self.sampler.top_p)
+        return start, token_predictor(logits, start, self.sampler.shaping, lambda x_t, t: t)
 
     @property
     def _grid(self) -> tuple[Array, Array]:
@@ -216,8 +223,9 @@ class D3PM:
         if self.kernel == "absorbing" and renoise:
             return remasking(self.process.log_alpha_bar, predict, start, strategy="renoise", rate=0.0), self._grid, None
         if self.kernel == "absorbing":
-            step, grid = ancestral(self.process.log_alpha_bar, predict, self._grid, keys, start.tokens.shape)
-            return step, grid, lambda state: ~jnp.any(state.masked)
+            step = ancestral(self.process.log_alpha_bar, predict, self._grid, keys, start.tokens.shape)
+            calls = min(self.sampler.steps, start.tokens.shape[1])
+            return step, jnp.arange(calls, 0, -1), lambda state: ~jnp.any(state.masked)
 
         def posterior_step(keys: Keys, state: MaskedState, times: tuple[Array, Array]) -> MaskedState:
             t, s = times
@@ -227,7 +235,7 @@ class D3PM:
                 tokens = self.process.noised(fold_in(keys, 2), x_0, s)
             else:
                 tokens = denoiser.reverse(log_p, state.tokens, s, t).sample(keys)
-            return MaskedState(tokens, state.masked, state.calls + 1, hidden)
+            return state._replace(tokens=tokens, calls=state.calls + 1, hidden=hidden)
 
         return posterior_step, self._grid, None
 

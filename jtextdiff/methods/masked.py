@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion.bounds import MaskedLosses, any_order_bound, any_order_loss, mean_over_strata
+from jtextdiff.diffusion.bounds import MaskedLosses, any_order_bound, any_order_loss, mean_over_strata, planner_weighted
 from jtextdiff.diffusion.lengths import length_nll, sample_length
 from jtextdiff.diffusion.losses import sum_over
 from jtextdiff.diffusion.masking import reveal_rate
@@ -25,12 +25,21 @@ from jtextdiff.methods.components.masked_denoiser import (
     first_hidden,
     masked_denoiser_net,
 )
-from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec, check_numbers, check_settings
+from jtextdiff.methods.components.types import (
+    Given,
+    Metrics,
+    Sample,
+    TextSpec,
+    check_numbers,
+    check_settings,
+    nothing_given,
+)
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.sampling.denoiser_transforms import LogitShaping
 from jtextdiff.sampling.loop import unroll
-from jtextdiff.sampling.masked_samplers import Unmasking
-from jtextdiff.sampling.masked_state import MaskedState
+from jtextdiff.sampling.masked_samplers import Unmasking, nll_in_order
+from jtextdiff.sampling.masked_state import Hidden, MaskedState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +50,7 @@ class Masked:
     trunk: Transformer = Transformer()
     masking: str = "fixed_count"  # in training: exactly k of L tokens; "bernoulli": each independently, as published
     self_conditioning: float = 0.0  # share of the training steps in which the network reads its own hidden states
-    loss_weighting: str = "bound"  # of masked tokens in training, those of the bound; "words": all equal
+    loss_weighting: str = "bound"  # of masked tokens in training; "words": all equal; "planner": more for likely ones
     schedule: str = "reciprocal"
     bound_points: int = 16  # numbers of masked tokens per text at which the bound is estimated
     sampler: Unmasking = Unmasking()
@@ -51,7 +60,7 @@ class Masked:
     def __post_init__(self) -> None:
         choices = {
             "masking": ("fixed_count", "bernoulli"),
-            "loss_weighting": ("bound", "words"),
+            "loss_weighting": ("bound", "words", "planner"),
             "schedule": tuple(TOKEN_SCHEDULES),
         }
         check_settings(self, positive=("bound_points",), choices=choices)
@@ -78,11 +87,14 @@ class Masked:
         "bernoulli": −ᾱ′/(1 − ᾱ) Σ −log p(x_0 | x_t) over masked tokens (Sahoo et al. 2024, eq. 10). "fixed_count": L
         times the mean of −log p over k of L tokens, which has the same mean under any schedule, without large weights
         at small t. A `loss_weighting` of "words" multiplies it by twice the masked share, so that all masked tokens
-        weigh nearly the same. That is no bound, and gives texts with many masked tokens more weight.
+        weigh nearly the same. That is no bound, and gives texts with many masked tokens more weight. "planner": see
+        `planner_weighted`.
         """
         time_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._denoiser(params).losses(tokens, valid, dropout_key, two_passes=self.two_passes(key))
+        if self.loss_weighting == "planner":
+            losses = planner_weighted(losses)
         t = stratified(time_key, len(tokens))
         if self.masking == "fixed_count":
             length = jnp.sum(valid, axis=-1)
@@ -100,11 +112,22 @@ class Masked:
         """Returns an upper bound on −log p(text), nats per sequence: `any_order_bound` plus −log p(length).
 
         It has the mean of the loss under any schedule, with far less variance. It bounds texts that are unmasked one by
-        one in random order, not those of the samplers `confidence`, `entropy_bounded` and `remasking`.
+        one in random order, not those of the other samplers; see `nll_in_order`.
         """
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         losses = self._denoiser(params).losses(tokens, valid)
         return any_order_bound(losses, key, valid, self.bound_points) + self._length_nll(valid)
+
+    def nll_in_order(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Returns −log p(text) if its length is drawn first, then its tokens as by the sampler at temperature 1; exact.
+
+        Nats per sequence. Only of a sampler that `has_order`.
+        """
+        tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+        length = jnp.sum(valid, axis=-1)
+        start, predict = self._denoiser(params).start(nothing_given(*tokens.shape), length, LogitShaping())
+        state = MaskedState.start(start.tokens, start.masked, self._first_hidden(start.tokens))
+        return nll_in_order(self.sampler, self.log_alpha_bar, predict, state, tokens) + self._length_nll(valid)
 
     @property
     def bound_check(self) -> str:
@@ -127,9 +150,8 @@ class Masked:
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Unmasks tokens until none is masked; fixed tokens are unmasked from the start."""
         length = self.sample_lengths(params, keys, given)
-        start, predict = self._denoiser(params).start(given, length, self.sampler.temperature, self.sampler.top_p)
-        hidden = first_hidden(self.trunk, start.tokens, self.self_conditioning > 0)
-        state = MaskedState(start.tokens, start.masked, jnp.zeros(len(given.length), int), hidden)
+        start, predict = self._denoiser(params).start(given, length, self.sampler.shaping)
+        state = MaskedState.start(start.tokens, start.masked, self._first_hidden(start.tokens))
         step, grid = self.sampler.step_and_grid(self.log_alpha_bar, predict, fold_in(keys, 2), state)
 
         def record(state: MaskedState) -> Int[Array, "b l"] | None:
@@ -147,9 +169,11 @@ class Masked:
         settings = self.sampler
         if self.self_conditioning and settings.revises:
             return None
-        start, predict = self._denoiser(params).start(given, given.length, settings.temperature, settings.top_p)
-        hidden = first_hidden(self.trunk, start.tokens, self.self_conditioning > 0)
-        return start.first_masked(predict(start.tokens, 1.0, hidden)[0])
+        start, predict = self._denoiser(params).start(given, given.length, settings.shaping)
+        return start.first_masked(predict(start.tokens, 1.0, self._first_hidden(start.tokens))[0])
+
+    def _first_hidden(self, tokens: Int[Array, "b l"]) -> Hidden:
+        return first_hidden(self.trunk, tokens, self.self_conditioning > 0)
 
     def _denoiser(self, params: Params) -> MaskedDenoiser:
         return MaskedDenoiser(self.net.bind(params), self.text_spec, self.self_conditioning > 0)

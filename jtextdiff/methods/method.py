@@ -229,6 +229,20 @@ class HasSecondLikelihood(Protocol):
 
 
 @runtime_checkable
+class HasOrderedLikelihood(Protocol):
+    """A method with samplers that draw the tokens of a text in an order with an exact likelihood."""
+
+    @property
+    def sampler(self) -> Any:
+        """The settings of sampling. Its `has_order` is whether the chosen sampler has such an order."""
+        ...
+
+    def nll_in_order(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Returns −log p of each sequence in nats, of drawing it in the order of the sampler at temperature 1."""
+        ...
+
+
+@runtime_checkable
 class HasDiagnostics(Protocol):
     """A method with quantities to monitor besides its loss, such as the spread of its embeddings."""
 

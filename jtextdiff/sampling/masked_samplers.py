@@ -1,4 +1,4 @@
-"""Unmasking steps: ancestral, first-hitting, confidence, entropy-bounded and mask-predict.
+"""Unmasking steps: ancestral, first-hitting, confidence, entropy-bounded, ordered and mask-predict.
 
 Every step samples in two stages: which tokens to reveal, then their values. In Gumbel-max sampling over tokens and MASK
 a rare token would have to beat MASK with a float32 Gumbel, whose largest value is 16, and never does (Zheng et al.
@@ -6,22 +6,23 @@ a rare token would have to beat MASK with a float32 Gumbel, whose largest value 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jtextdiff.diffusion.distributions import UNDEFINED, Categorical, check_temperature_and_top_p
+from jtextdiff.diffusion.distributions import UNDEFINED, Categorical
 from jtextdiff.diffusion.masking import top_k_mask
 from jtextdiff.diffusion.randomness import Keys, fold_in, per_row
 from jtextdiff.diffusion.schedules import Schedule
-from jtextdiff.sampling.loop import Step, time_grid
-from jtextdiff.sampling.masked_state import Hidden, MaskedState, Predict
-from jtextdiff.sampling.remasking import REMASKING, remasking
+from jtextdiff.sampling.denoiser_transforms import LogitShaping
+from jtextdiff.sampling.loop import Step, time_grid, unroll
+from jtextdiff.sampling.masked_state import Draw, MaskedState, Predict, reveal, sample_tokens
+from jtextdiff.sampling.remasking import CORRECTIONS, REMASKING, corrected, loop_times, remasking
 
-NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded", "remasking")
+NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded", "ordered", "remasking")
 GRIDS = ("uniform", "cosine")
 
 
@@ -29,52 +30,83 @@ GRIDS = ("uniform", "cosine")
 class Unmasking:
     """Settings of an unmasking sampler."""
 
-    name: str = "entropy_bounded"  # or ancestral, confidence, remasking; first_hitting, one token a call: see below
-    steps: int = 64  # upper bound on calls; at most one a token but for remasking; not of first_hitting
+    name: str = "entropy_bounded"  # or ancestral, confidence, ordered, remasking; first_hitting: one token a call
+    steps: int = 64  # upper bound on calls; at most one a token but for remasking and corrections; not of first_hitting
     grid: str = "uniform"  # times of ancestral and remasking; "cosine" reveals few tokens while little is known
     temperature: float = 1.0
     top_p: float = 1.0  # tokens outside the most likely ones that make up this share are never sampled
+    anneal: float = 1.0  # temperature of the last tokens, as a multiple of that of the first
+    frequency_penalty: float = 0.0  # taken from the logit of a token in the text, times log(1 + its number)
     entropy: float = 0.1  # entropy_bounded: bound in nats on the entropies of the tokens revealed in one call
+    order: str = "margin"  # ordered: the positions that are revealed first, see ORDERS
     remask: str = "renoise"  # remasking: which tokens are masked again, see sampling/remasking.py
-    remask_rate: float = 0.04  # remasking: of "cap" and "rescale"
+    remask_rate: float = 0.04  # remasking: of "cap", "rescale" and "loop"
+    correct: str = "off"  # in the calls that a finished text has left, "doubtful" or "random" tokens are drawn anew
+    correct_tokens: int = 1  # masked again at once by a correction
 
     names = NAMES
 
     def __post_init__(self) -> None:
-        for field, names in (("name", NAMES), ("grid", GRIDS), ("remask", REMASKING)):
+        choices = {"name": NAMES, "grid": GRIDS, "order": ORDERS, "remask": REMASKING, "correct": CORRECTIONS}
+        for field, names in choices.items():
             if getattr(self, field) not in names:
-                raise ValueError(f"sampler.{field} must be one of {names}, got {getattr(self, field)!r}.")
-        if self.steps < 1:
-            raise ValueError(f"sampler.steps must be at least 1, got {self.steps}.")
-        check_temperature_and_top_p(self.temperature, self.top_p)
+                raise ValueError(f"sampler.{field} must be one of {tuple(names)}, got {getattr(self, field)!r}.")
+        for field in ("steps", "correct_tokens"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"sampler.{field} must be at least 1, got {getattr(self, field)}.")
+        self.shaping.check()
         if not 0 <= self.remask_rate <= 1:
             raise ValueError(f"sampler.remask_rate must be from 0 to 1, got {self.remask_rate}.")
         if not self.entropy >= 0:
             raise ValueError(f"sampler.entropy must be at least 0, got {self.entropy}.")
 
     @property
+    def shaping(self) -> LogitShaping:
+        return LogitShaping(self.temperature, self.top_p, self.anneal, self.frequency_penalty)
+
+    @property
     def uses_steps(self) -> bool:
         """Whether `steps` limits the calls."""
-        return self.name != "first_hitting"
+        return self.name != "first_hitting" or self.correct != "off"
 
     @property
     def revises(self) -> bool:
         """Whether tokens may change once all are revealed, so that no step can be skipped."""
-        return self.name == "remasking"
+        return self.name == "remasking" or self.correct != "off"
 
-    def step_and_grid(self, schedule: Schedule, predict: Predict, keys: Keys, start: MaskedState) -> tuple[Step, Any]:
+    @property
+    def has_order(self) -> bool:
+        """Whether the unmasked tokens determine which are revealed next, so that there is an exact likelihood."""
+        return self.name in ("entropy_bounded", "ordered")
+
+    def step_and_grid(
+        self,
+        schedule: Schedule,
+        predict: Predict,
+        keys: Keys,
+        start: MaskedState,
+        draw: Draw = sample_tokens,
+    ) -> tuple[Step, Any]:
         """Returns the step, and the grid over which it reveals all tokens that are masked at the start."""
         shape = start.tokens.shape
         if self.name == "remasking":
             step = remasking(schedule, predict, start, strategy=self.remask, rate=self.remask_rate)
-            return step, unmasking_times(self.steps, self.grid)
+            return step, loop_times(self.steps) if self.remask == "loop" else unmasking_times(self.steps, self.grid)
+        calls = shape[1] if self.name == "first_hitting" else min(self.steps, shape[1])
         if self.name == "ancestral":
-            return ancestral(schedule, predict, unmasking_times(self.steps, self.grid), keys, shape)
-        if self.name == "first_hitting":
-            return first_hitting(predict, keys, shape)
-        if self.name == "confidence":
-            return confidence(predict), jnp.arange(self.steps, 0, -1)
-        return entropy_bounded(predict, self.entropy), jnp.arange(min(self.steps, shape[1]), 0, -1)
+            step = ancestral(schedule, predict, unmasking_times(self.steps, self.grid), keys, shape)
+        elif self.name == "first_hitting":
+            step = first_hitting(predict, keys, shape)
+        elif self.name == "confidence":
+            step, calls = confidence(predict), self.steps
+        elif self.name == "ordered":
+            step = ordered(predict, self.order, draw)
+        else:
+            step = entropy_bounded(predict, self.entropy, draw)
+        if self.correct != "off":
+            step = corrected(step, start, choice=self.correct, count=self.correct_tokens)
+            calls = max(self.steps, calls)
+        return step, jnp.arange(calls, 0, -1)
 
 
 def unmasking_times(num_steps: int, grid: str) -> tuple[Array, Array]:
@@ -89,16 +121,15 @@ def unmasking_times(num_steps: int, grid: str) -> tuple[Array, Array]:
 
 def ancestral(
     schedule: Schedule, predict: Predict, grid: tuple[Array, Array], keys: Keys, shape: tuple[int, ...]
-) -> tuple[Step, Array]:
-    """Returns the step x_s ~ q(x_s | x_t, x̂_0) over the `grid` of (t, s), and the indices to scan over.
+) -> Step:
+    """Returns the step x_s ~ q(x_s | x_t, x̂_0) over the `grid` of (t, s).
 
     A masked token is revealed with probability (ᾱ_s − ᾱ_t)/(1 − ᾱ_t), whatever its value. All reveal steps are sampled
     at the start, and steps that would reveal nothing make no call. A text takes at most as many calls as it has tokens,
-    each at the time, [b], from which its tokens are revealed.
+    each at the time, [b], from which its tokens are revealed. A point of the sampling grid is the number of steps left.
     """
-    t, s = grid
     reveal_at = reveal_steps(schedule, grid, keys, shape)
-    return scheduled_unmasking(predict, reveal_at, lambda index: t[index]), jnp.arange(min(len(s), shape[1]))
+    return scheduled_unmasking(predict, reveal_at, lambda index: grid[0][index])
 
 
 def reveal_steps(
@@ -110,14 +141,14 @@ def reveal_steps(
     return len(s) - jnp.searchsorted(masked[::-1], per_row(jax.random.uniform, keys, shape), side="right")
 
 
-def first_hitting(predict: Predict, keys: Keys, shape: tuple[int, ...]) -> tuple[Step, Array]:
+def first_hitting(predict: Predict, keys: Keys, shape: tuple[int, ...]) -> Step:
     """Returns the step that reveals one token of each text, in random order: `ancestral` with infinitely many steps.
 
     Zheng et al. (2025), §4: the times between need not be sampled for a network that does not read them.
     """
     order = jnp.argsort(per_row(jax.random.uniform, keys, shape), axis=-1)
     reveal_at = jnp.argsort(order, axis=-1)
-    return scheduled_unmasking(predict, reveal_at, lambda index: jnp.ones(index.shape)), jnp.arange(shape[1])
+    return scheduled_unmasking(predict, reveal_at, lambda index: jnp.ones(index.shape))
 
 
 def scheduled_unmasking(
@@ -128,10 +159,10 @@ def scheduled_unmasking(
     `time` maps that index to the time that the network reads.
     """
 
-    def step(keys: Keys, state: MaskedState, index: Array) -> MaskedState:
+    def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
         next_index = jnp.min(jnp.where(state.masked, reveal_at, jnp.iinfo(reveal_at.dtype).max), axis=-1)
         log_p, hidden = predict(state.tokens, time(next_index), state.hidden)
-        return _reveal(keys, state, reveal_at == next_index[:, None], log_p, hidden)
+        return reveal(keys, state, (reveal_at == next_index[:, None]) | (steps_left == 1), log_p, hidden, sample_tokens)
 
     return step
 
@@ -150,12 +181,12 @@ def confidence(predict: Predict) -> Step:
         confidences = jnp.where(tokens == UNDEFINED, jnp.finfo(log_p.dtype).min, log_p_drawn)
         confidences = jnp.where(state.masked, confidences, -jnp.inf)
         count = jnp.ceil(jnp.sum(state.masked, axis=-1) / steps_left).astype(int)
-        return _reveal(keys, state, top_k_mask(confidences, count), log_p, hidden)
+        return reveal(keys, state, top_k_mask(confidences, count), log_p, hidden)
 
     return step
 
 
-def entropy_bounded(predict: Predict, bound: float) -> Step:
+def entropy_bounded(predict: Predict, bound: float, draw: Draw) -> Step:
     """Returns the step that reveals as many tokens of lowest entropy as keep Σ H − max H within `bound` nats.
 
     Ben-Hamu et al. (2025), §3: this bounds the divergence of the joint distribution of the tokens from the product of
@@ -165,32 +196,62 @@ def entropy_bounded(predict: Predict, bound: float) -> Step:
 
     def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
         log_p, hidden = predict(state.tokens, 1.0, state.hidden)
-        p = jnp.exp(log_p)
-        entropy = jnp.where(state.masked, -jnp.sum(jnp.where(p > 0, p * log_p, 0.0), axis=-1), jnp.inf)
+        entropy = jnp.where(state.masked, -ORDERS["entropy"](log_p), jnp.inf)
         ascending = jnp.sort(entropy, axis=-1)
         finite = jnp.where(ascending < jnp.inf, ascending, 0.0)
         count = jnp.sum((jnp.cumsum(finite, axis=-1) - finite <= bound) & (ascending < jnp.inf), axis=-1)
         count = jnp.maximum(count, -(-jnp.sum(state.masked, axis=-1) // steps_left))
-        return _reveal(keys, state, top_k_mask(-entropy, count), log_p, hidden)
+        return reveal(keys, state, top_k_mask(-entropy, count), log_p, hidden, draw)
 
     return step
 
 
-def _reveal(
-    keys: Keys, state: MaskedState, selected: Bool[Array, "b l"], log_p: Float[Array, "b l v"], hidden: Hidden
-) -> MaskedState:
-    """Samples the masked tokens among the selected positions."""
-    tokens = Categorical(logits=log_p).sample(fold_in(keys, 1))
-    selected = selected & state.masked
-    calls = state.calls + jnp.any(state.masked, axis=-1)
-    return MaskedState(jnp.where(selected, tokens, state.tokens), state.masked & ~selected, calls, hidden)
+def ordered(predict: Predict, order: str, draw: Draw) -> Step:
+    """Returns the step that reveals the first positions by one of the ORDERS, an even share per step.
+
+    The order depends on the unmasked tokens, not on the drawn ones. "margin": Kim et al. (2025).
+    """
+
+    def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
+        log_p, hidden = predict(state.tokens, 1.0, state.hidden)
+        priority = jnp.where(state.masked, ORDERS[order](log_p), -jnp.inf)
+        count = -(-jnp.sum(state.masked, axis=-1) // steps_left)
+        return reveal(keys, state, top_k_mask(priority, count), log_p, hidden, draw)
+
+    return step
 
 
-class MaskPredictState(NamedTuple):
-    """State of mask-predict: all tokens, and the log-probability of each when it was last sampled."""
+def _margin(log_p: Float[Array, "b l v"]) -> Float[Array, "b l"]:
+    first, second = jnp.moveaxis(jnp.exp(jax.lax.top_k(log_p, 2)[0]), -1, 0)
+    return first - second
 
-    tokens: Int[Array, "b l"]
-    log_p: Float[Array, "b l"]
+
+def _negative_entropy(log_p: Float[Array, "b l v"]) -> Float[Array, "b l"]:
+    p = jnp.exp(log_p)
+    return jnp.sum(jnp.where(p > 0, p * log_p, 0.0), axis=-1)
+
+
+ORDERS: dict[str, Callable[[Float[Array, "b l v"]], Float[Array, "b l"]]] = {
+    "margin": _margin,  # of the two most likely tokens
+    "entropy": _negative_entropy,
+    "probability": lambda log_p: jnp.max(log_p, axis=-1),
+    "left_to_right": lambda log_p: -jnp.broadcast_to(jnp.arange(log_p.shape[1], dtype=float), log_p.shape[:2]),
+}
+"""log p of all tokens ↦ the priority of each position in `ordered`."""
+
+
+def nll_in_order(
+    sampler: Unmasking, schedule: Schedule, predict: Predict, start: MaskedState, tokens: Int[Array, "b l"]
+) -> Float[Array, "b"]:
+    """Returns −log p, nats, of drawing the `tokens` that are masked at the `start` in the order of a sampler.
+
+    The sampler `has_order`. Unmasks as it does, with these tokens in place of drawn ones. Tokens that are revealed
+    together are independent given the unmasked ones, so that this is exact at any number of steps (DUEL, 2026).
+    """
+    sampler, key = replace(sampler, correct="off"), jax.random.key(0)  # nothing is drawn
+    step, grid = sampler.step_and_grid(schedule, predict, key, start, draw=lambda keys, log_p: tokens)
+    state, _ = unroll(step, start, key, grid, done=lambda state: ~jnp.any(state.masked))
+    return -jnp.sum(jnp.where(start.masked, state.log_p, 0.0), axis=-1)
 
 
 def mask_predict(predict: Predict, mask: int, free: Bool[Array, "b l"], num_steps: int) -> Step:
@@ -199,14 +260,10 @@ def mask_predict(predict: Predict, mask: int, free: Bool[Array, "b l"], num_step
     Ghazvininejad et al. (2019), §4: tokens that stay keep the log-probability with which they were sampled.
     """
 
-    def step(keys: Keys, state: MaskPredictState, index: Array) -> MaskPredictState:
+    def step(keys: Keys, state: MaskedState, index: Array) -> MaskedState:
         count = jnp.sum(free, axis=-1) * (num_steps - index) // num_steps
         remask = top_k_mask(jnp.where(free, -state.log_p, -jnp.inf), jnp.maximum(count, 1)) & free
-        prediction = Categorical(logits=predict(jnp.where(remask, mask, state.tokens), 1.0, None)[0])
-        tokens = prediction.sample(fold_in(keys, 1))
-        return MaskPredictState(
-            tokens=jnp.where(remask, tokens, state.tokens),
-            log_p=jnp.where(remask, prediction.log_prob(tokens), state.log_p),
-        )
+        log_p, _ = predict(jnp.where(remask, mask, state.tokens), 1.0, None)
+        return reveal(keys, state._replace(masked=remask), remask, log_p, None)
 
     return step

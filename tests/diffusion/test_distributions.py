@@ -132,6 +132,16 @@ def test_temperature_and_top_p_renormalise_the_most_likely_tokens() -> None:
     np.testing.assert_allclose(jnp.exp(temper_and_top_p(logits, 0.5, 1.0)), jnp.exp(2 * logits) / 0.3, atol=1e-6)
 
 
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
+def test_top_p_keeps_the_shortest_list_of_most_likely_tokens_that_makes_up_the_share(top_p: float) -> None:
+    p = np.random.default_rng(0).dirichlet(np.full(60, 0.3), 50)
+    kept = np.isfinite(temper_and_top_p(jnp.log(jnp.asarray(p)), 1.0, top_p))
+    for row, in_row in zip(p, kept, strict=True):
+        order = np.argsort(-row)
+        count = int(np.searchsorted(np.cumsum(row[order]), top_p)) + 1
+        assert set(np.flatnonzero(in_row)) == set(order[:count])
+
+
 def test_logits_without_a_distribution_give_no_category() -> None:
     nan, inf = jnp.nan, jnp.inf
     logits = jnp.asarray([[0.0, 1.0, 2.0], [0.0, nan, 1.0], [-inf, -inf, -inf], [0.0, inf, 1.0], [-inf, -inf, 3.0]])

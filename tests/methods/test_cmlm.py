@@ -13,6 +13,7 @@ from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling import masked_samplers as unmasking
 from jtextdiff.sampling.loop import unroll
+from jtextdiff.sampling.masked_state import MaskedState
 
 TEXT_SPEC = TextSpec(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3))
 METHOD = CMLM(
@@ -47,7 +48,7 @@ def test_the_published_numbers_of_masked_tokens() -> None:
 
     free = jnp.ones((1, 12), bool)
     step = unmasking.mask_predict(predict, 9, free, 10)
-    state = unmasking.MaskPredictState(jnp.full((1, 12), 9), jnp.zeros((1, 12)))
+    state = MaskedState.start(jnp.full((1, 12), 9), jnp.ones((1, 12), bool))
     unroll(step, state, jax.random.split(jax.random.key(0), 1), jnp.arange(10))
     jax.effects_barrier()
     assert inputs == [12, 10, 9, 8, 7, 6, 4, 3, 2, 1]

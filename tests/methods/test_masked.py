@@ -166,6 +166,19 @@ def test_an_ancestral_step_that_reveals_nothing_makes_no_call(steps: int) -> Non
     assert not np.any(counts[~possible])
 
 
+@pytest.mark.parametrize("entropy", [0.0, 10.0])
+@pytest.mark.parametrize("wrong", [0.0, 0.5])
+def test_the_likelihood_in_order_is_that_of_the_samples(wrong: float, entropy: float) -> None:
+    """All texts sum to one; one token a call is the network's own distribution, all at once that of its marginals."""
+    model = method(wrong, sampler=Unmasking(entropy=entropy, steps=3, temperature=0.5))
+    nats = np.asarray(model.nll_in_order({}, jax.random.key(0), texts(1)[0]), np.float64) - LENGTH_NLL
+    table = np.asarray(Table(wrong).joint, np.float64)
+    marginals = np.outer(table.sum(1), table.sum(0))
+    if entropy > 0 or wrong == 0:
+        np.testing.assert_allclose(np.exp(-nats), (marginals if entropy else table).ravel(), rtol=1e-4)
+    assert np.exp(-nats).sum() == pytest.approx(1.0, abs=1e-5)
+
+
 def test_an_entropy_bound_reveals_more_tokens_per_call() -> None:
     assert samples_of("entropy_bounded", 3, 10.0)[1].max() == 1
     assert samples_of("entropy_bounded", 3, 0.0)[1].max() == 2  # EOS is certain, and is revealed with the first token

@@ -8,7 +8,7 @@ import pytest
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.diffusion.schedules import SCHEDULES
-from jtextdiff.sampling.denoiser_transforms import clamp, infill, self_condition, temper
+from jtextdiff.sampling.denoiser_transforms import LogitShaping, clamp, infill, self_condition, temper
 from jtextdiff.sampling.gaussian_samplers import Sampler
 from jtextdiff.sampling.loop import State, time_grid, unroll
 
@@ -89,3 +89,26 @@ def test_self_conditioning_reads_a_constant() -> None:
     slope = jax.grad(loss)
     np.testing.assert_allclose(slope(weights, jnp.asarray(True)), 2 * weights, rtol=1e-6)
     np.testing.assert_array_equal(slope(weights, jnp.asarray(False)), np.zeros(SHAPE))
+
+
+def test_shaped_logits_penalise_used_tokens_then_temper_then_cut() -> None:
+    """Token 1 occurs three times: log 4 is taken twice from its logit; then T is halfway between 2 and 1."""
+    logits, tokens = jnp.log(jnp.asarray([[[0.5, 0.3, 0.2, 0.0]]])), jnp.asarray([[1, 1, 7, 1]])
+    share = 0.5 ** (2 / 3)
+    p = jnp.exp(LogitShaping(2.0, 1.0, 0.5, 2.0)(logits, tokens, share))[0, 0]
+    expected = np.asarray([0.5, 0.3 / 16, 0.2, 0.0]) ** (1 / 1.5)
+    np.testing.assert_allclose(p, expected / expected.sum(), rtol=1e-5)
+    cut = jnp.exp(LogitShaping(2.0, 0.7, 0.5, 2.0)(logits, tokens, share))[0, 0]
+    np.testing.assert_allclose(cut, [expected[0], 0, expected[2], 0] / (expected[0] + expected[2]), rtol=1e-5)
+
+
+def test_each_text_anneals_by_its_own_share() -> None:
+    logits = jnp.log(jnp.asarray([[[0.8, 0.2]], [[0.8, 0.2]]]))
+    p = jnp.exp(LogitShaping(anneal=0.5)(logits, jnp.zeros((2, 1), int), jnp.asarray([1.0, 0.0])))
+    np.testing.assert_allclose(p[:, 0, 0], [0.8, 0.64 / 0.68], rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [{"anneal": 0.0}, {"frequency_penalty": -1.0}, {"temperature": 0.0}, {"top_p": 2.0}])
+def test_invalid_shaping_is_refused(bad: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        LogitShaping(**bad).check()

@@ -10,7 +10,7 @@ from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES
 from jtextdiff.sampling import masked_samplers as unmasking
 from jtextdiff.sampling.loop import unroll
 from jtextdiff.sampling.masked_samplers import Unmasking
-from jtextdiff.sampling.masked_state import MaskedState
+from jtextdiff.sampling.masked_state import MaskedState, sample_tokens
 
 STEPS, NUM_TOKENS = 8192, 2000
 
@@ -47,15 +47,15 @@ def test_two_stages_reveal_tokens_at_their_frequency() -> None:
     log_p = jnp.log(jnp.asarray(p[:64] / p[:64].sum()))
     predict = lambda x_t, t, hidden: (jnp.broadcast_to(log_p, (*x_t.shape, 64)), hidden)
     grid = (jnp.asarray([1.0, 1.0 - 1 / STEPS]), jnp.asarray([1.0 - 1 / STEPS, 0.0]))
-    start = MaskedState(jnp.full((rows, length), 99), jnp.ones((rows, length), bool), jnp.zeros(rows, int))
+    start = MaskedState.start(jnp.full((rows, length), 99), jnp.ones((rows, length), bool))
 
     @jax.jit
     def first_step(keys: jax.Array) -> jax.Array:
         """The tokens revealed in the first of the two steps, 99 for the others."""
         schedule = TOKEN_SCHEDULES["reciprocal"](1000)
-        step, indices = unmasking.ancestral(schedule, predict, grid, fold_in(keys, 1), (rows, length))
+        step = unmasking.ancestral(schedule, predict, grid, fold_in(keys, 1), (rows, length))
         reveal_at = unmasking.reveal_steps(schedule, grid, fold_in(keys, 1), (rows, length))
-        return jnp.where(reveal_at == 0, step(keys, start, indices[0]).tokens, 99)
+        return jnp.where(reveal_at == 0, step(keys, start, jnp.asarray(2)).tokens, 99)
 
     counts, total = np.zeros(64), 0
     for seed in range(8):
@@ -90,7 +90,7 @@ def predict_choices(x_t: jax.Array, t: float, hidden: None) -> tuple[jax.Array, 
 
 def test_the_surest_tokens_are_kept_first() -> None:
     """One in each of four steps: the position of n choices is masked before n steps."""
-    start = MaskedState(jnp.full((2, 4), 9), jnp.ones((2, 4), bool), jnp.zeros(2, int))
+    start = MaskedState.start(jnp.full((2, 4), 9), jnp.ones((2, 4), bool))
     step, keys = unmasking.confidence(predict_choices), jax.random.split(jax.random.key(0), 2)
     end, masked = unroll(step, start, keys, jnp.arange(4, 0, -1), record=lambda state: state.masked)
     np.testing.assert_array_equal(np.sum(masked, axis=0), [CHOICES, CHOICES])
@@ -99,9 +99,9 @@ def test_the_surest_tokens_are_kept_first() -> None:
 
 def test_an_entropy_bound_reveals_the_surest_tokens_and_leaves_out_the_largest_entropy() -> None:
     """Entropies log 1, 2, 3, 4: their sums without the last are 0, 0, log 2 and log 6."""
-    start = MaskedState(jnp.full((1, 4), 9), jnp.ones((1, 4), bool), jnp.zeros(1, int))
+    start = MaskedState.start(jnp.full((1, 4), 9), jnp.ones((1, 4), bool))
     for bound, revealed in ((0.0, 2), (np.log(2) - 0.01, 2), (np.log(2) + 0.01, 3), (np.log(6) + 0.01, 4)):
-        step = unmasking.entropy_bounded(predict_choices, float(bound))
+        step = unmasking.entropy_bounded(predict_choices, float(bound), sample_tokens)
         after = step(jax.random.split(jax.random.key(1), 1), start, jnp.asarray(4))
         np.testing.assert_array_equal(~after.masked[0], revealed >= CHOICES)
 
@@ -115,7 +115,7 @@ def test_mask_predict_masks_the_least_likely_tokens_again() -> None:
         return jnp.where((x_t == 9)[..., None], predict_choices(x_t, t, hidden)[0], -np.log(4)), hidden
 
     step = unmasking.mask_predict(predict, 9, jnp.ones((2, 4), bool), 4)
-    state = unmasking.MaskPredictState(jnp.full((2, 4), 9), jnp.zeros((2, 4)))
+    state = MaskedState.start(jnp.full((2, 4), 9), jnp.ones((2, 4), bool))
     for index, key in enumerate(jax.random.split(jax.random.key(2), 4)):
         state = step(jax.random.split(key, 2), state, jnp.asarray(index))
     np.testing.assert_array_equal(np.sum(masked, axis=0), [CHOICES, CHOICES])

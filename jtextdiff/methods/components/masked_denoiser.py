@@ -1,20 +1,20 @@
 """Masked token prediction: the masked text, the network and its per-token losses."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.diffusion.bounds import MaskedLosses
-from jtextdiff.diffusion.distributions import temper_and_top_p
 from jtextdiff.diffusion.losses import cross_entropy
 from jtextdiff.diffusion.schedules import Time
 from jtextdiff.methods.components.types import Given, TextSpec, allowed_tokens, valid_and_last
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.sampling.denoiser_transforms import self_condition
+from jtextdiff.sampling.denoiser_transforms import LogitShaping, self_condition
 from jtextdiff.sampling.masked_state import Hidden, Predict
 
 RANDOM_ORDER = ("ancestral", "first_hitting")
@@ -42,12 +42,17 @@ def masked_text(text_spec: TextSpec, given: Given, length: Int[Array, "b"]) -> M
     return MaskedText(tokens, masked, valid, allowed_tokens(text_spec, given, last, with_pad=False))
 
 
-def token_predictor(logits: Predict, start: MaskedText, temperature: float, top_p: float = 1.0) -> Predict:
-    """Returns log p of the sampled tokens: the network's `logits` restricted, tempered and cut to top-p."""
+def token_predictor(
+    logits: Predict, start: MaskedText, shaping: LogitShaping, noise_share: Callable[[Array, Time], Array | float]
+) -> Predict:
+    """Returns log p of the sampled tokens: the network's `logits`, restricted and shaped.
+
+    `noise_share`: (x_t, t) ↦ the share of noise by which the temperature anneals.
+    """
 
     def predict(x_t: Int[Array, "b l"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b l v"], Hidden]:
         unrestricted, hidden = logits(x_t, t, hidden)
-        return temper_and_top_p(jnp.where(start.allowed, unrestricted, -jnp.inf), temperature, top_p), hidden
+        return shaping(jnp.where(start.allowed, unrestricted, -jnp.inf), x_t, noise_share(x_t, t)), hidden
 
     return predict
 
@@ -100,16 +105,18 @@ class MaskedDenoiser(NamedTuple):
     text_spec: TextSpec
     self_conditioned: bool = False
 
-    def start(
-        self, given: Given, length: Int[Array, "b"], temperature: float, top_p: float
-    ) -> tuple[MaskedText, Predict]:
+    def start(self, given: Given, length: Int[Array, "b"], shaping: LogitShaping) -> tuple[MaskedText, Predict]:
         """Returns the text before the first network call, and the distribution from which its tokens are sampled."""
         start = masked_text(self.text_spec, given, length)
 
         def logits(x_t: Int[Array, "b l"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b l v"], Hidden]:
             return logits_and_hidden(self.net, hidden, x_t, valid=start.valid)
 
-        return start, token_predictor(logits, start, temperature, top_p)
+        def masked_share(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b"]:
+            masked = start.valid & (x_t == self.text_spec.mask)
+            return jnp.sum(masked, axis=-1) / jnp.maximum(jnp.sum(start.valid, axis=-1), 1)
+
+        return start, token_predictor(logits, start, shaping, masked_share)
 
     def losses(
         self,
