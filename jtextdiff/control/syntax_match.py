@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from jtextdiff.control.label_targets import span_of, tags_of, tree_of
-from jtextdiff.data.grammar.chart_parser import Chart, RulesByFirstWord, rules_by_first_word
+from jtextdiff.data.grammar.chart_parser import Chart
 from jtextdiff.data.grammar.constituents import Constituent, constituents_of
 from jtextdiff.data.grammar.pcfg import Derivation, Grammar
 from jtextdiff.data.grammar.restaurants import sentences
@@ -27,7 +27,7 @@ def syntax_match(grammar: Grammar, control: str, value: str, words: Sequence[str
         return _tag_accuracy(tags_of(value), derivation.tags if derivation else _usual_tags_of(words))
     targets = [span_of(value)] if control == "span" else tree_of(value)
     if derivation is None:
-        chart = Chart(rules_by_first_word=_rules_by_first_word(grammar), words=words)
+        chart = Chart(rules_by_first_word=grammar.rules_by_first_word, words=words)
         return sum(_derivable(target, chart, grammar) for target in targets) / len(targets)
     return _span_match(targets[0], derivation) if control == "span" else _tree_f1(targets, derivation)
 
@@ -64,11 +64,6 @@ def _usual_tags() -> dict[str, str]:
         for word, tag in zip(sentence.words, sentence.tags, strict=True):
             counts[word][tag] += 1
     return {word: tags.most_common(1)[0][0] for word, tags in counts.items()}
-
-
-@functools.cache
-def _rules_by_first_word(grammar: Grammar) -> RulesByFirstWord:
-    return rules_by_first_word(grammar.rules)
 
 
 @functools.cache

@@ -14,6 +14,8 @@ from rich.progress import Progress
 from jtextdiff.cli.output import progress_bar, say
 from jtextdiff.control.resolve import resolve
 from jtextdiff.data.corpus import Corpus
+from jtextdiff.data.grammar.errors import ERRORS, error_of
+from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.control_success import control_checker, control_scores
 from jtextdiff.evaluation.diversity import copy_rate, diversity_scores, mauve_score, token_ids
 from jtextdiff.evaluation.label_judges import LabelJudge, label_judge, phrase_judge
@@ -79,13 +81,23 @@ def score_samples(task: SampleTask, bar: Progress) -> tuple[dict[str, Score], fl
     rows = {name: token_ids(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
     scores |= diversity_scores(rows, split) | copy_rate(rows, split, corpus)
     if corpus.grammar is not None:
-        members = [float(text.split() in corpus.grammar) for text in samples]
-        scores["members"] = mean_score(members, "share", "exact membership of the grammar") | reference(1.0, 1.0)
+        scores |= grammar_scores(corpus.grammar, samples)
     if isinstance(model.method, LatentVariableModel):
         scores |= latent_scores(model, real[split], task.seed)
     if requested:
         scores = control_scores(checker, controls, samples, split) | scores
     return scores, calls
+
+
+def grammar_scores(grammar: Grammar, samples: list[str]) -> dict[str, Score]:
+    """Returns the share of samples that a grammar generates, and of those whose first error is of each kind."""
+    errors = [error_of(grammar, text.split()) for text in samples]
+    members = mean_score([float(error is None) for error in errors], "share", "exact membership of the grammar")
+    shares = {kind: [float(error == kind) for error in errors] for kind in ERRORS}
+    return {"members": members | reference(1.0, 1.0)} | {
+        f"{kind}_errors": mean_score(share, "share", "of samples, by the first error") | reference(0.0, 0.0)
+        for kind, share in shares.items()
+    }
 
 
 def _judge_of_label(task: SampleTask, label: str) -> LabelJudge:

@@ -1,5 +1,6 @@
-"""Top-down chart parser: every derivation of a sentence under a plain grammar."""
+"""Top-down chart parser: every derivation of a sentence under a plain grammar, or where it goes wrong."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,17 +31,23 @@ def rules_by_first_word(rules: Rules) -> RulesByFirstWord:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """The memo of one sentence's parse: (symbol, start) -> all (end, steps)."""
+    """The memo of one sentence's parse: (symbol, start) -> all (end, steps).
+
+    `expected`: position -> the words of the grammar that were tried there and are not those of the sentence.
+    """
 
     rules_by_first_word: RulesByFirstWord
     words: Sequence[str]
     memo: dict[tuple[int, int], list[tuple[int, Steps]]] = field(default_factory=dict)
+    expected: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def spans(self, symbol: int, start: int) -> list[tuple[int, Steps]]:
         """Returns all (end, steps) such that `symbol` derives words[start:end]."""
         key = symbol, start
         if key not in self.memo:
             word = self.words[start] if start < len(self.words) else ""
+            if word not in self.rules_by_first_word[symbol]:
+                self.expected[start] |= self.rules_by_first_word[symbol].keys()
             self.memo[key] = [
                 (end, (rule, *steps))
                 for rule in self.rules_by_first_word[symbol].get(word, ())
@@ -55,6 +62,8 @@ class Chart:
         elif isinstance(item := body[0], Word):
             if start < len(self.words) and self.words[start] == item.text:
                 yield from self._match(body[1:], start + 1)
+            else:
+                self.expected[start].add(item.text)
         else:
             for middle, first_steps in self.spans(item, start):
                 for end, next_steps in self._match(body[1:], middle):
@@ -65,3 +74,15 @@ def derivations(rules_by_first_word: RulesByFirstWord, words: Sequence[str]) -> 
     """Returns every derivation of the whole sentence, each as the rules of a leftmost derivation."""
     chart = Chart(rules_by_first_word=rules_by_first_word, words=words)
     return [steps for end, steps in chart.spans(len(rules_by_first_word) - 1, 0) if end == len(words)]
+
+
+def first_error(rules_by_first_word: RulesByFirstWord, words: Sequence[str]) -> tuple[int, set[str]]:
+    """Returns the first position at which no sentence goes on as this one does, and the words that could stand there.
+
+    The words before the position begin some sentence. There are no words if those before it are a whole sentence that
+    cannot go on. For a sentence of the grammar, the position is its length.
+    """
+    chart = Chart(rules_by_first_word=rules_by_first_word, words=words)
+    ends = [end for end, _ in chart.spans(len(rules_by_first_word) - 1, 0)]
+    position = max([0, *ends, *chart.expected])
+    return position, chart.expected.get(position, set())

@@ -132,12 +132,25 @@ class Grammar:
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
         """Every word of the rules, sorted."""
-        return tuple(sorted({w.text for r in itertools.chain(*self.rules.alternatives) for w in _words_of(r)}))
+        return tuple(sorted(self.tags))
+
+    @cached_property
+    def tags(self) -> dict[str, frozenset[str]]:
+        """The parts of speech of every word."""
+        tags: dict[str, set[str]] = {}
+        for word in itertools.chain(*map(_words_of, itertools.chain(*self.rules.alternatives))):
+            tags.setdefault(word.text, set()).add(word.tag)
+        return {text: frozenset(of_word) for text, of_word in tags.items()}
+
+    @cached_property
+    def rules_by_first_word(self) -> RulesByFirstWord:
+        """The rules of each symbol by the words that they can begin with."""
+        return rules_by_first_word(self.rules)
 
     def _steps(self, words: tuple[str, ...]) -> Steps | None:
         if not self.shortest <= len(words) <= self.longest:
             return None
-        parses = derivations(self._rules_by_first_word, words)
+        parses = derivations(self.rules_by_first_word, words)
         if len(parses) > 1:
             raise ValueError(f"{' '.join(words)!r} has {len(parses)} derivations; a sentence must have one")
         return parses[0] if parses else None
@@ -163,10 +176,6 @@ class Grammar:
 
         tree = expand_symbol(len(self.rules.labels) - 1)
         return Derivation(tuple(words), tuple(tags), dict(sorted(fields.items())), tree)
-
-    @cached_property
-    def _rules_by_first_word(self) -> RulesByFirstWord:
-        return rules_by_first_word(self.rules)
 
     @cached_property
     def _thresholds(self) -> tuple[list[float], ...]:
