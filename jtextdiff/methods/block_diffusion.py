@@ -28,13 +28,16 @@ from jtextdiff.methods.components.types import (
     TextSpec,
     allowed_tokens,
     check_settings,
+    has_end,
+    of_kinds,
     possible_kinds,
+    until_end,
 )
 from jtextdiff.nets.attention import noisy_and_clean
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.loop import unroll
-from jtextdiff.sampling.masked_samplers import Unmasking
+from jtextdiff.sampling.masked_samplers import Unmasking, nll_in_order
 from jtextdiff.sampling.masked_state import Hidden, MaskedState
 
 POSITIONS = ("learned", "rotary", "learned+rotary")
@@ -92,6 +95,12 @@ class BlockDiffusion:
     def _num_points(self) -> int:
         return min(self.bound_points, self.block_size)
 
+    @property
+    def _block_sampler(self) -> Unmasking:
+        """The sampler of one block, with its share of the steps."""
+        steps = max(1, self.sampler.steps * self.block_size // max(self.text_spec.length, 1))
+        return dataclasses.replace(self.sampler, steps=steps)
+
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
 
@@ -102,21 +111,21 @@ class BlockDiffusion:
         """
         time_key, mask_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(3))
         blocks, valid = self._blocks(batch)
-        losses = self._losses(params, blocks, dropout_key)
-        nats = any_order_loss(losses, mask_key, _rows(valid), stratified(time_key, valid[..., 0].size))
-        loss = _of_texts(nats, blocks) / self.text_spec.mean_length
-        return loss, {"bound": loss}
+        nats = any_order_loss(
+            self._losses(params, blocks, dropout_key), mask_key, _rows(valid), stratified(time_key, valid[..., 0].size)
+        )
+        nats = _of_texts(nats, blocks) / self.text_spec.mean_length
+        return nats, {"bound": nats}
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns an upper bound on −log p(text), nats per sequence: the sum of `any_order_bound` of its blocks.
 
         With blocks of one token it is exact. Otherwise it bounds texts whose blocks are unmasked one by one in random
-        order, not those of the samplers `confidence`, `entropy_bounded` and `remasking`. PAD between EOS and the end of
-        its block counts as text.
+        order, see also `nll_in_order`. PAD between EOS and the end of its block counts as text.
         """
         blocks, valid = self._blocks(batch)
-        losses = self._losses(params, blocks, None)
-        return _of_texts(any_order_bound(losses, key, _rows(valid), self._num_points), blocks)
+        nats = any_order_bound(self._losses(params, blocks, None), key, _rows(valid), self._num_points)
+        return _of_texts(nats, blocks)
 
     @property
     def bound_check(self) -> str:
@@ -126,6 +135,25 @@ class BlockDiffusion:
         """Estimates the same bound by the chain rule in one random order a block, block by block with the cache."""
         blocks, valid = self._blocks(batch)
         return _of_texts(one_order_bound(self._cached_losses(params, blocks), key, _rows(valid)), blocks)
+
+    def nll_in_order(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
+        """Returns −log p(text) of drawing each block in the order of a sampler that `has_order`, at temperature 1.
+
+        Nats per sequence; exact, but for blocks without a text that `sample` mends. All blocks are predicted at once.
+        """
+        (blocks, valid), net = self._blocks(batch), self.net.bind(params)
+        clean, masked = rearrange(blocks, "b n k -> b (n k)"), _rows(valid)
+
+        def predict(x_t: Int[Array, "r k"], t: Time, hidden: Hidden) -> tuple[Float[Array, "r k v"], Hidden]:
+            both = jnp.concatenate([x_t.reshape(clean.shape), clean], axis=1)
+            hidden = net.hidden(both, layout=noisy_and_clean(clean.shape[1], self.block_size))[:, : clean.shape[1]]
+            logits, possible = net.logits(hidden).reshape(*x_t.shape, -1), possible_kinds(self.text_spec, x_t)
+            logits = of_kinds(self.text_spec, logits, possible)
+            return jax.nn.log_softmax(logits.at[..., self.text_spec.mask].set(-jnp.inf, mode="drop")), None
+
+        start = MaskedState.start(jnp.where(masked, self.text_spec.mask, _rows(blocks)), masked)
+        nats = nll_in_order(self._block_sampler, TOKEN_SCHEDULES["reciprocal"](1000), predict, start, _rows(blocks))
+        return _of_texts(nats, blocks)
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
         """Draws block after block until every text has its EOS; keeps fixed tokens.
@@ -143,11 +171,9 @@ class BlockDiffusion:
             return self._draw_block(net, allowed, keys, state[0], first, keep_path)
 
         def finished(state: tuple[BlockState, Any]) -> Bool[Array, ""]:
-            return ~jnp.any(self._until_end(state[0].tokens) == self.text_spec.mask)
+            return ~jnp.any(until_end(self.text_spec, state[0].tokens) == self.text_spec.mask)
 
-        path = None
-        if keep_path:
-            path = jnp.zeros_like(jax.eval_shape(draw, keys, (start, None), jnp.array(0))[1])
+        path = jnp.zeros_like(jax.eval_shape(draw, keys, (start, None), jnp.array(0))[1]) if keep_path else None
         (state, _), path = unroll(
             draw,
             (start, path),
@@ -156,7 +182,7 @@ class BlockDiffusion:
             record=lambda state: state[1],
             done=None if keep_path else finished,
         )
-        tokens = self._until_end(state.tokens)[:, :length]
+        tokens = until_end(self.text_spec, state.tokens)[:, :length]
         if keep_path:
             path = jnp.concatenate([rearrange(path[1:], "n s b l -> (n s) b l")[..., :length], tokens[None]])
         return Sample(tokens, path if keep_path else None, state.calls)
@@ -175,17 +201,16 @@ class BlockDiffusion:
         def predict(x_t: Int[Array, "b k"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b k v"], Hidden]:
             logits, _ = net.block_step(x_t, first, state.cache)
             logits = jnp.where(of_block(allowed), logits, -jnp.inf)
-            consistent = self._restrict(logits, possible_kinds(self.text_spec, x_t))
+            consistent = of_kinds(self.text_spec, logits, possible_kinds(self.text_spec, x_t))
             # Tokens that were drawn together may leave no consistent one; the text then ends at its first end.
             logits = jnp.where(jnp.any(jnp.isfinite(consistent), axis=-1, keepdims=True), consistent, logits)
             masked_share = jnp.mean(x_t == self.text_spec.mask, axis=-1)
             return self.sampler.shaping(logits, in_text(x_t), masked_share), None
 
-        ended = self._has_end(state.tokens, first)
+        ended = has_end(self.text_spec, state.tokens, first)
         tokens = jnp.where(ended[:, None], self.text_spec.pad, of_block(state.tokens))
         block = MaskedState.start(tokens, tokens == self.text_spec.mask)._replace(calls=state.calls)
-        steps = max(1, self.sampler.steps * self.block_size // max(self.text_spec.length, 1))
-        sampler = dataclasses.replace(self.sampler, steps=steps)
+        sampler = self._block_sampler
         step, grid = sampler.step_and_grid(TOKEN_SCHEDULES["reciprocal"](1000), predict, fold_in(keys, 1), block)
         block, path = unroll(
             step,
@@ -197,7 +222,7 @@ class BlockDiffusion:
         )
         tokens = in_text(block.tokens)
         _, cache = net.block_step(block.tokens, first, state.cache)
-        goes_on = ~self._has_end(tokens, first + self.block_size)
+        goes_on = ~has_end(self.text_spec, tokens, first + self.block_size)
         return BlockState(tokens, block.calls + goes_on, cache), path
 
     def _blocks(self, batch: Batch) -> tuple[Int[Array, "b n k"], Bool[Array, "b n k"]]:
@@ -213,14 +238,12 @@ class BlockDiffusion:
 
         Nats; all blocks in one pass. With a `key` there is dropout.
         """
-        net, (num, _, size) = self.net.bind(params), blocks.shape
-        clean = rearrange(blocks, "b n k -> b (n k)")
-        layout = noisy_and_clean(clean.shape[1], size)
+        net, size, clean = self.net.bind(params), self.block_size, rearrange(blocks, "b n k -> b (n k)")
 
         def losses(masked: Bool[Array, "r k"]) -> Float[Array, "r k"]:
             x_t = jnp.where(masked, self.text_spec.mask, _rows(blocks))
-            possible = rearrange(possible_kinds(self.text_spec, x_t), "(b n) k c -> b (n k) c", b=num)
-            both = jnp.concatenate([rearrange(x_t, "(b n) k -> b (n k)", b=num), clean], axis=1)
+            possible = possible_kinds(self.text_spec, x_t).reshape(*clean.shape, 3)
+            both, layout = jnp.concatenate([x_t.reshape(clean.shape), clean], 1), noisy_and_clean(clean.shape[1], size)
             nats = net.per_token(self._token_nll, (clean, possible), both, layout=layout, key=key)
             return nats.reshape(-1, size)
 
@@ -262,29 +285,10 @@ class BlockDiffusion:
             allowed = allowed & (~where[..., None] | tokens)
         return (allowed | given.fixed[..., None]) & allowed_tokens(self.text_spec, given, None, with_pad=True)
 
-    def _restrict(self, logits: Float[Array, "b k v"], possible: Bool[Array, "b k 3"]) -> Float[Array, "b k v"]:
-        ids = jnp.arange(self.text_spec.vocab_size)
-        is_eos, is_pad = ids == self.text_spec.eos, ids == self.text_spec.pad
-        word, eos, pad = (possible[..., kind, None] for kind in range(3))
-        return jnp.where(is_eos & eos | is_pad & pad | ~(is_eos | is_pad) & word, logits, -jnp.inf)
-
     def _token_nll(
         self, logits: Float[Array, "b k v"], tokens: Int[Array, "b k"], possible: Bool[Array, "b k 3"]
     ) -> Float[Array, "b k"]:
-        return unmasked_nll(self.text_spec, self._restrict(logits, possible), tokens)
-
-    def _is_end(self, tokens: Int[Array, "b l"]) -> Bool[Array, "b l"]:
-        return (tokens == self.text_spec.eos) | (tokens == self.text_spec.pad)
-
-    def _has_end(self, tokens: Int[Array, "b l"], before: Array | int) -> Bool[Array, "b"]:
-        """Returns whether the text ends before this position."""
-        return jnp.any(self._is_end(tokens) & (jnp.arange(tokens.shape[1]) < before), axis=-1)
-
-    def _until_end(self, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
-        """Puts EOS at the first position that is EOS or PAD, and PAD after it."""
-        ends = jnp.cumsum(self._is_end(tokens), axis=-1)
-        first = self._is_end(tokens) & (ends == 1)
-        return jnp.where(first, self.text_spec.eos, jnp.where(ends > 0, self.text_spec.pad, tokens))
+        return unmasked_nll(self.text_spec, of_kinds(self.text_spec, logits, possible), tokens)
 
 
 def _rows(blocks: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Unmasking steps: ancestral, first-hitting, confidence, entropy-bounded, ordered and mask-predict.
+"""Unmasking steps: ancestral, first-hitting, confidence, entropy-bounded, ordered, self-planning and mask-predict.
 
 Every step samples in two stages: which tokens to reveal, then their values. In Gumbel-max sampling over tokens and MASK
 a rare token would have to beat MASK with a float32 Gumbel, whose largest value is 16, and never does (Zheng et al.
@@ -22,7 +22,7 @@ from jtextdiff.sampling.loop import Step, time_grid, unroll
 from jtextdiff.sampling.masked_state import Draw, MaskedState, Predict, reveal, sample_tokens
 from jtextdiff.sampling.remasking import CORRECTIONS, REMASKING, corrected, loop_times, remasking
 
-NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded", "ordered", "remasking")
+NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded", "ordered", "self_planning", "remasking")
 GRIDS = ("uniform", "cosine")
 
 
@@ -30,8 +30,8 @@ GRIDS = ("uniform", "cosine")
 class Unmasking:
     """Settings of an unmasking sampler."""
 
-    name: str = "entropy_bounded"  # or ancestral, confidence, ordered, remasking; first_hitting: one token a call
-    steps: int = 64  # upper bound on calls; at most one a token but for remasking and corrections; not of first_hitting
+    name: str = "entropy_bounded"  # or one of NAMES, see below; first_hitting: one token a call
+    steps: int = 64  # upper bound on calls, but of first_hitting; without revisions there is at most one a token
     grid: str = "uniform"  # times of ancestral and remasking; "cosine" reveals few tokens while little is known
     temperature: float = 1.0
     top_p: float = 1.0  # tokens outside the most likely ones that make up this share are never sampled
@@ -39,6 +39,7 @@ class Unmasking:
     frequency_penalty: float = 0.0  # taken from the logit of a token in the text, times log(1 + its number)
     entropy: float = 0.1  # entropy_bounded: bound in nats on the entropies of the tokens revealed in one call
     order: str = "margin"  # ordered: the positions that are revealed first, see ORDERS
+    eta: float = 1.0  # self_planning: weight of the log p of revealed tokens; 0: they stay, 2: they are revised eagerly
     remask: str = "renoise"  # remasking: which tokens are masked again, see sampling/remasking.py
     remask_rate: float = 0.04  # remasking: of "cap", "rescale" and "loop"
     correct: str = "off"  # in the calls that a finished text has left, "doubtful" or "random" tokens are drawn anew
@@ -57,8 +58,9 @@ class Unmasking:
         self.shaping.check()
         if not 0 <= self.remask_rate <= 1:
             raise ValueError(f"sampler.remask_rate must be from 0 to 1, got {self.remask_rate}.")
-        if not self.entropy >= 0:
-            raise ValueError(f"sampler.entropy must be at least 0, got {self.entropy}.")
+        for field in ("entropy", "eta"):
+            if not getattr(self, field) >= 0:
+                raise ValueError(f"sampler.{field} must be at least 0, got {getattr(self, field)}.")
 
     @property
     def shaping(self) -> LogitShaping:
@@ -72,7 +74,7 @@ class Unmasking:
     @property
     def revises(self) -> bool:
         """Whether tokens may change once all are revealed, so that no step can be skipped."""
-        return self.name == "remasking" or self.correct != "off"
+        return self.name in ("remasking", "self_planning") or self.correct != "off"
 
     @property
     def has_order(self) -> bool:
@@ -92,6 +94,8 @@ class Unmasking:
         if self.name == "remasking":
             step = remasking(schedule, predict, start, strategy=self.remask, rate=self.remask_rate)
             return step, loop_times(self.steps) if self.remask == "loop" else unmasking_times(self.steps, self.grid)
+        if self.name == "self_planning":
+            return self_planning(predict, start, self.eta, self.steps), jnp.arange(self.steps, 0, -1)
         calls = shape[1] if self.name == "first_hitting" else min(self.steps, shape[1])
         if self.name == "ancestral":
             step = ancestral(schedule, predict, unmasking_times(self.steps, self.grid), keys, shape)
@@ -238,6 +242,28 @@ ORDERS: dict[str, Callable[[Float[Array, "b l v"]], Float[Array, "b l"]]] = {
     "left_to_right": lambda log_p: -jnp.broadcast_to(jnp.arange(log_p.shape[1], dtype=float), log_p.shape[:2]),
 }
 """log p of all tokens ↦ the priority of each position in `ordered`."""
+
+
+def self_planning(predict: Predict, start: MaskedState, eta: float, num_steps: int) -> Step:
+    """Returns the step that keeps the likeliest of all tokens, drawn and revealed ones, and masks the others (P2).
+
+    Peng et al. (2025): the log p of a revealed token, as the network predicts it in its place, counts `eta` times. An
+    even share more is kept in each step; a point of the grid is the number of steps left, this one included.
+    """
+    free = start.masked
+
+    def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
+        log_p, hidden = predict(state.tokens, 1.0, state.hidden)
+        drawn = reveal(keys, state, state.masked, log_p, hidden)
+        of_tokens = Categorical(logits=log_p).log_prob(drawn.tokens)
+        priority = jnp.where(state.masked, of_tokens, eta * of_tokens if eta else 0.0)
+        count = -(-jnp.sum(free, axis=-1) * (num_steps - steps_left + 1) // num_steps)
+        masked = free & ~top_k_mask(jnp.where(free, jnp.nan_to_num(priority), -jnp.inf), count)
+        return drawn._replace(
+            tokens=jnp.where(masked, start.tokens, drawn.tokens), masked=masked, calls=state.calls + 1
+        )
+
+    return step
 
 
 def nll_in_order(

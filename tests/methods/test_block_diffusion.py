@@ -90,6 +90,23 @@ def test_samples_are_as_frequent_as_the_likelihood_says(block_size: int) -> None
         assert (abs(share - bound) <= slack).all()
 
 
+@pytest.mark.parametrize("block_size", [1, 2, 3])
+@pytest.mark.parametrize("entropy", slow_but([0.0], [0.0, 0.5]))
+def test_samples_are_as_frequent_as_the_likelihood_in_order_says(block_size: int, entropy: float) -> None:
+    """Exactly so with one token a call. Blocks that are no text, drawn together, are mended: samples gain by that."""
+    model, batch, num = method(block_size, "entropy_bounded", entropy=entropy), all_texts(), 20_000
+    params = trained(model)
+    free = batch.valid.sum(1) <= (LENGTH - 1) // block_size * block_size  # no end is forced in their blocks
+    p = np.exp(-np.asarray(model.nll_in_order(params, jax.random.key(0), batch), np.float64))[free]
+    keys = jax.random.split(jax.random.key(1), num)
+    tokens = np.asarray(jax.jit(model.sample)(params, keys, nothing_given(num, 4)).tokens)
+    share = (tokens[:, None] == batch.tokens[None]).all(-1).sum(0)[free] / num
+    slack = 5 * np.sqrt((p + 1 / num) / num)
+    assert len(p) >= 3 and (share >= p - slack).all()
+    if entropy == 0:
+        assert (share <= p + slack).all()
+
+
 def test_one_block_is_masked_diffusion_of_a_text_with_its_padding() -> None:
     """The loss of a fresh, uniform network: log of the number of possible tokens, by enumeration of masks."""
     model = method(4)

@@ -127,3 +127,33 @@ def test_mask_predict_masks_the_least_likely_tokens_again() -> None:
 def test_invalid_settings_raise(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Unmasking(**bad)
+
+
+@pytest.mark.parametrize(("eta", "revised"), [(0.0, False), (3.0, True)])
+def test_self_planning_masks_again_what_the_network_finds_unlikely(eta: float, revised: bool) -> None:
+    """Position 0 is revealed first. Once position 3 is, the network finds the token at position 0 unlikely."""
+
+    def predict(x_t: jax.Array, t: float, hidden: None) -> tuple[jax.Array, None]:
+        p = jnp.broadcast_to(jnp.asarray([0.99, 0.9, 0.8, 0.7]), x_t.shape)
+        p = p.at[:, 0].set(jnp.where(x_t[:, 3] == 9, 0.99, 1e-4))
+        return jnp.log(jnp.stack([p, 1 - p], axis=-1)), hidden
+
+    fixed = jnp.asarray([[False, False, True, False]] * 50)
+    start = MaskedState.start(jnp.where(fixed, 0, 9), ~fixed)
+    sampler = Unmasking(name="self_planning", eta=eta, steps=12)
+    step, grid = sampler.step_and_grid(TOKEN_SCHEDULES["linear"](1000), predict, jax.random.key(0), start)
+    keys = jax.random.split(jax.random.key(0), 50)
+    end, masked = unroll(step, start, keys, grid, record=lambda state: state.masked)
+    assert not end.masked.any() and np.all(end.tokens[:, 2] == 0) and not masked[:, :, 2].any()
+    assert bool(np.any(masked[1:] & ~masked[:-1])) is revised
+    assert sampler.revises
+
+
+@pytest.mark.parametrize("order", ["margin", "entropy", "probability", "left_to_right"])
+def test_an_order_reveals_its_first_positions(order: str) -> None:
+    """Position i is uniform over CHOICES[i] tokens; of left to right, the first."""
+    start = MaskedState.start(jnp.full((2, 4), 9), jnp.ones((2, 4), bool))
+    step = unmasking.ordered(predict_choices, order, sample_tokens)
+    after = step(jax.random.split(jax.random.key(1), 2), start, jnp.asarray(4))
+    first = 0 if order == "left_to_right" else 1
+    np.testing.assert_array_equal(~after.masked, np.arange(4)[None] == np.full((2, 1), first))

@@ -97,6 +97,29 @@ def possible_kinds(text_spec: TextSpec, x_t: Int[Array, "b k"]) -> Bool[Array, "
     return jnp.stack([~ended & ~before_pad, eos, ended | (eos & ~after_word)], axis=-1)
 
 
+def of_kinds(
+    text_spec: TextSpec, logits: Float[Array, "b k v"], possible: Bool[Array, "b k 3"]
+) -> Float[Array, "b k v"]:
+    """Returns the logits with −∞ for tokens of the kinds (word, EOS, PAD) that are not `possible` at a position."""
+    ids = jnp.arange(text_spec.vocab_size)
+    is_eos, is_pad = ids == text_spec.eos, ids == text_spec.pad
+    word, eos, pad = (possible[..., kind, None] for kind in range(3))
+    return jnp.where(is_eos & eos | is_pad & pad | ~(is_eos | is_pad) & word, logits, -jnp.inf)
+
+
+def has_end(text_spec: TextSpec, tokens: Int[Array, "b l"], before: Array | int) -> Bool[Array, "b"]:
+    """Returns whether a text has EOS or PAD before this position."""
+    is_end = (tokens == text_spec.eos) | (tokens == text_spec.pad)
+    return jnp.any(is_end & (jnp.arange(tokens.shape[1]) < before), axis=-1)
+
+
+def until_end(text_spec: TextSpec, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
+    """Returns texts with EOS at the first position that is EOS or PAD, and PAD after it."""
+    is_end = (tokens == text_spec.eos) | (tokens == text_spec.pad)
+    ends = jnp.cumsum(is_end, axis=-1)
+    return jnp.where(is_end & (ends == 1), text_spec.eos, jnp.where(ends > 0, text_spec.pad, tokens))
+
+
 def check_settings(method: Any, *, positive: tuple[str, ...], choices: dict[str, tuple[str, ...]]) -> None:
     """Raises ValueError naming a field that is below 1 but must be positive, or that is none of its choices."""
     for field in positive:
