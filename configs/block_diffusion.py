@@ -9,6 +9,7 @@ jtextdiff/run/config_files.py.
 from jtextdiff.methods.block_diffusion import BlockDiffusion
 from jtextdiff.run.config import Config, spec
 from jtextdiff.run.config_files import base_config, choose_preset
+from jtextdiff.sampling.masked_samplers import Unmasking
 from jtextdiff.training.optimizer import Optimizer
 
 
@@ -18,7 +19,7 @@ def get_config(preset: str = "") -> Config:
 
 def default() -> Config:
     return base_config(
-        spec(BlockDiffusion),
+        spec(BlockDiffusion, sampler=Unmasking(top_p=0.9)),
         spec(Optimizer, matrix_optimizer="muon", peak=3e-3),
         num_steps=4_500,
         batch_size=64,

@@ -33,37 +33,47 @@ score() {
   mv "$out/scores/$name.json.part" "$out/scores/$name.json"
 }
 
+plain=(--override method.sampler.top_p=1 --override method.sampler.correct=off)
+nucleus=(--override method.sampler.top_p=0.9 --override method.sampler.correct=off)
+
 row autoregressive autoregressive
+score autoregressive-top-p autoregressive --override method.sampler.top_p=0.9
 row masked masked
 row block-4 block_diffusion
 row cmlm cmlm
 row d3pm-absorbing d3pm
 row d3pm-uniform d3pm --config.method.kernel=uniform --config.method.schedule=cosine_d3pm
 row masked-self-conditioned masked --config.method.self_conditioning=0.5
-score block-4-top-p block-4 --override method.sampler.top_p=0.9
-score block-4-entropy block-4 --override method.sampler.entropy=0.01
-score block-4-first-hitting block-4 --sampler first_hitting
-score block-4-16 block-4 --steps 16
+score block-4-plain block-4 "${plain[@]}"
+score block-4-entropy block-4 "${plain[@]}" --override method.sampler.entropy=0.01
+score block-4-first-hitting block-4 "${plain[@]}" --sampler first_hitting
+score block-4-16 block-4 "${plain[@]}" --steps 16
 for name in d3pm-absorbing d3pm-uniform; do
   score "$name-renoise" $name --sampler renoise
 done
 for name in masked masked-self-conditioned; do
+  score "$name-plain" $name "${plain[@]}"
+  score "$name-top-p" $name "${nucleus[@]}"
+  score "$name-corrected" $name "${plain[@]}" --override method.sampler.correct=random
   for calls in 64 256; do
-    score "$name-remasking-$calls" $name --sampler remasking --override method.sampler.top_p=0.9 --steps $calls
+    score "$name-remasking-$calls" $name "${nucleus[@]}" --sampler remasking --steps $calls
   done
 done
+score masked-doubtful masked "${plain[@]}" --override method.sampler.correct=doubtful
+score masked-self-planning masked "${plain[@]}" --sampler self_planning
 
 for calls in 8 16 32; do
-  for name in cmlm masked d3pm-absorbing d3pm-uniform; do
+  for name in cmlm d3pm-absorbing d3pm-uniform; do
     score "$name-$calls" $name --steps $calls
   done
-  score "masked-ancestral-$calls" masked --steps $calls --sampler ancestral
-  score "masked-cosine-$calls" masked --steps $calls --sampler ancestral --override method.sampler.grid=cosine
-  score "masked-confidence-$calls" masked --steps $calls --sampler confidence
+  score "masked-$calls" masked "${plain[@]}" --steps $calls
+  score "masked-ancestral-$calls" masked "${plain[@]}" --steps $calls --sampler ancestral
+  score "masked-cosine-$calls" masked "${plain[@]}" --steps $calls --sampler ancestral --override method.sampler.grid=cosine
+  score "masked-confidence-$calls" masked "${plain[@]}" --steps $calls --sampler confidence
 done
 score cmlm-64 cmlm --steps 64
-score masked-ancestral-64 masked --sampler ancestral
-score masked-confidence-64 masked --sampler confidence
-score masked-first-hitting masked --sampler first_hitting
+score masked-ancestral-64 masked "${plain[@]}" --sampler ancestral
+score masked-confidence-64 masked "${plain[@]}" --sampler confidence
+score masked-first-hitting masked "${plain[@]}" --sampler first_hitting
 
 python -m jtextdiff.compare "$out"/scores/*.json
