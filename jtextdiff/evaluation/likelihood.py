@@ -42,7 +42,8 @@ def nll_in_order_score(model: Model, texts: dict[str, list[str]], split: str, se
     rates = {
         name: _rate(model.nll(rows, seed=seed, in_order=True), model.num_tokens(rows)) for name, rows in texts.items()
     }
-    kind = f"exact, tokens in the order of {model.method.sampler.name} in {model.method.sampler.steps} steps"
+    sampler = model.method.sampler
+    kind = f"exact, of tokens in the order of {sampler.name} in {sampler.steps} steps, without top-p and corrections"
     rate, se = rates[split]
     return {"nll_in_order": score(rate, "nats/token", se, len(texts[split]), kind) | reference(rate, rates["train"][0])}
 

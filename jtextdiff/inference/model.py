@@ -156,7 +156,8 @@ class Model:
     def nll(self, texts: Sequence[str], *, seed: int = 0, in_order: bool = False) -> list[float]:
         """Returns −log p of each text in nats, its end included: exact, or the bound that `method.bound` names.
 
-        `in_order`: exact, of drawing it in the order of the sampler, where that `has_order`. A word outside the
+        `in_order`: exact, of drawing it in the order of the sampler, where that `has_order`, at temperature 1 without
+        top-p and corrections. A word outside the
         vocabulary counts as one unknown word, which is printed. Raises UserError for a text longer than the model was
         made for, and if the sampler has no order.
         """

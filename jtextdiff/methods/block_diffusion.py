@@ -32,6 +32,7 @@ from jtextdiff.methods.components.types import (
     of_kinds,
     possible_kinds,
     until_end,
+    words_only,
 )
 from jtextdiff.nets.attention import noisy_and_clean
 from jtextdiff.nets.functional import Net, Params
@@ -87,13 +88,10 @@ class BlockDiffusion:
     def bound(self) -> str:
         if self.block_size == 1:
             return "exact"
-        name = f"exact-k bound in blocks of {self.block_size}, {self._num_points} numbers of masked tokens a block"
+        num_points = min(self.bound_points, self.block_size)
+        name = f"exact-k bound in blocks of {self.block_size}, {num_points} numbers of masked tokens a block"
         sampler = self.sampler.name
         return name if sampler in RANDOM_ORDER else f"{name}; of unmasking in random order, which {sampler} does not do"
-
-    @property
-    def _num_points(self) -> int:
-        return min(self.bound_points, self.block_size)
 
     @property
     def _block_sampler(self) -> Unmasking:
@@ -124,8 +122,8 @@ class BlockDiffusion:
         order, see also `nll_in_order`. PAD between EOS and the end of its block counts as text.
         """
         blocks, valid = self._blocks(batch)
-        nats = any_order_bound(self._losses(params, blocks, None), key, _rows(valid), self._num_points)
-        return _of_texts(nats, blocks)
+        losses, num_points = self._losses(params, blocks, None), min(self.bound_points, self.block_size)
+        return _of_texts(any_order_bound(losses, key, _rows(valid), num_points), blocks)
 
     @property
     def bound_check(self) -> str:
@@ -137,9 +135,10 @@ class BlockDiffusion:
         return _of_texts(one_order_bound(self._cached_losses(params, blocks), key, _rows(valid)), blocks)
 
     def nll_in_order(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """Returns −log p(text) of drawing each block in the order of a sampler that `has_order`, at temperature 1.
+        """Returns −log p(text), nats per sequence, of drawing each block in the order of a sampler that `has_order`.
 
-        Nats per sequence; exact, but for blocks without a text that `sample` mends. All blocks are predicted at once.
+        At temperature 1 without top-p and corrections. Exact, but for blocks that are no text and ends at the longest
+        length, both of which `sample` forces. All blocks are predicted at once.
         """
         (blocks, valid), net = self._blocks(batch), self.net.bind(params)
         clean, masked = rearrange(blocks, "b n k -> b (n k)"), _rows(valid)
@@ -201,11 +200,12 @@ class BlockDiffusion:
         def predict(x_t: Int[Array, "b k"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b k v"], Hidden]:
             logits, _ = net.block_step(x_t, first, state.cache)
             logits = jnp.where(of_block(allowed), logits, -jnp.inf)
-            consistent = of_kinds(self.text_spec, logits, possible_kinds(self.text_spec, x_t))
+            possible = possible_kinds(self.text_spec, x_t) | (x_t != self.text_spec.mask)[..., None]
+            consistent = of_kinds(self.text_spec, logits, possible)
             # Tokens that were drawn together may leave no consistent one; the text then ends at its first end.
             logits = jnp.where(jnp.any(jnp.isfinite(consistent), axis=-1, keepdims=True), consistent, logits)
             masked_share = jnp.mean(x_t == self.text_spec.mask, axis=-1)
-            return self.sampler.shaping(logits, in_text(x_t), masked_share), None
+            return self.sampler.shaping(logits, words_only(self.text_spec, in_text(x_t)), masked_share), None
 
         ended = has_end(self.text_spec, state.tokens, first)
         tokens = jnp.where(ended[:, None], self.text_spec.pad, of_block(state.tokens))

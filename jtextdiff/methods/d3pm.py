@@ -86,6 +86,8 @@ class D3PM:
         choices = {"kernel": tuple(KERNELS), "schedule": tuple(TOKEN_SCHEDULES), "form": FORMS}
         check_settings(self, positive=("num_steps", "bound_points"), choices=choices)
         check_numbers(self, ("hybrid",), shares=("self_conditioning",))
+        if self.kernel == "uniform" and self.sampler.frequency_penalty > 0:
+            raise ValueError("sampler.frequency_penalty needs kernel=absorbing: uniform tokens are noise.")
         if self.sampler.steps > self.num_steps:
             raise ValueError(f"sampler.steps must be at most num_steps = {self.num_steps}, got {self.sampler.steps}.")
 
@@ -202,7 +204,7 @@ class D3PM:
             index = jnp.broadcast_to(jnp.rint(t * self.num_steps).astype(int), len(x_t))
             return logits_and_hidden(denoiser.net, hidden, x_t, index, valid=start.valid)
 
-        return start, token_predictor(logits, start, self.sampler.shaping, lambda x_t, t: t)
+        return start, token_predictor(self.text_spec, logits, start, self.sampler.shaping, lambda x_t, t: t)
 
     @property
     def _grid(self) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ unmasked token never changes, and MASK is never predicted: both hold by construc
 because the share of masked tokens implies the time (Ou et al. 2025).
 """
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -102,7 +103,8 @@ class Masked:
         else:
             nats, masked_share = self._bound_at(losses, mask_key, valid, t), -jnp.expm1(self.log_alpha_bar(t))
         loss = nats / self.text_spec.mean_length
-        return (2 * masked_share * loss if self.loss_weighting == "words" else loss), {"bound": loss}
+        name = "weighted_loss" if self.loss_weighting == "planner" else "bound"
+        return (2 * masked_share * loss if self.loss_weighting == "words" else loss), {name: loss}
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
         """Whether the network reads its own hidden states in the training step of this key."""
@@ -119,13 +121,16 @@ class Masked:
         return any_order_bound(losses, key, valid, self.bound_points) + self._length_nll(valid)
 
     def nll_in_order(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
-        """Returns −log p(text) if its length is drawn first, then its tokens as by the sampler at temperature 1; exact.
+        """Returns −log p(text) if its length is drawn first, then its tokens in the order of the sampler; exact.
 
-        Nats per sequence. Only of a sampler that `has_order`.
+        At temperature 1, without top-p and corrections; nats per sequence. Only of a sampler that `has_order`. Here an
+        unknown word is a token like others, which `sample` never draws.
         """
         tokens, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
         length = jnp.sum(valid, axis=-1)
-        start, predict = self._denoiser(params).start(nothing_given(*tokens.shape), length, LogitShaping())
+        denoiser = self._denoiser(params)._replace(text_spec=dataclasses.replace(self.text_spec, unk=-1))
+        given = nothing_given(*tokens.shape)
+        start, predict = denoiser.start(given, length, LogitShaping())
         state = MaskedState.start(start.tokens, start.masked, self._first_hidden(start.tokens))
         return nll_in_order(self.sampler, self.log_alpha_bar, predict, state, tokens) + self._length_nll(valid)
 

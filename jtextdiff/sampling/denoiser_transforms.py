@@ -56,8 +56,9 @@ class LogitShaping(NamedTuple):
     ) -> Float[Array, "b l v"]:
         """Returns log p of each token: less of those in the text so far, then a temperature, then top-p.
 
-        A token with n occurrences among the `tokens` loses `frequency_penalty` log(1 + n). The temperature falls, or
-        rises, from `temperature` to `anneal` times it, with the `noise_share` (of masked tokens, [b] or []) to the 3/2.
+        A token with n occurrences among the `tokens` loses `frequency_penalty` log(1 + n); ids outside the vocabulary
+        are not counted. The temperature falls, or rises, from `temperature` to `anneal` times it, with the
+        `noise_share` (of masked tokens, [b] or []) to the power 3/2.
         """
         if self.frequency_penalty:
             rows = jnp.arange(len(tokens))[:, None]

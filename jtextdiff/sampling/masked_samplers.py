@@ -24,6 +24,8 @@ from jtextdiff.sampling.remasking import CORRECTIONS, REMASKING, corrected, loop
 
 NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded", "ordered", "self_planning", "remasking")
 GRIDS = ("uniform", "cosine")
+LOWEST = -1e30
+"""The priority of tokens without a distribution, which are revealed last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Unmasking:
     eta: float = 1.0  # self_planning: weight of the log p of revealed tokens; 0: they stay, 2: they are revised eagerly
     remask: str = "renoise"  # remasking: which tokens are masked again, see sampling/remasking.py
     remask_rate: float = 0.04  # remasking: of "cap", "rescale" and "loop"
-    correct: str = "off"  # in the calls that a finished text has left, "doubtful" or "random" tokens are drawn anew
+    correct: str = "off"  # "doubtful" or "random": what to draw anew in a finished text, unless the sampler revises
     correct_tokens: int = 1  # masked again at once by a correction
 
     names = NAMES
@@ -102,14 +104,14 @@ class Unmasking:
         elif self.name == "first_hitting":
             step = first_hitting(predict, keys, shape)
         elif self.name == "confidence":
-            step, calls = confidence(predict), self.steps
+            step = confidence(predict)
         elif self.name == "ordered":
             step = ordered(predict, self.order, draw)
         else:
             step = entropy_bounded(predict, self.entropy, draw)
         if self.correct != "off":
             step = corrected(step, start, choice=self.correct, count=self.correct_tokens)
-            calls = max(self.steps, calls)
+            calls = self.steps
         return step, jnp.arange(calls, 0, -1)
 
 
@@ -218,7 +220,7 @@ def ordered(predict: Predict, order: str, draw: Draw) -> Step:
 
     def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
         log_p, hidden = predict(state.tokens, 1.0, state.hidden)
-        priority = jnp.where(state.masked, ORDERS[order](log_p), -jnp.inf)
+        priority = jnp.where(state.masked, jnp.nan_to_num(ORDERS[order](log_p), nan=LOWEST), -jnp.inf)
         count = -(-jnp.sum(state.masked, axis=-1) // steps_left)
         return reveal(keys, state, top_k_mask(priority, count), log_p, hidden, draw)
 
@@ -247,21 +249,21 @@ ORDERS: dict[str, Callable[[Float[Array, "b l v"]], Float[Array, "b l"]]] = {
 def self_planning(predict: Predict, start: MaskedState, eta: float, num_steps: int) -> Step:
     """Returns the step that keeps the likeliest of all tokens, drawn and revealed ones, and masks the others (P2).
 
-    Peng et al. (2025): the log p of a revealed token, as the network predicts it in its place, counts `eta` times. An
-    even share more is kept in each step; a point of the grid is the number of steps left, this one included.
+    Peng et al. (2025): the log p of a revealed token, as the network predicts it in its place, counts `eta` times. The
+    loss does not train these predictions, yet they are informative. An even share more is kept in each step; with more
+    steps than tokens the likeliest of several draws stay. A point of the grid is the number of steps left.
     """
     free = start.masked
 
     def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
         log_p, hidden = predict(state.tokens, 1.0, state.hidden)
         drawn = reveal(keys, state, state.masked, log_p, hidden)
-        of_tokens = Categorical(logits=log_p).log_prob(drawn.tokens)
-        priority = jnp.where(state.masked, of_tokens, eta * of_tokens if eta else 0.0)
+        of_tokens = jnp.nan_to_num(Categorical(logits=log_p).log_prob(drawn.tokens), nan=LOWEST)
+        priority = jnp.where(state.masked, of_tokens, eta * of_tokens if eta else jnp.inf)
         count = -(-jnp.sum(free, axis=-1) * (num_steps - steps_left + 1) // num_steps)
-        masked = free & ~top_k_mask(jnp.where(free, jnp.nan_to_num(priority), -jnp.inf), count)
-        return drawn._replace(
-            tokens=jnp.where(masked, start.tokens, drawn.tokens), masked=masked, calls=state.calls + 1
-        )
+        masked = free & ~top_k_mask(jnp.where(free, priority, -jnp.inf), count)
+        calls = state.calls + jnp.any(free, axis=-1)
+        return drawn._replace(tokens=jnp.where(masked, start.tokens, drawn.tokens), masked=masked, calls=calls)
 
     return step
 
@@ -272,7 +274,7 @@ def nll_in_order(
     """Returns −log p, nats, of drawing the `tokens` that are masked at the `start` in the order of a sampler.
 
     The sampler `has_order`. Unmasks as it does, with these tokens in place of drawn ones. Tokens that are revealed
-    together are independent given the unmasked ones, so that this is exact at any number of steps (DUEL, 2026).
+    together are independent given the unmasked ones, so that this is exact at any number of steps (DUEL, 2603.01367).
     """
     sampler, key = replace(sampler, correct="off"), jax.random.key(0)  # nothing is drawn
     step, grid = sampler.step_and_grid(schedule, predict, key, start, draw=lambda keys, log_p: tokens)

@@ -107,6 +107,19 @@ def test_samples_are_as_frequent_as_the_likelihood_in_order_says(block_size: int
         assert (share <= p + slack).all()
 
 
+def test_self_planning_sees_the_end_that_it_has_revealed() -> None:
+    """Of the second block of certain texts; calls do not count rows that have ended."""
+    model = method(4, "self_planning", steps=8)
+    params = trained(model)
+    bias = params["answer"]["bias"]
+    sure = params | {"answer": jax.tree.map(jnp.zeros_like, params["answer"]) | {"bias": bias.at[EOS].set(60.0)}}
+    keys = jax.random.split(jax.random.key(1), 20)
+    assert np.all(jax.jit(model.sample)(sure, keys, nothing_given(20, 4)).tokens[:, 0] == EOS)
+    alone = jax.jit(method(1, "self_planning", steps=8).sample)
+    many = alone(params, keys, nothing_given(20, 4))
+    np.testing.assert_array_equal(alone(params, keys[:2], nothing_given(2, 4)).calls, many.calls[:2])
+
+
 def test_one_block_is_masked_diffusion_of_a_text_with_its_padding() -> None:
     """The loss of a fresh, uniform network: log of the number of possible tokens, by enumeration of masks."""
     model = method(4)

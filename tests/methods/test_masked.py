@@ -179,6 +179,17 @@ def test_the_likelihood_in_order_is_that_of_the_samples(wrong: float, entropy: f
     assert np.exp(-nats).sum() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_planner_weights_have_mean_one_prefer_likely_tokens_and_have_no_gradient() -> None:
+    masked = jnp.asarray([[True, True, False], [False, False, False]])
+    nats = jnp.asarray([[1.0, 2.0, 5.0], [1.0, 1.0, 1.0]])
+    weighted = bounds.planner_weighted(lambda masked: nats)(masked)
+    share = np.exp(-1.0) / (np.exp(-1.0) + np.exp(-2.0))
+    np.testing.assert_allclose(weighted[0, :2], [0.5 + share, 2 * (0.5 + 1 - share)], rtol=1e-6)
+    np.testing.assert_allclose(weighted[1], 0.5)
+    gradient = jax.grad(lambda nats: bounds.planner_weighted(lambda masked: nats)(masked)[0, 0])(nats)
+    np.testing.assert_allclose(gradient[0], [0.5 + share, 0, 0], rtol=1e-6)
+
+
 def test_an_entropy_bound_reveals_more_tokens_per_call() -> None:
     assert samples_of("entropy_bounded", 3, 10.0)[1].max() == 1
     assert samples_of("entropy_bounded", 3, 0.0)[1].max() == 2  # EOS is certain, and is revealed with the first token

@@ -103,7 +103,10 @@ TRAINED = {
     "diffusion_lm": ("diffusion_lm.py", [*SIZES[""], *SIZES["trunk"], "method.embed_dim=16"]),
     "diffusion_lm_paper": ("diffusion_lm.py:paper", [*SIZES[""], *SIZES["trunk"], "method.num_steps=40"]),
     "latent_ops": ("latent_ops.py", [*SIZES[""], *SIZES["vae"]]),
-    "masked": ("masked.py", [*SIZES[""], *SIZES["trunk"]]),
+    "masked": (
+        "masked.py",
+        [*SIZES[""], *SIZES["trunk"], "method.sampler.top_p=1.0", "method.sampler.correct=off"],
+    ),
 }
 """The config and the overrides with which a run of STORED was trained."""
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jtextdiff.diffusion.distributions import UNDEFINED
 from jtextdiff.diffusion.randomness import fold_in
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES
 from jtextdiff.sampling import masked_samplers as unmasking
@@ -157,3 +158,40 @@ def test_an_order_reveals_its_first_positions(order: str) -> None:
     after = step(jax.random.split(jax.random.key(1), 2), start, jnp.asarray(4))
     first = 0 if order == "left_to_right" else 1
     np.testing.assert_array_equal(~after.masked, np.arange(4)[None] == np.full((2, 1), first))
+
+
+@pytest.mark.parametrize("correct", ["off", "random", "doubtful"])
+@pytest.mark.parametrize("name", [name for name in unmasking.NAMES if name != "remasking"])
+def test_a_token_without_a_distribution_is_undefined_and_never_stays_masked(name: str, correct: str) -> None:
+    """An error after sampling looks for UNDEFINED; MASK would be printed."""
+
+    def predict(x_t: jax.Array, t: float, hidden: None) -> tuple[jax.Array, None]:
+        return predict_choices(x_t, t, hidden)[0].at[:, 0].set(jnp.nan), hidden
+
+    start = MaskedState.start(jnp.full((2, 4), 9), jnp.ones((2, 4), bool))
+    for order in unmasking.ORDERS if name == "ordered" else ["margin"]:
+        sampler = Unmasking(name=name, order=order, correct=correct, steps=8)
+        step, grid = sampler.step_and_grid(TOKEN_SCHEDULES["linear"](1000), predict, jax.random.key(0), start)
+        end = unroll(step, start, jax.random.split(jax.random.key(1), 2), grid)[0].tokens
+        assert np.all(end[:, 0] == UNDEFINED) and np.all(end[:, 1:] < 4) and np.all(end[:, 1:] >= 0)
+
+
+@pytest.mark.parametrize("name", [name for name in unmasking.NAMES if name != "remasking"])
+def test_corrections_make_as_many_calls_whatever_the_longest_text_of_the_batch(name: str) -> None:
+    for length in (4, 12):
+        start = MaskedState.start(jnp.full((2, length), 9), jnp.ones((2, length), bool))
+        sampler = Unmasking(name=name, correct="random", steps=8)
+        grid = sampler.step_and_grid(TOKEN_SCHEDULES["linear"](1000), predict_choices, jax.random.key(0), start)[1]
+        assert len(grid) == 8
+
+
+def test_self_planning_without_eta_keeps_revealed_tokens_also_beside_certain_ones() -> None:
+    """The token at position 1 is certain: its log p of 0 must not win over a revealed one."""
+    fixed = jnp.zeros((200, 4), bool)
+    start = MaskedState.start(jnp.full((200, 4), 9), ~fixed)
+    step = unmasking.self_planning(predict_choices, start, 0.0, 8)
+    keys = jax.random.split(jax.random.key(0), 200)
+    _, masked = unroll(step, start, keys, jnp.arange(8, 0, -1), record=lambda state: state.masked)
+    assert not np.any(masked[1:] & ~masked[:-1])
+    done = start._replace(masked=fixed, tokens=jnp.zeros((200, 4), int))
+    assert not unmasking.self_planning(predict_choices, done, 0.0, 8)(keys, done, jnp.asarray(4)).calls.any()

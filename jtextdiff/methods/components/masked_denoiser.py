@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.diffusion.bounds import MaskedLosses
 from jtextdiff.diffusion.losses import cross_entropy
 from jtextdiff.diffusion.schedules import Time
-from jtextdiff.methods.components.types import Given, TextSpec, allowed_tokens, valid_and_last
+from jtextdiff.methods.components.types import Given, TextSpec, allowed_tokens, valid_and_last, words_only
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer
@@ -43,7 +43,11 @@ def masked_text(text_spec: TextSpec, given: Given, length: Int[Array, "b"]) -> M
 
 
 def token_predictor(
-    logits: Predict, start: MaskedText, shaping: LogitShaping, noise_share: Callable[[Array, Time], Array | float]
+    text_spec: TextSpec,
+    logits: Predict,
+    start: MaskedText,
+    shaping: LogitShaping,
+    noise_share: Callable[[Array, Time], Array | float],
 ) -> Predict:
     """Returns log p of the sampled tokens: the network's `logits`, restricted and shaped.
 
@@ -52,7 +56,8 @@ def token_predictor(
 
     def predict(x_t: Int[Array, "b l"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b l v"], Hidden]:
         unrestricted, hidden = logits(x_t, t, hidden)
-        return shaping(jnp.where(start.allowed, unrestricted, -jnp.inf), x_t, noise_share(x_t, t)), hidden
+        restricted = jnp.where(start.allowed, unrestricted, -jnp.inf)
+        return shaping(restricted, words_only(text_spec, x_t), noise_share(x_t, t)), hidden
 
     return predict
 
@@ -116,7 +121,7 @@ class MaskedDenoiser(NamedTuple):
             masked = start.valid & (x_t == self.text_spec.mask)
             return jnp.sum(masked, axis=-1) / jnp.maximum(jnp.sum(start.valid, axis=-1), 1)
 
-        return start, token_predictor(logits, start, shaping, masked_share)
+        return start, token_predictor(self.text_spec, logits, start, shaping, masked_share)
 
     def losses(
         self,

@@ -97,6 +97,12 @@ def possible_kinds(text_spec: TextSpec, x_t: Int[Array, "b k"]) -> Bool[Array, "
     return jnp.stack([~ended & ~before_pad, eos, ended | (eos & ~after_word)], axis=-1)
 
 
+def words_only(text_spec: TextSpec, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:
+    """Returns the tokens, with an id outside the vocabulary in place of MASK, EOS and PAD."""
+    special = (tokens == text_spec.mask) | (tokens == text_spec.eos) | (tokens == text_spec.pad)
+    return jnp.where(special, text_spec.vocab_size, tokens)
+
+
 def of_kinds(
     text_spec: TextSpec, logits: Float[Array, "b k v"], possible: Bool[Array, "b k 3"]
 ) -> Float[Array, "b k v"]:

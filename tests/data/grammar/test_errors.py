@@ -27,7 +27,7 @@ def test_the_first_error_ends_the_longest_beginning_of_a_sentence_by_enumeration
     ("text", "error"),
     [
         ("Ann is very kind .", None),
-        ("Ann are very kind .", "agreement"),
+        ("Ann are very kind .", "word_choice"),
         ("Ann cat very kind .", "slot"),
         ("Ann Ann is very kind .", "repeated"),
         ("Ann is very kind and has", "truncated"),
