@@ -1,5 +1,6 @@
 """What a model's functions refuse: one text for a list of texts, things that are no text, and no control."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +16,10 @@ from jtextdiff.inference.model import Model
 from jtextdiff.inference.prompts import read_template
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
+from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.config_files import load_config, override
+from jtextdiff.sampling.masked_samplers import Unmasking
 
 TEXT_SPEC = TextSpec(
     vocab_size=12, mask=12, pad=0, eos=1, unk=2, length=8, length_counts=(0, 0, 9, 9, 30, 40, 50, 3, 60)
@@ -118,6 +121,23 @@ def test_unknown_words_are_printed(model: Model, capsys: pytest.CaptureFixture[s
     assert [edit.unknown for edit in model.edit_texts(texts)] == [(), ("zorb", "zorb"), ("zorb",)]
     model.nll(texts[:1]), model.edit(texts[:1])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["ordered", "entropy_bounded", "ancestral"])
+def test_the_likelihood_in_order_is_that_of_samplers_that_have_one(model: Model, name: str) -> None:
+    """Unknown words count, and batches of any lengths agree."""
+    trunk = Transformer(num_layers=1, width=8, num_heads=2)
+    method = Masked(text_spec=TEXT_SPEC, trunk=trunk, sampler=Unmasking(name=name, top_p=0.5, correct="random"))
+    masked = dataclasses.replace(model, method=method, params=method.init(jax.random.key(0)))
+    texts = ["3 4", "3 2 2", "2", "3 4 5 6 7"] * 3
+    if name == "ancestral":
+        assert not masked.has_order
+        with pytest.raises(UserError, match="ancestral has no order"):
+            masked.nll(texts, in_order=True)
+        return
+    nats = masked.nll(texts, in_order=True)
+    assert np.isfinite(nats).all()
+    np.testing.assert_allclose([masked.nll([text], in_order=True)[0] for text in texts[:4]], nats[:4], rtol=1e-5)
 
 
 def test_a_template_names_its_unknown_words() -> None:

@@ -108,16 +108,24 @@ def test_samples_are_as_frequent_as_the_likelihood_in_order_says(block_size: int
 
 
 def test_self_planning_sees_the_end_that_it_has_revealed() -> None:
-    """Of the second block of certain texts; calls do not count rows that have ended."""
+    """A certain end stays once it is revealed."""
     model = method(4, "self_planning", steps=8)
     params = trained(model)
-    bias = params["answer"]["bias"]
-    sure = params | {"answer": jax.tree.map(jnp.zeros_like, params["answer"]) | {"bias": bias.at[EOS].set(60.0)}}
+    bias = params["answer"]["bias"].at[EOS].set(60.0)
+    sure = params | {"answer": jax.tree.map(jnp.zeros_like, params["answer"]) | {"bias": bias}}
     keys = jax.random.split(jax.random.key(1), 20)
-    assert np.all(jax.jit(model.sample)(sure, keys, nothing_given(20, 4)).tokens[:, 0] == EOS)
-    alone = jax.jit(method(1, "self_planning", steps=8).sample)
-    many = alone(params, keys, nothing_given(20, 4))
-    np.testing.assert_array_equal(alone(params, keys[:2], nothing_given(2, 4)).calls, many.calls[:2])
+    path = jax.jit(functools.partial(model.sample, keep_path=True))(sure, keys, nothing_given(20, 4)).path
+    is_end = np.asarray(path)[:, :, 0] == EOS
+    assert is_end[-1].all() and (is_end[1:] >= is_end[:-1]).all()
+
+
+def test_self_planning_counts_no_calls_of_texts_that_have_ended() -> None:
+    """Two calls for each block of one token, one more to fill the cache if the text goes on."""
+    model = method(1, "self_planning", steps=8)
+    drawn = jax.jit(model.sample)(trained(model), jax.random.split(jax.random.key(1), 200), nothing_given(200, 4))
+    length = np.sum(np.asarray(drawn.tokens) != PAD, axis=1)
+    assert set(length) == {1, 2, 3, 4}
+    np.testing.assert_array_equal(drawn.calls, 3 * length - 1)
 
 
 def test_one_block_is_masked_diffusion_of_a_text_with_its_padding() -> None:

@@ -185,13 +185,15 @@ def test_corrections_make_as_many_calls_whatever_the_longest_text_of_the_batch(n
         assert len(grid) == 8
 
 
-def test_self_planning_without_eta_keeps_revealed_tokens_also_beside_certain_ones() -> None:
-    """The token at position 1 is certain: its log p of 0 must not win over a revealed one."""
-    fixed = jnp.zeros((200, 4), bool)
-    start = MaskedState.start(jnp.full((200, 4), 9), ~fixed)
-    step = unmasking.self_planning(predict_choices, start, 0.0, 8)
-    keys = jax.random.split(jax.random.key(0), 200)
+def test_self_planning_without_eta_keeps_revealed_tokens_also_if_others_become_certain() -> None:
+    """Position 3 is revealed first, after which position 0 is certain: its log p of 0 must not win over position 3."""
+
+    def predict(x_t: jax.Array, t: float, hidden: None) -> tuple[jax.Array, None]:
+        p = jnp.broadcast_to(jnp.asarray([0.6, 0.6, 0.6, 0.9]), x_t.shape)
+        p = p.at[:, 0].set(jnp.where(x_t[:, 3] == 9, 0.6, 1.0))
+        return jnp.log(jnp.stack([p, 1 - p], axis=-1)), hidden
+
+    start = MaskedState.start(jnp.full((200, 4), 9), jnp.ones((200, 4), bool))
+    step, keys = unmasking.self_planning(predict, start, 0.0, 8), jax.random.split(jax.random.key(0), 200)
     _, masked = unroll(step, start, keys, jnp.arange(8, 0, -1), record=lambda state: state.masked)
     assert not np.any(masked[1:] & ~masked[:-1])
-    done = start._replace(masked=fixed, tokens=jnp.zeros((200, 4), int))
-    assert not unmasking.self_planning(predict_choices, done, 0.0, 8)(keys, done, jnp.asarray(4)).calls.any()
