@@ -157,9 +157,8 @@ class Model:
         """Returns −log p of each text in nats, its end included: exact, or the bound that `method.bound` names.
 
         `in_order`: exact, of drawing it in the order of the sampler, where that `has_order`, at temperature 1 without
-        top-p and corrections. A word outside the
-        vocabulary counts as one unknown word, which is printed. Raises UserError for a text longer than the model was
-        made for, and if the sampler has no order.
+        top-p and corrections. A word outside the vocabulary counts as one unknown word, which is printed. Raises
+        UserError for a text longer than the model was made for, and if the sampler has no order.
         """
         if in_order and not self.has_order:
             raise UserError(

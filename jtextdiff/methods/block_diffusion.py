@@ -20,7 +20,7 @@ from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.bounds import MaskedLosses, any_order_bound, any_order_loss, one_order_bound
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES, Time
-from jtextdiff.methods.components.masked_denoiser import RANDOM_ORDER, masked_denoiser_net, unmasked_nll
+from jtextdiff.methods.components.masked_denoiser import masked_denoiser_net, of_random_order, unmasked_nll
 from jtextdiff.methods.components.types import (
     Given,
     Metrics,
@@ -90,8 +90,7 @@ class BlockDiffusion:
             return "exact"
         num_points = min(self.bound_points, self.block_size)
         name = f"exact-k bound in blocks of {self.block_size}, {num_points} numbers of masked tokens a block"
-        sampler = self.sampler.name
-        return name if sampler in RANDOM_ORDER else f"{name}; of unmasking in random order, which {sampler} does not do"
+        return of_random_order(name, self.sampler.description)
 
     @property
     def _block_sampler(self) -> Unmasking:

@@ -77,7 +77,7 @@ class Masked:
 
     @property
     def bound(self) -> str:
-        return any_order_bound_name(self.bound_points, self.sampler.name, self.self_conditioning > 0)
+        return any_order_bound_name(self.bound_points, self.sampler.description, self.self_conditioning > 0)
 
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)

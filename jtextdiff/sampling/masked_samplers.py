@@ -23,6 +23,7 @@ from jtextdiff.sampling.masked_state import Draw, MaskedState, Predict, reveal, 
 from jtextdiff.sampling.remasking import CORRECTIONS, REMASKING, corrected, loop_times, remasking
 
 NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded", "ordered", "self_planning", "remasking")
+REVISING = ("self_planning", "remasking")
 GRIDS = ("uniform", "cosine")
 LOWEST = -1e30
 """The priority of tokens without a distribution, which are revealed last."""
@@ -76,7 +77,13 @@ class Unmasking:
     @property
     def revises(self) -> bool:
         """Whether tokens may change once all are revealed, so that no step can be skipped."""
-        return self.name in ("remasking", "self_planning") or self.correct != "off"
+        return self.name in REVISING or self.correct != "off"
+
+    @property
+    def description(self) -> str:
+        """The name of the sampler, and whether finished texts are corrected."""
+        corrects = self.correct != "off" and self.name not in REVISING
+        return f"{self.name} with corrections" if corrects else self.name
 
     @property
     def has_order(self) -> bool:
@@ -84,12 +91,7 @@ class Unmasking:
         return self.name in ("entropy_bounded", "ordered")
 
     def step_and_grid(
-        self,
-        schedule: Schedule,
-        predict: Predict,
-        keys: Keys,
-        start: MaskedState,
-        draw: Draw = sample_tokens,
+        self, schedule: Schedule, predict: Predict, keys: Keys, start: MaskedState, draw: Draw = sample_tokens
     ) -> tuple[Step, Any]:
         """Returns the step, and the grid over which it reveals all tokens that are masked at the start."""
         shape = start.tokens.shape
@@ -168,7 +170,7 @@ def scheduled_unmasking(
     def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
         next_index = jnp.min(jnp.where(state.masked, reveal_at, jnp.iinfo(reveal_at.dtype).max), axis=-1)
         log_p, hidden = predict(state.tokens, time(next_index), state.hidden)
-        return reveal(keys, state, (reveal_at == next_index[:, None]) | (steps_left == 1), log_p, hidden, sample_tokens)
+        return reveal(keys, state, (reveal_at == next_index[:, None]) | (steps_left == 1), log_p, hidden)
 
     return step
 

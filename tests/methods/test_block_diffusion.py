@@ -13,7 +13,7 @@ from support.cases import slow_but
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.methods.block_diffusion import BlockDiffusion
-from jtextdiff.methods.components.types import TextSpec, nothing_given, possible_kinds
+from jtextdiff.methods.components.types import TextSpec, nothing_given, possible_kinds, words_only
 from jtextdiff.methods.method import Method
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.masked_samplers import NAMES, Unmasking
@@ -126,6 +126,13 @@ def test_self_planning_counts_no_calls_of_texts_that_have_ended() -> None:
     length = np.sum(np.asarray(drawn.tokens) != PAD, axis=1)
     assert set(length) == {1, 2, 3, 4}
     np.testing.assert_array_equal(drawn.calls, 3 * length - 1)
+
+
+def test_only_words_are_counted_for_the_frequency_penalty() -> None:
+    tokens = jnp.asarray([[2, MASK, 3, EOS, PAD]])
+    np.testing.assert_array_equal(words_only(TEXT_SPEC, tokens), [[2, 5, 3, 5, 5]])
+    inside = dataclasses.replace(TEXT_SPEC, vocab_size=6)  # MASK is one of the ids
+    np.testing.assert_array_equal(words_only(inside, tokens), [[2, 6, 3, 6, 6]])
 
 
 def test_one_block_is_masked_diffusion_of_a_text_with_its_padding() -> None:

@@ -268,3 +268,5 @@ def test_the_bound_says_which_samplers_it_does_not_bound() -> None:
     assert bound_of["ancestral"] == bound_of["first_hitting"] == "exact-k bound, 16 numbers of masked tokens a text"
     for name in ("confidence", "entropy_bounded"):
         assert bound_of[name].endswith(f"; of unmasking in random order, which {name} does not do")
+    corrected = Masked(text_spec=TEXT_SPEC, sampler=Unmasking(name="ancestral", correct="random")).bound
+    assert corrected.endswith("which ancestral with corrections does not do")

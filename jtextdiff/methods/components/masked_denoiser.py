@@ -152,4 +152,9 @@ def any_order_bound_name(num_points: int, sampler: str, self_conditioned: bool =
     name = f"exact-k bound, {num_points} numbers of masked tokens a text"
     if self_conditioned:
         name += ", with two passes a call, where samplers reuse the call before"
-    return name if sampler in RANDOM_ORDER else f"{name}; of unmasking in random order, which {sampler} does not do"
+    return of_random_order(name, sampler)
+
+
+def of_random_order(bound: str, sampler: str) -> str:
+    """Returns the name of a bound, and that it is not one of this sampler's texts unless the order is random."""
+    return bound if sampler in RANDOM_ORDER else f"{bound}; of unmasking in random order, which {sampler} does not do"
