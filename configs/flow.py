@@ -5,7 +5,11 @@ python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --contro
 
 It is fitted in minutes and stored in BASE/flows/LABEL. Edits also need a control of the label, configs/control.py,
 whose classifier decides where they stop. A `method.velocity` of "shift" or "normal" needs no network: the field is then
-the difference of the means, or the flow of two normal distributions.
+the difference of the means, or the flow of two normal distributions. With a file of edits by somebody else (JSON lines
+of text, wanted and reference), the field leads from texts to their edits:
+
+python -m jtextdiff.train --config configs/flow.py --config.base=runs/latent_ops --config.label=sentiment \
+    --config.method.coupling=paired --config.references=edits.jsonl
 
 The fields are explained in jtextdiff/methods/latent_field.py, the common ones in jtextdiff/run/config_files.py.
 """
@@ -29,4 +33,5 @@ def default() -> Config:
     c.base = placeholder(str)  # the run whose latents are moved
     c.label = placeholder(str)  # a label of the text, such as sentiment
     c.num_labelled = placeholder(int)  # labelled texts of each value to learn from; unset: all
+    c.references = placeholder(str)  # a file of texts and edits of them, for method.coupling="paired"
     return c

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Completed, run
-from support.runs import ROOT, toy, trained, write_texts
+from support.runs import NAMES, ROOT, toy, trained, write_texts
 
 import jtextdiff as jtd
 
@@ -19,14 +19,24 @@ def control(label: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a trained text VAE in `vae`, and its controls of mood and size."""
+    """A folder with a trained text VAE in `vae`, and its control of mood."""
     folder = tmp_path_factory.mktemp("latent")
     write_texts(folder)
     shutil.copytree(trained("latent_ops.py"), folder / "vae")
-    for label in ("mood", "size"):
-        fitted = run("train", *control(label), *FIT, cwd=folder)
-        assert fitted.returncode == 0 and "calibration error" in fitted.stderr, fitted.stderr
+    fit(folder, "mood")
     return folder
+
+
+def fit(folder: Path, label: str) -> None:
+    fitted = run("train", *control(label), *FIT, cwd=folder)
+    assert fitted.returncode == 0 and "calibration error" in fitted.stderr, fitted.stderr
+
+
+@pytest.fixture(scope="module")
+def two_controls(place: Path) -> Path:
+    """The same folder, with a control of size as well."""
+    fit(place, "size")
+    return place
 
 
 def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> None:
@@ -46,7 +56,8 @@ def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_learned_field_moves_texts_and_refuses_what_it_cannot_do(place: Path) -> None:
+def test_a_learned_field_moves_texts_and_refuses_what_it_cannot_do(two_controls: Path) -> None:
+    place = two_controls
     edit, text = ["--checkpoint=vae", "--learned"], "The Mill is awful .\nThe Swan is awful .\n"
     none = run("edit", *edit, "--control=mood=good", cwd=place, text=text)
     assert none.returncode != 0 and "configs/flow.py --config.base=vae --config.label=mood" in none.stderr, none.stderr
@@ -76,6 +87,35 @@ def test_a_learned_field_moves_texts_and_refuses_what_it_cannot_do(place: Path) 
     assert again.returncode != 0 and "with other settings" in again.stderr, again.stderr
     refused = run("edit", "--checkpoint=vae", "--control=mood=good", "--push=2", cwd=place, text=text)
     assert refused.returncode != 0 and "give learned as well" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_field_is_fitted_to_texts_and_edits_of_them(two_controls: Path) -> None:
+    place, file = two_controls, two_controls / "edited.jsonl"
+    pairs = [
+        {"text": f"The {name} is awful .", "wanted": "good", "reference": f"The {name} is fine ."} for name in NAMES
+    ]
+    pairs += [{"text": row["reference"], "wanted": "bad", "reference": row["text"]} for row in pairs]
+    file.write_text("\n".join(map(json.dumps, pairs)) + "\n")
+    fit = ["train", f"--config={ROOT}/configs/flow.py", "--config.base=vae", "--config.label=mood", "--workdir=paired"]
+    fit += [f"--config.method.{setting}" for setting in ("steps=20", "pairs=512", "width=8")]
+    paired = [*fit, "--config.method.coupling=paired", "--config.references=edited.jsonl"]
+    for wrong, said in (
+        (paired[:-1], "such as {"),
+        ([*fit, "--config.references=edited.jsonl"], "such as {"),
+        ([*paired, "--config.num_labelled=5"], "num_labelled does not apply"),
+        ([*paired[:-1], "--config.references=none.jsonl"], "none.jsonl cannot be read"),
+    ):
+        refused = run(*wrong, cwd=place)
+        assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+    fitted = run(*paired, cwd=place)
+    assert fitted.returncode == 0 and "mood: 10 labelled texts" in fitted.stderr, fitted.stderr
+    assert "there already" in run(*paired, cwd=place).stderr
+    file.write_text(json.dumps(pairs[0]) + "\n")
+    changed = run(*paired, cwd=place)
+    assert changed.returncode == 2 and "in references" in changed.stderr, changed.stderr
+    short = run(*paired, "--workdir=short", cwd=place)
+    assert short.returncode == 2 and "give it two at least" in short.stderr, short.stderr
 
 
 def test_long_texts_are_edited_piece_by_piece(place: Path) -> None:
@@ -129,7 +169,8 @@ def test_a_text_is_edited_several_times(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_texts_are_sampled_with_controls_and_visualized(place: Path) -> None:
+def test_texts_are_sampled_with_controls_and_visualized(two_controls: Path) -> None:
+    place = two_controls
     both = ["--checkpoint=vae", "--control=mood=bad", "--control=size=small"]
     texts = run("sample", *both, "--num=3", "--balance", cwd=place)
     assert texts.returncode == 0 and len(texts.stdout.splitlines()) == 3 and "Weights: mood=bad" in texts.stderr
@@ -150,7 +191,8 @@ def test_texts_are_sampled_with_controls_and_visualized(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_edits_are_scored_next_to_copies_and_reconstructions(place: Path) -> None:
+def test_edits_are_scored_next_to_copies_and_reconstructions(two_controls: Path) -> None:
+    place = two_controls
     scored = run("evaluate", "--checkpoint=vae", "--edits=mood", "--num=8", "--judge_text=rows.jsonl", cwd=place)
     assert scored.returncode == 0, scored.stderr
     rows = json.loads(scored.stdout)["rows"]

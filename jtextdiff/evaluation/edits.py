@@ -7,7 +7,6 @@ grammar's derivations or an n-gram classifier, see `label_judges`; it is not use
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import numpy as np
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import progress_bar, say
 from jtextdiff.control.controls import classifier
-from jtextdiff.control.requests import json_of_line, numbered_lines
 from jtextdiff.control.resolve import resolve
 from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
@@ -27,6 +25,7 @@ from jtextdiff.evaluation.tables import ScoreRow, format_value, output_width, sc
 from jtextdiff.inference.editing import FLOW_FAILED, Edit, check_edit
 from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json
 from jtextdiff.inference.model import Model
+from jtextdiff.inference.references import read_references
 from jtextdiff.metrics.bleu import corpus_bleu
 from jtextdiff.run.corpus import label_values
 
@@ -76,35 +75,11 @@ def edit_task(corpus: Corpus, split: str, label: str, num: int) -> EditTask:
 
 
 def read_edit_task(file: str, model: Model, corpus: Corpus, label: str) -> EditTask:
-    """Reads JSON lines with a `text`, the value `wanted`, and the `reference`, an edit by somebody else.
-
-    Raises UserError for a line of another form, naming it.
-    """
-    rows = [
-        _read_row(line, f"{file}, line {number}", model, corpus, label)
-        for number, line in numbered_lines(Path(file), "--references")
-    ]
-    if len(rows) < 2:
-        raise UserError(f"{file} has one text: scores compare texts. Give it two at least.")
-    texts, targets, references = ([row[name] for row in rows] for name in ("text", "wanted", "reference"))
+    """Returns the texts and the edits of a file of --references. Raises UserError as `read_references` does."""
+    texts, targets, references = map(
+        list, zip(*read_references(file, "--references", model, corpus, label), strict=True)
+    )
     return EditTask(label=label, texts=texts, targets=targets, references=references)
-
-
-def _read_row(line: str, place: str, model: Model, corpus: Corpus, label: str) -> dict[str, str]:
-    expected = '{"text": "...", "wanted": "a value of the label", "reference": "..."}'
-    row = json_of_line(line, place, expected)
-    try:
-        texts = {name: corpus.tokenizer.normalize_spacing(row[name]) for name in ("text", "reference")}
-        target = row["wanted"]
-    except (AttributeError, TypeError, KeyError):
-        raise UserError(f"{place}: expected {expected}.") from None
-    if target not in corpus.label_values.get(label, ()):
-        available = ", ".join(corpus.label_values.get(label, ())) or "none"
-        raise UserError(f"{place}: {label} has no value {target!r}; it has: {available}.")
-    longest = model.method.text_spec.length
-    if model.num_tokens([texts["text"]])[0] > longest:
-        raise UserError(f"{place}: the text has more than {longest - 1} tokens.")
-    return {**texts, "wanted": target}
 
 
 def evaluate_edits(model: Model, corpus: Corpus, task: EditTask, settings: EditSettings) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class LatentField:
     label: str = ""
     values: tuple[str, ...] = ()  # filled in from the text
     velocity: str = "network"  # or "shift", the difference of the means alone, or "normal", the flow of two normals
-    coupling: str = "transport"  # latents that are near each other are paired; "independent": any two
+    coupling: str = "transport"  # near latents are paired; "independent": any two; "paired": texts and edits of them
     width: int = 256
     samples: int = 4  # latents of each text that are fitted to, drawn from q(z | text)
     pairs: int = 65_536  # for each value
@@ -80,7 +80,7 @@ class LatentField:
     max_texts: int = 20_000  # labelled texts that are fitted to, evenly spaced in the split
 
     def __post_init__(self) -> None:
-        choices = {"velocity": ("network", "shift", "normal"), "coupling": ("transport", "independent")}
+        choices = {"velocity": ("network", "shift", "normal"), "coupling": ("transport", "independent", "paired")}
         check_settings(self, positive=("samples", "pairs", "steps", "batch", "width", "max_texts"), choices=choices)
         check_numbers(self, ("rate",), shares=("ema",))
         if self.base is not None and not isinstance(self.base, LatentVariableModel):
@@ -197,7 +197,10 @@ class LatentField:
 
     def _latents(self, texts: LabelledLatents, rows: Bool[np.ndarray, "n"], side: str, value: int) -> np.ndarray:
         """Returns the samples of the texts in `rows` at one end of the paths to a value."""
-        return np.asarray(texts.samples, np.float32)[rows & self._has_end(texts, side, value)]
+        samples = texts.samples
+        if side == "others" and texts.source_samples is not None:
+            samples, side = texts.source_samples, "target"  # those whose edits have the value
+        return np.asarray(samples, np.float32)[rows & self._has_end(texts, side, value)]
 
     def _moments(self, texts: LabelledLatents, rows: Bool[np.ndarray, "n"], side: str) -> dict[str, Array]:
         """Returns the mean and the covariance of one end of the paths for each value."""
@@ -214,16 +217,20 @@ class LatentField:
         self, texts: LabelledLatents, rows: Bool[np.ndarray, "n"], num: int, random: np.random.Generator
     ) -> Pairs:
         """Returns `num` pairs of latents for every value, of texts drawn at random."""
+
+        def drawn(latents: np.ndarray, text: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+            text = random.integers(len(latents), size=num) if text is None else text
+            return text, latents[text, random.integers(latents.shape[1], size=num)]
+
         parts = []
         for value in self._targets:
-            ends = []
-            for side in ("others", "target"):
-                latents = self._latents(texts, rows, side, value)
-                text = random.integers(len(latents), size=num)
-                ends.append(latents[text, random.integers(latents.shape[1], size=num)])
+            text, x_0 = drawn(self._latents(texts, rows, "others", value))
+            _, x_1 = drawn(
+                self._latents(texts, rows, "target", value), text if texts.source_samples is not None else None
+            )
             if self.coupling == "transport":
-                ends[1] = ends[1][transport_order(ends[0], ends[1], BLOCK)]
-            parts.append((*ends, np.full(num, value, np.int32)))
+                x_1 = x_1[transport_order(x_0, x_1, BLOCK)]
+            parts.append((x_0, x_1, np.full(num, value, np.int32)))
         x_0, x_1, target = (jnp.asarray(np.concatenate(part)) for part in zip(*parts, strict=True))
         return Pairs(x_0, x_1, target)
 

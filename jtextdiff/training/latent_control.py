@@ -3,6 +3,7 @@
 No other label is used. Accuracy and calibration are measured on the valid split.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say, write_atomically
@@ -19,6 +21,7 @@ from jtextdiff.data.corpus import Corpus
 from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.model import Model, load
+from jtextdiff.inference.references import EXPECTED, read_references
 from jtextdiff.methods.components.cross_validation import balanced_weights
 from jtextdiff.methods.components.latents import PRIOR, LabelledLatents, collapse_warnings
 from jtextdiff.methods.method import Fitted
@@ -43,7 +46,7 @@ def fit_control(config: Config, workdir: Path) -> None:
     exists = checkpoints.has_checkpoints(workdir)
     corpus = labelled_corpus(open_corpus(config, workdir), config)
     config = complete_config(config, corpus, workdir)
-    store_config(workdir, config, corpus.digests(config.label), resumed=exists)
+    store_config(workdir, config, corpus.digests(config.label) | _references_digest(config), resumed=exists)
     if exists:
         say(f"{workdir} is there already. To fit it anew, remove it.")
         return
@@ -51,7 +54,10 @@ def fit_control(config: Config, workdir: Path) -> None:
     corpus.tokenizer.save(workdir / "tokenizer")
     fit_key, sample_key = jax.random.split(jax.random.key(config.seed))
     sample_keys = [jax.random.fold_in(sample_key, i) for i in range(method.samples)]
-    train = encode_labelled(base, corpus, "train", method.label, method.max_texts, sample_keys)
+    if config.get("references"):
+        train = encode_references(base, corpus, config.references, method, sample_keys)
+    else:
+        train = encode_labelled(base, corpus, "train", method.label, method.max_texts, sample_keys)
     valid = encode_labelled(base, corpus, "valid", method.label, MAX_VALID_TEXTS)
     check_label_counts(train, method)
     say(f"{method.label}: {len(train.value):,} labelled texts, {', '.join(method.values)} -> {workdir}")
@@ -77,12 +83,47 @@ def print_summary(config: Config, workdir: Path, lines: list[str]) -> None:
 
 
 def check_label_counts(texts: LabelledLatents, method: Fitted) -> None:
-    """Raises UserError for a value with fewer than 2 texts: some are left out of the fit."""
-    counts = np.bincount(texts.value, minlength=len(method.values))
-    if rare := [f"{value} ({num})" for value, num in zip(method.values, counts, strict=True) if num < 2]:
+    """Raises UserError for a value with fewer than 2 texts: some are left out of the fit. No edit aims at "none"."""
+    counts = dict(zip(method.values, np.bincount(texts.value, minlength=len(method.values)), strict=True))
+    if texts.source_samples is not None:
+        counts.pop("none", None)
+    if rare := [f"{value} ({num})" for value, num in counts.items() if num < 2]:
         raise UserError(
             f"{method.label}: at least 2 texts of each value are needed to learn from; got {', '.join(rare)}."
         )
+
+
+def _references_digest(config: Config) -> dict[str, str]:
+    """Returns the digest of the file of references, if a field is fitted to them.
+
+    Raises UserError if it is given to another coupling, is missing, or comes with a number of labelled texts.
+    """
+    file, paired = config.get("references"), config.method.get("coupling") == "paired"
+    if paired != bool(file):
+        raise UserError(
+            "--config.method.coupling=paired and --config.references=FILE go together: FILE has the pairs, JSON lines "
+            f"such as {EXPECTED}."
+        )
+    if not file:
+        return {}
+    if config.num_labelled is not None:
+        raise UserError("--config.num_labelled does not apply to --config.references, all of which are used.")
+    try:
+        return {"references": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
+    except OSError as error:
+        raise UserError(f"--config.references={file} cannot be read: {error.strerror}.") from None
+
+
+def encode_references(
+    base: Model, corpus: Corpus, file: str, method: Fitted, sample_keys: Sequence[Any]
+) -> LabelledLatents:
+    """Returns the latents of the edits in a file of references, with those of the texts of which they are edits."""
+    rows = read_references(file, "--config.references", base, corpus, method.label)
+    values = np.asarray([method.values.index(row.wanted) for row in rows])
+    with mistakes(ValueError):
+        samples, mean, kl = encode(base, [row.reference for row in rows] + [row.text for row in rows], sample_keys)
+    edits = slice(len(rows))
+    return LabelledLatents(samples[edits], mean[edits], kl[edits], values, samples[len(rows) :])
 
 
 def encode_labelled(
@@ -94,14 +135,19 @@ def encode_labelled(
     """
     split = corpus.splits[split_name]
     rows = split.evenly_spaced(max_texts)
-    batch, mesh = base.batch(split.texts(rows)), mesh_of(base.params)
-    encode, latent_dim = jitted(base.method, "latent_samples", mesh), base.params[PRIOR]["shift"].size
-    noise = np.zeros((len(rows), len(sample_keys), latent_dim), np.float32)
+    return LabelledLatents(*encode(base, split.texts(rows), sample_keys), np.asarray(split.labels[label][rows]))
+
+
+def encode(base: Model, texts: Sequence[str], sample_keys: Sequence[Any]) -> tuple[Array, Array, Array]:
+    """Returns samples of q(z | text) by each key, its mean, both whitened, and its KL from N(0, I) in nats."""
+    batch, mesh = base.batch(texts), mesh_of(base.params)
+    latent_samples, latent_dim = jitted(base.method, "latent_samples", mesh), base.params[PRIOR]["shift"].size
+    noise = np.zeros((len(texts), len(sample_keys), latent_dim), np.float32)
     for i, key in enumerate(sample_keys):
-        noise[:, i] = jax.random.normal(key, (len(rows), latent_dim))
+        noise[:, i] = jax.random.normal(key, (len(texts), latent_dim))
 
     def latents(bucket: LengthBucket, inputs: tuple[Any, Any, Any]) -> Any:
-        return encode(base.params, *inputs)
+        return latent_samples(base.params, *inputs)
 
     samples, mean, kl = map_batches(
         latents,
@@ -110,9 +156,7 @@ def encode_labelled(
         longest=base.method.text_spec.length,
         shards=num_shards(mesh),
     )
-    return LabelledLatents(
-        jnp.asarray(samples), jnp.asarray(mean), jnp.asarray(kl), np.asarray(split.labels[label][rows])
-    )
+    return jnp.asarray(samples), jnp.asarray(mean), jnp.asarray(kl)
 
 
 def ngram_accuracy(corpus: Corpus, method: Fitted) -> float:

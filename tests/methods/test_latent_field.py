@@ -87,6 +87,24 @@ def test_a_fitted_network_carries_one_normal_to_the_other(coupling: str) -> None
     np.testing.assert_allclose(ends.std(0), STD[1], rtol=0.12)
 
 
+def test_paired_latents_are_carried_to_their_partners() -> None:
+    """The ends are the starts, turned and moved on; from any two latents a field can only learn to move them on."""
+    random, turn, value = np.random.default_rng(0), np.roll(np.eye(DIM), 1, axis=0), np.arange(4_000) % 2
+    starts = random.normal(size=(len(value), DIM))
+    ends = np.where(value[:, None] == 1, starts @ turn.T + MEAN[1], (starts - MEAN[1]) @ turn)
+    starts, ends = (jnp.asarray(points, jnp.float32) for points in (starts, ends))
+    texts = LabelledLatents(ends[:, None], ends, jnp.ones(len(value)), value, starts[:, None])
+    method = dataclasses.replace(METHOD, steps=1_000, width=64)
+    x = random.normal(size=(2_000, DIM))
+
+    def distance(coupling: str, texts: LabelledLatents) -> float:
+        own = dataclasses.replace(method, coupling=coupling)
+        params, _ = own.fit_latents(jax.random.key(0), initial_prior(DIM), texts)
+        return float(np.linalg.norm(flowed(own, params, x) - (x @ turn.T + MEAN[1]), axis=-1).mean())
+
+    assert distance("paired", texts) < 0.25 and distance("independent", texts._replace(source_samples=None)) > 1.5
+
+
 def test_equal_covariances_are_carried_by_a_translation() -> None:
     """The rectified flow of two normals that differ in their means alone is the shift, for any coupling."""
     same = np.ones((2, DIM))

@@ -122,6 +122,7 @@ class LabelledLatents(NamedTuple):
     mean: Float[Array, "n z"]
     kl: Float[Array, "n"]  # from N(0, I), nats
     value: Int[np.ndarray, "n"]
+    source_samples: Float[Array, "n s z"] | None = None  # of q(z | the text of which this one is an edit), if known
 
 
 def beta_schedule(progress: Float[Array, "*b"], first: float, last: float) -> Float[Array, "*b"]:

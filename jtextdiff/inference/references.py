@@ -1,0 +1,50 @@
+"""Texts with somebody else's edits of them, from a file of JSON lines."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.control.requests import json_of_line, numbered_lines
+from jtextdiff.data.corpus import Corpus
+from jtextdiff.inference.model import Model
+
+EXPECTED = '{"text": "...", "wanted": "a value of the label", "reference": "..."}'
+
+
+class Reference(NamedTuple):
+    """A text, the value of a label that it was to have, and an edit of it that has this value."""
+
+    text: str
+    wanted: str
+    reference: str
+
+
+def read_references(file: str, flag: str, model: Model, corpus: Corpus, label: str) -> list[Reference]:
+    """Reads JSON lines with a `text`, the value `wanted`, and the `reference`, an edit by somebody else.
+
+    Raises UserError for a file that cannot be read, named as the value of `flag`, and for a line of another form, an
+    unknown value or a text that is too long for the model, naming the line.
+    """
+    rows = [
+        _read_row(line, f"{file}, line {number}", model, corpus, label)
+        for number, line in numbered_lines(Path(file), flag)
+    ]
+    if len(rows) < 2:
+        raise UserError(f"{file} has one text: give it two at least.")
+    return rows
+
+
+def _read_row(line: str, place: str, model: Model, corpus: Corpus, label: str) -> Reference:
+    row = json_of_line(line, place, EXPECTED)
+    try:
+        text, reference = (corpus.tokenizer.normalize_spacing(row[name]) for name in ("text", "reference"))
+        wanted = row["wanted"]
+    except (AttributeError, TypeError, KeyError):
+        raise UserError(f"{place}: expected {EXPECTED}.") from None
+    if wanted not in corpus.label_values.get(label, ()):
+        available = ", ".join(corpus.label_values.get(label, ())) or "none"
+        raise UserError(f"{place}: {label} has no value {wanted!r}; it has: {available}.")
+    longest = model.method.text_spec.length
+    if model.num_tokens([text])[0] > longest:
+        raise UserError(f"{place}: the text has more than {longest - 1} tokens.")
+    return Reference(text, wanted, reference)
