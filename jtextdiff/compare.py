@@ -8,6 +8,7 @@ from typing import Any
 from jtextdiff.cli.arguments import Parser
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.main import main
+from jtextdiff.cli.tables import output_width
 from jtextdiff.evaluation.comparison import (
     DEFAULT_METRICS,
     at_real_entropy,
@@ -17,7 +18,6 @@ from jtextdiff.evaluation.comparison import (
     read_scores,
 )
 from jtextdiff.evaluation.edit_comparison import EDIT_METRICS, compare_edits, has_edits
-from jtextdiff.evaluation.tables import output_width
 
 EXAMPLES = """examples:
   python -m jtextdiff.compare scores/diffusion_lm.json scores/autoregressive.json

@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --num 512
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --steps 50 --out scores.json
+  python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --match_entropy
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --targets food+length:200 --num 2000
   python -m jtextdiff.evaluate --checkpoint runs/latent_ops --edits sentiment --judge_text other_reviews/ \\
       --target_probability 0.999
@@ -67,6 +68,12 @@ def build_parser() -> Parser:
         action="store_true",
         help="latent editing: the effect of each control on the others",
     )
+    parser.add_argument(
+        "--match_entropy",
+        action="store_true",
+        help="score samples also at the temperature at which they are as varied as the split, which is searched for in "
+        "up to seven sets of samples: models are compared fairly there",
+    )
     parser.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
     parser.add_argument(
         "--num", type=int, default=512, help="samples, and real texts to compare them with (default: 512)"
@@ -110,7 +117,7 @@ def sample_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) ->
         targets = read_requests(flags.targets, corpus, flags.split)
         spec = spec._replace(targets=targets, targets_source=f"{flags.targets} of {flags.split}")
     judges = {"judge": judge, "judge_run": flags.judge, "judge_text": flags.judge_text}
-    sizes = {"num": flags.num, "split": flags.split, "seed": flags.seed}
+    sizes = {"num": flags.num, "split": flags.split, "seed": flags.seed, "match_entropy": flags.match_entropy}
     result = evaluate_samples(SampleTask(model=model, corpus=corpus, spec=spec, **sizes, **judges))
     if flags.interference:
         result["interference"] = interference(model, spec.control, seed=flags.seed)._asdict()
@@ -139,9 +146,10 @@ def check_flags(flags: Any) -> None:
 
     flow = flow_settings(flags)
     for_samples = flags.control or flags.balance or flags.targets or flags.interference
-    if flags.edits and (for_samples or flags.best_of > 1 or flags.mbr > 1):
+    if flags.edits and (for_samples or flags.match_entropy or flags.best_of > 1 or flags.mbr > 1):
         raise UserError(
-            "--edits cannot be combined with --control, --balance, --targets, --interference, --best_of or --mbr."
+            "--edits cannot be combined with --control, --balance, --targets, --interference, --match_entropy, "
+            "--best_of or --mbr."
         )
     if not flags.edits and flow is not None:
         raise UserError(

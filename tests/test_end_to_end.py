@@ -229,6 +229,19 @@ def test_evaluate_writes_all_documented_fields(place: Path) -> None:
         assert row.keys() == {"value", "unit", "se", "n", "kind", "real_valid", "real_train"}
 
 
+@pytest.mark.slow
+def test_samples_are_scored_where_they_are_as_varied_as_real_text(place: Path) -> None:
+    flags = ("--num=30", "--steps=3", "--override=method.sampler.temperature=0.5", "--match_entropy")
+    done = run("evaluate", "--checkpoint=whole", *flags, cwd=place)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout)
+    own, matched = (part["metrics"]["unigram_entropy"] for part in (scores, scores["at_real_entropy"]))
+    distance, own_distance = (abs(score["value"] - score["real_valid"]) for score in (matched, own))
+    assert distance <= own_distance and f"At temperature {scores['at_real_entropy']['temperature']:.3f}" in done.stderr
+    greedy = run("evaluate", f"--checkpoint={trained('autoregressive.py')}", "--sampler=greedy", flags[-1], cwd=place)
+    assert greedy.returncode == 2 and "greedy has none" in greedy.stderr, greedy.stderr
+
+
 def test_a_judge_of_another_tokenizer_is_refused(place: Path) -> None:
     letters = shutil.copytree(trained("autoregressive.py"), place / "letters")
     tokenizer_builder("characters:1").train(TEXTS).save(letters / "tokenizer")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.tables import format_value, markdown_table, wrap
 from jtextdiff.data.lines import parse_json
-from jtextdiff.evaluation.tables import format_value, markdown_table, wrap
 from jtextdiff.metrics.interpolation import Point, value_at
 
 FIELDS = {"metrics", "sampler", "steps", "nfe", "num_samples", "split"}

@@ -41,8 +41,8 @@ def mauve_score(judge: Model, texts: dict[str, list[str]], comparison: list[str]
 
 def diversity_scores(rows: dict[str, list[Ids]], split: str) -> dict[str, Score]:
     """Returns entropy, distinct n-grams and self-BLEU at equal numbers of texts, the diversity guard and the length."""
-    n = min(len(texts) for texts in rows.values())
-    equal = {name: _subset(texts, n) for name, texts in rows.items()}
+    equal = equal_numbers(rows)
+    n = len(equal["samples"])
     entropy = {name: unigram_entropy(texts) for name, texts in equal.items()}
     bigrams = {name: distinct_ngrams(texts, 2) for name, texts in equal.items()}
     bleu = {name: self_bleu(texts) for name, texts in equal.items()}
@@ -60,6 +60,12 @@ def diversity_scores(rows: dict[str, list[Ids]], split: str) -> dict[str, Score]
         "diversity_guard": _diversity_guard(entropy, bigrams, n),
         "mean_length": compared_score(length, split, "tokens", len(rows["samples"]), "mean, end counted"),
     }
+
+
+def equal_numbers(rows: dict[str, list[Ids]]) -> dict[str, list[Ids]]:
+    """Returns as many texts of each kind as there are of the rarest, evenly spaced: entropy depends on their number."""
+    n = min(len(texts) for texts in rows.values())
+    return {name: _subset(texts, n) for name, texts in rows.items()}
 
 
 def _diversity_guard(entropy: dict[str, float], bigrams: dict[str, float], n: int) -> Score:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.tables import format_value, markdown_table
 from jtextdiff.evaluation.comparison import is_score, methods_of
-from jtextdiff.evaluation.tables import format_value, markdown_table
 from jtextdiff.metrics.interpolation import Point, value_at
 
 EDIT_METRICS = ("success", "source_bleu", "perplexity", "copies")

@@ -13,6 +13,7 @@ import numpy as np
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import progress_bar, say
+from jtextdiff.cli.tables import ScoreRow, format_value, output_width, score_table
 from jtextdiff.control.controls import classifier
 from jtextdiff.control.resolve import resolve
 from jtextdiff.data.cache import evenly_spaced
@@ -21,7 +22,6 @@ from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.label_judges import LabelJudge, derived_labels, grammar_knows, label_judge
 from jtextdiff.evaluation.likelihood import judge_nll
 from jtextdiff.evaluation.score import Score, mean_score, score
-from jtextdiff.evaluation.tables import ScoreRow, format_value, output_width, score_table
 from jtextdiff.inference.editing import FLOW_FAILED, Edit, check_edit
 from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json
 from jtextdiff.inference.model import Model

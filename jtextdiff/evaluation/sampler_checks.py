@@ -13,11 +13,11 @@ from scipy import stats
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import say
+from jtextdiff.cli.tables import output_width, wrap
 from jtextdiff.data.batches import Batch
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.diffusion.lengths import length_log_probs
 from jtextdiff.diffusion.randomness import keys_for
-from jtextdiff.evaluation.tables import output_width, wrap
 from jtextdiff.inference.model import Model
 from jtextdiff.methods.components.types import Given, nothing_given
 from jtextdiff.methods.d3pm import D3PM

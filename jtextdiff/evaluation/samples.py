@@ -12,12 +12,13 @@ from typing import Any
 from rich.progress import Progress
 
 from jtextdiff.cli.output import progress_bar, say
+from jtextdiff.cli.tables import ScoreRow, format_value, output_width, score_table
 from jtextdiff.control.resolve import resolve
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.errors import ERRORS, error_of
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.control_success import control_checker, control_scores
-from jtextdiff.evaluation.diversity import copy_rate, diversity_scores, mauve_score, token_ids
+from jtextdiff.evaluation.diversity import copy_rate, diversity_scores, equal_numbers, mauve_score, token_ids
 from jtextdiff.evaluation.label_judges import LabelJudge, label_judge, phrase_judge
 from jtextdiff.evaluation.latent_space import latent_scores
 from jtextdiff.evaluation.likelihood import (
@@ -27,11 +28,12 @@ from jtextdiff.evaluation.likelihood import (
     nll_gap,
     nll_in_order_score,
 )
+from jtextdiff.evaluation.matched_entropy import TOLERANCE, check_temperature, matching_temperature, with_temperature
 from jtextdiff.evaluation.score import Score, mean_score, real_texts, reference
-from jtextdiff.evaluation.tables import ScoreRow, format_value, output_width, score_table
 from jtextdiff.inference.model import Model
 from jtextdiff.inference.reranking import SamplingSpec, sample_and_rerank
 from jtextdiff.methods.method import HasSteps, LatentVariableModel
+from jtextdiff.metrics.ngrams import unigram_entropy
 from jtextdiff.run.config import to_json
 
 
@@ -48,15 +50,47 @@ class SampleTask:
     judge: Model | None = None
     judge_run: str | None = None  # where the judge was loaded from
     judge_text: str | None = None  # labelled text whose n-grams judge the controls
+    match_entropy: bool = False  # score samples also at the temperature that gives them the entropy of real text
 
 
 def evaluate_samples(task: SampleTask) -> dict[str, Any]:
-    """Scores samples with a progress bar, prints the table, and returns the scores with their settings."""
+    """Scores samples with a progress bar, prints the tables, and returns the scores with their settings."""
+    if task.match_entropy:
+        check_temperature(task.model)
     with progress_bar() as bar:
         metrics, calls = score_samples(task, bar)
+        matched = scores_at_real_entropy(task, metrics["unigram_entropy"], bar) if task.match_entropy else None
     result = report(task, metrics, calls, load=os.getloadavg()[0])
     say("\n".join(sample_table(result, output_width(sys.stderr))))
+    if matched is not None:
+        result["at_real_entropy"] = matched
+        say("\n".join(["", *matched_table(matched, task.split, output_width(sys.stderr))]))
     return result
+
+
+def scores_at_real_entropy(task: SampleTask, entropy: Score, bar: Progress) -> dict[str, Any]:
+    """Returns a temperature at which samples have about the entropy of the split, and their scores there.
+
+    `entropy` is that of samples at the model's own temperature.
+    """
+    real = {name: real_texts(task.model, task.corpus, name, task.num) for name in (task.split, "train")}
+    samples: dict[float, list[str]] = {}
+
+    def draw(temperature: float) -> float:
+        progress = bar.add_task(f"sampling at temperature {temperature:.2f}", total=task.num * task.spec.num_candidates)
+        model = with_temperature(task.model, temperature)
+        samples[temperature], _ = sample_and_rerank(
+            model, task.num, task.spec, seed=task.seed, progress=lambda num: bar.advance(progress, num)
+        )
+        texts = {"samples": samples[temperature], **real}
+        rows = {name: token_ids(task.corpus, rows) for name, rows in texts.items()}
+        return unigram_entropy(equal_numbers(rows)["samples"])
+
+    sampler: Any = task.model.method.sampler
+    found = matching_temperature(draw, entropy["real_valid"], sampler.temperature, entropy["value"])
+    if found not in samples:
+        draw(found)
+    return {"temperature": found, "metrics": text_scores(task, samples[found], real)}
 
 
 def score_samples(task: SampleTask, bar: Progress) -> tuple[dict[str, Score], float]:
@@ -75,18 +109,22 @@ def score_samples(task: SampleTask, bar: Progress) -> tuple[dict[str, Score], fl
     samples, calls = sample_and_rerank(
         model, task.num, task.spec, seed=task.seed, progress=lambda num: bar.advance(progress, num)
     )
-    if task.judge is not None:
-        bar.add_task("judging", total=None)
-        scores |= judge_scores(task, task.judge, samples, real)
-    rows = {name: token_ids(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
-    scores |= diversity_scores(rows, split) | copy_rate(rows, split, corpus)
-    if corpus.grammar is not None:
-        scores |= grammar_scores(corpus.grammar, samples)
+    bar.add_task("scoring", total=None)
+    scores |= text_scores(task, samples, real)
     if isinstance(model.method, LatentVariableModel):
         scores |= latent_scores(model, real[split], task.seed)
     if requested:
         scores = control_scores(checker, controls, samples, split) | scores
     return scores, calls
+
+
+def text_scores(task: SampleTask, samples: list[str], real: dict[str, list[str]]) -> dict[str, Score]:
+    """Returns the scores of the texts alone: likelihood under the judge, variety, copies, and those of the grammar."""
+    corpus, split = task.corpus, task.split
+    scores = judge_scores(task, task.judge, samples, real) if task.judge is not None else {}
+    rows = {name: token_ids(corpus, texts) for name, texts in {"samples": samples, **real}.items()}
+    scores |= diversity_scores(rows, split) | copy_rate(rows, split, corpus)
+    return scores | (grammar_scores(corpus.grammar, samples) if corpus.grammar is not None else {})
 
 
 def grammar_scores(grammar: Grammar, samples: list[str]) -> dict[str, Score]:
@@ -161,11 +199,24 @@ def sample_table(result: dict[str, Any], width: int) -> list[str]:
         f"{format_value(result['nfe'])} calls each ({result['sampler']}), seed {result['seed']}, "
         f"split {result['split']}"
     )
+    return _table(title, result["metrics"], result["split"], width)
+
+
+def matched_table(matched: dict[str, Any], split: str, width: int) -> list[str]:
+    """Returns the lines of a table of what `scores_at_real_entropy` has found."""
+    entropy = matched["metrics"]["unigram_entropy"]
+    title = f"At temperature {matched['temperature']:.3f}, where the entropy of samples is {entropy['value']:.2f} nats"
+    if abs(entropy["value"] - entropy["real_valid"]) > TOLERANCE:
+        title += f"; no temperature that was tried comes nearer to {split}'s {entropy['real_valid']:.2f}"
+    return _table(title, matched["metrics"], split, width)
+
+
+def _table(title: str, metrics: dict[str, Score], split: str, width: int) -> list[str]:
     rows = []
-    for name, score in result["metrics"].items():
+    for name, score in metrics.items():
         real = [format_value(score[field]) for field in ("real_valid", "real_train")]
         rows.append(ScoreRow(name, [format_value(score["value"], score["se"]), *real], score["unit"], score["kind"]))
-    return score_table(title, ["value ± se", f"real {result['split']}", "real train"], rows, width)
+    return score_table(title, ["value ± se", f"real {split}", "real train"], rows, width)
 
 
 def changed_settings(sampler: Any) -> dict[str, Any]:

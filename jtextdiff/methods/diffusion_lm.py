@@ -41,7 +41,7 @@ from jtextdiff.sampling.phrases import Phrase
 
 CHOICES = {
     "embeddings": ("neighbours", "tuned", "learned"),
-    "times": ("uniform", "adapted"),
+    "time_density": ("uniform", "adapted"),
     "schedule": tuple(SCHEDULES),
     "output": ("logits", "vector"),
     "parameterization": tuple(TO_X_0),
@@ -67,7 +67,7 @@ class DiffusionLM:
     known_length: bool = True  # False: PAD is modelled like any token, and every text fills the length
     schedule: str = "cosine"
     num_steps: int = 2000  # T: training times are 1/T, 2/T, …, 1
-    times: str = "uniform"  # in training; "adapted": more of them where the bound grows most
+    time_density: str = "uniform"  # in training; "adapted": more of them where the bound grows most
     per_token_times: bool = True  # in training; False: the tokens of a text share one time, as in sampling
     noisy_x_0: bool = False  # x_0 ~ N(e(w), 1 − ᾱ(1/T)), as released; else the token's embedding itself
     mse: float = 0.0  # weights of the loss terms
@@ -135,7 +135,7 @@ class DiffusionLM:
 
     def init(self, key: Key[Array, ""]) -> Params:
         params = self.net.init(key)
-        return {**params, "times": jnp.zeros(adapted_times.NUM_BINS)} if self.times == "adapted" else params
+        return {**params, "times": jnp.zeros(adapted_times.NUM_BINS)} if self.time_density == "adapted" else params
 
     def init_from_data(self, params: Params, tokens: np.ndarray, offsets: np.ndarray) -> Params:
         """Returns `params` with embeddings computed from the tokens' neighbours, unless they are learned."""
@@ -153,7 +153,7 @@ class DiffusionLM:
         time_key, x_0_key, noise_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(4))
         t = stratified_on_grid(time_key, self._times_shape(tokens.shape), self.num_steps)
         time_logits = params.get("times", jnp.zeros(1))  # one bin: uniform times
-        if self.times == "adapted":
+        if self.time_density == "adapted":
             t = adapted_times.quantile(jax.lax.stop_gradient(time_logits), t)
         x_0 = embedded = denoiser.net.embed(tokens)
         if self.noisy_x_0:
@@ -182,7 +182,7 @@ class DiffusionLM:
         num_tokens = self.text_spec.mean_length if self.known_length else self.text_spec.length
         terms = {name: sum_over(values[name](), valid) / num_tokens for name in values if getattr(self, name)}
         total = sum((getattr(self, name) * term for name, term in terms.items()), jnp.zeros(len(t)))
-        if self.times == "adapted":
+        if self.time_density == "adapted":
             moment = mean_over(adapted_times.second_moment(time_logits, t, rate()), valid)
             total += moment - jax.lax.stop_gradient(moment)  # a gradient alone
         return total, terms

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jtextdiff.evaluation.tables import ScoreRow, format_value, markdown_table, output_width, score_table
+from jtextdiff.cli.tables import ScoreRow, format_value, markdown_table, output_width, score_table
 
 LONG = "control_success[tree=(core (cost x) (noun x)) and food=Japanese]"
 ROWS = [
