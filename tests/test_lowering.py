@@ -14,6 +14,7 @@ from support.cases import slow_but
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.classifier import Classifier
+from jtextdiff.methods.components.latents import FlowLimits
 from jtextdiff.methods.components.types import TextSpec, nothing_given
 from jtextdiff.methods.method import Controllable, LatentVariableModel, Method
 from jtextdiff.nets.functional import Net
@@ -103,12 +104,12 @@ def test_guidance_and_latent_editing_lower() -> None:
     vae, _ = toy("latent_ops.py")
     assert isinstance(vae, LatentVariableModel) and isinstance(vae, Controllable)
 
-    def rewrite(params: Any, keys: Any, given: Any) -> Any:
+    def rewrite(params: Any, keys: Any, given: Any, max_time: float | None) -> Any:
         energy = vae.keyword_energy(params, jnp.ones((1, TEXT_SPEC.vocab_size), bool))
-        flow = {"target_probability": 0.9, "max_time": 10.0, "source_pull": 0.0}
-        return vae.rewrite(params, keys, given, energy=energy, length=jnp.int32(0), **flow)
+        return vae.rewrite(params, keys, given, energy=energy, length=jnp.int32(0), limits=FlowLimits(max_time, 0.9))
 
-    lowers(rewrite, jax.eval_shape(vae.init, key), keys, given)
+    for max_time in (10.0, None):
+        lowers(functools.partial(rewrite, max_time=max_time), jax.eval_shape(vae.init, key), keys, given)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from jtextdiff.control.resolve import resolve
 from jtextdiff.devices.sharding import mesh_of
 from jtextdiff.inference.batched import jitted
 from jtextdiff.inference.model import Model
+from jtextdiff.methods.components.latents import FlowLimits
 from jtextdiff.methods.method import LatentVariableModel
 
 SINGLE = ("edit_of_one", "guided", "released")
@@ -48,7 +49,7 @@ def benchmark_editing(
         call()
     sampler = model.method.sampler
     start = np.random.default_rng(0).standard_normal((len(texts), model.method.latent_dim), np.float32)
-    flow = jax.jit(functools.partial(sampler.flow, max_time=sampler.max_time))
+    flow = jax.jit(functools.partial(sampler.flow, limits=FlowLimits(sampler.max_time)))
     calls["flow"] = lambda: jax.block_until_ready(flow(energy, start).z)
     peers = {"flow_by_torchdiffeq": lambda: torch_flow(energy, start, sampler.max_time)}
     before = rewrite._cache_size()

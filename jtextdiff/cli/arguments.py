@@ -90,7 +90,8 @@ def add_flow(parser: Parser) -> None:
         "--max_time",
         type=float,
         metavar="T",
-        help="latent editing: maximum time of the flow down the energy (default: 100; with --learned 0)",
+        help="latent editing: maximum time of the flow down the energy (default: none, until P is reached; 100 with "
+        "--source_pull, 0 with --learned)",
     )
     parser.add_argument(
         "--source_pull",

@@ -13,6 +13,7 @@ from jtextdiff.cli.output import say
 from jtextdiff.control.controls import Control
 from jtextdiff.control.resolve import resolve
 from jtextdiff.control.trained_model import TrainedModel
+from jtextdiff.methods.components.latents import FlowLimits
 from jtextdiff.methods.method import LatentVariableModel
 from jtextdiff.sampling.energies import Sum, energy_terms
 
@@ -124,7 +125,7 @@ def _flow(model: TrainedModel, control: Control) -> tuple[Sum, LatentFlow]:
     @jax.jit
     def flow(start: Float[Array, "b z"], weights: Sequence[Array]) -> Float[Array, "b z"]:
         weighted = Sum(energies=energy.energies, weights=tuple(weights))
-        return sampler.flow(weighted, start, max_time=sampler.max_time).z
+        return sampler.flow(weighted, start, FlowLimits(sampler.max_time)).z
 
     return energy, flow
 

@@ -106,6 +106,9 @@ def score_edits(
     grammar = corpus.grammar if grammar_knows(corpus, task.label) else None
     texts_of = {"copy": task.texts, "reconstruction": reconstructions, "edit": [edit.text for edit in edits]}
     rows = {name: edit_scores(texts, task, judge, grammar, settings.judge) for name, texts in texts_of.items()}
+    if not all(edit.reached for edit in edits):
+        short = [float(not edit.reached) for edit in edits]
+        rows["edit"]["not_reached"] = mean_score(short, "share", "end below the target probability")
     if any(edit.skipped_because for edit in edits):
         skipped = [float(bool(edit.skipped_because)) for edit in edits]
         rows["edit"]["left"] = mean_score(skipped, "share", f"skipped, equal to the source: {FLOW_FAILED}")

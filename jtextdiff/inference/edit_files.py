@@ -28,7 +28,7 @@ def edit_stream(
     made_with: str | None,
     any_length: bool = False,
 ) -> None:
-    """Edits the remaining lines and writes them to `out`; reports failed flows and unknown words.
+    """Edits the remaining lines and writes them to `out`; reports failed and short flows, and unknown words.
 
     `edit_texts(texts, ids=…)` edits some texts, given the numbers of their lines. `num_done` lines are done already.
     With `made_with`, the digest of all settings, each line is a JSON object that ends with it; else it is the edit.
@@ -39,16 +39,20 @@ def edit_stream(
     from jtextdiff.inference.prompts import note_on_unknown
 
     # Lines are not counted beforehand: the input may be a stream.
-    columns, num_failed = (TextColumn("{task.completed} texts edited"), TimeElapsedColumn()), 0
+    columns = TextColumn("{task.completed} texts edited"), TimeElapsedColumn()
+    num_failed = num_short = 0
     unknown: list[list[str]] = []
     with progress_bar(*columns, disable=out.isatty()) as bar:
         task = bar.add_task("", total=None, completed=num_done)
         for first, texts in chunks(lines, num_done):
             rows = edit_rows(edit_texts, model, texts, first, any_length)
             num_failed += sum(row.get("left") == FLOW_FAILED for row in rows)
+            num_short += sum(not row.get("reached", True) for row in rows)
             unknown += [row.get("unknown", []) for row in rows]
             write_rows(out, rows, made_with)
             bar.advance(task, len(texts))
+    if num_short:
+        say(f"warning: {num_short} edits end below the target probability; --out FILE says which (reached: false).")
     if num_failed:
         say(f"warning: {num_failed} texts were not edited: {FLOW_FAILED}.")
     if note := note_on_unknown(unknown):
@@ -98,7 +102,8 @@ def flow_stats(edit: Any) -> dict[str, Any]:
     """Returns how a latent moved; nothing for an edit by diffusion."""
     if edit.distance is None:
         return {}
-    return {"p_before": edit.before, "p_after": edit.after, "moved": edit.distance, "steps": edit.steps}
+    moved = {"p_before": edit.before, "p_after": edit.after, "moved": edit.distance, "steps": edit.steps}
+    return moved if edit.reached else moved | {"reached": False}
 
 
 def write_rows(out: TextIO, rows: list[dict[str, Any]], made_with: str | None) -> None:

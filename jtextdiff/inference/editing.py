@@ -19,7 +19,7 @@ from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.flow_settings import FlowSettings
 from jtextdiff.inference.prompts import check_texts
 from jtextdiff.inference.sample_batches import check_tokens, run_batched
-from jtextdiff.methods.components.latents import Rewrite
+from jtextdiff.methods.components.latents import FlowLimits, Rewrite
 from jtextdiff.methods.components.types import Given
 from jtextdiff.methods.method import Editable, LatentVariableModel, Method
 from jtextdiff.metrics.bleu import sentence_bleu
@@ -31,6 +31,9 @@ FLOW_FAILED = "the solver found no path through latent space"
 """Why a text is skipped if the solver of the flow reaches its limit of steps."""
 
 UNKNOWN_IN_EDITS = "The model reads each as an unknown word, and no edit keeps it."
+
+REACHED = 1.02
+"""Times the nats of the target at which it counts as reached: the solver and float32 are not exact."""
 
 STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
 """Probabilities at which a latent is decoded for reranking."""
@@ -55,6 +58,7 @@ class Edit(NamedTuple):
     after: dict[str, float] = {}  # … and for the latent that was decoded; reranked: for the edit, encoded again
     distance: float | None = None  # that the latent moved, in standard deviations of the prior
     steps: int | None = None  # of the solver
+    reached: bool = True  # whether all controls together have the target probability in the end, within 2 % of its nats
     skipped_because: str = ""  # the text is then its source
     unknown: tuple[str, ...] = ()  # words of the source that the model does not know
 
@@ -142,16 +146,11 @@ def edit_in_latent_space(
     params, conditioning, mesh = edits.params, edits.conditioning, mesh_of(edits.params)
     energy = Sum(energies=(), weights=()) if conditioning.energy is None else conditioning.energy
     rewrite, latent_energies = (jitted(edits.method, name, mesh) for name in ("rewrite", "latent_energies"))
-    settings = {
-        "max_time": jnp.float32(flow.energy_time),
-        "field": edits.field,
-        "source_pull": jnp.float32(flow.source_pull),
-        "length": jnp.int32(max(conditioning.length, 0)),
-    }
-    stops = [jnp.float32(stop) for stop in (STOPS if flow.rerank else (flow.target_probability,))]
+    settings = {"energy": energy, "length": jnp.int32(max(conditioning.length, 0))}
+    stops = [_limits(flow, stop, edits) for stop in (STOPS if flow.rerank else (flow.target_probability,))]
 
     def rewrites_at_stops(bucket: LengthBucket, inputs: tuple[Keys, Given]) -> list[Rewrite]:
-        rewrites = [rewrite(params, *inputs, energy=energy, target_probability=stop, **settings) for stop in stops]
+        rewrites = [rewrite(params, *inputs, limits=limits, **settings) for limits in stops]
         if not flow.rerank:
             return rewrites
         return [item._replace(after=latent_energies(params, item.tokens, energy=energy)) for item in rewrites]
@@ -167,7 +166,22 @@ def edit_in_latent_space(
         check_tokens(item.tokens[item.solved])
     sources = [edits.tokenizer.decode(row) for row in edits.batch.tokens]
     candidates = ([_edit_of(row, item, edits) for item in rewrites] for row in range(num))
-    return [_best(row, source, flow.target_probability) for row, source in zip(candidates, sources, strict=True)]
+    best = [_best(row, source, flow.target_probability) for row, source in zip(candidates, sources, strict=True)]
+    return [edit._replace(reached=_reached(edit, flow.target_probability)) for edit in best]
+
+
+def _limits(flow: FlowSettings, target_probability: float, edits: EditBatch) -> FlowLimits:
+    """How far latents move, as arrays, so that another value needs no recompilation.
+
+    Without a time, a pull or a field, a latent moves until the probability is reached.
+    """
+    timed = flow.max_time is not None or flow.learned or flow.source_pull or edits.method.sampler.num_noise_averages
+    return FlowLimits(
+        max_time=jnp.float32(flow.energy_time) if timed else None,
+        target_probability=jnp.float32(target_probability),
+        source_pull=jnp.float32(flow.source_pull),
+        field=edits.field,
+    )
 
 
 def _edit_of(row: int, rewrite: Rewrite, edits: EditBatch) -> Edit:
@@ -185,6 +199,11 @@ def _edit_of(row: int, rewrite: Rewrite, edits: EditBatch) -> Edit:
         steps=int(rewrite.steps[row]),
         skipped_because="" if rewrite.solved[row] else FLOW_FAILED,
     )
+
+
+def _reached(edit: Edit, target_probability: float) -> bool:
+    nats = -sum(math.log(max(p, 1e-38)) for p in edit.after.values())
+    return target_probability == 1 or nats <= -REACHED * math.log(max(target_probability, 1e-38))
 
 
 def _best(candidates: list[Edit], source: str, target_probability: float) -> Edit:

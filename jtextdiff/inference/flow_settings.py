@@ -9,7 +9,7 @@ from jtextdiff.cli.errors import UserError
 class FlowSettings(NamedTuple):
     """How far controls move the latent of a text, and how the edit is chosen."""
 
-    max_time: float | None = None  # of the flow down the energy; None: 100, and with `learned` 0
+    max_time: float | None = None  # of the flow down the energy; None: until the target is reached; see `energy_time`
     target_probability: float = 0.99  # of all controls together, at which a latent stops
     source_pull: float = 0.0  # from 0, the controls alone, to 1, back to the text's own latent alone
     rerank: bool = False  # decode at several stops; take the edit closest to its source that reaches the target
@@ -18,7 +18,7 @@ class FlowSettings(NamedTuple):
 
     @property
     def energy_time(self) -> float:
-        """The time of the flow down the energy."""
+        """The time of the flow down the energy where it has one: beside a pull or a field, or if it is given."""
         return (0.0 if self.learned else 100.0) if self.max_time is None else self.max_time
 
     def check(self) -> None:

@@ -70,6 +70,7 @@ def _joined(pieces: list[str], edits: list[Edit], target_probability: float) -> 
         after=_least(edit.after for edit in edits),
         distance=math.hypot(*(edit.distance or 0.0 for edit in edits)),
         steps=max(edit.steps or 0 for edit in edits),
+        reached=all(edit.reached for edit in edits),
         skipped_because=FLOW_FAILED if all(edit.skipped_because for edit in edits) else "",
         unknown=tuple(word for edit in edits for word in edit.unknown),
     )

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.methods.components.latent_levels import Levels
-from jtextdiff.methods.components.latents import LabelledLatents
+from jtextdiff.methods.components.latents import FlowLimits, LabelledLatents, Rewrite
 from jtextdiff.methods.components.noisy_embeddings import NoisyEmbeddings
 from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec
 from jtextdiff.nets.functional import Params
@@ -153,8 +153,10 @@ class LatentVariableModel(Protocol):
         """Returns the parts of an energy at the latents of finished texts, in nats."""
         ...
 
-    def rewrite(self, params: Params, keys: Keys, given: Given, *, energy: Any, length: Any, **flow: Any) -> Any:
-        """Moves the latents of the texts `given` along the energy's flow and decodes them: a `latents.Rewrite`."""
+    def rewrite(
+        self, params: Params, keys: Keys, given: Given, *, energy: Any, limits: FlowLimits, length: Any
+    ) -> Rewrite:
+        """Moves the latents of the texts `given` along the energy's flow and decodes them."""
         ...
 
 

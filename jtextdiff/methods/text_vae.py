@@ -23,7 +23,7 @@ from jtextdiff.methods.components.autoregressive_sampler import word_dropout
 from jtextdiff.methods.components.label_conditioning import label_index, one_hot_label
 from jtextdiff.methods.components.latent_decoder import LatentTextDecoder, TextNLL
 from jtextdiff.methods.components.latent_levels import Levels, Posterior
-from jtextdiff.methods.components.latents import DECODER, ENCODER, PRIOR, LatentSampler, Rewrite
+from jtextdiff.methods.components.latents import DECODER, ENCODER, PRIOR, FlowLimits, LatentSampler, Rewrite
 from jtextdiff.methods.components.types import (
     Given,
     Metrics,
@@ -228,7 +228,7 @@ class TextVAE:
         if energy is None:
             return self.decode(params, keys, given, epsilon, keep_path=keep_path)
         num_frames = NUM_FRAMES if keep_path else 0
-        end = self.sampler.flow(energy, epsilon, max_time=self.sampler.max_time, num_frames=num_frames)
+        end = self.sampler.flow(energy, epsilon, FlowLimits(self.sampler.max_time), num_frames=num_frames)
         sample = self.decode(params, keys, given, end.z)
         if end.path is None:
             return sample
@@ -237,15 +237,12 @@ class TextVAE:
         return sample._replace(path=texts, calls=jnp.full_like(sample.calls, NUM_FRAMES - 1), energies=nats)
 
     def rewrite(
-        self, params: Params, keys: Keys, given: Given, *, energy: Energy, length: Any = 0, **flow: Any
+        self, params: Params, keys: Keys, given: Given, *, energy: Energy, limits: FlowLimits, length: Any = 0
     ) -> Rewrite:
-        """Moves the latents of the texts `given` along the energy's flow and decodes them, at `length` if it is not 0.
-
-        `flow` holds max_time, target_probability, source_pull and field of `LatentSampler.flow`.
-        """
+        """Moves the latents of the texts `given` along the energy's flow and decodes them, at a `length` above 0."""
         valid = jnp.arange(given.tokens.shape[1]) < given.length[:, None]
         start = self.encode(params, given.tokens, valid)
-        end = self.sampler.flow(energy, start, **flow)
+        end = self.sampler.flow(energy, start, limits)
         free = nothing_given(*given.tokens.shape)._replace(label=given.label)
         sample = self.decode(params, keys, free._replace(length=free.length + length), end.z)
         before, after = (energy_terms(energy, epsilon, 0.0) for epsilon in (start, end.z))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jtextdiff.control.balancing import find_weights, measure_interference
-from jtextdiff.methods.components.latents import LatentSampler
+from jtextdiff.methods.components.latents import FlowLimits, LatentSampler
 from jtextdiff.sampling.energies import Learned, Sum, energy_terms
 
 START = jax.random.normal(jax.random.key(0), (64, 3))
@@ -20,7 +20,7 @@ def logistic(params: jax.Array, target: jax.Array, z: jax.Array, t: jax.Array, v
 @jax.jit
 def moved(energies: tuple[Learned, ...], z: jax.Array, weights: tuple[jax.Array, ...]) -> jax.Array:
     """One program for all sums of as many energies."""
-    return LatentSampler().flow(Sum(energies=energies, weights=weights), z, max_time=1.0).z
+    return LatentSampler().flow(Sum(energies=energies, weights=weights), z, FlowLimits(1.0)).z
 
 
 def energy_and_flow(*slopes: list[float]) -> tuple[Sum, object]:

@@ -84,6 +84,17 @@ def test_unknown_words_are_in_the_lines_and_said_at_the_end(capsys: pytest.Captu
     assert "warning: 70 of 140 texts have words outside the model's vocabulary: zorb." in capsys.readouterr().err
 
 
+def test_edits_below_the_target_are_marked_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    model = SimpleNamespace(
+        method=SimpleNamespace(text_spec=SimpleNamespace(length=9)), num_tokens=lambda texts: [3] * len(texts)
+    )
+    edit_texts = lambda texts, ids: [Edit("x", distance=1.0, steps=2, reached=text != "far") for text in texts]
+    out = io.StringIO()
+    edit_stream(edit_texts, model, iter(["a", "far"] * 70), 0, out, made_with="one")
+    assert [json.loads(line).get("reached") for line in out.getvalue().splitlines()[:2]] == [None, False]
+    assert "warning: 70 edits end below the target probability" in capsys.readouterr().err
+
+
 def test_texts_to_edit_may_come_out_of_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     check_flags(build_parser().parse_args(["--checkpoint=x", f"--input={tmp_path / 'pipe'}"]))

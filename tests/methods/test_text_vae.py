@@ -12,7 +12,7 @@ from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import jitted
 from jtextdiff.methods.components.affine_prior import initial_prior, prior_fit_loss, prior_nll, unwhitened, whitened
-from jtextdiff.methods.components.latents import LatentSampler
+from jtextdiff.methods.components.latents import FlowLimits, LatentSampler
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.method import LatentVariableModel, Method
 from jtextdiff.methods.text_vae import TextVAE
@@ -216,18 +216,19 @@ def test_samples_do_not_depend_on_their_batch_and_have_the_given_length(params: 
 def test_editing_lowers_the_energy(params: dict) -> None:
     energy = lambda z, t, valid=None, x_0=None: 0.5 * jnp.sum((z - 3.0) ** 2, axis=-1)
     rewrite = jitted(METHOD, "rewrite", energy=energy)
-    flow = {"target_probability": 1e-3, "source_pull": 0.0}
-    edited = rewrite(params, keys(), given(), max_time=50.0, **flow)
+    edited = rewrite(params, keys(), given(), limits=FlowLimits(50.0, 1e-3))
     assert np.all(np.asarray(edited.after) < np.asarray(edited.before)) and np.all(edited.solved)
     np.testing.assert_allclose(edited.after[:, 0], -np.log(1e-3), rtol=1e-2)
-    unmoved = rewrite(params, keys(), given(), max_time=0.0, **flow)
+    evenly = rewrite(params, keys(), given(), limits=FlowLimits(None, 1e-3))
+    np.testing.assert_allclose(evenly.after[:, 0], -np.log(1e-3), rtol=1e-2)
+    unmoved = rewrite(params, keys(), given(), limits=FlowLimits(0.0, 1e-3))
     np.testing.assert_allclose(unmoved.distance, 0.0, atol=1e-6)
     plain = jitted(METHOD, "decode")(
         params, keys(), nothing_given(3, 6), jitted(METHOD, "encode")(params, given().tokens, jnp.asarray(VALID))
     )
     np.testing.assert_array_equal(unmoved.tokens, plain.tokens)
     rows = jax.tree.map(lambda leaf: leaf[1:2], given())
-    alone = rewrite(params, keys()[1:2], rows, max_time=50.0, **flow)
+    alone = rewrite(params, keys()[1:2], rows, limits=FlowLimits(50.0, 1e-3))
     np.testing.assert_array_equal(edited.tokens[1:2], alone.tokens)
 
 

@@ -160,6 +160,31 @@ def test_a_row_stops_at_the_energy_threshold(tau: float) -> None:
     assert np.all(np.asarray(result.steps)[before <= 0.3] == 0)
 
 
+@pytest.mark.parametrize("probability", [0.3, 0.99, 0.9999])
+def test_without_a_schedule_a_row_follows_the_same_curve_to_its_threshold(probability: float) -> None:
+    """Near p = 1 the slope of the energy vanishes, so that a row would need a time of 1/(1 − p)."""
+    energy, threshold = Sum(energies=(logistic(2.0), bowl(0.1, 9.0)), weights=(1.0, 2.0)), -np.log(probability)
+    evenly = jax.jit(lambda z: descend(energy, z, None, energy_threshold=threshold))(Z)
+    monitored = np.asarray(energy.energies[0](evenly.z, 0.0) + energy.energies[1](evenly.z, 0.0))
+    before = np.asarray(energy.energies[0](Z, 0.0) + energy.energies[1](Z, 0.0))
+    assert np.all(evenly.solved)
+    np.testing.assert_allclose(monitored[before > threshold], threshold, rtol=2e-3)
+    if probability < 0.5:
+        timed = flow(energy, Z, 100.0, tolerance=1e-6, energy_threshold=threshold)
+        np.testing.assert_allclose(evenly.z, timed.z, atol=5e-3)
+
+
+def test_a_flat_energy_is_descended_without_a_schedule() -> None:
+    """Time 100 leaves this row a hair from where it started."""
+    flat = logistic(30.0)
+    z = jnp.asarray([[0.5]])
+    threshold = float(flat(z, 0.0)[0]) / 100
+    evenly = jax.jit(lambda z: descend(flat, z, None, energy_threshold=threshold))(z)
+    timed = flow(flat, z, 100.0, energy_threshold=threshold)
+    assert float(flat(evenly.z, 0.0)[0]) == pytest.approx(threshold, rel=1e-2)
+    assert float(flat(timed.z, 0.0)[0]) > 1.5 * threshold
+
+
 def test_a_start_is_judged_at_time_one() -> None:
     """An energy of 2 − t + z² nats, at a threshold of 1.5: a row with z² below ½ stays, the others move."""
     z = jnp.asarray([[0.5], [1.0]])

@@ -26,6 +26,15 @@ MIN_DIVERGENCE = 1.0
 """Nats: with a smaller KL from the prior, a latent has next to no information about its text."""
 
 
+class FlowLimits(NamedTuple):
+    """How far latents move along a flow, and along which one."""
+
+    max_time: Float[Array, ""] | float | None  # of the flow down the energy; None: until the probability is reached
+    target_probability: Float[Array, ""] | float = 1.0  # of all controls together, at which a latent stops
+    source_pull: Float[Array, ""] | float = 0.0
+    field: Field | None = None  # followed at the same time
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatentSampler:
     """Settings of latent sampling: the initial latent, the flow that controls move it along, and the decoding."""
@@ -70,21 +79,13 @@ class LatentSampler:
         self,
         energy: Energy,
         epsilon: Float[Array, "b z"],
+        limits: FlowLimits,
         *,
-        max_time: Float[Array, ""] | float,
-        target_probability: Float[Array, ""] | float = 1.0,
-        source_pull: Float[Array, ""] | float = 0.0,
-        field: Field | None = None,
         num_frames: int = 0,
     ) -> FlowResult:
-        """Moves whitened latents down the energy for `max_time`, or until it implies `target_probability`.
-
-        With a `field`, they follow it at the same time.
-
-        See `latent_flow.descend`.
-        """
-        schedule, followed = schedules.constant(2 * max_time), energy
-        if self.num_noise_averages:
+        """Moves whitened latents down the energy, and along a field if there is one. See `latent_flow.descend`."""
+        schedule, followed = None if limits.max_time is None else schedules.constant(2 * limits.max_time), energy
+        if self.num_noise_averages and schedule is not None:
             half = jax.random.normal(jax.random.key(0), ((self.num_noise_averages + 1) // 2, epsilon.shape[-1]))
             noises = jnp.concatenate([half, -half])
             followed = NoiseAveraged(energy=energy, noises=noises, process=Gaussian(log_alpha_bar=schedule))
@@ -92,11 +93,11 @@ class LatentSampler:
             followed,
             epsilon,
             schedule,
-            energy_threshold=-jnp.log(target_probability),
-            source_pull=source_pull,
+            energy_threshold=-jnp.log(limits.target_probability),
+            source_pull=limits.source_pull,
             num_frames=num_frames,
             stop_energy=energy,
-            field=field,
+            field=limits.field,
         )
 
 
