@@ -53,6 +53,11 @@ def build_parser() -> Parser:
         "METHOD.SETTING.json, and print both at the entropy of real text",
     )
     parser.add_argument(
+        "--matched_entropy",
+        action="store_true",
+        help="compare samples at the temperature that evaluate --match_entropy has found, instead of the models' own",
+    )
+    parser.add_argument(
         "--at_bleu",
         action="append",
         type=float,
@@ -72,6 +77,8 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError(f"{of_edits[0]} holds scores of edits and {other} does not: they cannot share a table.")
     if flags.frontier and of_edits:
         raise UserError(f"--frontier is of samples, and {of_edits[0]} holds scores of edits: leave it out.")
+    if flags.matched_entropy:
+        results = {file: at_matched_entropy(file, result) for file, result in results.items()}
     if flags.at_bleu and not of_edits:
         raise UserError(f"--at_bleu is of edits, and {flags.scores[0]} holds scores of samples: leave it out.")
     if of_edits:
@@ -81,6 +88,14 @@ def command(arguments: Sequence[str]) -> None:
         if flags.frontier:
             lines += ["", *frontier(results, Path(flags.frontier))]
     print("\n".join(lines))
+
+
+def at_matched_entropy(file: Path, result: Any) -> Any:
+    """Returns the scores with those at the matched entropy in place of the model's own. Raises UserError without."""
+    matched = result.get("matched_entropy") if isinstance(result, dict) else None
+    if not isinstance(matched, dict):
+        raise UserError(f"--matched_entropy: {file} was written without evaluate --match_entropy.")
+    return {**result, "metrics": matched.get("metrics")}
 
 
 def check_picture(file: str | None) -> None:

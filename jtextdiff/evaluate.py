@@ -156,6 +156,11 @@ def check_flags(flags: Any) -> None:
             "--target_probability, --max_time, --source_pull, --learned, --push and --rerank are for edits: give "
             "--edits LABEL."
         )
+    if flags.match_entropy and flags.control:
+        raise UserError(
+            "--match_entropy compares samples with all texts of the split, which do not follow --control: leave one of "
+            "them out, or give --targets."
+        )
     if flags.references and not flags.edits:
         raise UserError("--references are texts to edit: give --edits LABEL.")
     if flags.judge_text and not (flags.edits or flags.control or flags.targets):

@@ -235,9 +235,9 @@ def test_samples_are_scored_where_they_are_as_varied_as_real_text(place: Path) -
     done = run("evaluate", "--checkpoint=whole", *flags, cwd=place)
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)
-    own, matched = (part["metrics"]["unigram_entropy"] for part in (scores, scores["at_real_entropy"]))
+    own, matched = (part["metrics"]["unigram_entropy"] for part in (scores, scores["matched_entropy"]))
     distance, own_distance = (abs(score["value"] - score["real_valid"]) for score in (matched, own))
-    assert distance <= own_distance and f"At temperature {scores['at_real_entropy']['temperature']:.3f}" in done.stderr
+    assert distance <= own_distance and f"At temperature {scores['matched_entropy']['temperature']:.3f}" in done.stderr
     greedy = run("evaluate", f"--checkpoint={trained('autoregressive.py')}", "--sampler=greedy", flags[-1], cwd=place)
     assert greedy.returncode == 2 and "greedy has none" in greedy.stderr, greedy.stderr
 

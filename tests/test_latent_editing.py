@@ -111,7 +111,7 @@ def test_a_field_is_fitted_to_texts_and_edits_of_them(two_controls: Path) -> Non
         refused = run(*wrong, cwd=place)
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr
     fitted = run(*paired, cwd=place)
-    assert fitted.returncode == 0 and "mood: 10 labelled texts" in fitted.stderr, fitted.stderr
+    assert fitted.returncode == 0 and "mood: 10 edits" in fitted.stderr, fitted.stderr
     assert "there already" in run(*paired, cwd=place).stderr
     file.write_text(json.dumps(pairs[0]) + "\n")
     changed = run(*paired, cwd=place)

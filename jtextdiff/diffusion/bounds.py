@@ -40,7 +40,7 @@ def denoising_kl(process: Gaussian, x_0: Vectors, x_0_hat: Vectors, s: Time, t: 
 def denoising_rate(process: Gaussian, x_0: Vectors, x_0_hat: Vectors, t: Time) -> Float[Array, "b l"]:
     """Returns −½ SNR′(t) ‖x_0 − x̂_0‖², whose integral over time is the bound, nats per position.
 
-    The limit of `denoising_kl` by the size of its step (Kingma et al. 2021, eq. 15), for times of shape [b #l].
+    `denoising_kl` by the size of its step, in the limit of small steps (Kingma et al. 2021, eq. 15); t is [] or [b #l].
     """
     t = jnp.asarray(t, float)
     slope = jax.jvp(process.snr, (t,), (jnp.ones_like(t),))[1]

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.inference.model import Model
 
 TOLERANCE = 0.02
@@ -24,10 +24,10 @@ LEAST, MOST = 0.2, 5.0
 def check_temperature(model: Model) -> None:
     """Raises UserError if the model's sampler has no temperature, or does not use it."""
     sampler: Any = model.method.sampler
-    if not hasattr(sampler, "temperature") or sampler.name in ("greedy", "beam"):
-        raise UserError(
-            f"--match_entropy varies the temperature of the sampler, and {sampler.name} has none: take another sampler."
-        )
+    if sampler.name in ("greedy", "beam"):
+        raise UserError(f"--match_entropy varies a temperature, and {sampler.name} has none: give --sampler sample.")
+    with mistakes(ValueError):
+        with_temperature(model, 1.4 * sampler.temperature)
 
 
 def with_temperature(model: Model, temperature: float) -> Model:
@@ -40,8 +40,9 @@ def with_temperature(model: Model, temperature: float) -> Model:
 def matching_temperature(entropy_at: Callable[[float], float], wanted: float, start: float, entropy: float) -> float:
     """Returns the temperature whose entropy is within TOLERANCE of the wanted one, or the nearest one that was tried.
 
-    `entropy` is that at `start`. Entropy rises with temperature: the next one to try lies on the line through the
-    nearest ones below and above or, while there is none on one side, 1.4 times as far.
+    `entropy` is that at `start`. Entropy rises with temperature: the next one to try lies where the line through the
+    nearest ones below and above has the wanted entropy, but not within a tenth of the way to either, since a line is a
+    rough guide; while there is none on one side, it is 1.4 times higher or lower, from LEAST to MOST.
     """
     tried = {start: entropy}
     while len(tried) < MAX_SETS:
@@ -55,7 +56,8 @@ def matching_temperature(entropy_at: Callable[[float], float], wanted: float, st
         else:
             share = (wanted - tried[below]) / (tried[above] - tried[below])
             temperature = below + min(max(share, 0.1), 0.9) * (above - below)
-        if not LEAST <= temperature <= MOST or temperature in tried:
+        temperature = min(max(temperature, LEAST), MOST)
+        if temperature in tried:
             break
         tried[temperature] = entropy_at(temperature)
     return min(tried, key=lambda temperature: abs(tried[temperature] - wanted))

@@ -58,23 +58,25 @@ def evaluate_samples(task: SampleTask) -> dict[str, Any]:
     if task.match_entropy:
         check_temperature(task.model)
     with progress_bar() as bar:
-        metrics, calls = score_samples(task, bar)
-        matched = scores_at_real_entropy(task, metrics["unigram_entropy"], bar) if task.match_entropy else None
+        metrics, calls, samples = score_samples(task, bar)
     result = report(task, metrics, calls, load=os.getloadavg()[0])
     say("\n".join(sample_table(result, output_width(sys.stderr))))
-    if matched is not None:
-        result["at_real_entropy"] = matched
+    if task.match_entropy:
+        with progress_bar() as bar:
+            matched = scores_at_real_entropy(task, samples, metrics["unigram_entropy"], bar)
+        result["matched_entropy"] = matched
         say("\n".join(["", *matched_table(matched, task.split, output_width(sys.stderr))]))
     return result
 
 
-def scores_at_real_entropy(task: SampleTask, entropy: Score, bar: Progress) -> dict[str, Any]:
+def scores_at_real_entropy(task: SampleTask, own_samples: list[str], entropy: Score, bar: Progress) -> dict[str, Any]:
     """Returns a temperature at which samples have about the entropy of the split, and their scores there.
 
-    `entropy` is that of samples at the model's own temperature.
+    `entropy` is that of the model's own samples, at its own temperature.
     """
     real = {name: real_texts(task.model, task.corpus, name, task.num) for name in (task.split, "train")}
-    samples: dict[float, list[str]] = {}
+    sampler: Any = task.model.method.sampler
+    samples = {sampler.temperature: own_samples}
 
     def draw(temperature: float) -> float:
         progress = bar.add_task(f"sampling at temperature {temperature:.2f}", total=task.num * task.spec.num_candidates)
@@ -86,15 +88,12 @@ def scores_at_real_entropy(task: SampleTask, entropy: Score, bar: Progress) -> d
         rows = {name: token_ids(task.corpus, rows) for name, rows in texts.items()}
         return unigram_entropy(equal_numbers(rows)["samples"])
 
-    sampler: Any = task.model.method.sampler
-    found = matching_temperature(draw, entropy["real_valid"], sampler.temperature, entropy["value"])
-    if found not in samples:
-        draw(found)
-    return {"temperature": found, "metrics": text_scores(task, samples[found], real)}
+    temperature = matching_temperature(draw, entropy["real_valid"], sampler.temperature, entropy["value"])
+    return {"temperature": temperature, "metrics": text_scores(task, samples[temperature], real)}
 
 
-def score_samples(task: SampleTask, bar: Progress) -> tuple[dict[str, Score], float]:
-    """Returns the scores of `num` samples and of as many real texts of each kind; and network calls per sample."""
+def score_samples(task: SampleTask, bar: Progress) -> tuple[dict[str, Score], float, list[str]]:
+    """Returns the scores of `num` samples and of as many real texts of each kind, calls per sample, and the samples."""
     model, corpus, split = task.model, task.corpus, task.split
     controls = [request.control for request in task.spec.requests(task.num)]
     for control in set(controls):
@@ -115,7 +114,7 @@ def score_samples(task: SampleTask, bar: Progress) -> tuple[dict[str, Score], fl
         scores |= latent_scores(model, real[split], task.seed)
     if requested:
         scores = control_scores(checker, controls, samples, split) | scores
-    return scores, calls
+    return scores, calls, samples
 
 
 def text_scores(task: SampleTask, samples: list[str], real: dict[str, list[str]]) -> dict[str, Score]:

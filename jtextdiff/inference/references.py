@@ -19,32 +19,38 @@ class Reference(NamedTuple):
     reference: str
 
 
-def read_references(file: str, flag: str, model: Model, corpus: Corpus, label: str) -> list[Reference]:
+def read_references(
+    file: str, flag: str, model: Model, corpus: Corpus, label: str, *, to_fit: bool = False
+) -> list[Reference]:
     """Reads JSON lines with a `text`, the value `wanted`, and the `reference`, an edit by somebody else.
 
     Raises UserError for a file that cannot be read, named as the value of `flag`, and for a line of another form, an
-    unknown value or a text that is too long for the model, naming the line.
+    unknown value, an empty text, or a text that is too long for the model, naming the line. The references are too long
+    only if something is fitted to them.
     """
-    rows = [
-        _read_row(line, f"{file}, line {number}", model, corpus, label)
-        for number, line in numbered_lines(Path(file), flag)
-    ]
+    rows = []
+    for number, line in numbered_lines(Path(file), flag):
+        place = f"{file}, line {number}"
+        row = _read_row(line, place, corpus, label)
+        for name, text in (("text", row.text), ("reference", row.reference))[: 2 if to_fit else 1]:
+            if model.num_tokens([text])[0] > model.method.text_spec.length:
+                raise UserError(f"{place}: the {name} has more than {model.method.text_spec.length - 1} tokens.")
+        rows.append(row)
     if len(rows) < 2:
         raise UserError(f"{file} has one text: give it two at least.")
     return rows
 
 
-def _read_row(line: str, place: str, model: Model, corpus: Corpus, label: str) -> Reference:
+def _read_row(line: str, place: str, corpus: Corpus, label: str) -> Reference:
     row = json_of_line(line, place, EXPECTED)
     try:
         text, reference = (corpus.tokenizer.normalize_spacing(row[name]) for name in ("text", "reference"))
         wanted = row["wanted"]
     except (AttributeError, TypeError, KeyError):
         raise UserError(f"{place}: expected {EXPECTED}.") from None
-    if wanted not in corpus.label_values.get(label, ()):
-        available = ", ".join(corpus.label_values.get(label, ())) or "none"
-        raise UserError(f"{place}: {label} has no value {wanted!r}; it has: {available}.")
-    longest = model.method.text_spec.length
-    if model.num_tokens([text])[0] > longest:
-        raise UserError(f"{place}: the text has more than {longest - 1} tokens.")
+    values = [value for value in corpus.label_values.get(label, ()) if value != "none"]
+    if wanted not in values:
+        raise UserError(f"{place}: {label} has no value {wanted!r}; it has: {', '.join(values)}.")
+    if not text.strip() or not reference.strip():
+        raise UserError(f"{place}: the text and the reference must not be empty.")
     return Reference(text, wanted, reference)

@@ -67,14 +67,14 @@ class DiffusionLM:
     known_length: bool = True  # False: PAD is modelled like any token, and every text fills the length
     schedule: str = "cosine"
     num_steps: int = 2000  # T: training times are 1/T, 2/T, …, 1
-    time_density: str = "uniform"  # in training; "adapted": more of them where the bound grows most
+    time_density: str = "uniform"  # in training; "adapted": above `bound_start` more of them where the bound grows most
     per_token_times: bool = True  # in training; False: the tokens of a text share one time, as in sampling
     noisy_x_0: bool = False  # x_0 ~ N(e(w), 1 − ᾱ(1/T)), as released; else the token's embedding itself
     mse: float = 0.0  # weights of the loss terms
     rounding: float = 0.0
     prior: float = 0.0
     cross_entropy: float = 1.0
-    elbo: float = 0.0
+    denoising_bound: float = 0.0  # the bound's integral over time from `bound_start`; adds to cross_entropy
     likelihood: str = "bound"  # what `nll` returns: an upper bound; or "released", the quantity of the authors' code
     bound_points: int = 32  # times per text at which either is estimated
     bound_start: float = 0.4  # time at which the bound predicts tokens from x_t; small ones are less tight
@@ -94,8 +94,8 @@ class DiffusionLM:
             raise ValueError(
                 f"output='logits' has parameterization='x_0', not {self.parameterization!r}. Set output='vector'."
             )
-        if self.embeddings == "neighbours" and self.embed_norm is None:
-            raise ValueError("embeddings='neighbours' have no norm: set embed_norm, or embeddings='learned'.")
+        if self.embeddings != "learned" and self.embed_norm is None:
+            raise ValueError(f"embeddings={self.embeddings!r} have no norm: set embed_norm, or embeddings='learned'.")
         if self.output == "vector" and (self.cross_entropy or self.sampler.temperature != 1):
             raise ValueError("output='vector' has no distribution: set cross_entropy=0 and sampler.temperature=1.")
 
@@ -154,7 +154,7 @@ class DiffusionLM:
         t = stratified_on_grid(time_key, self._times_shape(tokens.shape), self.num_steps)
         time_logits = params.get("times", jnp.zeros(1))  # one bin: uniform times
         if self.time_density == "adapted":
-            t = adapted_times.quantile(jax.lax.stop_gradient(time_logits), t)
+            t = adapted_times.quantile(jax.lax.stop_gradient(time_logits), t, self.bound_start)
         x_0 = embedded = denoiser.net.embed(tokens)
         if self.noisy_x_0:
             x_0 = Normal(mean=embedded, std=self.process.noise(self._first_time, embedded)).sample(x_0_key)
@@ -177,14 +177,17 @@ class DiffusionLM:
             "rounding": lambda: cross_entropy(denoiser.net.rounding_logits(x_0), tokens),
             "prior": lambda: jnp.mean(self.process.marginal(x_0, 1.0).mean ** 2, axis=-1),
             "cross_entropy": lambda: cross_entropy(prediction, tokens),
-            "elbo": lambda: rate() / adapted_times.density(jax.lax.stop_gradient(time_logits), t),
+            "denoising_bound": lambda: (
+                rate() / adapted_times.density(jax.lax.stop_gradient(time_logits), t, self.bound_start)
+            ),
         }
         num_tokens = self.text_spec.mean_length if self.known_length else self.text_spec.length
         terms = {name: sum_over(values[name](), valid) / num_tokens for name in values if getattr(self, name)}
         total = sum((getattr(self, name) * term for name, term in terms.items()), jnp.zeros(len(t)))
         if self.time_density == "adapted":
-            moment = mean_over(adapted_times.second_moment(time_logits, t, rate()), valid)
-            total += moment - jax.lax.stop_gradient(moment)  # a gradient alone
+            moment = mean_over(adapted_times.second_moment(time_logits, t, rate(), self.bound_start), valid)
+            scale = jax.lax.stop_gradient(jnp.mean(moment))  # else it would decide by how much gradients are clipped
+            total += (moment - jax.lax.stop_gradient(moment)) / jnp.maximum(scale, 1e-6)  # a gradient alone
         return total, terms
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:

@@ -135,6 +135,8 @@ class LatentField:
 
         The step with the smallest loss on these is kept.
         """
+        if (self.coupling == "paired") != (texts.source_samples is not None):
+            raise ValueError('coupling="paired", and no other, needs texts with the latents of their sources.')
         if len(self._targets) < 2:
             raise ValueError(f"a field leads from some values of {self.label} to another, and it has one value only")
         held_out = fold_ids(texts.value, HELD_OUT_FOLDS) == 0

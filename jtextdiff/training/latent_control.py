@@ -24,6 +24,7 @@ from jtextdiff.inference.model import Model, load
 from jtextdiff.inference.references import EXPECTED, read_references
 from jtextdiff.methods.components.cross_validation import balanced_weights
 from jtextdiff.methods.components.latents import PRIOR, LabelledLatents, collapse_warnings
+from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.method import Fitted
 from jtextdiff.metrics import ngram_classifier
 from jtextdiff.run import checkpoints
@@ -60,12 +61,15 @@ def fit_control(config: Config, workdir: Path) -> None:
         train = encode_labelled(base, corpus, "train", method.label, method.max_texts, sample_keys)
     valid = encode_labelled(base, corpus, "valid", method.label, MAX_VALID_TEXTS)
     check_label_counts(train, method)
-    say(f"{method.label}: {len(train.value):,} labelled texts, {', '.join(method.values)} -> {workdir}")
+    kind = "labelled texts" if train.source_samples is None else "edits"
+    say(f"{method.label}: {len(train.value):,} {kind}, {', '.join(method.values)} -> {workdir}")
     for warning in collapse_warnings({"kl": float(train.kl.mean())}):
         say(warning)
     with mistakes(ValueError):
         params, metrics = method.fit_latents(fit_key, base.params[PRIOR], train)
-    metrics |= method.report(params, valid) | {"text_accuracy": ngram_accuracy(corpus, method)}
+    metrics |= method.report(params, valid)
+    if isinstance(method, LatentClassifier):
+        metrics["text_accuracy"] = ngram_accuracy(corpus, method)
     with checkpoints.open_checkpoints(workdir) as manager:
         checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["loss"])
     write_atomically(workdir / "metrics.jsonl", json.dumps({"step": 1, **metrics}) + "\n")
@@ -87,10 +91,9 @@ def check_label_counts(texts: LabelledLatents, method: Fitted) -> None:
     counts = dict(zip(method.values, np.bincount(texts.value, minlength=len(method.values)), strict=True))
     if texts.source_samples is not None:
         counts.pop("none", None)
+    kind = "texts of each value" if texts.source_samples is None else "edits towards each value"
     if rare := [f"{value} ({num})" for value, num in counts.items() if num < 2]:
-        raise UserError(
-            f"{method.label}: at least 2 texts of each value are needed to learn from; got {', '.join(rare)}."
-        )
+        raise UserError(f"{method.label}: at least 2 {kind} are needed to learn from; got {', '.join(rare)}.")
 
 
 def _references_digest(config: Config) -> dict[str, str]:
@@ -118,10 +121,9 @@ def encode_references(
     base: Model, corpus: Corpus, file: str, method: Fitted, sample_keys: Sequence[Any]
 ) -> LabelledLatents:
     """Returns the latents of the edits in a file of references, with those of the texts of which they are edits."""
-    rows = read_references(file, "--config.references", base, corpus, method.label)
+    rows = read_references(file, "--config.references", base, corpus, method.label, to_fit=True)
     values = np.asarray([method.values.index(row.wanted) for row in rows])
-    with mistakes(ValueError):
-        samples, mean, kl = encode(base, [row.reference for row in rows] + [row.text for row in rows], sample_keys)
+    samples, mean, kl = encode(base, [row.reference for row in rows] + [row.text for row in rows], sample_keys)
     edits = slice(len(rows))
     return LabelledLatents(samples[edits], mean[edits], kl[edits], values, samples[len(rows) :])
 
@@ -146,12 +148,12 @@ def encode(base: Model, texts: Sequence[str], sample_keys: Sequence[Any]) -> tup
     for i, key in enumerate(sample_keys):
         noise[:, i] = jax.random.normal(key, (len(texts), latent_dim))
 
-    def latents(bucket: LengthBucket, inputs: tuple[Any, Any, Any]) -> Any:
-        return latent_samples(base.params, *inputs)
+    def latents(bucket: LengthBucket, inputs: tuple[Any, Any]) -> Any:
+        return latent_samples(base.params, *inputs, noise[bucket.rows])
 
     samples, mean, kl = map_batches(
         latents,
-        (batch.tokens, batch.valid, noise),
+        (batch.tokens, batch.valid),
         np.asarray(batch.valid).sum(-1),
         longest=base.method.text_spec.length,
         shards=num_shards(mesh),

@@ -85,6 +85,18 @@ def test_other_folders_or_settings_make_other_rows(
     ]
 
 
+def test_scores_at_the_matched_entropy_take_the_place_of_the_models_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, matched = json.loads(scores(1.0)), json.loads(scores(4.0))
+    (tmp_path / "x.json").write_text(json.dumps(own | {"matched_entropy": {"temperature": 1.1, **matched}}))
+    (tmp_path / "y.json").write_text(scores(2.0))
+    command([str(tmp_path / "x.json"), "--matched_entropy"])
+    assert cells(capsys.readouterr().out.splitlines()[3])[-1] == "4 ± 0.25"
+    with pytest.raises(UserError, match="y.json was written without evaluate --match_entropy"):
+        command([str(tmp_path / "x.json"), str(tmp_path / "y.json"), "--matched_entropy"])
+
+
 def test_real_text_has_the_first_row(
     files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
