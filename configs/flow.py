@@ -5,7 +5,7 @@ python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --contro
 
 It is fitted in minutes and stored in BASE/flows/LABEL. Edits also need a control of the label, configs/control.py,
 whose classifier decides where they stop. A `method.velocity` of "shift" or "normal" needs no network: the field is then
-the difference of the means, or the flow of two normal distributions. With a file of edits by somebody else (JSON lines
+the difference of the means, or the flow of two normal distributions. With a file of reference edits (JSON lines
 of text, wanted and reference), the field leads from texts to their edits:
 
 python -m jtextdiff.train --config configs/flow.py --config.base=runs/latent_ops --config.label=sentiment \

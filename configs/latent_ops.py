@@ -53,7 +53,7 @@ def reviews_zh() -> Config:
     """The default networks on Chinese characters: no word is unknown, and BLEU and judges count characters, too."""
     c = default()
     c.text = spec(Text, tokenizer="characters:8", length=32)
-    c.method.pooling_heads = 12  # a text of 22 characters has more to say than one of 9 words
+    c.method.pooling_heads = 12  # a text of 22 characters has more information than one of 9 words
     return c
 
 

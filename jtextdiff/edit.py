@@ -111,8 +111,8 @@ def settings_of(flags: Any, model: Any) -> dict[str, Any]:
     names = {leaf.name for leaf in control.leaves()} if control else set()
     trained = {name: _state_of(control_dir(flags.checkpoint, name)) for name in sorted(names)}
     fields = {name: _state_of(Path(flags.checkpoint) / FIELDS / name) for name in sorted(names) if flags.learned}
-    chosen = {name: value for name, value in vars(flags).items() if name not in ("checkpoint", "at", "input", "out")}
-    return {"config": config, "step": model.step, "trained": trained, "fields": fields, **chosen}
+    settings = {name: value for name, value in vars(flags).items() if name not in ("checkpoint", "at", "input", "out")}
+    return {"config": config, "step": model.step, "trained": trained, "fields": fields, **settings}
 
 
 def _state_of(run: Path) -> list[str]:

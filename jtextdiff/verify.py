@@ -14,7 +14,7 @@ EXAMPLES = """examples:
 
 The checks: samples do not depend on the other samples of a batch; given words and lengths are kept; samples
 consist of words; rare words and lengths appear as often as the model predicts; two computations of the likelihood
-agree (for an autoregressive model: with and without its cache); and every sampler writes alike at neighbouring
+agree (for an autoregressive model: with and without its cache); and every sampler generates alike at neighbouring
 numbers of steps, for each of which a program is compiled. Results go to stderr, JSON to stdout or --out. The exit
 status is 1 if a check fails.
 """

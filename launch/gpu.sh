@@ -5,7 +5,7 @@
 #   launch/gpu.sh OUT [PART …]
 #
 # PART is one of
-#   laws    the tests that compare a GPU with the CPU
+#   tests   the tests that compare a GPU with the CPU
 #   train   time, memory and compilation of training steps
 #   sample  guided and unguided sampling at the size of the paper
 #   e2e     diffusion_lm.py:e2e, a judge and controls trained to their end, and scores of samples
@@ -19,7 +19,7 @@ set -euo pipefail
 out=${1:?OUT, a folder}
 shift
 parts=("$@")
-if [ ${#parts[@]} -eq 0 ]; then parts=(laws train sample); fi
+if [ ${#parts[@]} -eq 0 ]; then parts=(tests train sample); fi
 root=$(cd "$(dirname "$0")/.." && pwd)
 steps=${STEPS:-40} long=${LONG:-3000}
 read -ra labels <<<"${LABELS:-food}"
@@ -38,8 +38,8 @@ result() {
   if "$@" >"$file.partial"; then mv "$file.partial" "$file"; else echo "failed: $file.partial" >&2; fi
 }
 
-laws() {
-  result laws.txt python -m pytest -m gpu --rootdir="$root" -c "$root/pyproject.toml" "$root/tests/gpu"
+tests() {
+  result tests.txt python -m pytest -m gpu --rootdir="$root" -c "$root/pyproject.toml" "$root/tests/gpu"
 }
 
 train() {
@@ -100,8 +100,8 @@ latent() {
 
 for part in "${parts[@]}"; do
   case $part in
-    laws | train | sample | e2e | masked | latent) "$part" ;;
-    *) echo "error: unknown part '$part'; there are laws, train, sample, e2e, masked and latent." >&2 && exit 2 ;;
+    tests | train | sample | e2e | masked | latent) "$part" ;;
+    *) echo "error: unknown part '$part'; there are tests, train, sample, e2e, masked and latent." >&2 && exit 2 ;;
   esac
 done
 

@@ -1,4 +1,4 @@
-"""The standard streams and arguments of a process: text whatever the locale, streams even if the caller closed them."""
+"""Standard streams and arguments of a process, in any locale, even if the caller has closed them."""
 
 import io
 import os

@@ -54,7 +54,7 @@ def implied_length(conjunction: Control, model: TrainedModel) -> int:
         return -(minimum + 1) if minimum else 0
     number, longest = next(iter(num_words.values())), model.method.text_spec.length - 1
     if number > longest:
-        raise UserError(f"length={number}: this model writes at most {longest} tokens.")
+        raise UserError(f"length={number}: this model generates at most {longest} tokens.")
     return number + 1
 
 

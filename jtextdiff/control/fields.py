@@ -22,26 +22,26 @@ def learned_field(control: Control | None, model: TrainedModel, strength: float)
         raise UserError("This model was not loaded from a run, so it has no learned fields.")
     fitted = fitted_labels(model.run, FIELDS)
     parts = [] if control is None else control.as_sum().parts
-    wanted = [part for part in parts if part.kind == "is" and part.name in fitted]
-    if not wanted:
+    requested = [part for part in parts if part.kind == "is" and part.name in fitted]
+    if not requested:
         label = next((part.name for part in parts if part.kind == "is" and part.name not in RESERVED), "LABEL")
         fit = ["python", "-m", "jtextdiff.train", "--config", "configs/flow.py"]
         fit += [f"--config.base={model.run}", f"--config.label={label}"]
         known = listed(fitted, NAME_SIGNS) if fitted else "none"
-        how = "Ask for LABEL=VALUE, without != or |, " if fitted else ""
+        how = "Give LABEL=VALUE, without != or |, " if fitted else ""
         raise UserError(
-            "learned follows the field to one value of a label, and no control asks for a value of one that has a "
+            "learned follows the field to one value of a label, and no control requires a value of one that has a "
             f"field. {model.run} has fields of: {known}. {how}{'or fit' if fitted else 'Fit'} one with: "
             f"{shlex.join(fit)}"
         )
-    if len(wanted) > 1 or len(wanted[0].values) > 1:
+    if len(requested) > 1 or len(requested[0].values) > 1:
         raise UserError(
-            f"learned follows one field, to one value; {' and '.join(map(str, wanted))} ask for several. "
+            f"learned follows one field, to one value; {' and '.join(map(str, requested))} require several. "
             "Leave the others to their energies, without learned."
         )
-    method, params = _loaded(wanted[0].name, model)
+    method, params = _loaded(requested[0].name, model)
     with mistakes(ValueError):
-        return method.field(params, next(iter(wanted[0].values)), strength)
+        return method.field(params, next(iter(requested[0].values)), strength)
 
 
 @cached_per_model

@@ -135,6 +135,8 @@ def _class_index(value: str, classifier: Classifier, values: Sequence[str]) -> i
 
 
 def _check_num_words(num_words: int, classifier: Classifier) -> None:
-    """Raises UserError for more words than the model writes."""
+    """Raises UserError for more words than the model generates."""
     if num_words >= classifier.text_spec.length:
-        raise UserError(f"{num_words} words are required; this model writes at most {classifier.text_spec.length - 1}.")
+        raise UserError(
+            f"{num_words} words are required; this model generates at most {classifier.text_spec.length - 1}."
+        )

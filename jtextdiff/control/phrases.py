@@ -43,7 +43,7 @@ def _phrase_energy(allowed_tokens: list[list[int]], model: TrainedModel) -> Ener
     method: Any = model.method  # Controllable: `resolve` has checked it
     longest = method.text_spec.length - 1
     if len(allowed_tokens) > longest:
-        raise UserError(f"A phrase of {len(allowed_tokens)} tokens: this model writes at most {longest} tokens.")
+        raise UserError(f"A phrase of {len(allowed_tokens)} tokens: this model generates at most {longest} tokens.")
     allowed = np.zeros((len(allowed_tokens), method.text_spec.vocab_size), bool)
     for position, tokens in enumerate(allowed_tokens):
         allowed[position, tokens] = True

@@ -75,7 +75,7 @@ def _with_one_label_each(parts: Sequence[Control], model: TrainedModel) -> list[
 
 
 def _is_label(part: Control, model: TrainedModel) -> bool:
-    """Whether a control is a value of a whole text, predicted by a trained classifier."""
+    """Returns whether a control is a value of a whole text, predicted by a trained classifier."""
     trained = part.kind == "is" and part.name not in TRAINING_FREE
     return trained and trained_target(part, model)[0].kind == "text"
 

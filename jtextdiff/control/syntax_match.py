@@ -47,7 +47,7 @@ def _tree_f1(target: Sequence[Constituent], derivation: Derivation) -> float:
 
 
 def _derivable(target: Constituent, chart: Chart, grammar: Grammar) -> bool:
-    """Whether some rule can derive the constituent from the words at its place."""
+    """Returns whether some rule can derive the constituent from the words at its place."""
     symbols = _symbols_of_label(grammar)[target.name.split("::")[0]]
     return any(end == target.end for symbol in symbols for end, _ in chart.spans(symbol, target.start))
 

@@ -1,4 +1,4 @@
-"""The batch of any training step, as a pure function of its index; and one pass over a split in order."""
+"""Training batches as a pure function of their index, and one pass over a split in order."""
 
 from collections.abc import Iterator
 from functools import lru_cache

@@ -17,7 +17,7 @@ from jtextdiff.data.tokenizer_builders import Pretrained, remedy_for_unknown, to
 
 _MAX_VALUES = 256  # a column with more values is an id or a text, not a label
 _MAX_UNKNOWN = 0.01
-_KEPT = "a run keeps its tokenizer: train one of its own for this text"
+_REUSED_REMEDY = "a run keeps its tokenizer: train one of its own for this text"
 _ENCODE_CHUNK = 10_000  # texts per call of the tokenizer
 
 
@@ -131,7 +131,7 @@ def _tokenise(
     notes: list[str] = []
     examples = read_examples(text.path, column=text.column, labels=text.labels, warn=notes.append)
     builder = tokenizer_builder(text.tokenizer)
-    kept = tokenizer is not None and not isinstance(builder, Pretrained)
+    reuses_tokenizer = tokenizer is not None and not isinstance(builder, Pretrained)
     tokenizer = tokenizer or builder.train([example.text for example in examples["train"]])
     label_values, notes_on_labels = _label_values(examples)
     notes += notes_on_labels
@@ -154,7 +154,7 @@ def _tokenise(
             f"dropped {len(dropped)} of {total} texts, longer than text.length = {text.length} tokens (the "
             f"longest has {max(dropped)}); raise text.length to keep them"
         )
-    return tokenizer, splits, label_values, notes + _notes_on_unknown(text, tokenizer, splits, kept)
+    return tokenizer, splits, label_values, notes + _notes_on_unknown(text, tokenizer, splits, reuses_tokenizer)
 
 
 def _encode(tokenizer: Tokenizer, examples: list[Example]) -> Rows:
@@ -181,14 +181,19 @@ def _label_values(examples: dict[str, list[Example]]) -> tuple[dict[str, tuple[s
     return label_values, notes
 
 
-def _notes_on_unknown(text: Text, tokenizer: Tokenizer, splits: dict[str, Rows], kept: bool) -> list[str]:
-    """Returns a warning for each split with more than 1 % unknown tokens, EOS not counted; `kept`: of a run's own."""
+def _notes_on_unknown(text: Text, tokenizer: Tokenizer, splits: dict[str, Rows], reuses_tokenizer: bool) -> list[str]:
+    """Returns a warning for each split with more than 1 % unknown tokens, EOS not counted.
+
+    `reuses_tokenizer`: it is that of a run, and not made for this text.
+    """
     notes = []
     for name, rows in splits.items():
         ids = np.concatenate([row for row, _ in rows])
         share = 0.0 if tokenizer.unk is None else float(np.mean(ids[ids != tokenizer.eos] == tokenizer.unk))
         if share > _MAX_UNKNOWN:
             texts = [example.text for _, example in rows[:_ENCODE_CHUNK]]
-            remedy = _KEPT if kept else remedy_for_unknown(tokenizer_builder(text.tokenizer), texts)
+            remedy = (
+                _REUSED_REMEDY if reuses_tokenizer else remedy_for_unknown(tokenizer_builder(text.tokenizer), texts)
+            )
             notes.append(f"{share:.1%} of the tokens of {name} are unknown to the tokenizer {text.tokenizer}; {remedy}")
     return notes

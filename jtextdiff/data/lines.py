@@ -1,4 +1,4 @@
-"""Lines and JSON of text files: one reader for all files, which names file and line in every error."""
+"""Lines and JSON of text files, with file and line in every error."""
 
 import io
 import json

@@ -82,7 +82,7 @@ class Tokenizer:
 
     @property
     def open_vocabulary(self) -> bool:
-        """Whether every word can be encoded without UNK, whatever its letters."""
+        """Returns whether every word can be encoded without UNK, whatever its letters."""
         return self.unk is None or self.unk not in self.encode([_RARE_CHARACTERS])[0]
 
     def encode_template(self, text: str) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:

@@ -150,7 +150,7 @@ def same_tokenizer(spec: str, other: str) -> bool:
 
 
 def remedy_for_unknown(builder: Words | Characters | BytePairs | Pretrained, texts: Sequence[str]) -> str:
-    """Returns which `text.tokenizer` knows more tokens of these texts than that of the builder."""
+    """Returns a `text.tokenizer` that has more of the tokens of these texts than the builder."""
     if isinstance(builder, Words) and _share_unspaced(texts) > _MOSTLY_SPACED:
         return "these texts have no spaces between words: set text.tokenizer=characters:2"
     if isinstance(builder, Words | Characters) and builder.min_count > 1:

@@ -1,4 +1,4 @@
-"""Where compiled programs are cached on disk."""
+"""The cache of compiled programs on disk."""
 
 import contextlib
 from collections.abc import Iterator

@@ -49,7 +49,7 @@ def add_process_flags(parser: Parser) -> None:
 
 @contextlib.contextmanager
 def distributed_run(flags: argparse.Namespace, work: str = "") -> Iterator[None]:
-    """Runs the body as one of several processes if the flags or the environment ask for it. Only process 0 then prints.
+    """Runs the body as one of several processes if the flags or the environment say so. Only process 0 then prints.
 
     `work` must be the same text in all processes. Enter this before jax initialises its devices. Raises UserError or
     OSError if the processes do not connect. One of several that fails prints why and exits at once: leaving jax in an

@@ -1,4 +1,4 @@
-"""Whether jax finds the devices that JAX_PLATFORMS names."""
+"""Check that jax finds the devices named by JAX_PLATFORMS."""
 
 import jax
 

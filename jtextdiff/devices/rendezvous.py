@@ -19,7 +19,7 @@ MAX_MESSAGE = 4096
 """Bytes of one message."""
 
 NOTICE_AFTER = 5.0
-"""Seconds after which a process says what it waits for."""
+"""Seconds after which a process prints what it waits for."""
 
 MESSAGE_TIMEOUT = 5.0
 """Seconds to wait for one message on an open connection."""

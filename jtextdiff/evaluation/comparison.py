@@ -127,7 +127,7 @@ def _check_scores(file: Path, result: Any) -> None:
 
 
 def is_score(part: Any, numbers: Sequence[str] = ("value", "se")) -> bool:
-    """Whether a part of a file is a score with these numbers, each of which may be None."""
+    """Returns whether a part of a file is a score with these numbers, each of which may be None."""
     return (
         isinstance(part, dict)
         and part.keys() >= {"unit", *numbers}
@@ -137,7 +137,7 @@ def is_score(part: Any, numbers: Sequence[str] = ("value", "se")) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a number that a float can hold, or None."""
+    """Returns whether a value is a number that a float can hold, or None."""
     return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**1000)
 
 

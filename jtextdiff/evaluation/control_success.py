@@ -1,4 +1,4 @@
-"""Whether samples satisfy their controls, judged without the controls' own classifiers."""
+"""Success of controls, judged without their own classifiers."""
 
 import math
 import re
@@ -132,7 +132,7 @@ def _targets_by_part(sums: Sequence[Control]) -> dict[str, list[Control]]:
 
 
 def _success_of_real_text(checker: ControlChecker, controls: Sequence[Control], texts: Sequence[str]) -> float:
-    """How far real texts satisfy the different controls, which are assigned to the texts cyclically."""
+    """Returns how far real texts satisfy the different controls, which are assigned to the texts cyclically."""
     different = list(dict.fromkeys(controls))
     values = [checker.satisfied(different[place % len(different)], text) for place, text in enumerate(texts)]
     return float(np.mean(values))
@@ -151,7 +151,7 @@ def conditional_nll_gap(
 ) -> dict[str, Score]:
     """Returns the NLL of samples minus that of real texts, nats per text, by p(text | controls) of the grammar.
 
-    The mean over controls, all of which must ask for single values of the grammar's labels. Only samples that the
+    The mean over controls, all of which must require single values of the grammar's labels. Only samples that the
     grammar can derive count, and `real` texts with the same labels. Empty with fewer than two such controls.
     """
     targets = [_labels_in(grammar, control) for control in controls]

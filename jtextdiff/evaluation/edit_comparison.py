@@ -21,7 +21,7 @@ EditScores = dict[str, Any]
 
 
 def has_edits(result: Any) -> bool:
-    """Whether the contents of a file are scores of edits."""
+    """Returns whether the contents of a file are scores of edits."""
     rows = result.get("rows") if isinstance(result, dict) else None
     return (
         isinstance(rows, dict)

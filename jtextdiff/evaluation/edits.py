@@ -38,7 +38,7 @@ INDICATORS = {"sentiment": "customer_rating"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EditTask:
-    """Texts, the value of the label that each is to have, and edits by somebody else if there are any."""
+    """Texts, the value of the label that each is to have, and reference edits if there are any."""
 
     label: str
     texts: list[str]
@@ -48,7 +48,7 @@ class EditTask:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EditSettings:
-    """How edits are made, and who judges them."""
+    """Settings of the edits, and their judges."""
 
     flow: FlowSettings | None = None
     judge: Model | None = None
@@ -158,7 +158,7 @@ def edit_scores(
 
 
 def _grammar_scores(texts: Sequence[str], task: EditTask, grammar: Grammar) -> dict[str, Score]:
-    """How many are sentences of the grammar, and how many of those keep every other attribute of their source."""
+    """Returns the share of sentences of the grammar, and of those that keep every other attribute of their source."""
     labels = [_other_labels(grammar, text, task.label) for text in texts]
     source_labels = [_other_labels(grammar, source, task.label) for source in task.texts]
     members = [float(of_text is not None) for of_text in labels]

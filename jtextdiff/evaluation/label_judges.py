@@ -1,4 +1,4 @@
-"""Which value of a label a text has: by the grammar, by phrases or by an n-gram classifier.
+"""Label judges: the value of a text by the grammar, by phrases or by an n-gram classifier.
 
 The classifiers are of another kind than the models, and are fitted to labelled text: the model's own, or better
 another. They select nothing.

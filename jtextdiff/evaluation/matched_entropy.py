@@ -1,4 +1,4 @@
-"""Scores of samples at the temperature at which they are as varied as real text.
+"""Scores at the temperature at which samples have the entropy of real text.
 
 A temperature trades fluency for variety, so models are compared fairly where the entropy of their samples is that of
 real text, and not at their own defaults.

@@ -59,8 +59,8 @@ class Check(NamedTuple):
 
     def lines(self, width: int) -> list[str]:
         """Returns the check as text: the result, and below it how it was obtained."""
-        verdict = "passes" if self.passes else "FAILS "
-        result = f"{verdict}  {self.name:<17} {self.value:<9.3g} limit {self.limit:g} {self.unit}"
+        outcome = "passes" if self.passes else "FAILS "
+        result = f"{outcome}  {self.name:<17} {self.value:<9.3g} limit {self.limit:g} {self.unit}"
         return [result, *wrap(self.how, width, first=" " * 8)]
 
 

@@ -231,7 +231,7 @@ def compute_dtype(method: Any) -> str:
 
 
 def _computes_in_bfloat16(part: Any) -> bool:
-    """Whether the field `bfloat16` is set anywhere in nested dataclasses."""
+    """Returns whether the field `bfloat16` is set anywhere in nested dataclasses."""
     values = [(field.name, getattr(part, field.name)) for field in dataclasses.fields(part)]
     return any(
         bool(value) if name == "bfloat16" else dataclasses.is_dataclass(value) and _computes_in_bfloat16(value)

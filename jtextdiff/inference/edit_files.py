@@ -146,7 +146,9 @@ def resume_output(out: Path, lines: Iterator[str], made_with: str) -> int:
                     "with the same input, or name another file."
                 )
             if "made_with" not in row:
-                raise UserError(f"--out {out}: line {num_done} does not say with which settings. Name another file.")
+                raise UserError(
+                    f"--out {out}: line {num_done} has no made_with, the settings of its edit. Name another file."
+                )
             if row["made_with"] != made_with:
                 raise UserError(
                     f"--out {out}: line {num_done} was made with other settings than this command gives: another "

@@ -30,7 +30,7 @@ from jtextdiff.sampling.rectified_flow import Field
 FLOW_FAILED = "the solver found no path through latent space"
 """Why a text is skipped if the solver of the flow reaches its limit of steps."""
 
-UNKNOWN_IN_EDITS = "The model reads each as an unknown word, and no edit keeps it."
+UNKNOWN_IN_EDITS = "Each becomes the unknown word, and no edit keeps it."
 
 REACHED = 1.02
 """Times the nats of the target at which it counts as reached: the solver and float32 are not exact."""
@@ -110,7 +110,7 @@ def check_edit(
             flow.check()
             if flow.learned and not flow.energy_time and len(conditioning.names) > 1:
                 raise UserError(
-                    f"learned follows the field of one label, and {' and '.join(conditioning.names)} ask for more: "
+                    f"learned follows the field of one label, and {' and '.join(conditioning.names)} require more: "
                     "give max_time too, the time for which their energies are followed."
                 )
         return
@@ -171,7 +171,7 @@ def edit_in_latent_space(
 
 
 def _limits(flow: FlowSettings, target_probability: float, edits: EditBatch) -> FlowLimits:
-    """How far latents move, as arrays, so that another value needs no recompilation.
+    """Returns how far latents move, as arrays, so that another value needs no recompilation.
 
     Without a time, a pull or a field, a latent moves until the probability is reached.
     """

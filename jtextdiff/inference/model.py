@@ -150,7 +150,7 @@ class Model:
 
     @property
     def has_order(self) -> bool:
-        """Whether `nll` can follow the order in which the sampler draws tokens."""
+        """Returns whether `nll` can follow the order in which the sampler draws tokens."""
         return isinstance(self.method, HasOrderedLikelihood) and self.method.sampler.has_order
 
     def nll(self, texts: Sequence[str], *, seed: int = 0, in_order: bool = False) -> list[float]:
@@ -261,7 +261,7 @@ def load(run: str | Path, *, at: int | str = "latest", overrides: Sequence[str] 
     config = read_config(workdir)
     config.mesh.update(data=-1, fsdp=1, tensor=1)
     if is_control(config):
-        raise UserError(f"{run} is a control and writes no texts. Sample with --checkpoint {config.base} --control.")
+        raise UserError(f"{run} is a control and generates no texts. Sample with --checkpoint {config.base} --control.")
     config = _overridden(config, overrides)
     method = build(config.method)
     with mistakes(FileNotFoundError, ValueError):
@@ -274,5 +274,5 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
     """The config with overrides. Raises UserError for steps of a sampler that has none."""
     if "steps" not in config.method.sampler and any(text.startswith("method.sampler.steps=") for text in overrides):
         name = config.method["class"].partition(":")[2]
-        raise UserError(f"{name} has no number of steps to set: it writes one token a step.")
+        raise UserError(f"{name} has no number of steps to set: it generates one token a step.")
     return override(config, overrides)

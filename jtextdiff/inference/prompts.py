@@ -34,7 +34,7 @@ def read_template(template: str | Sequence[str] | None, tokenizer: Tokenizer, me
     if fixed.all():
         raise UserError(f"The template {template!r} leaves nothing to write. Put {MASK} for each word to write.")
     if len(ids) + 1 > length:
-        raise UserError(f"The template has {len(ids) + 1} tokens (its end counted); this model writes {length}.")
+        raise UserError(f"The template has {len(ids) + 1} tokens (its end counted); this model generates {length}.")
     if tokenizer.unk is not None and (ids[fixed] == tokenizer.unk).any():
         unknown = [word for piece in template.split(MASK) for word in tokenizer.unknown_words(piece)]
         raise UserError(
@@ -43,7 +43,7 @@ def read_template(template: str | Sequence[str] | None, tokenizer: Tokenizer, me
         )
     if method.prefix_only and fixed[np.argmin(fixed) :].any():
         raise UserError(
-            f"{type(method).__name__} writes from left to right: fixed words can only stand at the start. "
+            f"{type(method).__name__} generates from left to right: fixed words can only stand at the start. "
             "Masked, D3PM and DiffusionLM can fill a gap."
         )
     return _given_of_template(ids, fixed, method, num)

@@ -129,7 +129,7 @@ class D3PM:
         return (bound + weight * mean_nll) / (1 + weight), {"bound": bound, "cross_entropy": mean_nll}
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
-        """Whether the network reads its own hidden states in the training step of this key."""
+        """Returns whether the network reads its own hidden states in the training step of this key."""
         return jax.random.uniform(jax.random.fold_in(key, 3)) < self.self_conditioning
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:

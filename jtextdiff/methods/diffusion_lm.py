@@ -191,7 +191,7 @@ class DiffusionLM:
         return total, terms
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
-        """Whether the network reads its first estimate in the training step of this key."""
+        """Returns whether the network reads its first estimate in the training step of this key."""
         return jax.random.uniform(jax.random.fold_in(key, 4)) < self.self_conditioning
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:

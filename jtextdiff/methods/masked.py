@@ -107,7 +107,7 @@ class Masked:
         return (2 * masked_share * loss if self.loss_weighting == "words" else loss), {name: loss}
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
-        """Whether the network reads its own hidden states in the training step of this key."""
+        """Returns whether the network reads its own hidden states in the training step of this key."""
         return jax.random.uniform(jax.random.fold_in(key, 3)) < self.self_conditioning
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:

@@ -45,7 +45,7 @@ class Method(Trainable, Protocol):
 
     @property
     def prefix_only(self) -> bool:
-        """Whether fixed tokens must form a prefix."""
+        """Returns whether fixed tokens must form a prefix."""
         ...
 
     def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
@@ -256,7 +256,7 @@ class SelfConditioned(Protocol):
     """A method whose network reads what it computed before, in a share of the training steps."""
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
-        """Whether the network is applied twice in the training step of this key."""
+        """Returns whether the network is applied twice in the training step of this key."""
         ...
 
 

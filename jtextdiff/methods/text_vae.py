@@ -103,7 +103,7 @@ class TextVAE:
                 vocab_size=self.text_spec.vocab_size,
                 latent_dim=self.latent_dim,
                 levels=self.levels.num,
-                beside=len(self.values),
+                num_conditions=len(self.values),
                 memory_slots=self.memory_slots,
                 latent_input=self.levels.decoder_input,
                 rngs=rngs,

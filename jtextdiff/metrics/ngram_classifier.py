@@ -64,7 +64,7 @@ def fit(texts: Sequence[str], values: Int[np.ndarray, "t"], num_values: int) -> 
 
 
 def _occurrences(texts: Iterable[str], column: dict[tuple[str, ...], int]) -> csr_matrix:
-    """Which n-grams occur in each text, 1 or 0, [texts, n-grams]."""
+    """Returns which n-grams occur in each text, 1 or 0, [texts, n-grams]."""
     columns, starts = [], [0]
     for text in texts:
         columns += sorted({column[ngram] for ngram in ngrams_up_to(units(text), LONGEST) if ngram in column})

@@ -1,4 +1,4 @@
-"""Units of a text that scores count: words between white space, and Chinese and Japanese characters one by one."""
+"""Units of text that scores count: words, and single Chinese and Japanese characters."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""A text encoder q(z | text), and a decoder of a text from a latent; latents of one or several levels."""
+"""Text encoder q(z | text) and text decoder p(text | z), for latents of one or several levels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -95,8 +95,8 @@ class LatentDecoder(nnx.Module):
     """A causal trunk that reads the latent twice: added to every token's embedding, and as positions before the text.
 
     These `memory_slots` positions are each layer's memory of the latent (Li et al. 2020, §3, where the memory skips the
-    layers below). The latent may hold several levels, and a vector `beside` them. With `trunk.context_dim`, each block
-    also reads one level and that vector, as the context of `ValueFusion`: the lower blocks the lower levels. Without
+    layers below). The latent may hold several levels and a condition. With `trunk.context_dim`, each block also reads
+    one level and the condition, as the context of `ValueFusion`: the lower blocks the lower levels. Without
     `latent_input`, that is all that the trunk reads of the latent.
     """
 
@@ -108,12 +108,12 @@ class LatentDecoder(nnx.Module):
         vocab_size: int,
         latent_dim: int,
         levels: int = 1,
-        beside: int = 0,
+        num_conditions: int = 0,
         memory_slots: int,
         latent_input: bool = True,
         rngs: nnx.Rngs,
     ):
-        num_latent = latent_dim + beside
+        num_latent = latent_dim + num_conditions
         self.memory_slots = memory_slots if latent_input else 0
         self.latent_dim, self.levels = latent_dim, levels
         self.embed = embedding(num_inputs, trunk.width, init=trunk.init, rngs=rngs)
@@ -174,12 +174,12 @@ class LatentDecoder(nnx.Module):
         return [shard_batch(self.remember(z)).reshape(len(z), self.memory_slots, -1)]
 
     def _contexts(self, z: Float[Array, "b z"]) -> Float[Array, "n b c"] | None:
-        """Returns what each block reads: its level, and what is beside the levels."""
+        """Returns what each block reads: its level and the condition."""
         num_blocks, dim = self.trunk.shape.num_layers, self.latent_dim // self.levels
         if not self.trunk.shape.context_dim:
             return None
         levels = [block * self.levels // num_blocks for block in range(num_blocks)]
-        beside = z[:, self.latent_dim :]
+        condition = z[:, self.latent_dim :]
         return jnp.stack(
-            [jnp.concatenate([z[:, level * dim : (level + 1) * dim], beside], axis=-1) for level in levels]
+            [jnp.concatenate([z[:, level * dim : (level + 1) * dim], condition], axis=-1) for level in levels]
         )

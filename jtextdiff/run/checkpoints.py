@@ -119,10 +119,10 @@ def confirm_newest(manager: ocp.CheckpointManager, model: Any, training: Any) ->
         raise
     except Exception as error:  # whatever it is, resuming would fail alike
         others = [other for other in manager.all_steps() if other != step]
-        kept = f"those of steps {sorted(others)} are kept" if others else "there is no other"
+        remaining = f"those of steps {sorted(others)} are kept" if others else "there is no other"
         raise OSError(
             f"the checkpoint of step {step}, just written to {manager.directory}, cannot be read back "
-            f"({_reason(error)}); {kept}. Train in a --workdir on another disk."
+            f"({_reason(error)}); {remaining}. Train in a --workdir on another disk."
         ) from error
     return step
 
@@ -147,8 +147,8 @@ def restore(workdir: Path, shapes: dict[str, Any], *, at: int | str = "latest") 
                 raise OSError(f"{message}. To resume from the one before it: {set_aside}") from None
             say(f"warning: {message}")
     if steps:
-        found = _unsafe(workdir)
-        why = f" Its absolute path has {found}: rename that directory and try again." if found else ""
+        unsafe_part = _unsafe(workdir)
+        why = f" Its absolute path has {unsafe_part}: rename that directory and try again." if unsafe_part else ""
         raise UserError(f"No checkpoint in {workdir}/checkpoints can be read; tried those of steps {steps}.{why}")
     return None
 

@@ -146,18 +146,18 @@ def _check_field(config: Config, path: str) -> None:
 def _nearest(config: Config, parent: Config, names: Sequence[str], unknown: str) -> str:
     """Returns the end of a message about an unknown field.
 
-    Proposed are the fields of that name elsewhere in the config, else the closest name beside it, else the closest
-    elsewhere.
+    Proposed are the fields of that name elsewhere in the config, else the closest name of the same level, else the
+    closest elsewhere.
     """
-    beside = [name for name in parent if name != CLASS]
+    siblings = [name for name in parent if name != CLASS]
     elsewhere = {path: path.rpartition(".")[2] for path in _paths(config)}
-    alike = [path for path, name in elsewhere.items() if name == names[-1]]
-    if not alike and not difflib.get_close_matches(unknown, beside, n=1):
+    candidates = [path for path, name in elsewhere.items() if name == names[-1]]
+    if not candidates and not difflib.get_close_matches(unknown, siblings, n=1):
         close = difflib.get_close_matches(names[-1], elsewhere.values(), n=1)
-        alike = [path for path, name in elsewhere.items() if name in close]
-    if alike:
-        return f". Did you mean {' or '.join(map(repr, alike))}?"
-    return did_you_mean(unknown, beside)
+        candidates = [path for path, name in elsewhere.items() if name in close]
+    if candidates:
+        return f". Did you mean {' or '.join(map(repr, candidates))}?"
+    return did_you_mean(unknown, siblings)
 
 
 def _paths(config: Config, prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""The Python file of a config: its `get_config` is run, and what is wrong with it is reported by file and line."""
+"""Python files of configs: running their `get_config`, with errors by file and line."""
 
 import runpy
 import traceback

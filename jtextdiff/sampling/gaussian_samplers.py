@@ -47,7 +47,7 @@ class Sampler:
 
     @property
     def stochastic(self) -> bool:
-        """Whether a step samples x_s from the posterior."""
+        """Returns whether a step samples x_s from the posterior."""
         return self.name == "ancestral" or (self.name == "ddim" and self.eta == 1)
 
     def step(self, process: Gaussian, denoise: Denoise) -> Step:

@@ -71,7 +71,7 @@ class Guidance:
             )
 
     def acts_at(self, s: Time) -> Array:
-        """Whether a step that ends at time s is guided."""
+        """Returns whether a step that ends at time s is guided."""
         return ~later(self.stop, s) & ~later(s, self.start)
 
 

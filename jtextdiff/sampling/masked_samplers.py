@@ -71,12 +71,12 @@ class Unmasking:
 
     @property
     def uses_steps(self) -> bool:
-        """Whether `steps` limits the calls."""
+        """Returns whether `steps` limits the calls."""
         return self.name != "first_hitting" or self.correct != "off"
 
     @property
     def revises(self) -> bool:
-        """Whether tokens may change once all are revealed, so that no step can be skipped."""
+        """Returns whether tokens may change once all are revealed, so that no step can be skipped."""
         return self.name in REVISING or self.correct != "off"
 
     @property
@@ -87,7 +87,7 @@ class Unmasking:
 
     @property
     def has_order(self) -> bool:
-        """Whether the unmasked tokens determine which are revealed next, so that there is an exact likelihood."""
+        """Returns whether the unmasked tokens determine the next ones to reveal: the likelihood is then exact."""
         return self.name in ("entropy_bounded", "ordered")
 
     def step_and_grid(

@@ -1,4 +1,4 @@
-"""Energies of phrases: tokens that stand next to each other in noisy embeddings, or anywhere in a bag of words."""
+"""Energies of phrases: adjacent tokens in noisy embeddings, or tokens anywhere in a bag of words."""
 
 import math
 from typing import Any

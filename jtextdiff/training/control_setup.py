@@ -75,7 +75,7 @@ def _check_own_text(config: Config, base: Config) -> None:
 
 
 def control_flag(label: str) -> str:
-    """Returns the flag that asks for a value of a label, as a shell takes it."""
+    """Returns the flag that requires a value of a label, as a shell takes it."""
     return shlex.join(["--control", f"{quoted(label, NAME_SIGNS)}=VALUE"])
 
 
@@ -123,7 +123,7 @@ def _check_label(corpus: Corpus, label: str) -> None:
     """Raises UserError unless the text has the label, with at least two values."""
     syntax = " pos and tree exist for the grammar's texts only." if label in KIND_OF else ""
     if len(label_values(corpus, label, "The text", f" text.labels may rename a column.{syntax}")) < 2:
-        raise UserError(f"All texts have the same {label}: there is nothing to tell apart.")
+        raise UserError(f"All texts have the same {label}: there are no values to distinguish.")
 
 
 def with_base_params(params: Params, base: Params) -> Params:

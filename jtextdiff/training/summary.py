@@ -1,4 +1,4 @@
-"""What a training prints before its first step and after its last."""
+"""Messages of a training before its first step and after its last."""
 
 from pathlib import Path
 

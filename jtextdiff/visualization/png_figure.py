@@ -1,4 +1,4 @@
-"""Draws a trajectory as a PNG: a grid of words for each sentence, time downwards, energies on its right."""
+"""PNG of a trajectory: a grid of words for each sentence, time downwards, energies on the right."""
 
 import math
 import warnings

@@ -1,4 +1,4 @@
-"""A denoising trajectory: the words and energies of a few texts at each step, from noise (t = 1) to text (t = 0)."""
+"""Denoising trajectories: words and energies of a few texts at each step, from noise to text."""
 
 import itertools
 import math
@@ -59,7 +59,7 @@ def validate(trajectory: Trajectory) -> None:
 def evenly_spaced(total: int, count: int) -> tuple[int, ...]:
     """Returns up to `count` evenly spaced indices of 0 … total - 1, both ends included. ValueError if count < 2."""
     if count < 2:
-        raise ValueError(f"cannot keep both ends in {count} frames; ask for 2 or more")
+        raise ValueError(f"cannot keep both ends in {count} frames; give 2 or more")
     if total <= count:
         return tuple(range(total))
     return tuple((2 * i * (total - 1) + count - 1) // (2 * (count - 1)) for i in range(count))

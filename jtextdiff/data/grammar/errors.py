@@ -1,4 +1,4 @@
-"""What is wrong with a sentence that a grammar does not generate, by its first error."""
+"""Kinds of errors in sentences that a grammar does not generate."""
 
 from collections.abc import Sequence
 
