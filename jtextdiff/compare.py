@@ -17,7 +17,7 @@ from jtextdiff.evaluation.comparison import (
     frontiers,
     read_scores,
 )
-from jtextdiff.evaluation.edit_comparison import EDIT_METRICS, compare_edits, has_edits
+from jtextdiff.evaluation.edit_comparison import EDIT_METRICS, compare_edits, edit_frontiers, has_edits
 
 EXAMPLES = """examples:
   python -m jtextdiff.compare scores/diffusion_lm.json scores/autoregressive.json
@@ -33,6 +33,7 @@ deviation over runs. A single run has ± its standard error.
 
 Of files of jtextdiff.evaluate --edits, each is a row. With --at_bleu, files METHOD.SETTING.json, such as
 energy.0.9.json and energy.0.99.json, are points of one method, and its success is interpolated between them.
+`evaluate --edits LABEL --frontier METHOD` writes such files.
 """
 
 
@@ -50,7 +51,8 @@ def build_parser() -> Parser:
         "--frontier",
         metavar="FILE.png",
         help="draw perplexity_ratio, or members, against the entropy of the samples, a curve for each METHOD of files "
-        "METHOD.SETTING.json, and print both at the entropy of real text",
+        "METHOD.SETTING.json, and print both at the entropy of real text; of edits: draw their success against "
+        "the BLEU with the source",
     )
     parser.add_argument(
         "--matched_entropy",
@@ -75,14 +77,14 @@ def command(arguments: Sequence[str]) -> None:
     if of_edits and len(of_edits) < len(results):
         other = next(file for file in results if file not in of_edits)
         raise UserError(f"{of_edits[0]} holds scores of edits and {other} does not: they cannot share a table.")
-    if flags.frontier and of_edits:
-        raise UserError(f"--frontier is of samples, and {of_edits[0]} holds scores of edits: leave it out.")
     if flags.matched_entropy:
         results = {file: at_matched_entropy(file, result) for file, result in results.items()}
     if flags.at_bleu and not of_edits:
         raise UserError(f"--at_bleu is of edits, and {flags.scores[0]} holds scores of samples: leave it out.")
     if of_edits:
         lines = compare_edits(results, flags.metric, flags.at_bleu or [])
+        if flags.frontier:
+            draw_edits(results, Path(flags.frontier))
     else:
         lines = compare(results, flags.metric, output_width(sys.stdout))
         if flags.frontier:
@@ -109,13 +111,24 @@ def check_picture(file: str | None) -> None:
 def frontier(results: dict[Path, Any], picture: Path) -> list[str]:
     """Draws the frontier of each method, and returns a table of them at the entropy of real text."""
     metric = frontier_metric(results)
-    from jtextdiff.visualization.frontier_figure import draw_frontiers  # matplotlib takes a second
+    from jtextdiff.visualization.frontier_figure import Axis, draw_frontiers  # matplotlib takes a second
 
     real = {name: score["real_valid"] for name, score in next(iter(results.values()))["metrics"].items()}
     if real["unigram_entropy"] is None:
         raise UserError("--frontier: the files do not have the entropy of real text.")
-    draw_frontiers(frontiers(results, metric), metric, picture, real_entropy=real["unigram_entropy"], real=real[metric])
+    entropy = Axis("unigram entropy of the samples, nats", real["unigram_entropy"])
+    score = Axis(metric.replace("_", " "), real[metric])
+    draw_frontiers(frontiers(results, metric), entropy, score, picture, reference="real text")
     return at_real_entropy(results, real["unigram_entropy"])
+
+
+def draw_edits(results: dict[Path, Any], picture: Path) -> None:
+    """Draws the success of each method's edits against their BLEU with the sources."""
+    from jtextdiff.visualization.frontier_figure import Axis, draw_frontiers
+
+    copies = next(iter(results.values()))["rows"]["copy"]["success"]["value"]
+    bleu, success = Axis("BLEU with the source"), Axis("success of the edits", copies)
+    draw_frontiers(edit_frontiers(results), bleu, success, picture, reference="copies of the sources")
 
 
 if __name__ == "__main__":

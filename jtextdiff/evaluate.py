@@ -17,7 +17,7 @@ from jtextdiff.cli.arguments import (
 )
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.main import main
-from jtextdiff.cli.output import say
+from jtextdiff.cli.output import say, write_result
 
 EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm
@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --targets food+length:200 --num 2000
   python -m jtextdiff.evaluate --checkpoint runs/latent_ops --edits sentiment --judge_text other_reviews/ \\
       --target_probability 0.999
+  python -m jtextdiff.evaluate --checkpoint runs/latent_ops --edits sentiment --frontier scores/energy
 
 Scores samples by their likelihood under a judge, their diversity, the share of them that occurs in the training text
 and, for the embedded grammar, the share that belongs to it; and the likelihood of real text. With --edits, it scores
@@ -62,7 +63,19 @@ def build_parser() -> Parser:
         metavar="FILE",
         help='the texts to edit, JSON lines of "text", the value "wanted" and another\'s edit, "reference"',
     )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        metavar="S",
+        help="edits by diffusion: how far texts are noised, in (0, 1] (default: 0.5)",
+    )
     add_flow(parser)
+    parser.add_argument(
+        "--frontier",
+        metavar="NAME",
+        help="score edits from timid to bold: write NAME.P.json for each probability P at which latents stop, or "
+        "strength of diffusion, and a table and a picture of all, NAME.png; existing files are not made again",
+    )
     parser.add_argument(
         "--interference",
         action="store_true",
@@ -87,7 +100,6 @@ def command(arguments: Sequence[str]) -> None:
     flags = build_parser().parse_args(arguments)
     check_flags(flags)
     from jtextdiff import load
-    from jtextdiff.cli.output import write_result
     from jtextdiff.control.balancing import balance_if, check_interference
     from jtextdiff.evaluation.likelihood import load_judge
     from jtextdiff.inference.reranking import sampling_spec
@@ -104,7 +116,10 @@ def command(arguments: Sequence[str]) -> None:
         check_interference(model, spec.control)
     spec = spec._replace(control=balance_if(flags.balance, model, spec.control))
     evaluate = edit_scores if flags.edits else sample_scores
-    write_result(evaluate(flags, model, corpus, judge, spec), flags.out)
+    if flags.frontier:
+        write_frontier(flags, model, corpus, judge)
+    else:
+        write_result(evaluate(flags, model, corpus, judge, spec), flags.out)
 
 
 def sample_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) -> dict[str, Any]:
@@ -126,15 +141,42 @@ def sample_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) ->
 
 def edit_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) -> dict[str, Any]:
     """Returns the scores of edits of the texts in --references, or else of texts of the split."""
-    from jtextdiff.evaluation.edits import EditSettings, edit_task, evaluate_edits, read_edit_task
+    from jtextdiff.evaluation.edits import evaluate_edits
+
+    task, settings = task_and_settings(flags, model, corpus, judge)
+    return next(evaluate_edits(model, corpus, task, {"": settings}))[1]
+
+
+def task_and_settings(flags: Any, model: Any, corpus: Any, judge: Any) -> tuple[Any, Any]:
+    """Returns the texts to edit, and how they are edited and judged."""
+    from jtextdiff.evaluation.edits import EditSettings, edit_task, read_edit_task
     from jtextdiff.inference.flow_settings import flow_settings
 
     if flags.references:
         task = read_edit_task(flags.references, model, corpus, flags.edits)
     else:
         task = edit_task(corpus, flags.split, flags.edits, flags.num)
-    settings = {"flow": flow_settings(flags), "split": flags.split, "seed": flags.seed}
-    return evaluate_edits(model, corpus, task, EditSettings(judge=judge, judge_text=flags.judge_text, **settings))
+    settings = {"flow": flow_settings(flags), "strength": flags.strength, "split": flags.split, "seed": flags.seed}
+    return task, EditSettings(judge=judge, judge_text=flags.judge_text, **settings)
+
+
+def write_frontier(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
+    """Writes the scores of each point that has no file yet, prints a table of all, and draws them."""
+    from jtextdiff.compare import draw_edits
+    from jtextdiff.evaluation.comparison import read_scores
+    from jtextdiff.evaluation.edit_comparison import compare_edits
+    from jtextdiff.evaluation.edits import evaluate_edits, frontier_points
+
+    task, settings = task_and_settings(flags, model, corpus, judge)
+    points = frontier_points(model, settings)
+    files = {point: Path(f"{flags.frontier}.{point}.json" if point else f"{flags.frontier}.json") for point in points}
+    missing = {point: points[point] for point, file in files.items() if not file.is_file()}
+    for point, scores in evaluate_edits(model, corpus, task, missing) if missing else ():
+        write_result(scores, str(files[point]))
+    results = {file: read_scores(file) for file in files.values()}
+    draw_edits(results, Path(f"{flags.frontier}.png"))
+    print("\n".join(compare_edits(results, None, [20, 30, 40, 50])))
+    say(f"Drawn in {flags.frontier}.png; python -m jtextdiff.compare draws several systems in one picture.")
 
 
 def check_flags(flags: Any) -> None:
@@ -161,6 +203,10 @@ def check_flags(flags: Any) -> None:
             "--match_entropy compares samples with all texts of the split, which do not follow --control: leave one of "
             "them out, or give --targets."
         )
+    if not flags.edits and (flags.strength is not None or flags.frontier):
+        raise UserError("--strength and --frontier are for edits: give --edits LABEL.")
+    if flags.frontier:
+        check_frontier(flags)
     if flags.references and not flags.edits:
         raise UserError("--references are texts to edit: give --edits LABEL.")
     if flags.judge_text and not (flags.edits or flags.control or flags.targets):
@@ -169,6 +215,19 @@ def check_flags(flags: Any) -> None:
         flow.check()
     if flags.targets and (flags.control or flags.best_of > 1):
         raise UserError("--targets are the controls of the samples: leave out --control and --best_of.")
+
+
+def check_frontier(flags: Any) -> None:
+    """Raises UserError for settings that a frontier varies, and for a name that its files cannot have."""
+    if flags.target_probability is not None or flags.strength is not None:
+        raise UserError("--frontier varies --target_probability and --strength: leave them out.")
+    if flags.out:
+        raise UserError("--frontier NAME writes NAME.P.json: leave out --out.")
+    name = Path(flags.frontier)
+    if "." in name.name or not name.name or not name.parent.is_dir():
+        raise UserError(
+            f"--frontier {flags.frontier}: expected a name without dots in an existing folder, such as scores/energy."
+        )
 
 
 def check_split(corpus: Any, split: str) -> None:

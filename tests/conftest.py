@@ -25,13 +25,19 @@ STRICT_RANKS = [Path(__file__).parent / "diffusion", Path(__file__).parent / "sa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One folder for all workers and their subprocesses: prepared corpora, compiled programs, trained models."""
+    """One folder for all workers and their subprocesses: prepared corpora, compiled programs, trained models.
+
+    $JTEXTDIFF_TEST_CACHE names one that several sessions share; it stays when they end.
+    """
     if config.getoption("markexpr") == "gpu":
         del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]  # what users run is what is compared
     if hasattr(config, "workerinput"):
         return
-    folder = tempfile.mkdtemp(prefix="jtextdiff-tests-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    folder = os.environ.get("JTEXTDIFF_TEST_CACHE")
+    if folder is None:
+        folder = tempfile.mkdtemp(prefix="jtextdiff-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.makedirs(folder, exist_ok=True)
     os.environ["JTEXTDIFF_CACHE"] = folder
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/compiled"  # where commands keep theirs
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

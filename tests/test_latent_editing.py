@@ -9,6 +9,7 @@ from support.command_line import Completed, run
 from support.runs import NAMES, ROOT, toy, trained, write_texts
 
 import jtextdiff as jtd
+from jtextdiff.inference.editing import STOPS
 
 FIT = ["--config.latent.max_iterations=20", "--config.latent.penalties=(3.0,30.0)"]
 
@@ -228,6 +229,23 @@ def cvae(place: Path) -> Completed:
 
 
 @pytest.mark.slow
+def test_a_frontier_is_scored_drawn_and_continued(place: Path) -> None:
+    (place / "scores").mkdir()
+    frontier = ("evaluate", "--checkpoint=vae", "--edits=mood", "--num=4", "--frontier=scores/energy")
+    done = run(*frontier, cwd=place)
+    assert done.returncode == 0 and "energy.0.99" in done.stdout, done.stderr
+    files = sorted((place / "scores").glob("energy.*.json"))
+    assert len(files) == len(STOPS) and (place / "scores/energy.png").stat().st_size
+    probabilities = [json.loads(file.read_text())["flow"].get("until", 0.99) for file in files]
+    assert sorted(probabilities) == sorted(STOPS)
+    files[0].unlink()
+    again = run(*frontier, cwd=place)
+    assert again.returncode == 0 and again.stdout == done.stdout and again.stderr.count("success") == 1, again.stderr
+    drawn = run("compare", *map(str, files), "--frontier=both.png", cwd=place)
+    assert drawn.returncode == 0 and (place / "both.png").stat().st_size, drawn.stderr
+
+
+@pytest.mark.slow
 def test_posterior_collapse_is_warned_of(cvae: Completed) -> None:
     assert cvae.returncode == 0 and "posterior collapse" in cvae.stderr, cvae.stderr
 
@@ -266,6 +284,11 @@ def test_an_existing_control_is_kept_unless_the_settings_differ(place: Path) -> 
         (("evaluate", "--checkpoint=vae", "--edits=taste"), "no label 'taste'"),
         (("evaluate", "--checkpoint=vae", "--edits=mood", "--control=mood=bad"), "cannot be combined"),
         (("evaluate", "--checkpoint=vae", "--until=0.9"), "give --edits"),
+        (("evaluate", "--checkpoint=vae", "--frontier=x"), "give --edits"),
+        (("evaluate", "--checkpoint=vae", "--edits=mood", "--frontier=a.b"), "without dots in an existing folder"),
+        (("evaluate", "--checkpoint=vae", "--edits=mood", "--frontier=no/x"), "without dots in an existing folder"),
+        (("evaluate", "--checkpoint=vae", "--edits=mood", "--frontier=x", "--until=0.9"), "leave them out"),
+        (("evaluate", "--checkpoint=vae", "--edits=mood", "--strength=0.5"), "in latent space"),
         (("evaluate", "--checkpoint=vae", "--interference", "--control=mood=bad"), "nothing to weigh"),
         ((*("train", *control("mood")), "--config.method.weight=5"), "use --config.latent"),
     ],

@@ -82,11 +82,17 @@ def _cells(scores: dict[str, Any], metrics: Sequence[str]) -> list[str]:
     return [format_value(scores[name]["value"], scores[name]["se"]) if name in scores else "" for name in metrics]
 
 
-def _at_equal_bleu(results: dict[Path, EditScores], levels: Sequence[float]) -> list[str]:
+def edit_frontiers(results: dict[Path, EditScores]) -> dict[str, list[Point]]:
+    """Returns the points (BLEU with the source, success, error) of each method's files METHOD.SETTING.json."""
     methods: dict[str, list[Point]] = {}
     names = methods_of(results)
     for file, result in results.items():
         bleu, success = (result["rows"]["edit"][name] for name in ("source_bleu", "success"))
         methods.setdefault(names[file], []).append((bleu["value"], success["value"], success["se"] or 0.0))
-    rows = [[name, *(format_value(*value_at(level, points)) for level in levels)] for name, points in methods.items()]
+    return methods
+
+
+def _at_equal_bleu(results: dict[Path, EditScores], levels: Sequence[float]) -> list[str]:
+    curves = edit_frontiers(results)
+    rows = [[name, *(format_value(*value_at(level, points)) for level in levels)] for name, points in curves.items()]
     return markdown_table(["success at source_bleu", *(f"{level:g}" for level in levels)], rows)

@@ -5,8 +5,9 @@ grammar's derivations or an n-gram classifier, see `label_judges`; it is not use
 """
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,16 @@ from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.label_judges import LabelJudge, derived_labels, grammar_knows, label_judge
 from jtextdiff.evaluation.likelihood import judge_nll
 from jtextdiff.evaluation.score import Score, mean_score, score
-from jtextdiff.inference.editing import FLOW_FAILED, Edit, check_edit
+from jtextdiff.inference.editing import FLOW_FAILED, STOPS, Edit, check_edit
 from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json
 from jtextdiff.inference.model import Model
 from jtextdiff.inference.references import read_references
+from jtextdiff.methods.method import Conditional, LatentVariableModel
 from jtextdiff.metrics.bleu import corpus_bleu
 from jtextdiff.run.corpus import label_values
+
+STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+"""Times up to which texts are noised, for a frontier of edits by diffusion."""
 
 MAX_DIRECTIONS = 4
 """Success is also given for each target if there are at most this many."""
@@ -51,6 +56,7 @@ class EditSettings:
     """Settings of the edits, and their judges."""
 
     flow: FlowSettings | None = None
+    strength: float | None = None  # of edits by diffusion
     judge: Model | None = None
     judge_text: str | None = None
     split: str = "valid"
@@ -82,37 +88,64 @@ def read_edit_task(file: str, model: Model, corpus: Corpus, label: str) -> EditT
     return EditTask(label=label, texts=texts, targets=targets, references=references)
 
 
-def evaluate_edits(model: Model, corpus: Corpus, task: EditTask, settings: EditSettings) -> dict[str, Any]:
-    """Scores edits with a progress bar, prints the table, and returns the scores with their settings."""
-    with progress_bar() as bar:
-        progress = bar.add_task("editing", total=len(task.texts))
-        rows = score_edits(model, corpus, task, settings, lambda num: bar.advance(progress, num))
-    say("\n".join(edit_table(task, rows, output_width(sys.stderr))))
-    about = {"method": type(model.method).__name__, "step": model.step}
-    about |= {"split": settings.split, "seed": settings.seed, "label": task.label, "num": len(task.texts)}
-    return about | {"flow": flow_as_json(settings.flow), "rows": rows}
+def evaluate_edits(
+    model: Model, corpus: Corpus, task: EditTask, points: dict[str, EditSettings]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Scores edits by several settings, each with a progress bar and a table, and yields them with their settings.
 
-
-def score_edits(
-    model: Model, corpus: Corpus, task: EditTask, settings: EditSettings, progress: Callable[[int], None]
-) -> dict[str, dict[str, Score]]:
-    """Scores the texts themselves (copy), of their reconstructions without a control, and of the edits."""
+    The texts themselves (copy) and their reconstructions without a control are scored once, and are in all results. The
+    settings differ in how edits are made alone.
+    """
+    common = next(iter(points.values()))
     for target in dict.fromkeys(task.targets):  # errors in the controls come before any measurement
-        check_edit(model.method, resolve(classifier(task.label, target), model), flow=settings.flow)
-    judge = label_judge(corpus, task.label, settings.judge_text, model, settings.split)
+        conditioning = resolve(classifier(task.label, target), model)
+        for settings in points.values():
+            check_edit(model.method, conditioning, settings.strength, flow=settings.flow)
+    judge = label_judge(corpus, task.label, common.judge_text, model, common.split)
     say(f"{task.label} is judged by {judge.how}.")
-    reconstructions = model.edit(task.texts, seed=settings.seed)
-    edits = run_edits(model, task, settings, progress)
     grammar = corpus.grammar if grammar_knows(corpus, task.label) else None
-    texts_of = {"copy": task.texts, "reconstruction": reconstructions, "edit": [edit.text for edit in edits]}
-    rows = {name: edit_scores(texts, task, judge, grammar, settings.judge) for name, texts in texts_of.items()}
+    score_texts = functools.partial(edit_scores, task=task, judge=judge, grammar=grammar, text_judge=common.judge)
+    unedited = {"copy": task.texts, "reconstruction": model.edit(task.texts, seed=common.seed)}
+    before = {name: score_texts(texts) for name, texts in unedited.items()}
+    about = {"method": type(model.method).__name__, "step": model.step}
+    about |= {"split": common.split, "seed": common.seed, "label": task.label, "num": len(task.texts)}
+    for name, settings in points.items():
+        with progress_bar() as bar:
+            progress = bar.add_task(f"editing {name}".strip(), total=len(task.texts))
+            edits = run_edits(model, task, settings, functools.partial(bar.advance, progress))
+        rows = {**before, "edit": score_texts([edit.text for edit in edits]) | _short_of_target(edits)}
+        say("\n".join(edit_table(task, rows, output_width(sys.stderr))))
+        how = {"flow": flow_as_json(settings.flow)}
+        how |= {} if settings.strength is None else {"strength": settings.strength}
+        yield name, about | how | {"rows": rows}
+
+
+def frontier_points(model: Model, settings: EditSettings) -> dict[str, EditSettings]:
+    """Returns settings from those that change texts least to those that change them most, by name.
+
+    In latent space these are probabilities at which latents stop, with diffusion strengths. A model that is conditioned
+    on the label has a single point.
+    """
+    if isinstance(model.method, Conditional) and model.method.condition:
+        return {"": settings}
+    if isinstance(model.method, LatentVariableModel):
+        flow = settings.flow or FlowSettings()
+        return {
+            f"{stop:g}": dataclasses.replace(settings, flow=flow._replace(target_probability=stop)) for stop in STOPS
+        }
+    return {f"{strength:g}": dataclasses.replace(settings, strength=strength) for strength in STRENGTHS}
+
+
+def _short_of_target(edits: list[Edit]) -> dict[str, Score]:
+    """Returns the shares of edits that end below the target, and of those that were skipped, if there are any."""
+    scores = {}
     if not all(edit.reached for edit in edits):
         short = [float(not edit.reached) for edit in edits]
-        rows["edit"]["not_reached"] = mean_score(short, "share", "end below the target probability")
+        scores["not_reached"] = mean_score(short, "share", "end below the target probability")
     if any(edit.skipped_because for edit in edits):
         skipped = [float(bool(edit.skipped_because)) for edit in edits]
-        rows["edit"]["left"] = mean_score(skipped, "share", f"skipped, equal to the source: {FLOW_FAILED}")
-    return rows
+        scores["left"] = mean_score(skipped, "share", f"skipped, equal to the source: {FLOW_FAILED}")
+    return scores
 
 
 def run_edits(model: Model, task: EditTask, settings: EditSettings, progress: Callable[[int], None]) -> list[Edit]:
@@ -122,7 +155,13 @@ def run_edits(model: Model, task: EditTask, settings: EditSettings, progress: Ca
         rows = [row for row, of_row in enumerate(task.targets) if of_row == target]
         texts, control = [task.texts[row] for row in rows], classifier(task.label, target)
         with_target = model.edit_texts(
-            texts, control=control, flow=settings.flow, seed=settings.seed, ids=rows, progress=progress
+            texts,
+            control=control,
+            strength=settings.strength,
+            flow=settings.flow,
+            seed=settings.seed,
+            ids=rows,
+            progress=progress,
         )
         edits |= dict(zip(rows, with_target, strict=True))
     return [edits[row] for row in range(len(task.texts))]

@@ -7,6 +7,8 @@ import pytest
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.compare import command
+from jtextdiff.evaluation.comparison import read_scores
+from jtextdiff.evaluation.edit_comparison import edit_frontiers
 from jtextdiff.metrics.interpolation import value_at
 
 
@@ -87,9 +89,14 @@ def test_methods_of_several_directories_are_different(
     assert [row[1] for row in rows[-2:]] == ["", ""]  # nothing lies between the two runs
 
 
-def test_a_frontier_is_not_of_edits(files: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--frontier is of samples"):
-        command([files["energy.0.9.json"], f"--frontier={tmp_path}/frontier.png"])
+def test_a_frontier_of_edits_is_drawn_from_the_points_of_each_method(files: dict[str, str], tmp_path: Path) -> None:
+    energy = [files[f"energy.{p}.json"] for p in ("0.999", "0.9", "0.99")]
+    command([*energy, files["shift.1.json"], f"--frontier={tmp_path / 'x.png'}"])
+    assert (tmp_path / "x.png").stat().st_size
+    results = {Path(file): read_scores(Path(file)) for file in (*energy, files["shift.1.json"])}
+    curves = edit_frontiers(results)
+    assert sorted(curves["energy"]) == [(10.0, 0.8, 0.04), (20.0, 0.7, 0.04), (30.0, 0.5, 0.04)]
+    assert curves["shift"] == [(25.0, 0.6, 0.04)]
 
 
 def test_an_interpolated_score_has_the_value_and_error_of_a_point_at_that_point() -> None:
