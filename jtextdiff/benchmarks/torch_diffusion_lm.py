@@ -33,7 +33,8 @@ def supports(method: Any) -> bool:
         and (method.known_length, method.trunk.norm, method.trunk.time) == (True, "pre", "add")
         and (method.trunk.positions, method.trunk.causal) == ("learned+rotary", False)
         and (method.noisy_x_0, method.cross_entropy, method.sampler.name) == (False, 1.0, "ancestral")
-        and (method.embeddings, method.embed_norm is not None) == ("neighbours", True)
+        and method.embeddings in ("neighbours", "tuned")
+        and method.embed_norm is not None
         and method.self_conditioning > 0
         and (method.trunk.dropout, method.mse, method.rounding, method.prior) == (0.0, 0.0, 0.0, 0.0)
     )
@@ -141,9 +142,8 @@ def loss_of(
 def trainer(params: Any, method: DiffusionLM, optim: Optimizer, *, compiled: bool) -> Callable[[Batch, bool], Tensor]:
     """Returns a training step on a batch, in one or two passes: loss, gradient, clipping, AdamW, running mean."""
     p = tensors(params)
-    weights = [
-        leaf.requires_grad_() for leaf in leaves(p) if leaf is not p["embedding"]
-    ]  # the embedding is not trained
+    trains_embedding = method.embeddings == "tuned"
+    weights = [leaf.requires_grad_() for leaf in leaves(p) if trains_embedding or leaf is not p["embedding"]]
     means = [leaf.detach().clone() for leaf in weights]
     adam = torch.optim.AdamW(
         weights, optim.peak, (optim.b1, optim.b2), optim.eps, weight_decay=optim.weight_decay, fused=True

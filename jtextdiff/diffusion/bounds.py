@@ -37,16 +37,6 @@ def denoising_kl(process: Gaussian, x_0: Vectors, x_0_hat: Vectors, s: Time, t: 
     return 0.5 * (process.snr(s) - process.snr(t)) * jnp.sum((x_0 - x_0_hat) ** 2, axis=-1)
 
 
-def denoising_rate(process: Gaussian, x_0: Vectors, x_0_hat: Vectors, t: Time) -> Float[Array, "b l"]:
-    """Returns −½ SNR′(t) ‖x_0 − x̂_0‖², whose integral over time is the bound, nats per position.
-
-    `denoising_kl` by the size of its step, in the limit of small steps (Kingma et al. 2021, eq. 15); t is [] or [b #l].
-    """
-    t = jnp.asarray(t, float)
-    slope = jax.jvp(process.snr, (t,), (jnp.ones_like(t),))[1]
-    return -0.5 * slope * jnp.sum((x_0 - x_0_hat) ** 2, axis=-1)
-
-
 def continuous_bound(
     process: Gaussian, x_0: Vectors, denoise: Denoiser, key: Key[Array, ""], t_min: float, num_strata: int
 ) -> Float[Array, "b l"]:
@@ -57,7 +47,8 @@ def continuous_bound(
     """
 
     def integrand(t: Array, x_0_hat: Array) -> Array:
-        return (1 - t_min) * denoising_rate(process, x_0, x_0_hat, t)
+        snr_slope = jax.jvp(process.snr, (t,), (jnp.ones_like(t),))[1]
+        return -0.5 * (1 - t_min) * snr_slope * jnp.sum((x_0 - x_0_hat) ** 2, axis=-1)
 
     def time(u: Array) -> Array:
         return t_min + (1 - t_min) * u

@@ -17,12 +17,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.data.word_vectors import neighbour_vectors
-from jtextdiff.diffusion import adapted_times
-from jtextdiff.diffusion.bounds import denoising_rate
 from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.lengths import length_nll, sample_length
-from jtextdiff.diffusion.losses import cross_entropy, mean_over, squared_error, sum_over
+from jtextdiff.diffusion.losses import cross_entropy, squared_error, sum_over
 from jtextdiff.diffusion.parameterization import TO_X_0
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified_on_grid
 from jtextdiff.diffusion.rounding import embedding_spread
@@ -41,7 +39,6 @@ from jtextdiff.sampling.phrases import Phrase
 
 CHOICES = {
     "embeddings": ("neighbours", "tuned", "learned"),
-    "time_density": ("uniform", "adapted"),
     "schedule": tuple(SCHEDULES),
     "output": ("logits", "vector"),
     "parameterization": tuple(TO_X_0),
@@ -58,8 +55,7 @@ class DiffusionLM:
     trunk: Transformer = Transformer()
     embed_dim: int = 64
     embed_norm: float | None = 3.0  # of every token embedding; None leaves norms free
-    embeddings: str = "neighbours"  # computed from the tokens' neighbours in the text; "tuned": trained from there;
-    # "learned": trained from random ones
+    embeddings: str = "neighbours"  # computed from the tokens' neighbours; "tuned": trained from there; or "learned"
     output: str = "logits"  # over tokens, whose expected embedding is x̂_0; or a "vector", see `parameterization`
     parameterization: str = "x_0"  # what a vector output predicts: x_0, noise, score or v
     projections: str = "plain"  # between embeddings and trunk: one dense layer; "deep": two and a tanh, as released
@@ -67,14 +63,12 @@ class DiffusionLM:
     known_length: bool = True  # False: PAD is modelled like any token, and every text fills the length
     schedule: str = "cosine"
     num_steps: int = 2000  # T: training times are 1/T, 2/T, …, 1
-    time_density: str = "uniform"  # in training; "adapted": above `bound_start` more of them where the bound grows most
     per_token_times: bool = True  # in training; False: the tokens of a text share one time, as in sampling
     noisy_x_0: bool = False  # x_0 ~ N(e(w), 1 − ᾱ(1/T)), as released; else the token's embedding itself
     mse: float = 0.0  # weights of the loss terms
     rounding: float = 0.0
     prior: float = 0.0
     cross_entropy: float = 1.0
-    denoising_bound: float = 0.0  # the bound's integral over time from `bound_start`; adds to cross_entropy
     likelihood: str = "bound"  # what `nll` returns: an upper bound; or "released", the quantity of the authors' code
     bound_points: int = 32  # times per text at which either is estimated
     bound_start: float = 0.4  # time at which the bound predicts tokens from x_t; small ones are less tight
@@ -134,8 +128,7 @@ class DiffusionLM:
         return f"continuous-time bound, {self.bound_points} times a text; {sampler}"
 
     def init(self, key: Key[Array, ""]) -> Params:
-        params = self.net.init(key)
-        return {**params, "times": jnp.zeros(adapted_times.NUM_BINS)} if self.time_density == "adapted" else params
+        return self.net.init(key)
 
     def init_from_data(self, params: Params, tokens: np.ndarray, offsets: np.ndarray) -> Params:
         """Returns `params` with embeddings computed from the tokens' neighbours, unless they are learned."""
@@ -152,9 +145,6 @@ class DiffusionLM:
         denoiser, (tokens, valid) = self._denoiser(params), self.states.tokens_and_valid(batch)
         time_key, x_0_key, noise_key, dropout_key = (jax.random.fold_in(key, purpose) for purpose in range(4))
         t = stratified_on_grid(time_key, self._times_shape(tokens.shape), self.num_steps)
-        time_logits = params.get("times", jnp.zeros(1))  # one bin: uniform times
-        if self.time_density == "adapted":
-            t = adapted_times.quantile(jax.lax.stop_gradient(time_logits), t, self.bound_start)
         x_0 = embedded = denoiser.net.embed(tokens)
         if self.noisy_x_0:
             x_0 = Normal(mean=embedded, std=self.process.noise(self._first_time, embedded)).sample(x_0_key)
@@ -166,29 +156,15 @@ class DiffusionLM:
         prediction = denoiser.predict(x_t, t, previous, valid, dropout_key)
         # At the first time the target is the token's own embedding, noise-free (authors' code).
         target = jnp.where(later(t[..., None], self._first_time), x_0, embedded)
-
-        @functools.cache
-        def rate() -> Array:
-            nats = denoising_rate(self.process, x_0, denoiser.to_x_0(prediction, x_t, t), t)
-            return jnp.where(t < self.bound_start, 0.0, nats)
-
         values = {
             "mse": lambda: squared_error(target, denoiser.to_x_0(prediction, x_t, t)),
             "rounding": lambda: cross_entropy(denoiser.net.rounding_logits(x_0), tokens),
             "prior": lambda: jnp.mean(self.process.marginal(x_0, 1.0).mean ** 2, axis=-1),
             "cross_entropy": lambda: cross_entropy(prediction, tokens),
-            "denoising_bound": lambda: (
-                rate() / adapted_times.density(jax.lax.stop_gradient(time_logits), t, self.bound_start)
-            ),
         }
         num_tokens = self.text_spec.mean_length if self.known_length else self.text_spec.length
         terms = {name: sum_over(values[name](), valid) / num_tokens for name in values if getattr(self, name)}
-        total = sum((getattr(self, name) * term for name, term in terms.items()), jnp.zeros(len(t)))
-        if self.time_density == "adapted":
-            moment = mean_over(adapted_times.second_moment(time_logits, t, rate(), self.bound_start), valid)
-            scale = jax.lax.stop_gradient(jnp.mean(moment))  # else it would decide by how much gradients are clipped
-            total += (moment - jax.lax.stop_gradient(moment)) / jnp.maximum(scale, 1e-6)  # a gradient alone
-        return total, terms
+        return sum((getattr(self, name) * term for name, term in terms.items()), jnp.zeros(len(t))), terms
 
     def two_passes(self, key: Key[Array, ""]) -> Bool[Array, ""]:
         """Returns whether the network reads its first estimate in the training step of this key."""
@@ -210,7 +186,7 @@ class DiffusionLM:
 
     def diagnostics(self, params: Params) -> dict[str, Float[Array, ""]]:
         """Returns signs of collapse of the embeddings."""
-        return embedding_spread(self._net(params).embedding_matrix())
+        return embedding_spread(self.net.bind(params).embedding_matrix())
 
     def clean_state(self, params: Params, batch: Batch) -> tuple[Float[Array, "b l d"], Bool[Array, "b l"]]:
         """Returns the embeddings of a batch's tokens, and their valid positions."""
@@ -270,12 +246,9 @@ class DiffusionLM:
         clean = given.fixed if self.per_token_times else None
         return constraints_of(self.text_spec, given, length, clean, known_length=self.known_length)
 
-    def _net(self, params: Params) -> Any:
-        return self.net.bind({name: part for name, part in params.items() if name != "times"})
-
     def _denoiser(self, params: Params) -> GaussianDenoiser:
         return GaussianDenoiser(
-            net=self._net(params),
+            net=self.net.bind(params),
             process=self.process,
             first_time=self._first_time,
             network_input=self.states.network_input,

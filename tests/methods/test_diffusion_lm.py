@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion import adapted_times, bounds
+from jtextdiff.diffusion import bounds
 from jtextdiff.diffusion import losses as objectives
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.lengths import length_nll
 from jtextdiff.diffusion.randomness import stratified_on_grid
-from jtextdiff.methods.components.types import TextSpec, nothing_given
+from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.methods.method import HasDiagnostics, Method
 from jtextdiff.nets.transformer import Transformer
@@ -163,45 +163,6 @@ def test_the_gradient_reaches_every_parameter_in_use(embeddings: str) -> None:
     }
     frozen = {"['embedding']"} if embeddings == "neighbours" else set()
     assert unused == {"['rounding_bias']"} | frozen  # the rounding term has weight 0 here
-
-
-ADAPTED = dataclasses.replace(MODERN, time_density="adapted", denoising_bound=1.0, self_conditioning=0.0)
-TIMES = jnp.linspace(-1.0, 2.0, adapted_times.NUM_BINS)
-
-
-def test_the_denoising_bound_is_the_integral_of_the_bound_under_any_density() -> None:
-    """With one time for a text, its mean is that of `continuous_bound` without the KL of the prior."""
-    rows, means = batch(), []
-    shared = dataclasses.replace(ADAPTED, per_token_times=False, num_steps=2_000)
-    own = jax.jit(jax.vmap(lambda w, key: shared.loss(w, key, rows)[1]["denoising_bound"], (None, 0)))
-    for times in (jnp.zeros_like(TIMES), TIMES):
-        keys = jax.random.split(jax.random.key(0), 8_000)
-        drawn = np.asarray(own({**params(shared), "times": times}, keys), np.float64).mean(1)
-        means.append((drawn.mean(), drawn.std() / np.sqrt(len(drawn))))
-    denoiser = shared._denoiser(params(shared))
-    x_0, valid = denoiser.net.embed(jnp.asarray(rows.tokens)), jnp.asarray(rows.valid)
-    denoise = lambda x_t, t: denoiser.to_x_0(denoiser.predict(x_t, t, None, valid, None), x_t, t)
-    bound = bounds.continuous_bound(shared.process, x_0, denoise, jax.random.key(1), shared.bound_start, 2_000)
-    expected = objectives.sum_over(bound - bounds.prior_kl(shared.process, x_0), valid).mean() / TEXT_SPEC.mean_length
-    for mean, error in means:
-        assert abs(mean - float(expected)) < 5 * error + 0.01 * float(expected)
-
-
-def test_adapted_times_change_no_gradient_of_the_network_and_every_function_ignores_them() -> None:
-    weights = {**params(ADAPTED), "times": TIMES}
-    gradient = jax.jit(jax.grad(lambda p: ADAPTED.loss(p, jax.random.key(4), batch())[0].mean()))(weights)
-    assert 0 < float(jnp.linalg.norm(gradient["times"])) < 10
-    term = lambda p: ADAPTED.loss(p, jax.random.key(4), batch())[1]
-    alone = jax.jit(jax.grad(lambda p: sum(value.mean() for value in term(p).values())))(weights)
-    for name in set(weights) - {"times"}:
-        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), gradient[name], alone[name])
-    plain = {name: part for name, part in weights.items() if name != "times"}
-    nll = [compiled(ADAPTED, "nll")(p, jax.random.key(0), batch()) for p in (weights, plain)]
-    np.testing.assert_array_equal(*nll)
-    keys, given = jax.random.split(jax.random.key(0), 2), nothing_given(2, LENGTH)
-    samples = [compiled(ADAPTED, "sample")(p, keys, given).tokens for p in (weights, plain)]
-    np.testing.assert_array_equal(*samples)
-    assert ADAPTED.diagnostics(weights).keys() == ADAPTED.diagnostics(plain).keys()
 
 
 def test_init_from_data_sets_the_embedding_only() -> None:
