@@ -239,6 +239,30 @@ def test_no_call_is_made_after_the_end() -> None:
     np.testing.assert_array_equal(sample.calls, 2 * size - 1)
 
 
+class OneDistribution:
+    """A network that predicts the same distribution of tokens at every position."""
+
+    def bind(self, params: Any) -> "OneDistribution":
+        return self
+
+    def init_cache(self, num: int, length: int) -> tuple[()]:
+        return ()
+
+    def block_step(self, x_t: jax.Array, first: jax.Array, cache: tuple[()]) -> tuple[jax.Array, tuple[()]]:
+        return jnp.broadcast_to(jnp.arange(5.0), (*x_t.shape, 5)), cache
+
+
+def test_the_temperature_anneals_by_the_masked_share_of_the_block() -> None:
+    """The token of a block of one is masked when it is drawn: its temperature is the first one."""
+    tokens = []
+    for anneal in (1.0, 0.5):
+        model = method(1, anneal=anneal)
+        model.__dict__["net"] = OneDistribution()
+        sample = jax.jit(lambda keys, model=model: model.sample({}, keys, nothing_given(200, 4)).tokens)
+        tokens.append(sample(jax.random.split(jax.random.key(7), 200)))
+    np.testing.assert_array_equal(*tokens)
+
+
 def test_calls_are_shared_by_the_blocks() -> None:
     """Four tokens in blocks of two: at most two calls a block, with one more between the blocks."""
     params = trained(method(2))

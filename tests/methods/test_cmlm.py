@@ -85,6 +85,19 @@ class OneDistribution:
         return jnp.broadcast_to(self.log_p, (*x_t.shape, 12))
 
 
+def test_a_candidate_is_scored_by_the_mean_over_its_tokens() -> None:
+    """Of two lengths: by the sum, the shorter text would nearly always be the more likely one."""
+    params = {"words": {}, "lengths": {"bias": jnp.full(9, -jnp.inf).at[jnp.asarray([2, 8])].set(0.0)}}
+    method = dataclasses.replace(METHOD, sampler=MaskPredict(steps=1))
+    method.__dict__["net"] = OneDistribution()
+    decode = jax.jit(lambda keys: method._decode(params, keys, nothing_given(64, 8), False))
+    sample, score = decode(jax.random.split(jax.random.key(4), 64))
+    of_words = np.asarray(jax.nn.log_softmax(OneDistribution.log_p.at[:2].set(-jnp.inf)))
+    is_word, length = np.asarray(sample.tokens) > 1, np.sum(np.asarray(sample.tokens) != 0, axis=-1)
+    assert set(length) == {2, 8}
+    np.testing.assert_allclose(score, np.sum(of_words[sample.tokens], axis=-1, where=is_word) / length, rtol=1e-5)
+
+
 def test_the_most_likely_candidate_is_returned() -> None:
     """The first of four candidates is the only one of one, so the best of four is never less likely."""
     given, score = nothing_given(64, 8)._replace(length=jnp.full(64, 6)), {}

@@ -103,6 +103,20 @@ def test_the_absorbing_bound_of_two_tokens(num_steps: int) -> None:
     assert abs(result - ENTROPY - np.sum(a - b) / (2 * num_steps)) <= 5 * error + 1e-4
 
 
+def test_loss_and_bounds_of_a_network_that_does_not_read_the_text_are_its_own_nll() -> None:
+    method = D3PM(text_spec=TWO_TOKENS, num_steps=4, sampler=Sampler(steps=1))
+    method = with_logits(method, lambda x_t, index: 2.0 * jax.nn.one_hot(jnp.zeros_like(x_t), 2))
+    rows, length_nll = batch(np.asarray([[0, 1]] * 4_000)), -np.log(1.01 / 1.02)
+    exact = 2 * np.log1p(np.exp(2.0)) - 2.0
+
+    def estimates(key: jax.Array) -> tuple[jax.Array, ...]:
+        bounds = (nll({}, key, rows) - length_nll for nll in (method.nll, method.nll_check))
+        return 2 * method.loss({}, key, rows)[1]["bound"], *bounds
+
+    for nats in jax.jit(estimates)(jax.random.key(1)):
+        assert abs(np.mean(nats) - exact) <= 5 * np.std(nats) / np.sqrt(len(nats)) + 1e-4
+
+
 SMALL = D3PM(
     text_spec=TextSpec(vocab_size=12, mask=12, pad=0, eos=1, length=8, length_counts=(0, 0, 1, 2, 1, 1, 1, 0, 3)),
     trunk=Transformer(num_layers=1, width=16, num_heads=2, expansion=2, max_length=8),

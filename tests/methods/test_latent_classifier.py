@@ -77,6 +77,15 @@ def test_the_accuracy_of_a_level_is_that_of_its_part_of_the_latent(found: tuple[
     assert "valid_accuracy_1" not in one_level
 
 
+def test_a_report_does_not_depend_on_how_many_texts_have_a_value(found: tuple[dict, dict]) -> None:
+    new, reports = world(500, 12), []
+    bad, good = (np.flatnonzero(new.value == value)[:200] for value in (0, 1))
+    for rows in map(np.concatenate, ([bad, good, good, good], [bad, bad, bad, good])):
+        repeated = jax.tree.map(lambda leaf, rows=rows: leaf[rows], new)
+        reports.append(METHOD.report(found[0], repeated))
+    assert reports[0] == pytest.approx(reports[1], rel=1e-4)
+
+
 def test_a_higher_temperature_gives_less_confidence(found: tuple[dict, dict]) -> None:
     params, z = found[0], jax.random.normal(jax.random.key(4), (5, 4))
     confidence = [

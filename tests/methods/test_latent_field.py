@@ -10,9 +10,10 @@ import pytest
 from support.cases import slow_but
 
 from jtextdiff.methods.components.affine_prior import initial_prior
+from jtextdiff.methods.components.cross_validation import fold_ids
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec
-from jtextdiff.methods.latent_field import LatentField
+from jtextdiff.methods.latent_field import HELD_OUT_FOLDS, LatentField
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.rectified_flow import energy_distance, normal_velocity, regression_loss, transport_order
@@ -127,6 +128,18 @@ def test_a_fresh_network_is_the_shift_of_the_means_and_shift_never_leaves_it() -
     assert losses["loss"] == losses["shift_loss"]
     with pytest.raises(ValueError, match="leads to 'fine'"):
         shift.field(params, "fine", 1.0)
+
+
+def test_losses_are_those_of_texts_that_are_left_out_of_the_fit() -> None:
+    """With the latents of these moved far away, the fit is the same and the losses are not."""
+    texts, shift = latents(400, 0), dataclasses.replace(METHOD, velocity="shift")
+    far = (fold_ids(texts.value, HELD_OUT_FOLDS) == 0) & (texts.value == 1)
+    moved = texts._replace(samples=texts.samples + 100.0 * far[:, None, None])
+    (params, losses), (same, others) = (
+        shift.fit_latents(jax.random.key(0), initial_prior(DIM), each) for each in (texts, moved)
+    )
+    jax.tree.map(np.testing.assert_array_equal, params["target"], same["target"])
+    assert all(others[name] > 100 * losses[name] for name in ("loss", "shift_loss", "normal_loss"))
 
 
 def test_values_are_equally_frequent_in_the_fit_and_texts_without_a_value_are_left_out() -> None:

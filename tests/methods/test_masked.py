@@ -19,6 +19,7 @@ from jtextdiff.methods.components.masked_denoiser import MaskedDenoiser
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.sampling.denoiser_transforms import LogitShaping
 from jtextdiff.sampling.masked_samplers import NAMES, Unmasking
 
 JOINT = np.asarray([[0.3, 0.1], [0.2, 0.4]])
@@ -177,6 +178,23 @@ def test_the_likelihood_in_order_is_that_of_the_samples(wrong: float, entropy: f
     if entropy > 0 or wrong == 0:
         np.testing.assert_allclose(np.exp(-nats), (marginals if entropy else table).ravel(), rtol=1e-4)
     assert np.exp(-nats).sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_an_unknown_word_is_a_token_like_others_in_the_likelihood_in_order() -> None:
+    model = Masked(text_spec=dataclasses.replace(TEXT_SPEC, unk=FIRST))
+    model.__dict__["net"] = Table()
+    nats = model.nll_in_order({}, jax.random.key(0), texts(1)[0])
+    np.testing.assert_allclose(nats, -np.log(JOINT).ravel() + LENGTH_NLL, rtol=1e-4)
+
+
+def test_the_temperature_anneals_by_the_masked_share_of_the_text_without_its_padding() -> None:
+    """A text that is all masked has the first temperature, whatever its length."""
+    given, length = nothing_given(2, 3), jnp.asarray([2, 3])
+    log_p = []
+    for anneal in (1.0, 0.5):
+        start, predict = MaskedDenoiser(Table(), TEXT_SPEC).start(given, length, LogitShaping(anneal=anneal))
+        log_p.append(jax.jit(predict)(start.tokens, 1.0, None)[0][:, 0])
+    np.testing.assert_allclose(*log_p, rtol=1e-6)
 
 
 def test_planner_weights_have_mean_one_prefer_likely_tokens_and_have_no_gradient() -> None:

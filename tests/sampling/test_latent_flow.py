@@ -195,6 +195,14 @@ def test_a_start_is_judged_at_time_one() -> None:
     assert float(result.z[1, 0]) < 1.0 and result.steps[0] == 0
 
 
+def test_a_row_stops_at_the_threshold_at_its_own_time() -> None:
+    """An energy of t + z²/2 nats, along which z = z(1) e^−(1 − t): the end of a row says at which time it stopped."""
+    falling = lambda params, target, z, t, valid: -t - 0.5 * jnp.sum(z**2, axis=-1)
+    z = jnp.asarray([[0.5], [1.0], [2.0]])
+    end = flow(Learned(params=(), target=(), log_prob=falling), z, tau=1.0, energy_threshold=0.75).z
+    np.testing.assert_allclose(1 + np.log(end / z) + 0.5 * end**2, 0.75, atol=1e-4)
+
+
 def test_the_threshold_is_on_the_unweighted_energy() -> None:
     heavy = Sum(energies=(bowl(1.0, 0.0),), weights=(7.0,))
     np.testing.assert_allclose(

@@ -160,6 +160,11 @@ def test_an_order_reveals_its_first_positions(order: str) -> None:
     np.testing.assert_array_equal(~after.masked, np.arange(4)[None] == np.full((2, 1), first))
 
 
+def test_a_margin_is_a_difference_of_probabilities_and_not_their_ratio() -> None:
+    log_p = jnp.log(jnp.asarray([[0.64, 0.36, 0.0, 0.0], [0.4, 0.2, 0.2, 0.2]]))
+    np.testing.assert_allclose(unmasking.ORDERS["margin"](log_p[None])[0], [0.28, 0.2], rtol=1e-5)
+
+
 @pytest.mark.parametrize("correct", ["off", "random", "doubtful"])
 @pytest.mark.parametrize("name", [name for name in unmasking.NAMES if name != "remasking"])
 def test_a_token_without_a_distribution_is_undefined_and_never_stays_masked(name: str, correct: str) -> None:

@@ -75,6 +75,20 @@ def test_probabilities_stay_in_range_at_both_ends(strategy: str) -> None:
     assert float(remasking_probability(strategy, 0.7, jnp.asarray(0.95), jnp.asarray(1.0))) == 0  # the last step
 
 
+def test_confidence_masks_by_a_softmax_of_the_negative_probability() -> None:
+    """Two tokens were drawn with p = .9 and p = .1, a third is masked."""
+    rows = 5_000
+    start = MaskedState.start(jnp.full((rows, 3), MASK), jnp.ones((rows, 3), bool))
+    masked = start.masked.at[:, :2].set(False)
+    log_p = jnp.broadcast_to(jnp.log(jnp.asarray([0.9, 0.1, 1.0])), masked.shape)
+    state = start._replace(tokens=jnp.where(masked, MASK, 0), masked=masked, log_p=log_p)
+    uniform = lambda x_t, t, hidden: (jnp.full((*x_t.shape, 2), -jnp.log(2)), hidden)
+    step = remasking(SCHEDULE, uniform, start, strategy="confidence", rate=0.0)
+    times, keys = (jnp.asarray(0.3), jnp.asarray(0.25)), jax.random.split(jax.random.key(0), rows)
+    share = np.mean(jax.jit(step)(keys, state, times).masked, axis=0)
+    assert share[1] / (share[0] + share[1]) == pytest.approx(1 / (1 + np.exp(0.1 - 0.9)), abs=0.03)
+
+
 def test_fixed_tokens_are_never_masked() -> None:
     rows = 500
     masked = jnp.broadcast_to(jnp.asarray([False, True]), (rows, 2))
