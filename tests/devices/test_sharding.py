@@ -55,11 +55,12 @@ def test_eight_devices_equal_one() -> None:
 
 @pytest.mark.slow
 def test_devices_and_processes_equal_one_in_double_precision() -> None:
-    one = results_of(start(devices=1, double=True, steps=50, meshes=ONE))
-    assert_equal(one, results_of(start(devices=8, double=True, steps=50, meshes=EIGHT)), rtol=1e-8, same=1.0)
+    one = results_of(start(devices=1, double=True, steps=20, meshes=ONE))
+    assert_equal(one, results_of(start(devices=8, double=True, steps=20, meshes=EIGHT)), rtol=1e-8, same=1.0)
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"
-    two = [start(devices=4, double=True, steps=50, meshes=EIGHT, process=[address, 2, i]) for i in range(2)]
+    meshes = {name: EIGHT[name] for name in ("data", "all")}
+    two = [start(devices=4, double=True, steps=20, meshes=meshes, process=[address, 2, i]) for i in range(2)]
     first, second = map(results_of, two)
     assert_equal(one, first, rtol=1e-8, same=1.0)
     assert_equal(one, second, rtol=1e-8, same=1.0)
