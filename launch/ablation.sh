@@ -50,6 +50,7 @@ paper=("$method.output=vector" "$method.mse=1.0" "$method.rounding=1.0" "$method
 learned=("$method.embeddings=learned")
 row loss-paper "${paper[@]}" "${learned[@]}" $method.embed_norm=None $method.embed_dim=16 $method.schedule=sqrt
 row embeddings-learned "${learned[@]}"
+row embeddings-tuned $method.embeddings=tuned
 row schedule-sqrt $method.schedule=sqrt $method.embed_norm=5.6
 row before "${learned[@]}" $method.schedule=sqrt $method.embed_norm=5.6 $method.sampler.clamp=0.5
 row loss-both $method.mse=1.0 $method.rounding=1.0 $method.prior=1.0

@@ -1,4 +1,4 @@
-"""Noised token embeddings, as seen by classifiers of Diffusion-LM."""
+"""Noised token embeddings, the input of classifiers of Diffusion-LM."""
 
 from typing import NamedTuple
 
