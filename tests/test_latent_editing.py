@@ -52,8 +52,6 @@ def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> 
         assert p_after >= row["p_before"]["mood=good"] and p_after == pytest.approx(0.99, abs=0.01)
     plain = run("edit", "--checkpoint=vae", "--control=mood=good", cwd=place, text=lines)
     assert plain.stdout.splitlines() == [row["rewrite"] for row in rows]
-    short = run("edit", "--checkpoint=vae", "--control=mood=good", "--max_time=0.001", cwd=place, text=lines)
-    assert "warning: 2 edits end below the target probability" in short.stderr
     again = run("edit", "--checkpoint=vae", "--control=mood=good", "--out=out.jsonl", cwd=place, text=lines)
     assert "Continuing after the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
 
@@ -152,6 +150,9 @@ def test_edit_does_not_overwrite_other_files_or_edits_of_other_texts(place: Path
 
 @pytest.mark.slow
 def test_a_text_is_edited_several_times(place: Path) -> None:
+    lines = "The Mill is awful .\n\nThe Swan is fine .\n"
+    short = run("edit", "--checkpoint=vae", "--control=mood=good", "--max_time=0.001", cwd=place, text=lines)
+    assert "warning: 2 edits end below the target probability" in short.stderr
     lines = "The Mill is awful .\nThe Swan is fine .\n"
     flags = [
         "--checkpoint=vae",

@@ -78,7 +78,7 @@ def lowers(function: Any, *arguments: Any) -> str:
     return export.export(jax.jit(function), platforms=PLATFORMS)(*shapes).mlir_module()
 
 
-@pytest.mark.parametrize("preset", slow_but(["diffusion_lm.py", "latent_ops.py"], PRESETS))
+@pytest.mark.parametrize("preset", slow_but(["latent_ops.py"], PRESETS))
 def test_training_and_sampling_of_every_config_lower(preset: str) -> None:
     method, optim = toy(preset)
     init = functools.partial(init_state, method, optim)

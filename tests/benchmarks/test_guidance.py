@@ -79,6 +79,7 @@ def test_rows_are_timed_and_other_targets_compile_no_program(
     assert difference["lower_95"] <= difference["value"]
 
 
+@pytest.mark.slow
 def test_a_control_without_a_label_is_timed_with_another_weight() -> None:
     control = keyword("Mill") + length(5)
     assert other_targets(load("base"), control) == [control * 2]

@@ -275,7 +275,7 @@ def test_a_sample_does_not_depend_on_the_controls_of_its_batch(params: Any) -> N
     energies = [resolve(parse_control(text), model).energy for text in texts]
     keys, given = keys_for(jax.random.key(0), jnp.arange(6)), nothing_given(6, 8)._replace(length=jnp.full(6, 6))
     batch = run_batched(method, "sample", params, keys, given, energies)
-    for row, energy in ((0, energies[0]), (2, energies[2]), (5, energies[5])):
+    for row, energy in ((0, energies[0]), (5, energies[5])):
         cut = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], given)
         alone = run_batched(method, "sample", params, keys[row : row + 1], cut, [energy])
         np.testing.assert_array_equal(alone.tokens[0], batch.tokens[row])

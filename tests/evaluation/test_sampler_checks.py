@@ -147,6 +147,7 @@ class Collapses(DiffusionLM):
         return sample._replace(tokens=jnp.where(self.sampler.steps == 41, 5, sample.tokens))
 
 
+@pytest.mark.slow
 def test_a_sampler_that_collapses_at_one_number_of_steps_fails() -> None:
     broken = Collapses(text_spec=TEXT_SPEC, trunk=TRUNK, embed_dim=4)
     checks = list(check_step_counts(broken, broken.init(jax.random.key(0)), jax.random.key(0), 3))

@@ -76,7 +76,7 @@ def untrained(method: Any) -> Model:
 @pytest.mark.parametrize(
     "method",
     [
-        Masked(text_spec=TEXT_SPEC, trunk=TRUNK),
+        pytest.param(Masked(text_spec=TEXT_SPEC, trunk=TRUNK), marks=pytest.mark.slow),
         pytest.param(
             D3PM(text_spec=TEXT_SPEC, trunk=TRUNK, num_steps=20, sampler=d3pm.Sampler(steps=7)), marks=pytest.mark.slow
         ),

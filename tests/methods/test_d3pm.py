@@ -60,7 +60,7 @@ def mean_bound(method: D3PM, rows: np.ndarray, p: np.ndarray, repeat: int = 20_0
     ("form", "depends_on_x_t", "nats"),
     [
         ("mixture", True, ENTROPY),
-        ("joint", True, 1.755927),
+        pytest.param("joint", True, 1.755927, marks=pytest.mark.slow),
         pytest.param("joint", False, ENTROPY, marks=pytest.mark.slow),
         pytest.param("mixture", False, 2.959572, marks=pytest.mark.slow),
     ],

@@ -88,6 +88,7 @@ def test_a_fitted_network_carries_one_normal_to_the_other(coupling: str) -> None
     np.testing.assert_allclose(ends.std(0), STD[1], rtol=0.12)
 
 
+@pytest.mark.slow
 def test_paired_latents_are_carried_to_their_partners() -> None:
     """The ends are the starts, turned and moved on; from any two latents a field can only learn to move them on."""
     random, turn, value = np.random.default_rng(0), np.roll(np.eye(DIM), 1, axis=0), np.arange(4_000) % 2
