@@ -8,6 +8,7 @@ posterior of N(0, I).
 z must be in coordinates in which its prior is N(0, I).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,11 +28,9 @@ TOLERANCE = 1e-3
 STOP_TOLERANCE = 1e-6
 """Absolute and relative tolerance of the time at which a row stops: its energy is then near the threshold."""
 
-EVEN_FALL = 20.0
-"""Factor e^20 by which the energy falls at most in a flow without a schedule."""
-
-MIN_SQUARED_SLOPE = 1e-20
-"""Smaller gradients are too flat to follow."""
+FLAT = 0.1
+"""A flow without a schedule slows down where the slope is below this, in nats per unit of distance, or below this share
+of an energy of less than a nat."""
 
 MAX_STEPS = 256
 """Solver steps of one row. A row that needs more stays where it started."""
@@ -70,8 +69,10 @@ def descend(
 
     Each row is solved by itself with its own steps (Tsitouras 5(4)), independent of the rest of the batch.
     `schedules.constant(2 τ)` is a flow of time τ; `schedules.linear` is that of LatentOps, τ = 5.025. Without one,
-    the same curves are followed in a time in which log E falls evenly, dz/dt = 20 E ∇E/‖∇E‖²: near p = 1, and where an
-    energy is flat, the gradient vanishes, and a row would run out of any time τ. A pull and a field need a schedule.
+    the same curves are followed at a speed that does not vanish with the gradient, as it does near p = 1, where a row
+    would run out of any time τ: dz/dt = v ∇E/√(‖∇E‖² + (min(E, 1)/10)²). The longest way, v, is twice the mean distance
+    between two latents of the prior. Where the energy has no slope to speak of, at a minimum for instance, a row comes to
+    rest. A pull and a field need a schedule.
     """
     monitored = energy if stop_energy is None else stop_energy
 
@@ -81,14 +82,15 @@ def descend(
 
     gradient = jax.grad(lambda y, t: energy(y[None], t)[0])
 
-    def even(t: Any, y: Array) -> Array:
+    def steady(t: Any, y: Array) -> Array:
         nats, slope = energy(y[None], t)[0], gradient(y, t)
-        return EVEN_FALL * nats * slope / jnp.maximum(jnp.sum(slope**2), MIN_SQUARED_SLOPE)
+        size = jnp.sqrt(jnp.sum(slope**2) + (FLAT * jnp.minimum(nats, 1.0)) ** 2)
+        return 2 * math.sqrt(2 * len(y)) * slope / jnp.maximum(size, jnp.finfo(y.dtype).tiny)
 
     def solve(z_1: Array) -> FlowResult:
         def velocity(t: Any, y: Any, args: Any) -> Array:
             if schedule is None:
-                return even(t, y)
+                return steady(t, y)
             beta = -jax.grad(schedule)(t)
             down = 0.5 * beta * ((1 - source_pull) * gradient(y, t) + source_pull * (y - z_1))
             return down if field is None else down - field(y[None], (1 - t)[None])[0]

@@ -163,14 +163,15 @@ def test_a_row_stops_at_the_energy_threshold(tau: float) -> None:
 @pytest.mark.parametrize("probability", [0.3, 0.99, 0.9999])
 def test_without_a_schedule_a_row_follows_the_same_curve_to_its_threshold(probability: float) -> None:
     """Near p = 1 the slope of the energy vanishes, so that a row would need a time of 1/(1 − p)."""
-    energy, threshold = Sum(energies=(logistic(2.0), bowl(0.1, 9.0)), weights=(1.0, 2.0)), -np.log(probability)
-    evenly = jax.jit(lambda z: descend(energy, z, None, energy_threshold=threshold))(Z)
+    energy, threshold = Sum(energies=(logistic(6.0), bowl(0.1, 3.0)), weights=(1.0, 2.0)), -np.log(probability)
+    start = 1.0 + 0.3 * Z
+    evenly = jax.jit(lambda z: descend(energy, z, None, energy_threshold=threshold))(start)
     monitored = np.asarray(energy.energies[0](evenly.z, 0.0) + energy.energies[1](evenly.z, 0.0))
-    before = np.asarray(energy.energies[0](Z, 0.0) + energy.energies[1](Z, 0.0))
+    before = np.asarray(energy.energies[0](start, 0.0) + energy.energies[1](start, 0.0))
     assert np.all(evenly.solved)
     np.testing.assert_allclose(monitored[before > threshold], threshold, rtol=2e-3)
     if probability < 0.5:
-        timed = flow(energy, Z, 100.0, tolerance=1e-6, energy_threshold=threshold)
+        timed = flow(energy, start, 100.0, tolerance=1e-6, energy_threshold=threshold)
         np.testing.assert_allclose(evenly.z, timed.z, atol=5e-3)
 
 
@@ -183,6 +184,25 @@ def test_a_flat_energy_is_descended_without_a_schedule() -> None:
     timed = flow(flat, z, 100.0, energy_threshold=threshold)
     assert float(flat(evenly.z, 0.0)[0]) == pytest.approx(threshold, rel=1e-2)
     assert float(flat(timed.z, 0.0)[0]) > 1.5 * threshold
+
+
+def test_a_row_comes_to_rest_where_no_way_leads_down() -> None:
+    """At the minimum of two energies that contradict each other, and on a plain: both short of the target."""
+    contrary = Sum(energies=(bowl(1.0, 1.0), bowl(1.0, -1.0)), weights=(1.0, 1.0))
+    plain = Learned(params=1e-4, target=(), log_prob=lambda slope, target, z, t, valid: -2.0 + slope * z[:, 0])
+    for energy, moved in ((contrary, None), (plain, 1e-2)):
+        end = jax.jit(lambda z, energy=energy: descend(energy, z, None, energy_threshold=0.1))(0.5 * Z)
+        assert np.all(end.solved)
+        if moved is None:
+            np.testing.assert_allclose(end.z, 0.0, atol=0.05)
+        else:
+            np.testing.assert_allclose(end.z, 0.5 * Z, atol=moved)
+
+
+def test_no_row_goes_further_than_twice_the_distance_of_two_latents() -> None:
+    far = jax.jit(lambda z: descend(bowl(1.0, 100.0), z, None, energy_threshold=0.1))(Z)
+    distance = np.linalg.norm(far.z - Z, axis=-1)
+    assert np.all(far.solved) and np.all(distance <= 2 * np.sqrt(2 * 3) + 1e-3) and np.all(distance > 4)
 
 
 def test_a_start_is_judged_at_time_one() -> None:
