@@ -97,7 +97,8 @@ def at_matched_entropy(file: Path, result: Any) -> Any:
     matched = result.get("matched_entropy") if isinstance(result, dict) else None
     if not isinstance(matched, dict):
         raise UserError(f"--matched_entropy: {file} was written without evaluate --match_entropy.")
-    return {**result, "metrics": matched.get("metrics")}
+    settings = {**(result.get("settings") or {}), "temperature": "matched"}
+    return {**result, "metrics": matched.get("metrics"), "settings": settings}
 
 
 def check_picture(file: str | None) -> None:

@@ -101,7 +101,7 @@ def command(arguments: Sequence[str]) -> None:
 def settings_of(flags: Any, model: Any) -> dict[str, Any]:
     """Returns what decides an edit: the model, its step and sampler, its controls and fields, all flags but files."""
     from jtextdiff.control.controls import parse_controls
-    from jtextdiff.control.trained import FIELDS, control_dir
+    from jtextdiff.control.trained import FIELDS, control_dir, stored_state
     from jtextdiff.run.config import to_json
 
     config = json.loads(to_json(model.config))
@@ -109,20 +109,10 @@ def settings_of(flags: Any, model: Any) -> dict[str, Any]:
         config.pop(name, None)
     control = parse_controls(flags.control)
     names = {leaf.name for leaf in control.leaves()} if control else set()
-    trained = {name: _state_of(control_dir(flags.checkpoint, name)) for name in sorted(names)}
-    fields = {name: _state_of(Path(flags.checkpoint) / FIELDS / name) for name in sorted(names) if flags.learned}
+    trained = {name: stored_state(control_dir(flags.checkpoint, name)) for name in sorted(names)}
+    fields = {name: stored_state(Path(flags.checkpoint) / FIELDS / name) for name in sorted(names) if flags.learned}
     settings = {name: value for name, value in vars(flags).items() if name not in ("checkpoint", "at", "input", "out")}
     return {"config": config, "step": model.step, "trained": trained, "fields": fields, **settings}
-
-
-def _state_of(run: Path) -> list[str]:
-    """Returns the stored config, text and metrics of a run and the names of its checkpoints, [] without a run."""
-    stored = [
-        file.read_text(encoding="utf-8")
-        for name in ("config.json", "text.json", "metrics.jsonl")
-        if (file := run / name).is_file()
-    ]
-    return stored + sorted(file.name for file in run.glob("checkpoints/*"))
 
 
 def write_edits(flags: Any, model: Any, edit_texts: Any, settings: dict[str, Any]) -> None:

@@ -116,7 +116,7 @@ def command(arguments: Sequence[str]) -> None:
         check_interference(model, spec.control)
     spec = spec._replace(control=balance_if(flags.balance, model, spec.control))
     evaluate = edit_scores if flags.edits else sample_scores
-    if flags.frontier:
+    if flags.frontier is not None:
         write_frontier(flags, model, corpus, judge)
     else:
         write_result(evaluate(flags, model, corpus, judge, spec), flags.out)
@@ -161,22 +161,48 @@ def task_and_settings(flags: Any, model: Any, corpus: Any, judge: Any) -> tuple[
 
 
 def write_frontier(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
-    """Writes the scores of each point that has no file yet, prints a table of all, and draws them."""
+    """Writes the scores of each point that has no file yet, prints a table of all, and draws them.
+
+    Raises UserError, and changes nothing, if a file of that name holds anything else.
+    """
     from jtextdiff.compare import draw_edits
     from jtextdiff.evaluation.comparison import read_scores
-    from jtextdiff.evaluation.edit_comparison import compare_edits
+    from jtextdiff.evaluation.edit_comparison import compare_edits, has_edits
     from jtextdiff.evaluation.edits import evaluate_edits, frontier_points
 
     task, settings = task_and_settings(flags, model, corpus, judge)
-    points = frontier_points(model, settings)
+    points, made_with = frontier_points(model, flags.edits, settings), frontier_digest(flags, model)
     files = {point: Path(f"{flags.frontier}.{point}.json" if point else f"{flags.frontier}.json") for point in points}
-    missing = {point: points[point] for point, file in files.items() if not file.is_file()}
+    existing = {point: read_scores(file) for point, file in files.items() if file.is_file()}
+    for point, result in existing.items():
+        if not has_edits(result) or result.get("made_with") != made_with:
+            raise UserError(
+                f"--frontier: {files[point]} was not written by this command with these settings: another checkpoint, "
+                "control, seed or other flag. Remove it, or choose another NAME."
+            )
+    if existing:
+        say(f"{len(existing)} of {len(points)} points have their files already.")
+    missing = {point: points[point] for point in points if point not in existing}
     for point, scores in evaluate_edits(model, corpus, task, missing) if missing else ():
-        write_result(scores, str(files[point]))
+        write_result(scores | {"made_with": made_with}, str(files[point]))
     results = {file: read_scores(file) for file in files.values()}
-    draw_edits(results, Path(f"{flags.frontier}.png"))
     print("\n".join(compare_edits(results, None, [20, 30, 40, 50])))
+    draw_edits(results, Path(f"{flags.frontier}.png"))
     say(f"Drawn in {flags.frontier}.png; python -m jtextdiff.compare draws several systems in one picture.")
+
+
+def frontier_digest(flags: Any, model: Any) -> str:
+    """Returns the digest of what decides the scores of a frontier: model, control, field and all flags but names."""
+    from jtextdiff.control.trained import FIELDS, control_dir, stored_state
+    from jtextdiff.inference.edit_files import digest
+    from jtextdiff.run.config import to_json
+
+    fitted = [control_dir(flags.checkpoint, flags.edits), Path(flags.checkpoint) / FIELDS / flags.edits]
+    settings = {
+        name: value for name, value in vars(flags).items() if name not in ("checkpoint", "at", "frontier", "out")
+    }
+    settings |= {"config": to_json(model.config), "step": model.step, "fitted": [stored_state(run) for run in fitted]}
+    return digest(settings)
 
 
 def check_flags(flags: Any) -> None:
@@ -203,9 +229,9 @@ def check_flags(flags: Any) -> None:
             "--match_entropy compares samples with all texts of the split, which do not follow --control: leave one of "
             "them out, or give --targets."
         )
-    if not flags.edits and (flags.strength is not None or flags.frontier):
+    if not flags.edits and (flags.strength is not None or flags.frontier is not None):
         raise UserError("--strength and --frontier are for edits: give --edits LABEL.")
-    if flags.frontier:
+    if flags.frontier is not None:
         check_frontier(flags)
     if flags.references and not flags.edits:
         raise UserError("--references are texts to edit: give --edits LABEL.")
@@ -224,7 +250,7 @@ def check_frontier(flags: Any) -> None:
     if flags.out:
         raise UserError("--frontier NAME writes NAME.P.json: leave out --out.")
     name = Path(flags.frontier)
-    if "." in name.name or not name.name or not name.parent.is_dir():
+    if "." in name.name or not name.name or not name.parent.is_dir() or flags.frontier.endswith("/"):
         raise UserError(
             f"--frontier {flags.frontier}: expected a name without dots in an existing folder, such as scores/energy."
         )

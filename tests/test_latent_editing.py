@@ -241,7 +241,10 @@ def test_a_frontier_is_scored_drawn_and_continued(place: Path) -> None:
     assert sorted(probabilities) == sorted(STOPS)
     files[0].unlink()
     again = run(*frontier, cwd=place)
-    assert again.returncode == 0 and again.stdout == done.stdout and again.stderr.count("success") == 1, again.stderr
+    assert again.returncode == 0 and again.stdout == done.stdout and again.stderr.count("success ") == 1, again.stderr
+    assert f"{len(STOPS) - 1} of {len(STOPS)} points" in again.stderr
+    other = run(*frontier, "--seed=1", cwd=place)
+    assert other.returncode == 2 and "was not written by this command" in other.stderr, other.stderr
     drawn = run("compare", *map(str, files), "--frontier=both.png", cwd=place)
     assert drawn.returncode == 0 and (place / "both.png").stat().st_size, drawn.stderr
 

@@ -91,7 +91,7 @@ def add_flow(parser: Parser) -> None:
         type=float,
         metavar="T",
         help="latent editing: maximum time of the flow down the energy (default: none, until P is reached; 100 with "
-        "--source_pull, 0 with --learned)",
+        "--source_pull or P = 1, 0 with --learned)",
     )
     parser.add_argument(
         "--source_pull",

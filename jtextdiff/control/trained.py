@@ -74,5 +74,15 @@ def load_fitted(folder: Path, base: Params) -> tuple[Any, Params]:
     return classifier, params
 
 
+def stored_state(run: Path) -> list[str]:
+    """Returns the stored config, text and metrics of a run and the names of its checkpoints, [] without a run."""
+    stored = [
+        file.read_text(encoding="utf-8")
+        for name in ("config.json", "text.json", "metrics.jsonl")
+        if (file := run / name).is_file()
+    ]
+    return stored + sorted(file.name for file in run.glob("checkpoints/*"))
+
+
 def _close(stored: Any, expected: Any) -> bool:
     return stored.shape == expected.shape and np.allclose(stored, expected, atol=1e-3)

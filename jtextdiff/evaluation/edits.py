@@ -120,13 +120,13 @@ def evaluate_edits(
         yield name, about | how | {"rows": rows}
 
 
-def frontier_points(model: Model, settings: EditSettings) -> dict[str, EditSettings]:
+def frontier_points(model: Model, label: str, settings: EditSettings) -> dict[str, EditSettings]:
     """Returns settings from those that change texts least to those that change them most, by name.
 
     In latent space these are probabilities at which latents stop, with diffusion strengths. A model that is conditioned
     on the label has a single point.
     """
-    if isinstance(model.method, Conditional) and model.method.condition:
+    if isinstance(model.method, Conditional) and model.method.condition == label:
         return {"": settings}
     if isinstance(model.method, LatentVariableModel):
         flow = settings.flow or FlowSettings()
@@ -139,8 +139,8 @@ def frontier_points(model: Model, settings: EditSettings) -> dict[str, EditSetti
 def _short_of_target(edits: list[Edit]) -> dict[str, Score]:
     """Returns the shares of edits that end below the target, and of those that were skipped, if there are any."""
     scores = {}
-    if not all(edit.reached for edit in edits):
-        short = [float(not edit.reached) for edit in edits]
+    short = [float(not edit.reached and not edit.skipped_because) for edit in edits]
+    if any(short):
         scores["not_reached"] = mean_score(short, "share", "end below the target probability")
     if any(edit.skipped_because for edit in edits):
         skipped = [float(bool(edit.skipped_because)) for edit in edits]

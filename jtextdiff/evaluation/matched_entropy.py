@@ -51,13 +51,15 @@ def matching_temperature(entropy_at: Callable[[float], float], wanted: float, st
             break
         below = max((t for t in tried if tried[t] < wanted), default=None)
         above = min((t for t in tried if tried[t] >= wanted), default=None)
-        if below is None or above is None:
-            temperature = min(tried) / 1.4 if below is None else max(tried) * 1.4
+        if below is None:
+            temperature = max(min(min(tried) / 1.4, MOST), LEAST)
+        elif above is None:
+            temperature = min(max(max(tried) * 1.4, LEAST), MOST)
         else:
             share = (wanted - tried[below]) / (tried[above] - tried[below])
             temperature = below + min(max(share, 0.1), 0.9) * (above - below)
-        temperature = min(max(temperature, LEAST), MOST)
-        if temperature in tried:
+        wrong_way = temperature >= min(tried) if below is None else above is None and temperature <= max(tried)
+        if wrong_way or temperature in tried:
             break
         tried[temperature] = entropy_at(temperature)
     return min(tried, key=lambda temperature: abs(tried[temperature] - wanted))

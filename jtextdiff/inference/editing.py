@@ -173,9 +173,10 @@ def edit_in_latent_space(
 def _limits(flow: FlowSettings, target_probability: float, edits: EditBatch) -> FlowLimits:
     """Returns how far latents move, as arrays, so that another value needs no recompilation.
 
-    Without a time, a pull or a field, a latent moves until the probability is reached.
+    Without a time, a pull or a field, a latent moves until the probability is reached; that of 1 never is.
     """
     timed = flow.max_time is not None or flow.learned or flow.source_pull or edits.method.sampler.num_noise_averages
+    timed = timed or np.float32(target_probability) == 1
     return FlowLimits(
         max_time=jnp.float32(flow.energy_time) if timed else None,
         target_probability=jnp.float32(target_probability),

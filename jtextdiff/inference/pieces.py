@@ -81,7 +81,7 @@ def _unless_reached(piece: str, edit: Edit, target_probability: float) -> Edit:
     reached = bool(edit.before) and math.prod(edit.before.values()) >= target_probability
     unchanged = Edit(piece.strip(), before=edit.before, after=edit.before, distance=0.0, steps=0, unknown=edit.unknown)
     if edit.skipped_because:
-        return unchanged._replace(skipped_because=edit.skipped_because)
+        return unchanged._replace(skipped_because=edit.skipped_because, reached=False)
     return unchanged if reached else edit
 
 

@@ -7,6 +7,7 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.control.requests import json_of_line, numbered_lines
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.inference.model import Model
+from jtextdiff.run.corpus import label_values
 
 EXPECTED = '{"text": "...", "wanted": "a value of the label", "reference": "..."}'
 
@@ -28,6 +29,7 @@ def read_references(
     unknown value, an empty text, or a text that is too long for the model, naming the line. The references are too long
     only if something is fitted to them.
     """
+    label_values(corpus, label, f"{flag}: the text")
     rows = []
     for number, line in numbered_lines(Path(file), flag):
         place = f"{file}, line {number}"
@@ -48,7 +50,7 @@ def _read_row(line: str, place: str, corpus: Corpus, label: str) -> Reference:
         wanted = row["wanted"]
     except (AttributeError, TypeError, KeyError):
         raise UserError(f"{place}: expected {EXPECTED}.") from None
-    values = [value for value in corpus.label_values.get(label, ()) if value != "none"]
+    values = [value for value in corpus.label_values[label] if value != "none"]
     if wanted not in values:
         raise UserError(f"{place}: {label} has no value {wanted!r}; it has: {', '.join(values)}.")
     if not text.strip() or not reference.strip():

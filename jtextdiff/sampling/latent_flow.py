@@ -71,8 +71,8 @@ def descend(
     `schedules.constant(2 τ)` is a flow of time τ; `schedules.linear` is that of LatentOps, τ = 5.025. Without one,
     the same curves are followed at a speed that does not vanish with the gradient, as it does near p = 1, where a row
     would run out of any time τ: dz/dt = v ∇E/√(‖∇E‖² + (min(E, 1)/10)²). The longest way, v, is twice the mean distance
-    between two latents of the prior. Where the energy has no slope to speak of, such as at a minimum, a row comes to
-    rest. A pull and a field need a schedule.
+    between two latents of the prior. Where the energy has next to no slope, such as near a minimum, a row slows down. A
+    pull and a field need a schedule.
     """
     monitored = energy if stop_energy is None else stop_energy
 

@@ -86,13 +86,15 @@ def test_other_folders_or_settings_make_other_rows(
 
 
 def test_scores_at_the_matched_entropy_take_the_place_of_the_models_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     own, matched = json.loads(scores(1.0)), json.loads(scores(4.0))
     (tmp_path / "x.json").write_text(json.dumps(own | {"matched_entropy": {"temperature": 1.1, **matched}}))
     (tmp_path / "y.json").write_text(scores(2.0))
     command([str(tmp_path / "x.json"), "--matched_entropy"])
-    assert cells(capsys.readouterr().out.splitlines()[3])[-1] == "4 ± 0.25"
+    row = cells(capsys.readouterr().out.splitlines()[3])
+    assert row[1] == "ancestral 200, temperature matched" and row[-1] == "4 ± 0.25"
     with pytest.raises(UserError, match="y.json was written without evaluate --match_entropy"):
         command([str(tmp_path / "x.json"), str(tmp_path / "y.json"), "--matched_entropy"])
 

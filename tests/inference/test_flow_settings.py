@@ -1,12 +1,16 @@
 """Settings of latent editing are read from flags, checked, and stored by the names that files have always had."""
 
 import argparse
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from jtextdiff.cli.arguments import Parser, add_flow
 from jtextdiff.cli.errors import UserError
+from jtextdiff.inference.editing import _limits
 from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json, flow_settings
+from jtextdiff.methods.components.latents import LatentSampler
 
 
 def flags(*arguments: str) -> argparse.Namespace:
@@ -19,6 +23,22 @@ def test_flags_have_their_old_spellings_too() -> None:
     assert flow_settings(flags()) is None
     assert flow_settings(flags("--until=0.9", "--tau=3", "--keep=0.5", "--rerank")) == FlowSettings(3.0, 0.9, 0.5, True)
     assert flow_settings(flags("--target_probability=0.9")) == FlowSettings(target_probability=0.9)
+
+
+@pytest.mark.parametrize(
+    ("flow", "max_time"),
+    [
+        (FlowSettings(), None),
+        (FlowSettings(source_pull=0.2), 100.0),
+        (FlowSettings(target_probability=1.0), 100.0),
+        (FlowSettings(max_time=3.0), 3.0),
+        (FlowSettings(learned=True), 0.0),
+    ],
+)
+def test_a_flow_has_a_time_unless_it_ends_at_the_target(flow: FlowSettings, max_time: float | None) -> None:
+    edits: Any = SimpleNamespace(method=SimpleNamespace(sampler=LatentSampler()), field=None)
+    limits = _limits(flow, flow.target_probability, edits)
+    assert limits.max_time == max_time and limits.source_pull == pytest.approx(flow.source_pull)
 
 
 def test_files_store_what_differs_from_the_default_by_its_old_name() -> None:

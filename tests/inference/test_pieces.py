@@ -52,6 +52,7 @@ def test_pieces_are_edited_alone_and_joined() -> None:
     assert seen == ["The soup was cold .", "The staff was rude ,", "the room was dark !", "We love it"]
     assert ids == [7 + part * ID_STRIDE for part in range(4)]
     assert edit.text == "THE SOUP WAS COLD . The staff was rude , THE ROOM WAS DARK ! We love it"
+    assert not edit.reached and not edit.skipped_because
     assert edit.before == {"mood": 0.1} and edit.after == {"mood": 0.1}  # of the piece whose flow failed
     assert edit.distance == pytest.approx(18**0.5) and edit.skipped_because == ""
 
