@@ -23,7 +23,7 @@ class Reference(NamedTuple):
 def read_references(
     file: str, flag: str, model: Model, corpus: Corpus, label: str, *, to_fit: bool = False
 ) -> list[Reference]:
-    """Reads JSON lines with a `text`, the value `wanted`, and the `reference`, a reference edit.
+    """Reads JSON lines with a `text`, the value `wanted`, and the `reference`, an edit by somebody else.
 
     Raises UserError for a file that cannot be read, named as the value of `flag`, and for a line of another form, an
     unknown value, an empty text, or a text that is too long for the model, naming the line. The references are too long

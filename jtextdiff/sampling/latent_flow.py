@@ -80,19 +80,19 @@ def descend(
         nats = jnp.sum(energy_terms(monitored, y[None], t))
         return jnp.where(energy_threshold > 0, nats - energy_threshold, 1.0)
 
-    gradient = jax.grad(lambda y, t: energy(y[None], t)[0])
+    value_and_gradient = jax.value_and_grad(lambda y, t: energy(y[None], t)[0])
 
-    def steady(t: Any, y: Array) -> Array:
-        nats, slope = energy(y[None], t)[0], gradient(y, t)
+    def steady(nats: Array, slope: Array) -> Array:
         size = jnp.sqrt(jnp.sum(slope**2) + (FLAT * jnp.minimum(nats, 1.0)) ** 2)
-        return 2 * math.sqrt(2 * len(y)) * slope / jnp.maximum(size, jnp.finfo(y.dtype).tiny)
+        return 2 * math.sqrt(2 * len(slope)) * slope / jnp.maximum(size, jnp.finfo(slope.dtype).tiny)
 
     def solve(z_1: Array) -> FlowResult:
         def velocity(t: Any, y: Any, args: Any) -> Array:
+            nats, slope = value_and_gradient(y, t)
             if schedule is None:
-                return steady(t, y)
+                return steady(nats, slope)
             beta = -jax.grad(schedule)(t)
-            down = 0.5 * beta * ((1 - source_pull) * gradient(y, t) + source_pull * (y - z_1))
+            down = 0.5 * beta * ((1 - source_pull) * slope + source_pull * (y - z_1))
             return down if field is None else down - field(y[None], (1 - t)[None])[0]
 
         return _solve_row(velocity, z_1, excess, tolerance, num_frames)
