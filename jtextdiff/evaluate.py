@@ -87,6 +87,12 @@ def build_parser() -> Parser:
         help="score samples also at the temperature at which they are as varied as the split, which is searched for in "
         "up to seven sets of samples: models are compared fairly there",
     )
+    parser.add_argument(
+        "--exact_denoiser",
+        action="store_true",
+        help="masked diffusion on the grammar: score samples also with the grammar's exact predictions in place of the "
+        "network's; the errors that remain are the sampler's",
+    )
     parser.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
     parser.add_argument(
         "--num", type=int, default=512, help="samples, and real texts to compare them with (default: 512)"
@@ -132,8 +138,9 @@ def sample_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) ->
         targets = read_requests(flags.targets, corpus, flags.split)
         spec = spec._replace(targets=targets, targets_source=f"{flags.targets} of {flags.split}")
     judges = {"judge": judge, "judge_run": flags.judge, "judge_text": flags.judge_text}
-    sizes = {"num": flags.num, "split": flags.split, "seed": flags.seed, "match_entropy": flags.match_entropy}
-    result = evaluate_samples(SampleTask(model=model, corpus=corpus, spec=spec, **sizes, **judges))
+    sizes = {"num": flags.num, "split": flags.split, "seed": flags.seed}
+    more = {"match_entropy": flags.match_entropy, "exact_denoiser": flags.exact_denoiser}
+    result = evaluate_samples(SampleTask(model=model, corpus=corpus, spec=spec, **sizes, **judges, **more))
     if flags.interference:
         result["interference"] = interference(model, spec.control, seed=flags.seed)._asdict()
     return result
@@ -214,10 +221,11 @@ def check_flags(flags: Any) -> None:
 
     flow = flow_settings(flags)
     for_samples = flags.control or flags.balance or flags.targets or flags.interference
-    if flags.edits and (for_samples or flags.match_entropy or flags.best_of > 1 or flags.mbr > 1):
+    twice = flags.match_entropy or flags.exact_denoiser
+    if flags.edits and (for_samples or twice or flags.best_of > 1 or flags.mbr > 1):
         raise UserError(
             "--edits cannot be combined with --control, --balance, --targets, --interference, --match_entropy, "
-            "--best_of or --mbr."
+            "--exact_denoiser, --best_of or --mbr."
         )
     if not flags.edits and flow is not None:
         raise UserError(

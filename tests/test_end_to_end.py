@@ -242,6 +242,22 @@ def test_samples_are_scored_where_they_are_as_varied_as_real_text(place: Path) -
     assert greedy.returncode == 2 and "greedy has none" in greedy.stderr, greedy.stderr
 
 
+@pytest.mark.slow
+def test_samples_are_scored_with_the_exact_predictions_of_the_grammar(tmp_path: Path) -> None:
+    """Whatever the network has learned, tokens that are drawn one by one are then sentences."""
+    small = [flag for flag in toy("run", 5, config="masked.py") if "text" not in flag]
+    assert run("train", *small, cwd=tmp_path).returncode == 0
+    one_by_one = ("--sampler=ordered", "--override=method.sampler.correct=off", "--num=20", "--exact_denoiser")
+    done = run("evaluate", "--checkpoint=run", *one_by_one, cwd=tmp_path)
+    scores = json.loads(done.stdout)["metrics"]
+    assert scores["members"]["value"] < 0.2 and scores["exact_denoiser_members"]["value"] == 1.0
+
+
+def test_exact_predictions_of_another_text_are_refused(place: Path) -> None:
+    done = run("evaluate", "--checkpoint=whole", "--exact_denoiser", cwd=place)
+    assert done.returncode == 2 and "of the embedded grammar" in done.stderr, done.stderr
+
+
 def test_a_judge_of_another_tokenizer_is_refused(place: Path) -> None:
     letters = shutil.copytree(trained("autoregressive.py"), place / "letters")
     tokenizer_builder("characters:1").train(TEXTS).save(letters / "tokenizer")

@@ -81,6 +81,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(place: Path) -> None:
     assert "/proc/run" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_traced_and_loaded_from_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     done, workdir = command(place, "--profile"), place / "run"

@@ -11,10 +11,12 @@ from typing import Any
 
 from rich.progress import Progress
 
+from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import progress_bar, say
 from jtextdiff.cli.tables import ScoreRow, format_value, output_width, score_table
 from jtextdiff.control.resolve import resolve
 from jtextdiff.data.corpus import Corpus
+from jtextdiff.data.grammar.automaton import automaton_of
 from jtextdiff.data.grammar.errors import ERRORS, error_of
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.control_success import control_checker, control_scores
@@ -32,6 +34,8 @@ from jtextdiff.evaluation.matched_entropy import TOLERANCE, check_temperature, m
 from jtextdiff.evaluation.score import Score, mean_score, real_texts, reference
 from jtextdiff.inference.model import Model
 from jtextdiff.inference.reranking import SamplingSpec, sample_and_rerank
+from jtextdiff.methods.exact_masked import ExactMasked
+from jtextdiff.methods.masked import Masked
 from jtextdiff.methods.method import HasSteps, LatentVariableModel
 from jtextdiff.metrics.ngrams import unigram_entropy
 from jtextdiff.run.config import to_json
@@ -51,12 +55,15 @@ class SampleTask:
     judge_run: str | None = None  # where the judge was loaded from
     judge_text: str | None = None  # labelled text whose n-grams judge the controls
     match_entropy: bool = False  # score samples also at the temperature that gives them the entropy of real text
+    exact_denoiser: bool = False  # score samples also with the grammar's predictions in place of the network's
 
 
 def evaluate_samples(task: SampleTask) -> dict[str, Any]:
     """Scores samples with a progress bar, prints the tables, and returns the scores with their settings."""
     if task.match_entropy:
         check_temperature(task.model)
+    if task.exact_denoiser:
+        check_exact_denoiser(task)
     with progress_bar() as bar:
         metrics, calls, samples = score_samples(task, bar)
     result = report(task, metrics, calls, load=os.getloadavg()[0])
@@ -110,6 +117,8 @@ def score_samples(task: SampleTask, bar: Progress) -> tuple[dict[str, Score], fl
     )
     bar.add_task("scoring", total=None)
     scores |= text_scores(task, samples, real)
+    if task.exact_denoiser:
+        scores |= exact_denoiser_scores(task, bar)
     if isinstance(model.method, LatentVariableModel):
         scores |= latent_scores(model, real[split], task.seed)
     if requested:
@@ -135,6 +144,34 @@ def grammar_scores(grammar: Grammar, samples: list[str]) -> dict[str, Score]:
         f"{kind}_errors": mean_score(share, "share", "of samples, by the first error") | reference(0.0, 0.0)
         for kind, share in shares.items()
     }
+
+
+def check_exact_denoiser(task: SampleTask) -> None:
+    """Raises UserError for another text than the grammar, and for a method whose exact predictions are not known."""
+    method = task.model.method
+    if task.corpus.grammar is None or not isinstance(method, Masked) or method.self_conditioning:
+        raise UserError(
+            "--exact_denoiser takes the predictions of the embedded grammar in place of the network's. It is for "
+            "masked diffusion without self-conditioning, trained on the grammar."
+        )
+
+
+def exact_denoiser_scores(task: SampleTask, bar: Progress) -> dict[str, Score]:
+    """Returns the share of members that the same sampler draws with the exact predictions of the grammar."""
+    model, grammar = task.model, task.corpus.grammar
+    assert isinstance(model.method, Masked) and grammar is not None
+    progress = bar.add_task("sampling with exact predictions", total=task.num * task.spec.num_candidates)
+    words = [model.tokenizer.decode([token]) for token in range(model.tokenizer.vocab_size)]
+    settings = {name: getattr(model.method, name) for name in ("text_spec", "sampler", "schedule")}
+    exact: Any = ExactMasked(words=tuple(words), automaton=automaton_of(grammar), **settings)
+    samples, _ = sample_and_rerank(
+        dataclasses.replace(model, method=exact),
+        task.num,
+        task.spec,
+        seed=task.seed,
+        progress=lambda num: bar.advance(progress, num),
+    )
+    return {"exact_denoiser_members": grammar_scores(grammar, samples)["members"]}
 
 
 def _judge_of_label(task: SampleTask, label: str) -> LabelJudge:

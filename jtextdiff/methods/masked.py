@@ -25,6 +25,7 @@ from jtextdiff.methods.components.masked_denoiser import (
     any_order_bound_name,
     first_hidden,
     masked_denoiser_net,
+    unmask,
 )
 from jtextdiff.methods.components.types import (
     Given,
@@ -38,7 +39,6 @@ from jtextdiff.methods.components.types import (
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import LogitShaping
-from jtextdiff.sampling.loop import unroll
 from jtextdiff.sampling.masked_samplers import Unmasking, nll_in_order
 from jtextdiff.sampling.masked_state import Hidden, MaskedState
 
@@ -157,17 +157,7 @@ class Masked:
         length = self.sample_lengths(params, keys, given)
         start, predict = self._denoiser(params).start(given, length, self.sampler.shaping)
         state = MaskedState.start(start.tokens, start.masked, self._first_hidden(start.tokens))
-        step, grid = self.sampler.step_and_grid(self.log_alpha_bar, predict, fold_in(keys, 2), state)
-
-        def record(state: MaskedState) -> Int[Array, "b l"] | None:
-            return state.tokens if keep_path else None
-
-        def done(state: MaskedState) -> Bool[Array, ""]:
-            return ~jnp.any(state.masked)
-
-        stop = None if self.sampler.revises else done
-        state, path = unroll(step, state, fold_in(keys, 0), grid, record=record, done=stop)
-        return Sample(state.tokens, path, state.calls)
+        return unmask(self.sampler, self.log_alpha_bar, predict, keys, state, keep_path=keep_path)
 
     def token_distribution(self, params: Params, given: Given) -> Float[Array, "b v"] | None:
         """Returns log p of the one missing token; None if it is revised by hidden states of the step before."""

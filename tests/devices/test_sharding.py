@@ -20,7 +20,7 @@ from jtextdiff.devices.sharding import AXES, RULES, _name, check_batch, local_ro
 from jtextdiff.training.train_step import init_state
 
 ONE = {"one": [1, 1, 1]}
-EIGHT = {"data": [8, 1, 1], "fsdp": [1, 8, 1], "tensor": [2, 1, 4], "all": [2, 2, 2]}
+EIGHT = {"fsdp": [1, 8, 1], "tensor": [2, 1, 4], "all": [2, 2, 2]}
 
 
 def start(**settings: Any) -> subprocess.Popen[str]:
@@ -49,7 +49,7 @@ def assert_equal(one: dict[str, Any], many: dict[str, Any], *, rtol: float, same
 def test_eight_devices_equal_one() -> None:
     """Ten steps of each family in two microbatches with dropout, and samples whose last batch is uneven."""
     one = results_of(start(devices=1, double=False, steps=10, meshes=ONE))
-    meshes = {name: EIGHT[name] for name in ("fsdp", "all")}
+    meshes = {"all": EIGHT["all"]}
     assert_equal(one, results_of(start(devices=8, double=False, steps=10, meshes=meshes)), rtol=1e-5, same=0.999)
 
 
@@ -59,12 +59,12 @@ def test_devices_and_processes_equal_one_in_double_precision() -> None:
     assert_equal(one, results_of(start(devices=8, double=True, steps=20, meshes=EIGHT)), rtol=1e-8, same=1.0)
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"
-    meshes = {name: EIGHT[name] for name in ("data", "all")}
+    meshes = {"all": EIGHT["all"]}
     two = [start(devices=4, double=True, steps=20, meshes=meshes, process=[address, 2, i]) for i in range(2)]
     first, second = map(results_of, two)
     assert_equal(one, first, rtol=1e-8, same=1.0)
     assert_equal(one, second, rtol=1e-8, same=1.0)
-    assert first["discrete"]["data"]["mine"] == 16, "each process reads its half of the rows"
+    assert first["discrete"]["all"]["mine"] == 16, "each process reads its half of the rows"
 
 
 @pytest.mark.parametrize("family", mesh_world.METHODS)

@@ -16,6 +16,7 @@ from jtextdiff.sampling.masked_state import MaskedState, sample_tokens
 STEPS, NUM_TOKENS = 8192, 2000
 
 
+@pytest.mark.slow
 def test_a_single_gumbel_race_would_lose_a_third_of_the_tokens() -> None:
     """The largest Gumbel in float32 has 23 bits: by enumeration, a race reveals too few tokens, of rare ones fewer.
 

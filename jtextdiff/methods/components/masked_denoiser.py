@@ -9,13 +9,16 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.diffusion.bounds import MaskedLosses
 from jtextdiff.diffusion.losses import cross_entropy
-from jtextdiff.diffusion.schedules import Time
-from jtextdiff.methods.components.types import Given, TextSpec, allowed_tokens, valid_and_last, words_only
+from jtextdiff.diffusion.randomness import Keys, fold_in
+from jtextdiff.diffusion.schedules import Schedule, Time
+from jtextdiff.methods.components.types import Given, Sample, TextSpec, allowed_tokens, valid_and_last, words_only
 from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import LogitShaping, self_condition
-from jtextdiff.sampling.masked_state import Hidden, Predict
+from jtextdiff.sampling.loop import unroll
+from jtextdiff.sampling.masked_samplers import Unmasking
+from jtextdiff.sampling.masked_state import Hidden, MaskedState, Predict
 
 RANDOM_ORDER = ("ancestral", "first_hitting")
 """Samplers that unmask in an order that does not depend on the text, one by one in the limit of many steps."""
@@ -145,6 +148,23 @@ class MaskedDenoiser(NamedTuple):
             return self.net.per_token(token_nll, (tokens,), x_t, previous=previous, valid=valid, key=key)
 
         return losses
+
+
+def unmask(
+    sampler: Unmasking, log_alpha_bar: Schedule, predict: Predict, keys: Keys, start: MaskedState, *, keep_path: bool
+) -> Sample:
+    """Runs a sampler until no token is masked, or to its end if it revises tokens."""
+
+    def record(state: MaskedState) -> Int[Array, "b l"] | None:
+        return state.tokens if keep_path else None
+
+    def done(state: MaskedState) -> Bool[Array, ""]:
+        return ~jnp.any(state.masked)
+
+    step, grid = sampler.step_and_grid(log_alpha_bar, predict, fold_in(keys, 2), start)
+    stop = None if sampler.revises else done
+    state, path = unroll(step, start, fold_in(keys, 0), grid, record=record, done=stop)
+    return Sample(state.tokens, path, state.calls)
 
 
 def any_order_bound_name(num_points: int, sampler: str, self_conditioned: bool = False) -> str:
