@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.phrases import known_tokens
@@ -14,7 +15,7 @@ from jtextdiff.control.resolve import Conditioning
 from jtextdiff.data.batches import Batch
 from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.devices.sharding import mesh_of, num_shards
-from jtextdiff.diffusion.randomness import Keys, keys_for
+from jtextdiff.diffusion.randomness import Keys, fold_in, keys_for, per_row
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.flow_settings import FlowSettings
 from jtextdiff.inference.prompts import check_texts
@@ -34,6 +35,9 @@ UNKNOWN_IN_EDITS = "Each becomes the unknown word, and no edit keeps it."
 
 REACHED = 1.02
 """Times the nats of the target at which it counts as reached: the solver and float32 are not exact."""
+
+EDIT_PURPOSE = 10
+"""What the keys of masked positions are derived for, apart from those of a sampler."""
 
 STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
 """Probabilities at which a latent is decoded for reranking."""
@@ -75,9 +79,10 @@ def edit_texts(
 ) -> list[Edit]:
     """Edits each text. An edit depends on the text, the seed and its number in `ids`, by default 0, 1, ….
 
-    By diffusion, a text is noised to the time `strength` in (0, 1], by default 0.5, and denoised again. It keeps its
-    length and the words in `hold`. In latent space, its latent moves along a flow, see `FlowSettings`. `progress`
-    receives the number of texts in each finished batch. Raises UserError for a method that cannot edit in this way.
+    By Gaussian diffusion, a text is noised to the time `strength` in (0, 1], by default 0.5, and denoised again. By
+    discrete diffusion, that share of its words is masked and sampled again. Both keep the length and the words in
+    `hold`. In latent space, a text's latent moves along a flow, see `FlowSettings`. `progress` receives the number of
+    texts in each finished batch. Raises UserError for a method that cannot edit in this way.
     """
     check_edit(edits.method, edits.conditioning, strength, hold, flow)
     keys = keys_for(
@@ -114,8 +119,10 @@ def check_edit(
                     "give max_time too, the time for which their energies are followed."
                 )
         return
-    if not isinstance(method, Editable):
-        raise UserError(f"{name} cannot edit a text. DiffusionLM and TextVAE can.")
+    if not isinstance(method, Editable) and method.prefix_only:
+        raise UserError(
+            f"{name} samples from left to right: it cannot edit a text. DiffusionLM, TextVAE, Masked, D3PM, CMLM can."
+        )
     if flow is not None:
         raise UserError(f"{name} edits by diffusion, by strength and hold: leave out {flow_names}.")
     if strength is not None and not (not isinstance(strength, str) and 0 < strength <= 1):
@@ -127,13 +134,37 @@ def check_edit(
 def edit_by_diffusion(
     edits: EditBatch, strength: float, hold: Sequence[str], keys: Keys, progress: Callable[[int], None]
 ) -> list[Edit]:
-    """Noises each text to the time `strength` and denoises it, with its length and the words in `hold`."""
+    """Noises or masks each text and samples it again, with its length and the words in `hold`; see `edit_texts`."""
     tokens, valid = edits.batch.tokens, edits.batch.valid
     fixed = np.isin(tokens, known_tokens(hold, edits.tokenizer)) & valid
-    given = Given(*map(jnp.asarray, (tokens, fixed, valid.sum(-1))))
-    energies, settings = [edits.conditioning.energy], {"strength": jnp.float32(strength)}
-    output = run_batched(edits.method, "edit", edits.params, keys, given, energies, progress, **settings)
+    name, settings = "edit", {"strength": jnp.float32(strength)}
+    if not isinstance(edits.method, Editable):
+        noise = np.asarray(per_row(jax.random.uniform, fold_in(keys, EDIT_PURPOSE), tokens.shape))
+        fixed, name, settings = (
+            ~masked_words(tokens, valid & ~fixed, edits.tokenizer.eos, strength, noise),
+            "sample",
+            {},
+        )
+    given = Given(*map(jnp.asarray, (tokens, fixed & valid, valid.sum(-1))))
+    energies = [edits.conditioning.energy]
+    output = run_batched(edits.method, name, edits.params, keys, given, energies, progress, **settings)
     return [Edit(edits.tokenizer.decode(row)) for row in output.tokens]
+
+
+def masked_words(
+    tokens: Int[np.ndarray, "b l"],
+    free: Bool[np.ndarray, "b l"],
+    eos: int,
+    strength: float,
+    noise: Float[np.ndarray, "b l"],
+) -> Bool[np.ndarray, "b l"]:
+    """Returns which words of each text are masked: a share `strength` of those that are `free`, rounded up.
+
+    They are those with the least `noise`. EOS is no word.
+    """
+    free = free & (tokens != eos)
+    rank = np.argsort(np.argsort(np.where(free, noise, np.inf), axis=-1), axis=-1)
+    return free & (rank < np.ceil(strength * free.sum(-1))[:, None])
 
 
 def edit_in_latent_space(
