@@ -93,7 +93,7 @@ def _refuse_length(control: Control, model: TrainedModel) -> Energy:
 
 def _classifier_energy(control: Control, model: TrainedModel) -> Energy:
     classifier, params, target = trained_target(control, model)
-    return classifier.energy(params, target.accepted)
+    return classifier.energy(params, target.accepted, model.params)
 
 
 def _classifier_weight(part: Control, model: TrainedModel) -> float:

@@ -78,8 +78,10 @@ class Classifier:
         accuracy = _sum_cells(correct & counted) / jnp.maximum(_sum_cells(counted), 1)
         return -_sum_cells(jnp.where(cells, log_p, 0.0)), {"accuracy": accuracy}
 
-    def energy(self, params: Params, target: Bool[np.ndarray, "*cells c"]) -> Learned:
+    def energy(self, params: Params, target: Bool[np.ndarray, "*cells c"], base: Params) -> Learned:
         """Returns the energy −log p(every constraint of the target holds | x_t), nats per text; see `log_prob`.
+
+        The parameters of the base are not needed.
 
         The value of a whole text is better predicted from an estimate of x_0, those of tokens and spans from x_t: there
         an estimate averages the embeddings of several tokens and so resembles none of them.

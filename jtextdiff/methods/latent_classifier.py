@@ -1,4 +1,8 @@
-"""Latent classifiers: controls of a text VAE, fitted to few labelled texts."""
+"""Latent classifiers: controls of a text VAE, fitted to few labelled texts.
+
+A control reads the latent itself, or the words that the decoder expects in its text, or both. A classifier of latents
+finds directions that it believes and that change no word; one of words does not.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -11,13 +15,23 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.diffusion.schedules import Time
 from jtextdiff.methods.components.affine_prior import unwhitened, whitened
-from jtextdiff.methods.components.cross_validation import balanced_weights, calibration_error, fit_ensemble
+from jtextdiff.methods.components.cross_validation import (
+    balanced_weights,
+    calibrated,
+    calibration_error,
+    fit_ensemble,
+    fold_ids,
+)
 from jtextdiff.methods.components.latents import PRIOR, LabelledLatents
 from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
 from jtextdiff.methods.method import LatentVariableModel
+from jtextdiff.metrics.ngram_classifier import fit_occurrences
 from jtextdiff.nets.classifiers import LatentHead
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.sampling.energies import Learned, log_total
+
+WORD_FOLDS = 3
+"""Parts of the labelled texts, each of which is left out once to calibrate the weights of words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +48,12 @@ class LatentClassifier:
     penalties: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of squared weights, beside the summed log-loss
     max_iterations: int = 100  # of L-BFGS
     max_texts: int = 20_000  # labelled texts that are fitted to, evenly spaced in the split
+    reads: str = "latent"  # or "words", which occur in the text, as expected from the latent; or "both"
     weight: float = 1.0  # of its energy relative to others, times the weight given with a control
 
     def __post_init__(self) -> None:
-        check_settings(self, positive=("samples", "max_iterations", "max_texts"), choices={})
+        choices = {"reads": ("latent", "words", "both")}
+        check_settings(self, positive=("samples", "max_iterations", "max_texts"), choices=choices)
         if self.ensemble_size < 2:
             raise ValueError(
                 f"ensemble_size must be at least 2: each member is tested on the fold that it was fitted without. "
@@ -63,18 +79,24 @@ class LatentClassifier:
         )
 
     def init(self, key: Key[Array, ""]) -> Params:
-        """Returns `net` of every member, their `temperature`, and as `frozen` the base's prior, which identifies it."""
+        """Returns `net` of every member, their `temperature`, and as `frozen` the base's prior, which identifies it.
+
+        A control that reads words has their weights, too.
+        """
         net_key, base_key = jax.random.split(key)
-        return {
+        num_values = max(len(self.values), 1)
+        words = {"weights": jnp.zeros((self.text_spec.vocab_size, num_values)), "bias": jnp.zeros(num_values)}
+        return ({} if self.reads == "latent" else {"words": words}) | {
             "net": jax.vmap(self.net.init)(jax.random.split(net_key, self.ensemble_size)),
             "temperature": jnp.ones(()),
             "frozen": {PRIOR: self.base.init(base_key)[PRIOR]},
         }
 
-    def fit_latents(
-        self, key: Key[Array, ""], prior: Params, texts: LabelledLatents
-    ) -> tuple[Params, dict[str, float]]:
-        """Returns the parameters fitted to labelled texts, and their metrics on left-out folds."""
+    def fit_latents(self, key: Key[Array, ""], base: Params, texts: LabelledLatents) -> tuple[Params, dict[str, float]]:
+        """Returns the parameters fitted to labelled texts, and their metrics on left-out folds; `base` are the base's.
+
+        The weights of words are fitted to which of them occur in the texts, see `fit_words`.
+        """
         ensemble, temperature, metrics = fit_ensemble(
             self.member_logits,
             self.init(key)["net"],
@@ -83,8 +105,29 @@ class LatentClassifier:
             penalties=self.penalties,
             max_iterations=self.max_iterations,
         )
-        params = {"net": ensemble, "temperature": jnp.float32(temperature), "frozen": {PRIOR: prior}}
+        params = {"net": ensemble, "temperature": jnp.float32(temperature), "frozen": {PRIOR: base[PRIOR]}}
+        if self.reads != "latent":
+            params["words"] = self._fit_words(base, texts)
         return params, {"loss": metrics["log_loss"], **metrics}
+
+    def _fit_words(self, base: Params, texts: LabelledLatents) -> Params:
+        """Returns the weight of each word for each value, and a bias, in nats.
+
+        Naive-Bayes weighted logistic regression on the words of the texts. One factor and one bias for all of them make
+        it calibrated on the words that latents of left-out texts let expect.
+        """
+        assert texts.occurrences is not None
+        fold, num_values = fold_ids(texts.value, WORD_FOLDS), len(self.values)
+        presence = np.asarray(jax.jit(self.base.word_presence)(base, texts.mean))
+        logits = np.zeros((len(texts.value), num_values))
+        for left_out in range(WORD_FOLDS):
+            rows, others = fold == left_out, fold != left_out
+            weights, bias = fit_occurrences(texts.occurrences[others], texts.value[others], num_values)
+            logits[rows] = presence[rows] @ weights + bias
+        factor, shift = calibrated(logits, texts.value)
+        weights, bias = fit_occurrences(texts.occurrences, texts.value, num_values)
+        weights = weights - weights.mean(axis=-1, keepdims=True)
+        return {"weights": jnp.asarray(factor * weights, jnp.float32), "bias": jnp.asarray(factor * bias + shift)}
 
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:
         """Returns the accuracy and the calibration error at the posterior means of texts that were not fitted to.
@@ -126,7 +169,20 @@ class LatentClassifier:
         return self.net.bind(net)(epsilon)
 
     def log_p(self, params: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b c"]:
-        """Returns log p of every value, from the mean probability over members."""
+        """Returns log p of every value: by the latent, by its words, or the normalised product of both.
+
+        What reads words needs the parameters of the base as `base`.
+        """
+        if self.reads == "latent":
+            return self._log_p_of_latent(params, epsilon)
+        presence = self.base.word_presence(params["base"], epsilon)
+        by_words = jax.nn.log_softmax(presence @ params["words"]["weights"] + params["words"]["bias"])
+        if self.reads == "words":
+            return by_words
+        return jax.nn.log_softmax(self._log_p_of_latent(params, epsilon) + by_words)
+
+    def _log_p_of_latent(self, params: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b c"]:
+        """The mean probability over members."""
         logits = jax.vmap(self.member_logits, (0, None))(params["net"], epsilon)
         by_member = jax.nn.log_softmax(logits / params["temperature"])
         return jax.nn.logsumexp(by_member, axis=0) - jnp.log(self.ensemble_size)
@@ -135,9 +191,11 @@ class LatentClassifier:
         """Returns the most probable values."""
         return np.asarray(self.log_p(params, epsilon)).argmax(-1)
 
-    def energy(self, params: Params, target: Bool[np.ndarray, "c"]) -> Learned:
-        """Returns the energy −log p(one of the target's values | ε), in nats per text."""
-        used = {name: params[name] for name in ("net", "temperature")}
+    def energy(self, params: Params, target: Bool[np.ndarray, "c"], base: Params) -> Learned:
+        """Returns the energy −log p(one of the target's values | ε), in nats per text; `base` are the base's."""
+        used = {name: params[name] for name in ("net", "temperature", "words") if name in params}
+        if self.reads != "latent":
+            used["base"] = self.base.word_params(base)
         return Learned(params=used, target=jnp.asarray(target), log_prob=self.log_prob, log_not=self.log_not)
 
     def log_prob(

@@ -128,9 +128,7 @@ class LatentField:
         one_hot = jnp.broadcast_to(jax.nn.one_hot(target, len(self.values)), (len(x), len(self.values)))
         return shift + self.net.bind(params["net"])(x, s, one_hot)
 
-    def fit_latents(
-        self, key: Key[Array, ""], prior: Params, texts: LabelledLatents
-    ) -> tuple[Params, dict[str, float]]:
+    def fit_latents(self, key: Key[Array, ""], base: Params, texts: LabelledLatents) -> tuple[Params, dict[str, float]]:
         """Returns the parameters fitted to labelled texts, and the loss of each velocity on left-out texts.
 
         The step with the smallest loss on these is kept.
@@ -141,7 +139,7 @@ class LatentField:
             raise ValueError(f"a field leads from some values of {self.label} to another, and it has one value only")
         held_out = fold_ids(texts.value, HELD_OUT_FOLDS) == 0
         moments = {side: self._moments(texts, ~held_out, side) for side in ("others", "target")}
-        params = self.init(key) | {"frozen": {PRIOR: prior}} | moments
+        params = self.init(key) | {"frozen": {PRIOR: base[PRIOR]}} | moments
         random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
         fitted_on = self._pairs(texts, ~held_out, self.pairs, random)
         tested_on = self._pairs(texts, held_out, min(self.pairs, NUM_TESTED), random)

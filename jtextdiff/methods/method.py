@@ -116,14 +116,12 @@ class Fitted(Protocol):
     @property
     def max_texts(self) -> int: ...
 
-    def fit_latents(
-        self, key: Key[Array, ""], prior: Params, texts: LabelledLatents
-    ) -> tuple[Params, dict[str, float]]:
-        """Returns the parameters and their metrics on left-out texts, `loss` among them; `prior` is the base's."""
+    def fit_latents(self, key: Key[Array, ""], base: Params, texts: LabelledLatents) -> tuple[Params, dict[str, float]]:
+        """Returns the parameters and their metrics on left-out texts, `loss` among them; `base` are the base's."""
         ...
 
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:
-        """Returns metrics on texts that were not fitted to."""
+        """Returns metrics on texts that were not fitted to; the base's parameters are in `params` as `base`."""
         ...
 
     def describe(self, metrics: dict[str, float], num_valid: int) -> list[str]:
@@ -151,6 +149,14 @@ class LatentVariableModel(Protocol):
 
     def latent_energies(self, params: Params, tokens: Any, *, energy: Any) -> Float[Array, "b parts"]:
         """Returns the parts of an energy at the latents of finished texts, in nats."""
+        ...
+
+    def word_params(self, params: Params) -> Params:
+        """Returns the parameters that `word_presence` needs."""
+        ...
+
+    def word_presence(self, params: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b v"]:
+        """Returns p(the token occurs in the text | its latent) of every token."""
         ...
 
     def rewrite(

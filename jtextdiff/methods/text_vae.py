@@ -149,8 +149,7 @@ class TextVAE:
         dropout = {"mask_rate": self.decoder_word_dropout, "mask_key": decoder_mask, "dropout_key": decoder_key}
         reconstruction, bag = self._decoder(params).training_nll(tokens, valid, z, label, **dropout)
         kl = normal.kl(standard_normal(z))
-        terms = {"reconstruction": reconstruction, "kl": jnp.sum(kl, axis=-1), "bag": bag}
-        terms |= self.levels.kl_by_level(kl)
+        terms = {"reconstruction": reconstruction, "kl": jnp.sum(kl, axis=-1), "bag": bag} | self.levels.kl_by_level(kl)
         progress = jnp.asarray(1.0 if batch.progress is None else batch.progress)
         beta = latents.beta_schedule(progress, self.beta_first, self.beta)
         paid_kl = self.levels.paid_kl(kl, self.free_bits, jnp.sum(valid, axis=-1))
@@ -169,8 +168,9 @@ class TextVAE:
         """Returns q(z | text, label); the label is as in `Given`."""
         condition = one_hot_label(label, len(tokens), len(self.values)) if self.values else None
         encoder = self.encoder_net.bind(params[ENCODER])
-        pooled = encoder.pooled(tokens, condition, valid=valid, key=key)
-        return Posterior(self.levels, encoder, self._chain(params), pooled)
+        return Posterior(
+            self.levels, encoder, self._chain(params), encoder.pooled(tokens, condition, valid=valid, key=key)
+        )
 
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns −log (1/K) Σ p(text | z) p(z) / q(z | text) over K = `importance_samples` z ~ q, nats per sequence.
@@ -192,8 +192,8 @@ class TextVAE:
         self, params: Params, key: Key[Array, ""], batch: Batch, *, cached: bool
     ) -> Float[Array, "b"]:
         posterior, text_nll = self._posterior_and_text_nll(params, batch, cached=cached)
-        shape = len(batch.tokens), self.latent_dim
         log_joint = lambda z: -text_nll(z) - affine_prior.prior_nll(params[PRIOR], z)
+        shape = len(batch.tokens), self.latent_dim
         return latents.importance_bound(posterior.draw, log_joint, key, self.importance_samples, shape)
 
     def elbo_terms(self, params: Params, key: Key[Array, ""], batch: Batch) -> dict[str, Float[Array, "b"]]:
@@ -205,8 +205,8 @@ class TextVAE:
         z, normal = posterior.draw(jax.random.normal(key, (len(batch.tokens), self.latent_dim)))
         kl, other = normal.kl(standard_normal(z)), jnp.roll(z, 1, axis=0)
         terms = {"kl": jnp.sum(kl, axis=-1), "reconstruction": text_nll(z), "shuffled": text_nll(other)}
-        mixed = enumerate(self.levels.one_level_of(other, z)) if self.levels.num > 1 else ()
-        return terms | self.levels.kl_by_level(kl) | {f"shuffled_{i + 1}": text_nll(z) for i, z in mixed}
+        mixed = self.levels.one_level_of(other, z) if self.levels.num > 1 else ()
+        return terms | self.levels.kl_by_level(kl) | {f"shuffled_{i}": text_nll(z) for i, z in enumerate(mixed, 1)}
 
     def _posterior_and_text_nll(self, params: Params, batch: Batch, *, cached: bool) -> tuple[Posterior, TextNLL]:
         """Returns q(z | text) and z ↦ −log p(text | z), nats, both given the label if there is a condition."""
@@ -222,13 +222,12 @@ class TextVAE:
 
         The recorded path is then that of the latents, decoded.
         """
-        epsilon = start
-        if epsilon is None:
-            epsilon = self.sampler.prior_sample(params[PRIOR], fold_in(keys, 0), self.latent_dim)
+        drawn = self.sampler.prior_sample(params[PRIOR], fold_in(keys, 0), self.latent_dim)
+        epsilon = drawn if start is None else start
         if energy is None:
             return self.decode(params, keys, given, epsilon, keep_path=keep_path)
-        num_frames = NUM_FRAMES if keep_path else 0
-        end = self.sampler.flow(energy, epsilon, FlowLimits(self.sampler.max_time), num_frames=num_frames)
+        limits, num_frames = FlowLimits(self.sampler.max_time), NUM_FRAMES if keep_path else 0
+        end = self.sampler.flow(energy, epsilon, limits, num_frames=num_frames)
         sample = self.decode(params, keys, given, end.z)
         if end.path is None:
             return sample
@@ -240,14 +239,12 @@ class TextVAE:
         self, params: Params, keys: Keys, given: Given, *, energy: Energy, limits: FlowLimits, length: Any = 0
     ) -> Rewrite:
         """Moves the latents of the texts `given` along the energy's flow and decodes them, at a `length` above 0."""
-        valid = jnp.arange(given.tokens.shape[1]) < given.length[:, None]
-        start = self.encode(params, given.tokens, valid)
+        start = self.encode(params, given.tokens, jnp.arange(given.tokens.shape[1]) < given.length[:, None])
         end = self.sampler.flow(energy, start, limits)
         free = nothing_given(*given.tokens.shape)._replace(label=given.label)
         sample = self.decode(params, keys, free._replace(length=free.length + length), end.z)
         before, after = (energy_terms(energy, epsilon, 0.0) for epsilon in (start, end.z))
-        distance = jnp.linalg.norm(end.z - start, axis=-1)
-        return Rewrite(sample.tokens, before, after, distance, end.steps, end.solved)
+        return Rewrite(sample.tokens, before, after, jnp.linalg.norm(end.z - start, axis=-1), end.steps, end.solved)
 
     def clean_state(self, params: Params, batch: Batch) -> tuple[Float[Array, "b z"], None]:
         """Returns the whitened posterior means of a batch's texts; latents have no positions."""
@@ -255,9 +252,8 @@ class TextVAE:
 
     def latent_energies(self, params: Params, tokens: Int[Array, "b l"], *, energy: Energy) -> Float[Array, "b terms"]:
         """Returns the terms of an energy at the latents of finished texts, in nats."""
-        ended_before = jnp.cumsum(tokens == self.text_spec.eos, axis=-1) - (tokens == self.text_spec.eos)
-        valid = ended_before == 0
-        return energy_terms(energy, self.encode(params, tokens, valid), 0.0)
+        ends = tokens == self.text_spec.eos
+        return energy_terms(energy, self.encode(params, tokens, jnp.cumsum(ends, axis=-1) - ends == 0), 0.0)
 
     def encode(self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Float[Array, "b z"]:
         """Returns the mean of q(z | text), in whitened coordinates; of a chained level given the means below it."""
@@ -283,11 +279,18 @@ class TextVAE:
 
     def keyword_energy(self, params: Params, allowed: Bool[Array, "k v"]) -> Learned:
         """Returns the energy −log p(k tokens occur anywhere in the text | ε), the i-th one of `allowed[i]`."""
-        decoder_and_prior = {name: params[name] for name in (DECODER, "chain", PRIOR) if name in params}
-        return Learned(params=decoder_and_prior, target=allowed, log_prob=self._keyword_log_prob)
+        return Learned(params=self.word_params(params), target=allowed, log_prob=self._keyword_log_prob)
 
     def _keyword_log_prob(self, params: Params, allowed: Any, epsilon: Any, t: Time, valid: Any) -> Float[Array, "b"]:
         return self._decoder(params).bag_log_prob(unwhitened(params[PRIOR], epsilon), allowed)
+
+    def word_params(self, params: Params) -> Params:
+        """Returns the parameters that `word_presence` needs."""
+        return {name: params[name] for name in (DECODER, "chain", PRIOR) if name in params}
+
+    def word_presence(self, params: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b v"]:
+        """Returns p(the token occurs anywhere in the text | ε) of every token, without a label."""
+        return self._decoder(params).word_presence(unwhitened(params[PRIOR], epsilon))
 
     def _decoder(self, params: Params) -> LatentTextDecoder:
         read = functools.partial(self.levels.absolute, self._chain(params))

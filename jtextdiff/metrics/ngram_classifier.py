@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
@@ -43,11 +43,18 @@ def fit(texts: Sequence[str], values: Int[np.ndarray, "t"], num_values: int) -> 
     for text in texts:
         for ngram in ngrams_up_to(units(text), LONGEST):
             column.setdefault(ngram, len(column))
-    occurrences, one_hot = _occurrences(texts, column), np.eye(num_values)[np.asarray(values)]
+    return NgramClassifier(column, *fit_occurrences(_occurrences(texts, column), values, num_values))
+
+
+def fit_occurrences(
+    occurrences: csr_matrix, values: Int[np.ndarray, "t"], num_values: int
+) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "c"]]:
+    """Returns the weights and the bias fitted to what occurs in each text, 1 or 0, [t, n], and each text's value."""
+    one_hot = np.eye(num_values)[np.asarray(values)]
     with_value = occurrences.T @ one_hot + 1.0  # [n, c]
     with_others = with_value.sum(axis=1, keepdims=True) - with_value + 1.0
     log_ratio = np.log(with_value / with_value.sum(axis=0)) - np.log(with_others / with_others.sum(axis=0))
-    shape = (len(column), num_values)
+    shape = log_ratio.shape
 
     def loss(flat: Float[np.ndarray, "p"]) -> tuple[float, Float[np.ndarray, "p"]]:
         weights, bias = flat[:-num_values].reshape(shape), flat[-num_values:]
@@ -60,7 +67,15 @@ def fit(texts: Sequence[str], values: Int[np.ndarray, "t"], num_values: int) -> 
     start = np.zeros(log_ratio.size + num_values)
     solution = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
     weights, bias = solution[:-num_values].reshape(shape), solution[-num_values:]
-    return NgramClassifier(column, log_ratio * weights, bias)
+    return log_ratio * weights, bias
+
+
+def token_occurrences(tokens: Int[np.ndarray, "t l"], counted: Bool[np.ndarray, "t l"], num_tokens: int) -> csr_matrix:
+    """Returns which tokens occur in each text, 1 or 0, [t, num_tokens], at the positions that are counted."""
+    rows, positions = np.nonzero(counted)
+    occurrences = csr_matrix((np.ones(len(rows)), (rows, tokens[rows, positions])), shape=(len(tokens), num_tokens))
+    occurrences.data[:] = 1.0  # one that occurs twice was added up
+    return occurrences
 
 
 def _occurrences(texts: Iterable[str], column: dict[tuple[str, ...], int]) -> csr_matrix:

@@ -93,3 +93,8 @@ def bag_log_prob(logits: Float[Array, "b v"], allowed: Bool[Array, "*b k v"], me
     # Where q is small its logarithm has a gradient, which the power has lost.
     log_expected = log_q + math.log(mean_length)
     return jnp.sum(jnp.where(log_q < LOG_SMALL_MENTION, log_expected, log_present), axis=-1)
+
+
+def bag_presence(logits: Float[Array, "b v"], mean_length: float) -> Float[Array, "b v"]:
+    """Returns 1 − (1 − q)^n of every token: that it occurs among n tokens that are drawn from `logits`."""
+    return -jnp.expm1(mean_length * jnp.log1p(-jnp.minimum(jax.nn.softmax(logits), 1 - 1e-6)))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from scipy.sparse import csr_matrix
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say, write_atomically
@@ -27,6 +28,7 @@ from jtextdiff.methods.components.latents import PRIOR, LabelledLatents, collaps
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.method import Fitted
 from jtextdiff.metrics import ngram_classifier
+from jtextdiff.metrics.ngram_classifier import token_occurrences
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.corpus import open_corpus
@@ -66,8 +68,8 @@ def fit_control(config: Config, workdir: Path) -> None:
     for warning in collapse_warnings({"kl": float(train.kl.mean())}):
         say(warning)
     with mistakes(ValueError):
-        params, metrics = method.fit_latents(fit_key, base.params[PRIOR], train)
-    metrics |= method.report(params, valid)
+        params, metrics = method.fit_latents(fit_key, dict(base.params), train)
+    metrics |= method.report({**params, "base": base.params}, valid)
     if isinstance(method, LatentClassifier):
         metrics["text_accuracy"] = ngram_accuracy(corpus, method)
     with checkpoints.open_checkpoints(workdir) as manager:
@@ -137,7 +139,15 @@ def encode_labelled(
     """
     split = corpus.splits[split_name]
     rows = split.evenly_spaced(max_texts)
-    return LabelledLatents(*encode(base, split.texts(rows), sample_keys), np.asarray(split.labels[label][rows]))
+    texts, values = split.texts(rows), np.asarray(split.labels[label][rows])
+    return LabelledLatents(*encode(base, texts, sample_keys), values, occurrences=occurrences_of(base, texts))
+
+
+def occurrences_of(base: Model, texts: Sequence[str]) -> csr_matrix:
+    """Returns which known words occur in each text, 1 or 0, [texts, vocabulary]."""
+    batch, text_spec = base.batch(texts), base.method.text_spec
+    counted = batch.valid & (batch.tokens != text_spec.eos) & (batch.tokens != text_spec.unk)
+    return token_occurrences(batch.tokens, counted, text_spec.vocab_size)
 
 
 def encode(base: Model, texts: Sequence[str], sample_keys: Sequence[Any]) -> tuple[Array, Array, Array]:

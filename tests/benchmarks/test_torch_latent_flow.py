@@ -24,7 +24,9 @@ def test_both_end_at_the_same_latents(width: int) -> None:
     method = LatentClassifier(base=BASE, label="mood", values=("bad", "good", "odd"), width=width)
     params = method.init(jax.random.key(0))
     params["temperature"] = jnp.asarray(0.7)
-    one, other = (method.energy(params, np.asarray(target)) for target in ([True, False, False], [False, True, True]))
+    one, other = (
+        method.energy(params, np.asarray(target), {}) for target in ([True, False, False], [False, True, True])
+    )
     energy = Sum(energies=(one, other), weights=(np.float32(1), np.float32(0.5)))
     z = np.asarray(jax.random.normal(jax.random.key(1), (7, 6)))
     ours = descend(energy, jnp.asarray(z), schedules.constant(2 * 5.025), tolerance=1e-6).z

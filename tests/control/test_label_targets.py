@@ -91,7 +91,7 @@ def test_an_energy_counts_constrained_cells_inside_the_text(method: Classifier) 
     rng = np.random.default_rng(0)
     target = np.eye(len(method.values), dtype=bool)[rng.integers(len(method.values), size=shape)]
     compiled = jax.jit(lambda energy, x, valid: energy(x, 0.3, valid))
-    energy = lambda target, x, valid: np.asarray(compiled(method.energy(params, target), x, valid))
+    energy = lambda target, x, valid: np.asarray(compiled(method.energy(params, target, {}), x, valid))
     np.testing.assert_allclose(energy(np.ones_like(target), x, valid), 0.0, atol=1e-4)
     np.testing.assert_array_equal(energy(np.zeros_like(target), x, valid), 0.0)
     energies = energy(target, x, valid)

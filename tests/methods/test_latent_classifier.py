@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from jtextdiff.methods.components.affine_prior import initial_prior, whitened
 from jtextdiff.methods.components.cross_validation import balanced_weights, calibration_error, fold_ids
@@ -40,7 +41,7 @@ def world(num: int, seed: int, slope: float = 3.0) -> LabelledLatents:
 
 @pytest.fixture(scope="module")
 def found() -> tuple[dict, dict]:
-    return METHOD.fit_latents(jax.random.key(0), initial_prior(4), world(600, 0))
+    return METHOD.fit_latents(jax.random.key(0), {"law": initial_prior(4)}, world(600, 0))
 
 
 def test_probabilities_of_new_latents_are_near_the_true_ones(found: tuple[dict, dict]) -> None:
@@ -97,7 +98,7 @@ def test_a_higher_temperature_gives_less_confidence(found: tuple[dict, dict]) ->
 
 def test_its_energy_is_its_log_probability_and_values_sum_to_one(found: tuple[dict, dict]) -> None:
     params, z = found[0], jax.random.normal(jax.random.key(3), (5, 4))
-    energy = lambda *target: np.exp(-np.asarray(METHOD.energy(params, np.asarray(target))(z, 0.0)))
+    energy = lambda *target: np.exp(-np.asarray(METHOD.energy(params, np.asarray(target), {})(z, 0.0)))
     np.testing.assert_allclose(energy(True, False) + energy(False, True), 1.0, rtol=1e-5)
     np.testing.assert_allclose(energy(True, True), 1.0, rtol=1e-5)
 
@@ -106,7 +107,7 @@ def test_its_energy_is_its_log_probability_and_values_sum_to_one(found: tuple[di
 def test_random_labels_give_probabilities_near_one_half() -> None:
     """Labels independent of the latents: the strongest penalty is selected."""
     noise = world(200, 5)._replace(value=np.arange(200, dtype=np.int32) % 2)
-    params, metrics = METHOD.fit_latents(jax.random.key(0), initial_prior(4), noise)
+    params, metrics = METHOD.fit_latents(jax.random.key(0), {"law": initial_prior(4)}, noise)
     assert metrics["penalty"] == 300.0 and metrics["log_loss"] == pytest.approx(np.log(2), abs=0.03)
     log_p = np.asarray(METHOD.log_p(params, noise.mean))
     assert np.max(np.abs(np.exp(log_p) - 0.5)) < 0.15
@@ -116,7 +117,7 @@ def test_values_weigh_the_same_however_many_texts_have_them() -> None:
     """Latents that say nothing about the value: its probability is one half, and not the share of the texts."""
     np.testing.assert_allclose(balanced_weights(np.asarray([0, 0, 0, 1])), [2 / 3, 2 / 3, 2 / 3, 2.0], rtol=1e-6)
     rare = world(300, 5, slope=0.0)._replace(value=(np.arange(300) % 10 == 0).astype(np.int32))
-    params, _ = METHOD.fit_latents(jax.random.key(0), initial_prior(4), rare)
+    params, _ = METHOD.fit_latents(jax.random.key(0), {"law": initial_prior(4)}, rare)
     p = np.exp(np.asarray(METHOD.log_p(params, rare.mean)))[:, 1]
     assert p.mean() == pytest.approx(0.5, abs=0.1)
 
@@ -139,7 +140,77 @@ def test_a_member_is_not_fitted_to_its_fold() -> None:
         # Folds depend on the values: fix them.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("jtextdiff.methods.components.cross_validation.fold_ids", lambda value, num: fold)
-            nets.append(single.fit_latents(jax.random.key(0), initial_prior(4), texts._replace(value=value))[0]["net"])
+            nets.append(
+                single.fit_latents(jax.random.key(0), {"law": initial_prior(4)}, texts._replace(value=value))[0]["net"]
+            )
     same = jax.tree.map(lambda one, other: np.all(one == other, axis=tuple(range(1, one.ndim))), *nets)
     for leaf in jax.tree.leaves(same):
         assert leaf.tolist() == [False, True, False]
+
+
+class Words:
+    """A base whose latents are log-odds of the words of a text: word 3 or 4 occurs if number 0 or 1 of z is large."""
+
+    latent_dim, levels = 4, Levels()
+
+    def init(self, key: jax.Array) -> dict:
+        return {"law": initial_prior(4)}
+
+    def word_params(self, params: dict) -> dict:
+        return {"slope": params["slope"]}
+
+    def word_presence(self, params: dict, epsilon: jax.Array) -> jax.Array:
+        return jax.nn.sigmoid(params["slope"] * jnp.pad(epsilon[:, :2], ((0, 0), (3, 0))))
+
+
+BASE = {"law": initial_prior(4), "slope": jnp.asarray(4.0)}
+OF_WORDS = dataclasses.replace(METHOD, base=None, reads="words")
+OF_WORDS.__dict__["base"] = Words()
+OF_BOTH = dataclasses.replace(METHOD, base=None, reads="both")
+OF_BOTH.__dict__["base"] = Words()
+
+
+def worded(num: int, seed: int) -> LabelledLatents:
+    """A text is good if word 3 occurs in it, in 19 of 20 cases; word 4 says nothing."""
+    texts = world(num, seed, slope=0.0)
+    lot = np.random.default_rng(seed).uniform(size=(num, 6))
+    occurs = lot[:, :5] < np.asarray(Words().word_presence(BASE, texts.mean))
+    value = np.where(lot[:, 5] < 0.95, occurs[:, 3], ~occurs[:, 3]).astype(np.int32)
+    return texts._replace(value=value, occurrences=csr_matrix(occurs.astype(float)))
+
+
+@pytest.fixture(scope="module")
+def of_words() -> dict:
+    params, _ = OF_WORDS.fit_latents(jax.random.key(0), BASE, worded(400, 0))
+    return {**params, "base": BASE}
+
+
+def test_words_that_say_something_have_weights_and_others_next_to_none(of_words: dict) -> None:
+    weights = np.asarray(of_words["words"]["weights"])
+    np.testing.assert_allclose(weights.sum(-1), 0.0, atol=1e-5)
+    assert weights[3, 1] > 1.0 and np.all(np.abs(weights[[0, 1, 2, 4], 1]) < 0.2 * weights[3, 1])
+    report = OF_WORDS.report(of_words, worded(2000, 10))
+    assert report["valid_accuracy"] > 0.8 and report["valid_calibration_error"] < 0.06
+
+
+def test_an_energy_of_words_is_that_of_their_expected_presence(of_words: dict) -> None:
+    z = jax.random.normal(jax.random.key(3), (5, 4))
+    energy = OF_WORDS.energy(of_words, np.asarray([False, True]), {**BASE, "unused": jnp.zeros(3)})
+    assert energy.params["base"].keys() == {"slope"}
+    presence = 1 / (1 + np.exp(-4.0 * np.asarray(z[:, :2], np.float64)))
+    presence = np.concatenate([np.full((5, 3), 0.5), presence], axis=-1)
+    logits = presence @ np.asarray(of_words["words"]["weights"]) + np.asarray(of_words["words"]["bias"])
+    expected = np.log1p(np.exp(logits[:, 0] - logits[:, 1]))
+    np.testing.assert_allclose(energy(z, 0.0), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(energy.complement(z, 0.0), -np.log(-np.expm1(-expected)), rtol=1e-4, atol=1e-5)
+
+
+def test_both_multiply_the_probabilities_of_the_latent_and_of_its_words(of_words: dict) -> None:
+    z = jax.random.normal(jax.random.key(3), (5, 4))
+    params, _ = OF_BOTH.fit_latents(jax.random.key(0), BASE, worded(400, 0))
+    both, words, latent = (
+        np.exp(np.asarray(method.log_p({**params, "base": BASE}, z), np.float64))
+        for method in (OF_BOTH, OF_WORDS, METHOD)
+    )
+    product = words * latent
+    np.testing.assert_allclose(both, product / product.sum(-1, keepdims=True), rtol=1e-4)

@@ -81,7 +81,7 @@ def test_the_normal_velocity_is_the_conditional_mean_of_the_difference() -> None
 @pytest.mark.parametrize("coupling", slow_but(["independent"], ["independent", "transport"]))
 def test_a_fitted_network_carries_one_normal_to_the_other(coupling: str) -> None:
     method = dataclasses.replace(METHOD, coupling=coupling)
-    params, losses = method.fit_latents(jax.random.key(0), initial_prior(DIM), latents(4_000, 0))
+    params, losses = method.fit_latents(jax.random.key(0), {"law": initial_prior(DIM)}, latents(4_000, 0))
     assert losses["loss"] < losses["shift_loss"]
     ends = flowed(method, params, MEAN[0] + STD[0] * np.random.default_rng(5).normal(size=(4_000, DIM)))
     np.testing.assert_allclose(ends.mean(0), MEAN[1], atol=0.12)
@@ -101,7 +101,7 @@ def test_paired_latents_are_carried_to_their_partners() -> None:
 
     def distance(coupling: str, texts: LabelledLatents) -> float:
         own = dataclasses.replace(method, coupling=coupling)
-        params, _ = own.fit_latents(jax.random.key(0), initial_prior(DIM), texts)
+        params, _ = own.fit_latents(jax.random.key(0), {"law": initial_prior(DIM)}, texts)
         return float(np.linalg.norm(flowed(own, params, x) - (x @ turn.T + MEAN[1]), axis=-1).mean())
 
     assert distance("paired", texts) < 0.25 and distance("independent", texts._replace(source_samples=None)) > 1.5
@@ -110,7 +110,7 @@ def test_paired_latents_are_carried_to_their_partners() -> None:
 def test_equal_covariances_are_carried_by_a_translation() -> None:
     """The rectified flow of two normals that differ in their means alone is the shift, for any coupling."""
     same = np.ones((2, DIM))
-    params, losses = METHOD.fit_latents(jax.random.key(0), initial_prior(DIM), latents(4_000, 0, same))
+    params, losses = METHOD.fit_latents(jax.random.key(0), {"law": initial_prior(DIM)}, latents(4_000, 0, same))
     x = MEAN[0] + np.random.default_rng(5).normal(size=(2_000, DIM))
     moved = flowed(METHOD, params, x) - x
     distance = np.linalg.norm(MEAN[1] - MEAN[0])
@@ -120,7 +120,7 @@ def test_equal_covariances_are_carried_by_a_translation() -> None:
 def test_a_fresh_network_is_the_shift_of_the_means_and_shift_never_leaves_it() -> None:
     texts = latents(400, 0)
     shift = dataclasses.replace(METHOD, velocity="shift")
-    params, losses = shift.fit_latents(jax.random.key(0), initial_prior(DIM), texts)
+    params, losses = shift.fit_latents(jax.random.key(0), {"law": initial_prior(DIM)}, texts)
     x, s = jnp.ones((5, DIM)), jnp.linspace(0, 1, 5)
     np.testing.assert_allclose(METHOD.field(params, "good", 2.0)(x, s), 2 * shift.field(params, "good", 1.0)(x, s))
     np.testing.assert_allclose(shift.field(params, "good", 1.0)(x, s)[0], MEAN[1] - MEAN[0], atol=0.25)
@@ -137,7 +137,7 @@ def test_losses_are_those_of_texts_that_are_left_out_of_the_fit() -> None:
     far = (fold_ids(texts.value, HELD_OUT_FOLDS) == 0) & (texts.value == 1)
     moved = texts._replace(samples=texts.samples + 100.0 * far[:, None, None])
     (params, losses), (same, others) = (
-        shift.fit_latents(jax.random.key(0), initial_prior(DIM), each) for each in (texts, moved)
+        shift.fit_latents(jax.random.key(0), {"law": initial_prior(DIM)}, each) for each in (texts, moved)
     )
     jax.tree.map(np.testing.assert_array_equal, params["target"], same["target"])
     assert all(others[name] > 100 * losses[name] for name in ("loss", "shift_loss", "normal_loss"))
@@ -190,7 +190,7 @@ def test_a_field_needs_two_values_and_none_leads_to_texts_without_one() -> None:
     texts = latents(40, 0)
     one_value = dataclasses.replace(METHOD, values=("bad", "none"), steps=20)
     with pytest.raises(ValueError, match="one value only"):
-        one_value.fit_latents(jax.random.key(0), initial_prior(DIM), texts)
+        one_value.fit_latents(jax.random.key(0), {"law": initial_prior(DIM)}, texts)
     with_none = dataclasses.replace(METHOD, values=("bad", "good", "none"))
     with pytest.raises(ValueError, match="leads to 'none'"):
         with_none.field(with_none.init(jax.random.key(0)), "none", 1.0)

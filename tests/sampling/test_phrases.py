@@ -12,7 +12,7 @@ from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.rounding import token_log_probs
 from jtextdiff.diffusion.schedules import SCHEDULES
 from jtextdiff.sampling.energies import Not
-from jtextdiff.sampling.phrases import Phrase, bag_log_prob
+from jtextdiff.sampling.phrases import Phrase, bag_log_prob, bag_presence
 
 PROCESS = Gaussian(log_alpha_bar=SCHEDULES["cosine"](1000))
 EMBEDDING = 3.0 * jax.random.normal(jax.random.key(0), (6, 8)) / 8**0.5
@@ -97,6 +97,12 @@ def test_tokens_anywhere_have_the_probability_of_all_texts_that_contain_them() -
         texts = [text for text in itertools.product(range(4), repeat=3) if any(place[token] for token in text)]
         expected += np.log(sum(np.prod(p[:, list(text)], axis=1) for text in texts))
     np.testing.assert_allclose(bag_log_prob(logits, jnp.asarray(allowed), 3.0), expected, rtol=1e-5)
+    presence = bag_presence(logits, 3.0)
+    for token in range(4):
+        texts = [text for text in itertools.product(range(4), repeat=3) if token in text]
+        np.testing.assert_allclose(
+            presence[:, token], sum(np.prod(p[:, list(text)], axis=1) for text in texts), rtol=1e-5
+        )
 
 
 def test_rare_tokens_anywhere_have_the_probability_of_texts_of_their_length() -> None:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 
 from jtextdiff.nets.functional import Params
 
@@ -146,6 +148,18 @@ def weighted_loss(log_p: Float[Array, "s n c"], texts: CrossValidation) -> Float
 def log_loss(log_p: Float[Array, "s n c"], value: Int[Array, "n"]) -> Float[Array, "s n"]:
     """−log p of the value of each text, for each of its samples, in nats."""
     return -jnp.take_along_axis(log_p, jnp.broadcast_to(value, log_p.shape[:2])[..., None], axis=-1)[..., 0]
+
+
+def calibrated(logits: Float[np.ndarray, "n c"], value: Int[np.ndarray, "n"]) -> tuple[float, Float[np.ndarray, "c"]]:
+    """Returns the factor and the bias of logits with the least log-loss; all values weigh the same."""
+    weights = balanced_weights(value)
+
+    def loss(flat: Float[np.ndarray, "p"]) -> float:
+        scaled = np.exp(flat[0]) * logits + flat[1:]
+        return float(np.average(logsumexp(scaled, axis=-1) - scaled[np.arange(len(value)), value], weights=weights))
+
+    solution = minimize(loss, np.zeros(1 + logits.shape[1])).x
+    return float(np.exp(solution[0])), solution[1:]
 
 
 def calibration_error(

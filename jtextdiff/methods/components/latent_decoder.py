@@ -18,7 +18,7 @@ from jtextdiff.methods.components.autoregressive_sampler import (
 from jtextdiff.methods.components.label_conditioning import guided_logits, one_hot_label
 from jtextdiff.methods.components.latents import LatentSampler
 from jtextdiff.methods.components.types import Given, Sample, TextSpec
-from jtextdiff.sampling.phrases import bag_log_prob
+from jtextdiff.sampling.phrases import bag_log_prob, bag_presence
 
 TextNLL = Callable[[Float[Array, "b z"]], Float[Array, "b"]]
 """z ↦ −log p(text | z), nats."""
@@ -76,6 +76,10 @@ class LatentTextDecoder(NamedTuple):
         """Returns log p(k tokens occur anywhere in the text | z), the i-th one of `allowed[i]`, without a label."""
         logits = self.net.bag_logits(self.latent_input(z, None))
         return bag_log_prob(logits, allowed, self.text_spec.mean_length)
+
+    def word_presence(self, z: Float[Array, "b z"]) -> Float[Array, "b v"]:
+        """Returns p(the token occurs anywhere in the text | z) of every token, without a label."""
+        return bag_presence(self.net.bag_logits(self.latent_input(z, None)), self.text_spec.mean_length)
 
     def decode(
         self, sampler: LatentSampler, given: Given, keys: Keys, z: Float[Array, "b z"], *, keep_path: bool

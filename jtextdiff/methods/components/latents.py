@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
+from scipy.sparse import csr_matrix
 
 from jtextdiff.diffusion import schedules
 from jtextdiff.diffusion.distributions import Normal
@@ -124,6 +125,7 @@ class LabelledLatents(NamedTuple):
     kl: Float[Array, "n"]  # from N(0, I), nats
     value: Int[np.ndarray, "n"]
     source_samples: Float[Array, "n s z"] | None = None  # of q(z | the text of which this one is an edit), if known
+    occurrences: csr_matrix | None = None  # which tokens occur in each text, 1 or 0, [n, v]
 
 
 def beta_schedule(progress: Float[Array, "*b"], first: float, last: float) -> Float[Array, "*b"]:
