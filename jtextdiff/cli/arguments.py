@@ -99,6 +99,13 @@ def add_flow(parser: Parser) -> None:
         metavar="K",
         help="latent editing: the pull back to the source, 0 to 1 (default: 0)",
     )
+    parser.add_argument(
+        "--word_hold",
+        type=float,
+        metavar="W",
+        help="latent editing: the weight with which words of the source are held that say nothing of the controls; "
+        "needs controls that read words, see --config.latent.reads (default: 0)",
+    )
     for former, name in (("--until", "target_probability"), ("--tau", "max_time"), ("--keep", "source_pull")):
         parser.add_argument(former, dest=name, type=float, help=argparse.SUPPRESS)
     parser.add_argument(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.consistency import check_consistent, check_phrase_fits, implied_length
@@ -12,6 +13,7 @@ from jtextdiff.control.label_targets import trained_target
 from jtextdiff.control.phrases import keyword_energy, regex_energy
 from jtextdiff.control.quoting import VALUE_SIGNS, listed
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
+from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.method import Conditional, Controllable, Method
 from jtextdiff.sampling.energies import Energy, Not, Or, Sum
 
@@ -23,6 +25,7 @@ class Conditioning(NamedTuple):
     length: int = 0  # tokens, EOS counted; 0: free; −n: at least n; as in `Given`
     names: tuple[str, ...] = ()  # of the energy's parts
     label: int = 0  # of a conditional method, as in `Given`
+    neutral: Float[np.ndarray, "v"] | None = None  # from 0 to 1, of each word: 1 if it says nothing of the controls
 
 
 def resolve(control: Control | None, model: TrainedModel) -> Conditioning:
@@ -48,7 +51,20 @@ def _resolved(control: Control, model: TrainedModel) -> Conditioning:
     energies = tuple(_energy(part, model) for part, _ in guided)
     weights = tuple(np.float32(weight * _classifier_weight(part, model)) for part, weight in guided)
     energy = Sum(energies=energies, weights=weights) if guided else None
-    return Conditioning(energy, length, tuple(str(part) for part, _ in guided), _label(conjunction, method))
+    names, neutral = tuple(str(part) for part, _ in guided), _neutral([part for part, _ in guided], model)
+    return Conditioning(energy, length, names, _label(conjunction, method), neutral)
+
+
+def _neutral(parts: Sequence[Control], model: TrainedModel) -> Float[np.ndarray, "v"] | None:
+    """How little each word says of all controls, None unless they are labels whose controls read words."""
+    leaves = [leaf for part in parts for leaf in part.leaves()]
+    if not leaves or any(leaf.name in TRAINING_FREE for leaf in leaves):
+        return None
+    controls: list[Any] = [trained_target(leaf, model)[:2] for leaf in leaves]
+    shares = [
+        of.neutral(params) for of, params in controls if isinstance(of, LatentClassifier) and of.reads != "latent"
+    ]
+    return np.prod(np.stack(shares), axis=0) if len(shares) == len(leaves) else None
 
 
 def _energy(control: Control, model: TrainedModel) -> Energy:

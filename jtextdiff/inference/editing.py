@@ -26,6 +26,7 @@ from jtextdiff.methods.method import Editable, LatentVariableModel, Method
 from jtextdiff.metrics.bleu import sentence_bleu
 from jtextdiff.nets.functional import Params
 from jtextdiff.sampling.energies import Sum
+from jtextdiff.sampling.phrases import WordHold
 from jtextdiff.sampling.rectified_flow import Field
 
 FLOW_FAILED = "the solver found no path through latent space"
@@ -113,6 +114,11 @@ def check_edit(
             )
         if flow is not None:
             flow.check()
+            if flow.word_hold and conditioning.neutral is None:
+                raise UserError(
+                    "word_hold needs controls that read words, and these do not. Train one that does: "
+                    "--config.latent.reads=words."
+                )
             if flow.learned and not flow.energy_time and len(conditioning.names) > 1:
                 raise UserError(
                     f"learned follows the field of one label, and {' and '.join(conditioning.names)} require more: "
@@ -213,6 +219,19 @@ def _limits(flow: FlowSettings, target_probability: float, edits: EditBatch) -> 
         target_probability=jnp.float32(target_probability),
         source_pull=jnp.float32(flow.source_pull),
         field=edits.field,
+        hold=word_hold(edits, flow.word_hold) if flow.word_hold else None,
+    )
+
+
+def word_hold(edits: EditBatch, weight: float) -> WordHold:
+    """Returns the hold of the words that say nothing of the controls."""
+    method, neutral = edits.method, edits.conditioning.neutral
+    assert isinstance(method, LatentVariableModel) and neutral is not None  # see `check_edit`
+    return WordHold(
+        params=method.word_params(edits.params),
+        neutral=jnp.asarray(neutral),
+        weight=jnp.float32(weight),
+        presence=method.word_presence,
     )
 
 

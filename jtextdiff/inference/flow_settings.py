@@ -15,6 +15,7 @@ class FlowSettings(NamedTuple):
     rerank: bool = False  # decode at several stops; take the edit closest to its source that reaches the target
     learned: bool = False  # follow the field that was fitted to the label
     push: float = 1.0  # factor of the field: 1 ends among texts with the value, more goes beyond
+    word_hold: float = 0.0  # weight of the words of the source that are lost and say nothing of the controls
 
     @property
     def energy_time(self) -> float:
@@ -33,13 +34,15 @@ class FlowSettings(NamedTuple):
             raise UserError(
                 "source_pull acts in the flow down the energy, which learned leaves out: give max_time too."
             )
+        if not 0 <= self.word_hold <= 1000:
+            raise UserError(f"word_hold must be from 0 to 1000, got {self.word_hold}.")
         for name in ("target_probability", "source_pull"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
 
 
 STORED_NAMES = {"max_time": "tau", "target_probability": "until", "source_pull": "keep", "rerank": "rerank"} | {
-    name: name for name in ("learned", "push")
+    name: name for name in ("learned", "push", "word_hold")
 }
 """The names that files of scores have always had for these settings."""
 

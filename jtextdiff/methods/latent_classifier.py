@@ -198,6 +198,10 @@ class LatentClassifier:
             used["base"] = self.base.word_params(base)
         return Learned(params=used, target=jnp.asarray(target), log_prob=self.log_prob, log_not=self.log_not)
 
+    def neutral(self, params: Params) -> Float[np.ndarray, "v"]:
+        """Returns how little each word says of the label, from 0 to 1, if the control reads words."""
+        return np.exp(-2 * np.abs(np.asarray(params["words"]["weights"])).max(axis=-1))
+
     def log_prob(
         self, params: Params, target: Bool[Array, "*b c"], epsilon: Float[Array, "b z"], t: Time, valid: Any
     ) -> Float[Array, "b"]:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.diffusion.schedules import Schedule
 from jtextdiff.sampling.energies import Energy, energy_terms
+from jtextdiff.sampling.phrases import WordHold
 from jtextdiff.sampling.rectified_flow import Field
 
 TOLERANCE = 1e-3
@@ -56,12 +57,16 @@ def descend(
     num_frames: int = 0,
     stop_energy: Energy | None = None,
     field: Field | None = None,
+    hold: WordHold | None = None,
 ) -> FlowResult:
     """Solves dz/dt = ½ β(t) ((1 − k) ∇E(z, t) + k (z − z(1))) from t = 1 to 0, β = −d log ᾱ/dt, k = `source_pull`.
 
     With a `field` v, −v(z, 1 − t) is added: the field is followed from its time 0 to 1 while the energy is descended.
     It was fitted to latents that have the label already, so that with the energy of that label the label is counted
     twice, and the ends follow no known distribution.
+
+    With a `hold`, ∇E includes the gradient of the words that are lost: a row moves to where the energy is low and few
+    words are lost. The energy alone decides where it stops.
 
     All rows share one energy. A row stops where the sum of the unweighted terms (`energies.energy_terms`) of
     `stop_energy`, or of the energy itself, has fallen to `energy_threshold` nats, located to `STOP_TOLERANCE`; at a
@@ -80,15 +85,19 @@ def descend(
         nats = jnp.sum(energy_terms(monitored, y[None], t))
         return jnp.where(energy_threshold > 0, nats - energy_threshold, 1.0)
 
-    value_and_gradient = jax.value_and_grad(lambda y, t: energy(y[None], t)[0])
-
     def steady(nats: Array, slope: Array) -> Array:
         size = jnp.sqrt(jnp.sum(slope**2) + (FLAT * jnp.minimum(nats, 1.0)) ** 2)
         return 2 * math.sqrt(2 * len(slope)) * slope / jnp.maximum(size, jnp.finfo(slope.dtype).tiny)
 
     def solve(z_1: Array) -> FlowResult:
+        lost = None if hold is None else hold.from_source(z_1[None])
+
+        def nats_of(y: Array, t: Array) -> tuple[Array, Array]:
+            nats = energy(y[None], t)[0]
+            return nats if lost is None else nats + lost(y[None])[0], nats
+
         def velocity(t: Any, y: Any, args: Any) -> Array:
-            nats, slope = value_and_gradient(y, t)
+            (_, nats), slope = jax.value_and_grad(nats_of, has_aux=True)(y, t)
             if schedule is None:
                 return steady(nats, slope)
             beta = -jax.grad(schedule)(t)

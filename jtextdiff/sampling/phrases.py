@@ -1,6 +1,7 @@
-"""Energies of phrases: adjacent tokens in noisy embeddings, or tokens anywhere in a bag of words."""
+"""Energies of words: adjacent in noisy embeddings, anywhere in a bag of words, or lost from one."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jtextdiff.diffusion.gaussian import Gaussian
-from jtextdiff.diffusion.pytree import pytree
+from jtextdiff.diffusion.pytree import pytree, static
 from jtextdiff.diffusion.rounding import token_log_probs
 from jtextdiff.diffusion.schedules import Time
 from jtextdiff.sampling.energies import MIN_ENERGY, Valid, complement, log_total
@@ -98,3 +99,25 @@ def bag_log_prob(logits: Float[Array, "b v"], allowed: Bool[Array, "*b k v"], me
 def bag_presence(logits: Float[Array, "b v"], mean_length: float) -> Float[Array, "b v"]:
     """Returns 1 − (1 − q)^n of every token: that it occurs among n tokens that are drawn from `logits`."""
     return -jnp.expm1(mean_length * jnp.log1p(-jnp.minimum(jax.nn.softmax(logits), 1 - 1e-6)))
+
+
+@pytree
+class WordHold:
+    """weight · Σ neutral · max(p(word | source) − p(word | z), 0): the words that a latent loses on its way.
+
+    `neutral` is the share of each word that should stay, 0 for those that a control may remove.
+    """
+
+    params: Any
+    neutral: Float[Array, "v"]
+    weight: Float[Array, ""] | float
+    presence: Callable[..., Float[Array, "b v"]] = static()  # (params, z) ↦ p(word occurs in the text | z)
+
+    def from_source(self, source: Float[Array, "b z"]) -> Callable[[Float[Array, "b z"]], Float[Array, "b"]]:
+        """Returns the function of z, nats per text, for these sources."""
+        before = self.presence(self.params, source)
+
+        def lost(z: Float[Array, "b z"]) -> Float[Array, "b"]:
+            return self.weight * jnp.maximum(before - self.presence(self.params, z), 0.0) @ self.neutral
+
+        return lost

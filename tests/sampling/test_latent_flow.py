@@ -14,6 +14,7 @@ from jtextdiff.diffusion import schedules
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.sampling.energies import Learned, NoiseAveraged, Not, Sum
 from jtextdiff.sampling.latent_flow import FlowResult, descend
+from jtextdiff.sampling.phrases import WordHold
 from jtextdiff.sampling.rectified_flow import Field
 
 TAU = 5.025  # LatentOps' schedule
@@ -315,3 +316,33 @@ def test_a_flow_of_very_long_time_stops_at_its_threshold() -> None:
     """In float32 two neighbouring times are then further apart than the tolerance in energy."""
     result = compiled(logistic(3.0), Z, 5e5, {"energy_threshold": 0.5, "source_pull": 0.0}, 1e-3)
     assert np.all(result.solved)
+
+
+def test_a_held_word_stays_where_the_energy_can_fall_without_it() -> None:
+    """p(word i) = σ(z_i); the energy falls with z_0 + z_1. Held at full strength, word 1 stays and z_0 alone moves."""
+    energy = Learned(params=(), target=(), log_prob=lambda *args: -jax.nn.softplus(args[2][:, 0] + args[2][:, 1]))
+    start = 1.0 + 0.3 * jnp.abs(Z)
+    before, threshold = np.asarray(start), -np.log(0.4)
+    ends = {}
+    for weight in (0.0, 1.0, 300.0):
+        hold = WordHold(
+            params=(), neutral=jnp.asarray([0.0, 1.0, 1.0]), weight=weight, presence=lambda params, z: jax.nn.sigmoid(z)
+        )
+        end = jax.jit(lambda z, hold=hold: descend(energy, z, None, energy_threshold=threshold, hold=hold))(start)
+        assert np.all(end.solved) and np.all(energy(end.z, 0.0) < 0.6 * energy(start, 0.0))
+        if weight < 300:  # there a row slides along the edge of what is held, and slowly
+            np.testing.assert_allclose(energy(end.z, 0.0), threshold, rtol=5e-3)
+        ends[weight] = np.asarray(end.z)
+    np.testing.assert_allclose(ends[0.0][:, 0] - before[:, 0], ends[0.0][:, 1] - before[:, 1], atol=1e-3)
+    np.testing.assert_allclose(ends[300.0][:, 1:], before[:, 1:], atol=0.03)
+    lost = [np.mean(before[:, 1] - ends[weight][:, 1]) for weight in (0.0, 1.0, 300.0)]
+    assert lost[0] > 1.1 * lost[1] > 10 * lost[2]
+
+
+def test_a_held_word_that_is_gained_costs_nothing() -> None:
+    presence = lambda params, z: jax.nn.sigmoid(z)
+    hold = WordHold(params=(), neutral=jnp.asarray([1.0, 0.5, 0.0]), weight=2.0, presence=presence)
+    moved = Z.at[:, 0].add(1.0).at[:, 1].add(-1.0).at[:, 2].add(-5.0)
+    expected = np.asarray(jax.nn.sigmoid(Z[:, 1]) - jax.nn.sigmoid(Z[:, 1] - 1))
+    np.testing.assert_allclose(hold.from_source(Z)(moved), expected, rtol=1e-5)
+    np.testing.assert_allclose(hold.from_source(Z)(Z), 0.0, atol=1e-7)

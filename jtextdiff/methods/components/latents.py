@@ -21,6 +21,7 @@ from jtextdiff.methods.components.types import check_settings
 from jtextdiff.nets.functional import Params
 from jtextdiff.sampling.energies import Energy, NoiseAveraged
 from jtextdiff.sampling.latent_flow import FlowResult, descend
+from jtextdiff.sampling.phrases import WordHold
 from jtextdiff.sampling.rectified_flow import Field
 
 MIN_DIVERGENCE = 1.0
@@ -34,6 +35,7 @@ class FlowLimits(NamedTuple):
     target_probability: Float[Array, ""] | float = 1.0  # of all controls together, at which a latent stops
     source_pull: Float[Array, ""] | float = 0.0
     field: Field | None = None  # followed at the same time
+    hold: WordHold | None = None  # of the words of the source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,7 @@ class LatentSampler:
             num_frames=num_frames,
             stop_energy=energy,
             field=limits.field,
+            hold=limits.hold,
         )
 
 
