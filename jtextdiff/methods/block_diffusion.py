@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion.bounds import MaskedLosses, any_order_bound, any_order_loss, one_order_bound
+from jtextdiff.diffusion.elbo import MaskedLosses, any_order_bound, any_order_loss, one_order_bound
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES, Time
 from jtextdiff.methods.components.masked_denoiser import masked_denoiser_net, of_random_order, unmasked_nll

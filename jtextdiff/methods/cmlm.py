@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion.bounds import any_order_bound, any_order_loss, one_order_bound
 from jtextdiff.diffusion.distributions import UNDEFINED, Categorical
+from jtextdiff.diffusion.elbo import any_order_bound, any_order_loss, one_order_bound
 from jtextdiff.diffusion.losses import mean_over
 from jtextdiff.diffusion.randomness import Keys, fold_in, stratified
 from jtextdiff.methods.components.masked_denoiser import MaskedDenoiser, any_order_bound_name, masked_denoiser_net

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion.bounds import MaskedLosses, any_order_bound, any_order_loss, mean_over_strata, planner_weighted
+from jtextdiff.diffusion.elbo import MaskedLosses, any_order_bound, any_order_loss, mean_over_strata, planner_weighted
 from jtextdiff.diffusion.lengths import length_nll, sample_length
 from jtextdiff.diffusion.losses import sum_over
 from jtextdiff.diffusion.masking import reveal_rate

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion import bounds
+from jtextdiff.diffusion import elbo
 from jtextdiff.diffusion import losses as objectives
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.lengths import length_nll
@@ -259,7 +259,7 @@ def test_the_bound_takes_two_passes_per_estimate() -> None:
     def bound() -> jax.Array:
         x_0, t = net.embed(jnp.asarray(rows.tokens)), jnp.full((len(ROWS), 1), MODERN.bound_start)
         estimate = lambda x_t, t: jax.nn.softmax(predict(x_t, t)) @ net.embedding_matrix()
-        gap = bounds.continuous_bound(MODERN.process, x_0, estimate, terms_key, MODERN.bound_start, MODERN.bound_points)
+        gap = elbo.continuous_bound(MODERN.process, x_0, estimate, terms_key, MODERN.bound_start, MODERN.bound_points)
         rounding = objectives.cross_entropy(
             predict(MODERN.process.marginal(x_0, t).sample(rounding_key), t), jnp.asarray(rows.tokens)
         )

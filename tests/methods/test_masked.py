@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jtextdiff.data.batches import Batch
-from jtextdiff.diffusion import bounds
+from jtextdiff.diffusion import elbo
 from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES
 from jtextdiff.methods.components.masked_denoiser import MaskedDenoiser
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
@@ -200,11 +200,11 @@ def test_the_temperature_anneals_by_the_masked_share_of_the_text_without_its_pad
 def test_planner_weights_have_mean_one_prefer_likely_tokens_and_have_no_gradient() -> None:
     masked = jnp.asarray([[True, True, False], [False, False, False]])
     nats = jnp.asarray([[1.0, 2.0, 5.0], [1.0, 1.0, 1.0]])
-    weighted = bounds.planner_weighted(lambda masked: nats)(masked)
+    weighted = elbo.planner_weighted(lambda masked: nats)(masked)
     share = np.exp(-1.0) / (np.exp(-1.0) + np.exp(-2.0))
     np.testing.assert_allclose(weighted[0, :2], [0.5 + share, 2 * (0.5 + 1 - share)], rtol=1e-6)
     np.testing.assert_allclose(weighted[1], 0.5)
-    gradient = jax.grad(lambda nats: bounds.planner_weighted(lambda masked: nats)(masked)[0, 0])(nats)
+    gradient = jax.grad(lambda nats: elbo.planner_weighted(lambda masked: nats)(masked)[0, 0])(nats)
     np.testing.assert_allclose(gradient[0], [0.5 + share, 0, 0], rtol=1e-6)
 
 
@@ -274,7 +274,7 @@ def test_the_chain_rule_in_one_order_has_the_mean_of_the_bound() -> None:
     repeat, model = 20_000, method(0.5, bound_points=2)
     batch, p = texts(repeat)
     losses = model._denoiser({}).losses(jnp.asarray(batch.tokens), jnp.asarray(batch.valid))
-    one_order = jax.jit(lambda valid: bounds.one_order_bound(losses, jax.random.key(5), valid))
+    one_order = jax.jit(lambda valid: elbo.one_order_bound(losses, jax.random.key(5), valid))
     chain = np.asarray(one_order(jnp.asarray(batch.valid)), np.float64)
     nats = np.asarray(jax.jit(model.nll)({}, jax.random.key(0), batch), np.float64) - LENGTH_NLL
     error = np.sqrt(np.sum(p**2 * (chain - nats) ** 2)) / repeat

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.diffusion.bounds import mean_over_strata
 from jtextdiff.diffusion.discrete import Discrete, LogProbs, delta
 from jtextdiff.diffusion.distributions import Categorical
+from jtextdiff.diffusion.elbo import mean_over_strata
 from jtextdiff.diffusion.losses import cross_entropy
 from jtextdiff.diffusion.masking import reveal_probability
 from jtextdiff.diffusion.schedules import Time

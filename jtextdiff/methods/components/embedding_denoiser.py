@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.diffusion.bounds import continuous_bound, released_bound
+from jtextdiff.diffusion.elbo import continuous_bound, released_bound
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.losses import cross_entropy
 from jtextdiff.diffusion.parameterization import TO_X_0

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jtextdiff.diffusion.bounds import MaskedLosses
+from jtextdiff.diffusion.elbo import MaskedLosses
 from jtextdiff.diffusion.losses import cross_entropy
 from jtextdiff.diffusion.randomness import Keys, fold_in
 from jtextdiff.diffusion.schedules import Schedule, Time
@@ -168,7 +168,7 @@ def unmask(
 
 
 def any_order_bound_name(num_points: int, sampler: str, self_conditioned: bool = False) -> str:
-    """The `bound` of methods whose `nll` is `bounds.any_order_bound`, and what it bounds if not the sampler's texts."""
+    """The `bound` of methods whose `nll` is `elbo.any_order_bound`, and what it bounds if not the sampler's texts."""
     name = f"exact-k bound, {num_points} numbers of masked tokens a text"
     if self_conditioned:
         name += ", with two passes a call, where samplers reuse the call before"

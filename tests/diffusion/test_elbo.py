@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.diffusion import bounds
+from jtextdiff.diffusion import elbo
 from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.losses import cross_entropy
@@ -25,14 +25,14 @@ def test_denoising_kl_is_the_kl_of_the_posteriors(process: Gaussian, s: float, t
     true, modelled = process.posterior(x_0, x_t, s, t), process.posterior(estimate, x_t, s, t)
     full = lambda normal: Normal(mean=normal.mean, std=jnp.broadcast_to(normal.std, SHAPE))
     expected = jnp.sum(full(true).kl(full(modelled)), axis=-1)
-    result = bounds.denoising_kl(process, x_0, estimate, jnp.asarray(s), jnp.asarray(t))
+    result = elbo.denoising_kl(process, x_0, estimate, jnp.asarray(s), jnp.asarray(t))
     np.testing.assert_allclose(result, expected, rtol=2e-3)
 
 
 def test_denoising_kl_telescopes_over_strides(process: Gaussian) -> None:
     """For one x̂_0, two strides have the divergence of one: SNR(s) − SNR(t) telescopes."""
     x_0, estimate = jax.random.normal(jax.random.key(1), (2, *SHAPE))
-    kl = lambda s, t: bounds.denoising_kl(process, x_0, estimate, jnp.asarray(s), jnp.asarray(t))
+    kl = lambda s, t: elbo.denoising_kl(process, x_0, estimate, jnp.asarray(s), jnp.asarray(t))
     np.testing.assert_allclose(kl(0.2, 0.5) + kl(0.5, 0.9), kl(0.2, 0.9), rtol=1e-5)
     assert float(jnp.min(kl(0.2, 0.5))) > 0
 
@@ -42,7 +42,7 @@ def test_prior_kl_in_closed_form(process: Gaussian) -> None:
     bar = np.exp(np.float64(process.log_alpha_bar(1.0)))
     square = np.sum(np.asarray(x_0, np.float64) ** 2, axis=-1)
     expected = 0.5 * (bar * square + SHAPE[-1] * (-bar - np.log1p(-bar)))
-    np.testing.assert_allclose(bounds.prior_kl(process, x_0), expected, rtol=1e-2, atol=2e-7)
+    np.testing.assert_allclose(elbo.prior_kl(process, x_0), expected, rtol=1e-2, atol=2e-7)
 
 
 # One dimension: three tokens on a line, with their probabilities.
@@ -67,18 +67,18 @@ def biased(x_t: jax.Array, t: jax.Array) -> jax.Array:
     return 0.6 * exact(x_t, t) + 0.3
 
 
-def bound_of(denoise: bounds.Denoiser) -> tuple[np.ndarray, np.ndarray]:
+def bound_of(denoise: elbo.Denoiser) -> tuple[np.ndarray, np.ndarray]:
     """The bound of each token, nats, and its standard error."""
     tokens = jnp.repeat(jnp.arange(3), ROWS)[:, None]
     x_0, t = jnp.asarray(TOKENS)[tokens][..., None], jnp.full((3 * ROWS, 1), T_MIN)
-    bound = jax.jit(lambda x_0: bounds.continuous_bound(LINE, x_0, denoise, jax.random.key(3), T_MIN, 64))
+    bound = jax.jit(lambda x_0: elbo.continuous_bound(LINE, x_0, denoise, jax.random.key(3), T_MIN, 64))
     gap = bound(x_0)
     x_t = LINE.marginal(x_0, t).sample(jax.random.key(4))
     total = np.asarray(gap + cross_entropy(logits_of(x_t, t), tokens), np.float64).reshape(3, ROWS)
     return total.mean(axis=1), total.std(axis=1) / np.sqrt(ROWS)
 
 
-def nll_by_quadrature(denoise: bounds.Denoiser, num_steps: int) -> np.ndarray:
+def nll_by_quadrature(denoise: elbo.Denoiser, num_steps: int) -> np.ndarray:
     """−log p(w) of the chain x_1 ~ N(0, 1), x_s ~ q(x_s | x_t, x̂_0), w ~ p(w | x_t_min), on a grid."""
     grid = np.linspace(-6, 6, 801)
     width, mass = grid[1] - grid[0], np.exp(-0.5 * grid**2)
@@ -120,7 +120,7 @@ def test_the_bound_is_unbiased_for_any_number_of_strata(num_strata: int) -> None
     """For a constant x̂_0 = c it is ½ (SNR(t_min) − SNR(1)) ‖x_0 − c‖² plus the divergence of the prior."""
     x_0 = jnp.full((20_000, 1, 1), 0.7)
     zero = lambda x_t, t: jnp.zeros_like(x_t)
-    bound = jax.jit(lambda x_0: bounds.continuous_bound(SHORT, x_0, zero, jax.random.key(5), 0.1, num_strata))
+    bound = jax.jit(lambda x_0: elbo.continuous_bound(SHORT, x_0, zero, jax.random.key(5), 0.1, num_strata))
     result = np.asarray(bound(x_0), np.float64)
     prior = 0.5 * (0.1 * 0.49 - 0.1 - np.log1p(-0.1))
     integral = 0.5 * (0.91 / 0.09 - 0.1 / 0.9) * 0.49
@@ -134,9 +134,7 @@ def test_the_released_quantity_by_hand(identity: bool) -> None:
     rows, embedding, first = 40_000, 0.8, 1 / 20
     denoise = (lambda x_t, t: x_t) if identity else (lambda x_t, t: jnp.zeros_like(x_t))
     embeddings = jnp.full((rows, 1, 1), embedding)
-    bound = lambda embeddings: bounds.released_bound(
-        SHORT, embeddings, denoise, jax.random.key(6), first, num_strata=19
-    )
+    bound = lambda embeddings: elbo.released_bound(SHORT, embeddings, denoise, jax.random.key(6), first, num_strata=19)
     result, x_0 = jax.jit(bound)(embeddings)
     result = np.asarray(result, np.float64).ravel()
     bar = 1 - 0.9 * np.arange(21) / 20
@@ -158,5 +156,5 @@ def test_one_order_scores_each_token_while_it_is_masked() -> None:
     """Losses that count the masked tokens, and are infinite at a visible one: L + … + 2 + 1 for a text of L tokens."""
     valid = jnp.arange(5)[None] < jnp.asarray([[5], [3], [1]])
     losses = lambda masked: jnp.where(masked, jnp.sum(masked, axis=-1, keepdims=True).astype(float), jnp.inf)
-    nats = jax.jit(lambda valid: bounds.one_order_bound(losses, jax.random.key(9), valid))(valid)
+    nats = jax.jit(lambda valid: elbo.one_order_bound(losses, jax.random.key(9), valid))(valid)
     np.testing.assert_array_equal(nats, [15, 6, 1])
