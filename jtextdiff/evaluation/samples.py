@@ -32,9 +32,9 @@ from jtextdiff.evaluation.likelihood import (
 )
 from jtextdiff.evaluation.matched_entropy import TOLERANCE, check_temperature, matching_temperature, with_temperature
 from jtextdiff.evaluation.score import Score, mean_score, real_texts, reference
+from jtextdiff.inference.exact_masked import ExactMasked
 from jtextdiff.inference.model import Model
 from jtextdiff.inference.reranking import SamplingSpec, sample_and_rerank
-from jtextdiff.methods.exact_masked import ExactMasked
 from jtextdiff.methods.masked import Masked
 from jtextdiff.methods.method import HasSteps, LatentVariableModel
 from jtextdiff.metrics.ngrams import unigram_entropy

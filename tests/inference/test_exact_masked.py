@@ -11,8 +11,8 @@ from data.grammar.test_pcfg import SMALL_GRAMMAR, WITHIN
 
 from jtextdiff.data.grammar.automaton import automaton_of
 from jtextdiff.diffusion.randomness import keys_for
+from jtextdiff.inference.exact_masked import ExactMasked
 from jtextdiff.methods.components.types import TextSpec, nothing_given
-from jtextdiff.methods.exact_masked import ExactMasked
 from jtextdiff.sampling.masked_samplers import Unmasking
 
 WORDS = ("", "[EOS]", *SMALL_GRAMMAR.vocabulary)
