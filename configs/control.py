@@ -8,20 +8,21 @@ without the label have the value "none". Where most texts are unlabelled, name a
 The grammar's texts have two more labels: pos, the part of speech of every word, and tree, the constituent of every span
 of words.
 
-For a text VAE the control is a classifier of latents, whose fields are `latent`. It is fitted in seconds, from a few
-hundred labelled texts.
+For a text VAE the control is a classifier of latents, whose fields are `latent`; for masked diffusion, D3PM and CMLM it
+is one of words, whose fields are `words`. Both are fitted in seconds, from a few hundred labelled texts.
 
 python -m jtextdiff.train --config configs/control.py --config.base=runs/latent_ops --config.label=sentiment \\
     --config.num_labelled=200
 
-The fields are explained in jtextdiff/methods/classifier.py and latent_classifier.py, the common ones in
-jtextdiff/run/config_files.py.
+The fields are explained in jtextdiff/methods/classifier.py, latent_classifier.py and word_classifier.py, the common
+ones in jtextdiff/run/config_files.py.
 """
 
 from ml_collections.config_dict import placeholder
 
 from jtextdiff.methods.classifier import Classifier
 from jtextdiff.methods.latent_classifier import LatentClassifier
+from jtextdiff.methods.word_classifier import WordClassifier
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.run.config import Config, spec
 from jtextdiff.run.config_files import base_config, choose_preset
@@ -40,7 +41,8 @@ def default() -> Config:
     c.base = placeholder(str)  # the run that is controlled
     c.label = placeholder(str)  # a label of the text, such as food
     c.num_labelled = placeholder(int)  # labelled texts of each value to learn from, of pos and tree in all; unset: all
-    c.latent = spec(LatentClassifier)  # used instead of `method` for a text VAE
+    c.latent = spec(LatentClassifier)  # used instead of `method` for a text VAE …
+    c.words = spec(WordClassifier)  # … and for masked diffusion, D3PM and CMLM
     return c
 
 

@@ -30,12 +30,13 @@ EXAMPLES = """examples:
   python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --control length=8 --sampler sample --num 3
 
 Diffusion-LM noises each text to --strength and denoises it, with its length, towards the controls. Masked diffusion,
-D3PM and CMLM mask a share --strength of its words and sample them again; they follow no controls. A text VAE edits in
-latent space: controls move the latent of a text until they have --target_probability by the model's own classifiers,
-for at most --max_time, and the text is decoded from there. Empty lines stay empty. A text that is too long for the
-model stays as it is or, with --pieces, is edited piece by piece. With --out, each line is a JSON object with the
-source, the edit (rewrite), how the latent moved, words that the model does not know (unknown) and, if the text was
-skipped, why (left). An interrupted run continues after the last complete line, with the same settings (made_with).
+D3PM and CMLM mask a share --strength of its words and sample them again: with controls those that speak most against
+them, else any. A text VAE edits in latent space: controls move the latent of a text until they have
+--target_probability by the model's own classifiers, for at most --max_time, and the text is decoded from there. Empty
+lines stay empty. A text that is too long for the model stays as it is or, with --pieces, is edited piece by piece.
+With --out, each line is a JSON object with the source, the edit (rewrite), how the latent moved, words that the model
+does not know (unknown) and, if the text was skipped, why (left). An interrupted run continues after the last complete
+line, with the same settings (made_with).
 """
 
 

@@ -118,7 +118,7 @@ def start(config: Any, workdir: Path, *, profile: bool = False, wandb: str | Non
     with locked(workdir) if is_process_zero() else nullcontext():
         if isinstance(build(config.method), Fitted):
             if jax.process_count() > 1:
-                raise UserError("A control of a text VAE is fitted in seconds by one process: start only one.")
+                raise UserError("This control is fitted in seconds by one process: start only one.")
             fit_control(config, workdir)  # takes seconds; if it is stopped, nothing is stored
             return
         with stop_signals() as stopped:

@@ -103,6 +103,35 @@ def test_embeddings_are_computed_from_the_text_and_stay_fixed(place: Path, monke
 
 
 @pytest.mark.slow
+def test_masked_diffusion_follows_and_edits_towards_a_control_of_words(tmp_path: Path) -> None:
+    place, lines = tmp_path, [f"{text},{text.split()[-2]}" for text in TEXTS * 10]
+    (place / "priced.csv").write_text("\n".join(["text,price", *lines]) + "\n")
+    shutil.copytree(trained("masked.py"), place / "masked")
+    shutil.copy(trained("masked.py").parent / "texts.txt", place)
+    fit = ("train", f"--config={ROOT}/configs/control.py", "--config.base=masked", "--config.label=price")
+    fit = (*fit, "--config.text.path=priced.csv")
+    for wrong in ("--config.latent.width=3", "--config.method.weight=2"):
+        done = run(*fit, wrong, cwd=place)
+        assert done.returncode == 2 and "use --config.words.*" in done.stderr, done.stderr
+    done = run(*fit, "--config.num_labelled=20", cwd=place)
+    assert done.returncode == 0 and "accuracy 1.000" in done.stderr, done.stderr
+    for price in ("dear", "small"):
+        done = run("sample", "--checkpoint=masked", "--num=12", f"--control=price={price}*2", cwd=place)
+        assert sum(price in text.split() for text in done.stdout.splitlines()) >= 10, done.stdout
+    texts = "The Mill is cheap .\nThe Swan is small .\n"
+    edited = run("edit", "--checkpoint=masked", "--strength=0.2", "--control=price=dear*2", cwd=place, text=texts)
+    assert edited.stdout == "The Mill is dear .\nThe Swan is dear .\n", edited.stderr
+    best = run("sample", "--checkpoint=masked", "--num=2", "--control=price!=dear", "--best_of=2", cwd=place)
+    assert best.returncode == 0 and "dear" not in best.stdout and "energy, of 2" in best.stderr
+    more = ("--override=text.path=priced.csv", "--num=8", "--strength=0.2")
+    scored = run("evaluate", "--checkpoint=masked", "--edits=price", *more, cwd=place)
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads(scored.stdout)["rows"]["edit"]["success"]["value"] == 1.0
+    refused = run("sample", "--checkpoint=masked", "--control=keyword=dear", cwd=place)
+    assert refused.returncode == 2 and "values of labels" in refused.stderr
+
+
+@pytest.mark.slow
 def test_a_control_is_trained_and_followed(place: Path) -> None:
     lines = [f"{text},{text.split()[-2]}" for text in TEXTS * 10]
     (place / "priced.csv").write_text("\n".join(["text,price", *lines]) + "\n")

@@ -13,8 +13,9 @@ from jtextdiff.control.label_targets import trained_target
 from jtextdiff.control.phrases import keyword_energy, regex_energy
 from jtextdiff.control.quoting import VALUE_SIGNS, listed
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
+from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
 from jtextdiff.methods.latent_classifier import LatentClassifier
-from jtextdiff.methods.method import Conditional, Controllable, Method
+from jtextdiff.methods.method import Conditional, Controllable, Method, is_guided_by_words
 from jtextdiff.sampling.energies import Energy, Not, Or, Sum
 
 
@@ -43,9 +44,11 @@ def _resolved(control: Control, model: TrainedModel) -> Conditioning:
     enforced = {"length", _condition(method)} - {""}
     weighted = zip(conjunction.parts, conjunction.weights, strict=True)
     guided = [(part, weight) for part, weight in weighted if part.name not in enforced]
-    if guided and not isinstance(method, Controllable):
+    if guided and is_guided_by_words(method):
+        check_word_guided([part for part, _ in guided], type(method).__name__)
+    elif guided and not isinstance(method, Controllable):
         name = type(method).__name__
-        raise UserError(f"{name} has no vectors that an energy could move. DiffusionLM and TextVAE have.")
+        raise UserError(f"{name} follows no controls but length. DiffusionLM, TextVAE, Masked, D3PM and CMLM do.")
     length = implied_length(conjunction, model)
     check_phrase_fits(conjunction, length, model)
     energies = tuple(_energy(part, model) for part, _ in guided)
@@ -53,6 +56,14 @@ def _resolved(control: Control, model: TrainedModel) -> Conditioning:
     energy = Sum(energies=energies, weights=weights) if guided else None
     names, neutral = tuple(str(part) for part, _ in guided), _neutral([part for part, _ in guided], model)
     return Conditioning(energy, length, names, _label(conjunction, method), neutral)
+
+
+def check_word_guided(parts: Sequence[Control], name: str) -> None:
+    """Raises UserError for all but values of labels and their exclusion."""
+    for part in parts:
+        leaf = part.parts[0] if part.kind == "not" else part
+        if leaf.kind != "is" or leaf.name in (*TRAINING_FREE, *SYNTAX_CONTROLS):
+            raise UserError(f"{part}: {name} follows lengths, and values of labels such as food=Thai or food!=Thai.")
 
 
 def _neutral(parts: Sequence[Control], model: TrainedModel) -> Float[np.ndarray, "v"] | None:

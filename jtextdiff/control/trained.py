@@ -67,8 +67,9 @@ def load_fitted(folder: Path, base: Params) -> tuple[Any, Params]:
     """Loads what was fitted to parameters `base`. Raises UserError if these have changed since."""
     classifier = build(read_config(folder).method)
     _, params = load_params(folder, classifier, mesh_of(base) or make_mesh())
-    expected = {name: base[name] for name in params["frozen"]}
-    if not all(jax.tree.leaves(jax.tree.map(_close, params["frozen"], expected))):
+    frozen = params.get("frozen", {})  # a control of words depends on none
+    expected = {name: base[name] for name in frozen}
+    if not all(jax.tree.leaves(jax.tree.map(_close, frozen, expected))):
         run = folder.parent.parent
         raise UserError(f"{folder} was trained on another state of {run}, which has changed since. Train it anew.")
     return classifier, params

@@ -26,7 +26,7 @@ from jtextdiff.methods.method import Editable, LatentVariableModel, Method
 from jtextdiff.metrics.bleu import sentence_bleu
 from jtextdiff.nets.functional import Params
 from jtextdiff.sampling.energies import Sum
-from jtextdiff.sampling.phrases import WordHold
+from jtextdiff.sampling.phrases import WordHold, word_terms
 from jtextdiff.sampling.rectified_flow import Field
 
 FLOW_FAILED = "the solver found no path through latent space"
@@ -39,6 +39,9 @@ REACHED = 1.02
 
 EDIT_PURPOSE = 10
 """What the keys of masked positions are derived for, apart from those of a sampler."""
+
+MASKED_FIRST = 10.0
+"""Nats of a word's weight against the controls, times this, outweigh the noise that chooses the masked words."""
 
 STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
 """Probabilities at which a latent is decoded for reranking."""
@@ -81,9 +84,10 @@ def edit_texts(
     """Edits each text. An edit depends on the text, the seed and its number in `ids`, by default 0, 1, ….
 
     By Gaussian diffusion, a text is noised to the time `strength` in (0, 1], by default 0.5, and denoised again. By
-    discrete diffusion, that share of its words is masked and sampled again. Both keep the length and the words in
-    `hold`. In latent space, a text's latent moves along a flow, see `FlowSettings`. `progress` receives the number of
-    texts in each finished batch. Raises UserError for a method that cannot edit in this way.
+    discrete diffusion, that share of its words is masked and sampled again: with a control those that speak most
+    against it, else any. Both keep the length and the words in `hold`. In latent space, a text's latent moves along a
+    flow, see `FlowSettings`. `progress` receives the number of texts in each finished batch. Raises UserError for a
+    method that cannot edit in this way.
     """
     check_edit(edits.method, edits.conditioning, strength, hold, flow)
     keys = keys_for(
@@ -146,6 +150,9 @@ def edit_by_diffusion(
     name, settings = "edit", {"strength": jnp.float32(strength)}
     if not isinstance(edits.method, Editable):
         noise = np.asarray(per_row(jax.random.uniform, fold_in(keys, EDIT_PURPOSE), tokens.shape))
+        if edits.conditioning.energy is not None:
+            for term, weight in word_terms(edits.conditioning.energy):
+                noise = noise + MASKED_FIRST * np.asarray(weight * term.token_weights())[tokens]
         fixed, name, settings = (
             ~masked_words(tokens, valid & ~fixed, edits.tokenizer.eos, strength, noise),
             "sample",

@@ -188,9 +188,12 @@ class Model:
         texts, energy = check_texts(texts), resolve(as_control(control), self).energy
         if energy is None:
             raise UserError(f"The control {control} has no energy to rank by: a length or a label is enforced exactly.")
-        method, nats = cast(Controllable, self.method), []  # `resolve` has refused all other methods
+        nats = []
         for start in range(0, len(texts), BATCH_SIZES[-1]):
-            state, valid = method.clean_state(self.params, self.batch(texts[start : start + BATCH_SIZES[-1]]))
+            batch = self.batch(texts[start : start + BATCH_SIZES[-1]])
+            state, valid = jnp.asarray(batch.tokens), jnp.asarray(batch.valid)
+            if isinstance(self.method, Controllable):
+                state, valid = self.method.clean_state(self.params, batch)
             nats += np.asarray(energy(state, 0.0, valid)).tolist()
         return nats
 

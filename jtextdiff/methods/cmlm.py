@@ -22,6 +22,7 @@ from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec,
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import LogitShaping
+from jtextdiff.sampling.energies import Energy
 from jtextdiff.sampling.loop import unroll
 from jtextdiff.sampling.masked_samplers import mask_predict
 from jtextdiff.sampling.masked_state import MaskedState
@@ -61,6 +62,7 @@ class CMLM:
     sampler: MaskPredict = MaskPredict()
 
     prefix_only = False
+    guided_by_words = True
 
     def __post_init__(self) -> None:
         check_settings(self, positive=("bound_points",), choices={})
@@ -105,9 +107,13 @@ class CMLM:
         losses = self._denoiser(params).losses(tokens, valid)
         return one_order_bound(losses, key, valid) + self._length_nll(params, valid)
 
-    def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
+    def sample(
+        self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
+    ) -> Sample:
         """Returns the best of the candidates; fixed tokens are never masked."""
-        candidates = [self._decode(params, fold_in(keys, i), given, keep_path) for i in range(self.sampler.candidates)]
+        candidates = [
+            self._decode(params, fold_in(keys, i), given, energy, keep_path) for i in range(self.sampler.candidates)
+        ]
         best = jnp.argmax(jnp.stack([score for _, score in candidates]), axis=0)
         rows = jnp.arange(len(best))
         tokens = jnp.stack([sample.tokens for sample, _ in candidates])[best, rows]
@@ -115,13 +121,15 @@ class CMLM:
         path = jnp.stack([sample.path for sample, _ in candidates], axis=1)[:, best, rows] if keep_path else None
         return Sample(tokens, path, calls)
 
-    def _decode(self, params: Params, keys: Keys, given: Given, keep_path: bool) -> tuple[Sample, Float[Array, "b"]]:
+    def _decode(
+        self, params: Params, keys: Keys, given: Given, energy: Energy | None, keep_path: bool
+    ) -> tuple[Sample, Float[Array, "b"]]:
         """Returns one candidate of each text, and its mean log p per token."""
         token_keys, length_keys = (fold_in(keys, purpose) for purpose in range(2))
         length_logits = jnp.broadcast_to(self._length_log_probs(params), (len(given.length), self.text_spec.length + 1))
         length = jnp.where(given.length > 0, given.length, Categorical(logits=length_logits).sample(length_keys))
         settings = self.sampler
-        start, predict = self._denoiser(params).start(given, length, settings.shaping)
+        start, predict = self._denoiser(params).start(given, length, settings.shaping, energy)
         step = mask_predict(predict, self.text_spec.mask, start.masked, settings.steps)
         state = MaskedState.start(start.tokens, start.masked)
 

@@ -29,6 +29,7 @@ from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec,
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import LogitShaping
+from jtextdiff.sampling.energies import Energy
 from jtextdiff.sampling.loop import Step, time_grid, unroll
 from jtextdiff.sampling.masked_samplers import ancestral
 from jtextdiff.sampling.masked_state import Hidden, MaskedState, Predict
@@ -110,6 +111,11 @@ class D3PM:
         passes = ", with two passes a step" if self.self_conditioning else ""
         return f"bound of {steps}{passes}, {self.bound_points} of its terms a text"
 
+    @property
+    def guided_by_words(self) -> bool:
+        """With the uniform kernel, words that occur in x_t may be noise."""
+        return self.kernel == "absorbing"
+
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)
 
@@ -151,11 +157,13 @@ class D3PM:
         """Returns the given lengths; the others are drawn from the length distribution of the training text."""
         return sample_length(jnp.asarray(self.text_spec.length_counts), fold_in(keys, 2), given.length)
 
-    def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
+    def sample(
+        self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
+    ) -> Sample:
         """Samples from p(x_1) down to tokens. Fixed tokens end as given; with MASK they are visible from the start."""
         prior_keys, step_keys, reveal_keys = (fold_in(keys, purpose) for purpose in (0, 1, 3))
         denoiser = self._denoiser(params)
-        start, predict = self._start(denoiser, given, self.sample_lengths(params, keys, given))
+        start, predict = self._start(denoiser, given, self.sample_lengths(params, keys, given), energy)
         x_1 = self.process.prior(given.tokens.shape).sample(prior_keys)
         if self.kernel == "absorbing":
             # Tokens that the process leaves unmasked at t = 1 are guessed; MASK replaces those not allowed there.
@@ -196,7 +204,9 @@ class D3PM:
 
         return jax.lax.scan(add, jnp.full(start.allowed[:, 0].shape, log_guess), self._grid)[0]
 
-    def _start(self, denoiser: DiscreteDenoiser, given: Given, length: Int[Array, "b"]) -> tuple[MaskedText, Predict]:
+    def _start(
+        self, denoiser: DiscreteDenoiser, given: Given, length: Int[Array, "b"], energy: Energy | None = None
+    ) -> tuple[MaskedText, Predict]:
         """Returns the text before the first network call, and the distribution from which its tokens are sampled."""
         start = masked_text(self.text_spec, given, length)
 
@@ -204,7 +214,7 @@ class D3PM:
             index = jnp.broadcast_to(jnp.rint(t * self.num_steps).astype(int), len(x_t))
             return logits_and_hidden(denoiser.net, hidden, x_t, index, valid=start.valid)
 
-        return start, token_predictor(self.text_spec, logits, start, self.sampler.shaping, lambda x_t, t: t)
+        return start, token_predictor(self.text_spec, logits, start, self.sampler.shaping, lambda x_t, t: t, energy)
 
     @property
     def _grid(self) -> tuple[Array, Array]:

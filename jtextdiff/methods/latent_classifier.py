@@ -17,21 +17,17 @@ from jtextdiff.diffusion.schedules import Time
 from jtextdiff.methods.components.affine_prior import unwhitened, whitened
 from jtextdiff.methods.components.cross_validation import (
     balanced_weights,
-    calibrated,
     calibration_error,
     fit_ensemble,
-    fold_ids,
+    fit_word_weights,
+    initial_word_weights,
 )
 from jtextdiff.methods.components.latents import PRIOR, LabelledLatents
 from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
 from jtextdiff.methods.method import LatentVariableModel
-from jtextdiff.metrics.ngram_classifier import fit_occurrences
 from jtextdiff.nets.classifiers import LatentHead
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.sampling.energies import Learned, log_total
-
-WORD_FOLDS = 3
-"""Parts of the labelled texts, each of which is left out once to calibrate the weights of words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +80,7 @@ class LatentClassifier:
         A control that reads words has their weights, too.
         """
         net_key, base_key = jax.random.split(key)
-        num_values = max(len(self.values), 1)
-        words = {"weights": jnp.zeros((self.text_spec.vocab_size, num_values)), "bias": jnp.zeros(num_values)}
+        words = initial_word_weights(self.text_spec.vocab_size, max(len(self.values), 1))
         return ({} if self.reads == "latent" else {"words": words}) | {
             "net": jax.vmap(self.net.init)(jax.random.split(net_key, self.ensemble_size)),
             "temperature": jnp.ones(()),
@@ -95,7 +90,8 @@ class LatentClassifier:
     def fit_latents(self, key: Key[Array, ""], base: Params, texts: LabelledLatents) -> tuple[Params, dict[str, float]]:
         """Returns the parameters fitted to labelled texts, and their metrics on left-out folds; `base` are the base's.
 
-        The weights of words are fitted to which of them occur in the texts, see `fit_words`.
+        The weights of words are fitted to which of them occur in the texts, and calibrated on those that the decoder
+        expects.
         """
         ensemble, temperature, metrics = fit_ensemble(
             self.member_logits,
@@ -107,27 +103,10 @@ class LatentClassifier:
         )
         params = {"net": ensemble, "temperature": jnp.float32(temperature), "frozen": {PRIOR: base[PRIOR]}}
         if self.reads != "latent":
-            params["words"] = self._fit_words(base, texts)
+            assert texts.occurrences is not None
+            presence = np.asarray(jax.jit(self.base.word_presence)(base, texts.mean))
+            params["words"], _ = fit_word_weights(texts.occurrences, presence, texts.value, len(self.values))
         return params, {"loss": metrics["log_loss"], **metrics}
-
-    def _fit_words(self, base: Params, texts: LabelledLatents) -> Params:
-        """Returns the weight of each word for each value, and a bias, in nats.
-
-        Naive-Bayes weighted logistic regression on the words of the texts. One factor and one bias for all of them make
-        it calibrated on the words that latents of left-out texts let expect.
-        """
-        assert texts.occurrences is not None
-        fold, num_values = fold_ids(texts.value, WORD_FOLDS), len(self.values)
-        presence = np.asarray(jax.jit(self.base.word_presence)(base, texts.mean))
-        logits = np.zeros((len(texts.value), num_values))
-        for left_out in range(WORD_FOLDS):
-            rows, others = fold == left_out, fold != left_out
-            weights, bias = fit_occurrences(texts.occurrences[others], texts.value[others], num_values)
-            logits[rows] = presence[rows] @ weights + bias
-        factor, shift = calibrated(logits, texts.value)
-        weights, bias = fit_occurrences(texts.occurrences, texts.value, num_values)
-        weights = weights - weights.mean(axis=-1, keepdims=True)
-        return {"weights": jnp.asarray(factor * weights, jnp.float32), "bias": jnp.asarray(factor * bias + shift)}
 
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:
         """Returns the accuracy and the calibration error at the posterior means of texts that were not fitted to.
@@ -175,8 +154,8 @@ class LatentClassifier:
         """
         if self.reads == "latent":
             return self._log_p_of_latent(params, epsilon)
-        presence = self.base.word_presence(params["base"], epsilon)
-        by_words = jax.nn.log_softmax(presence @ params["words"]["weights"] + params["words"]["bias"])
+        words, presence = params["words"], self.base.word_presence(params["base"], epsilon)
+        by_words = jax.nn.log_softmax(words["factor"] * (presence @ words["weights"]) + words["bias"])
         if self.reads == "words":
             return by_words
         return jax.nn.log_softmax(self._log_p_of_latent(params, epsilon) + by_words)

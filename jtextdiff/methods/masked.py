@@ -39,6 +39,7 @@ from jtextdiff.methods.components.types import (
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import LogitShaping
+from jtextdiff.sampling.energies import Energy
 from jtextdiff.sampling.masked_samplers import Unmasking, nll_in_order
 from jtextdiff.sampling.masked_state import Hidden, MaskedState
 
@@ -57,6 +58,7 @@ class Masked:
     sampler: Unmasking = Unmasking()
 
     prefix_only = False
+    guided_by_words = True
 
     def __post_init__(self) -> None:
         choices = {
@@ -152,10 +154,12 @@ class Masked:
         """Returns the given lengths; the others are drawn from the length distribution of the training text."""
         return sample_length(jnp.asarray(self.text_spec.length_counts), fold_in(keys, 1), given.length)
 
-    def sample(self, params: Params, keys: Keys, given: Given, *, keep_path: bool = False) -> Sample:
+    def sample(
+        self, params: Params, keys: Keys, given: Given, *, energy: Energy | None = None, keep_path: bool = False
+    ) -> Sample:
         """Unmasks tokens until none is masked; fixed tokens are unmasked from the start."""
         length = self.sample_lengths(params, keys, given)
-        start, predict = self._denoiser(params).start(given, length, self.sampler.shaping)
+        start, predict = self._denoiser(params).start(given, length, self.sampler.shaping, energy)
         state = MaskedState.start(start.tokens, start.masked, self._first_hidden(start.tokens))
         return unmask(self.sampler, self.log_alpha_bar, predict, keys, state, keep_path=keep_path)
 

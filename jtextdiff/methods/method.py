@@ -83,6 +83,21 @@ class Controllable(Protocol):
 
 
 @runtime_checkable
+class WordGuided(Protocol):
+    """A method that samples tokens from predictions which an energy of words shifts; see `phrases.token_bias`."""
+
+    @property
+    def guided_by_words(self) -> bool:
+        """Whether it is so with its settings."""
+        ...
+
+
+def is_guided_by_words(method: Any) -> bool:
+    """Returns whether controls of words guide a method."""
+    return isinstance(method, WordGuided) and method.guided_by_words
+
+
+@runtime_checkable
 class HasNoisyEmbeddings(Protocol):
     """A method whose states are noised token embeddings, on which a classifier can be trained."""
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.diffusion.pytree import pytree, static
 from jtextdiff.diffusion.rounding import token_log_probs
 from jtextdiff.diffusion.schedules import Time
-from jtextdiff.sampling.energies import MIN_ENERGY, Valid, complement, log_total
+from jtextdiff.sampling.energies import MIN_ENERGY, Not, Valid, complement, log_total
 
 LOG_SMALL_MATCH = -9.0
 """Log of a probability q below which −log(1 − q) equals q to almost all digits of float32."""
@@ -121,3 +121,68 @@ class WordHold:
             return self.weight * jnp.maximum(before - self.presence(self.params, z), 0.0) @ self.neutral
 
         return lost
+
+
+@pytree
+class WordEnergy:
+    """−log p(target | which words occur in a text): logistic regression. It also guides samplers of tokens."""
+
+    weights: Float[Array, "v c"]
+    bias: Float[Array, "c"]
+    factor: Float[Array, ""]  # of the weights
+    target: Bool[Array, "*b c"]  # a text has one of these values
+
+    def __call__(self, x: Int[Array, "b l"], t: Time, valid: Valid = None, x_0: Any = None) -> Float[Array, "b"]:
+        return -log_total(jax.nn.log_softmax(self._logits(occurring(x, valid, len(self.weights)))), self.target)
+
+    def complement(self, x: Int[Array, "b l"], t: Time, valid: Valid = None, x_0: Any = None) -> Float[Array, "b"]:
+        """Returns −log p(a value outside the target)."""
+        return self.excluded()(x, t, valid, x_0)
+
+    def excluded(self) -> "WordEnergy":
+        """Returns the energy of the values outside the target."""
+        return WordEnergy(weights=self.weights, bias=self.bias, factor=self.factor, target=~self.target)
+
+    def gain(self, occurs: Float[Array, "b v"]) -> Float[Array, "b v"]:
+        """Returns log p(target | the words and one more) − log p(target | the words), nats, for each word to be added.
+
+        A word that occurs already adds nothing, and none adds much where the target is probable.
+        """
+        before = self._logits(occurs)
+        with_word = before[:, None] + (1 - occurs)[..., None] * self.factor * self.weights
+        target = self.target.reshape(-1, 1, self.target.shape[-1])
+        log_p = log_total(jax.nn.log_softmax(with_word), target)
+        return log_p - log_total(jax.nn.log_softmax(before), self.target)[:, None]
+
+    def token_weights(self) -> Float[Array, "v"]:
+        """Returns what each word says for the one target: its mean weight for these values less that for the others."""
+        target = self.target.astype(jnp.float32)
+        return self.weights @ (
+            target / jnp.maximum(target.sum(), 1) - (1 - target) / jnp.maximum((1 - target).sum(), 1)
+        )
+
+    def _logits(self, occurs: Float[Array, "b v"]) -> Float[Array, "b c"]:
+        return self.factor * (occurs @ self.weights) + self.bias
+
+
+def occurring(tokens: Int[Array, "b l"], counted: Valid, vocab_size: int) -> Float[Array, "b v"]:
+    """Returns 1 for each token that occurs at a `counted` position, else 0; other ids are no tokens."""
+    ones = jnp.ones(tokens.shape) if counted is None else counted.astype(jnp.float32)
+    rows = jnp.arange(len(tokens))[:, None]
+    return jnp.zeros((len(tokens), vocab_size)).at[rows, tokens].max(ones, mode="drop")
+
+
+def word_terms(energy: Any) -> list[tuple[WordEnergy, Any]]:
+    """Returns the terms of a sum of `WordEnergy` and their `Not`, with their weights."""
+    terms = [term.energy.excluded() if isinstance(term, Not) else term for term in energy.energies]
+    return list(zip(terms, energy.weights, strict=True))
+
+
+def token_bias(energy: Any, occurs: Float[Array, "b v"]) -> Float[Array, "b 1 v"]:
+    """Returns what is added to the logits of the tokens to be sampled so that they follow an energy of words, nats.
+
+    p(token) p(target | the words so far and it) / p(target | the words so far): exact for one token at a time, if the
+    classifier judges unfinished texts as it does finished ones.
+    """
+    terms = [jnp.reshape(jnp.asarray(weight), (-1, 1)) * term.gain(occurs) for term, weight in word_terms(energy)]
+    return sum(terms[1:], terms[0])[:, None]

@@ -16,7 +16,7 @@ from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import KIND_OF
 from jtextdiff.data.grammar.syntax_labels import with_syntax_labels
 from jtextdiff.data.tokenizer_builders import same_tokenizer
-from jtextdiff.methods.method import LatentVariableModel
+from jtextdiff.methods.method import LatentVariableModel, is_guided_by_words
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints
 from jtextdiff.run.config import Config, build, spec, to_json
@@ -57,6 +57,7 @@ def control_config(config: Config) -> Config:
         if "latent" in config:
             config.method = _method_for(config, base)
             del config["latent"]
+            del config["words"]
         config.method.base, config.method.label = copy.deepcopy(base.method), config.label
     return config
 
@@ -80,11 +81,15 @@ def control_flag(label: str) -> str:
 
 
 def _method_for(config: Config, base: Config) -> Config:
-    """Returns `latent` for a latent-variable base, else `method`. Raises UserError if the other has been set."""
-    of_latents = isinstance(build(base.method), LatentVariableModel)
-    used, unused = ("latent", "method") if of_latents else ("method", "latent")
-    if to_json(config[unused]) != to_json(spec(type(build(config[unused])))):
-        raise UserError(f"--config.{unused}.* does not apply to a control of {config.base}: use --config.{used}.*.")
+    """Returns `latent` for a latent-variable base, `words` for one that is guided by words, else `method`.
+
+    Raises UserError if another of them has been set.
+    """
+    method = build(base.method)
+    used = "latent" if isinstance(method, LatentVariableModel) else "words" if is_guided_by_words(method) else "method"
+    for other in {"latent", "words", "method"} - {used}:
+        if to_json(config[other]) != to_json(spec(type(build(config[other])))):
+            raise UserError(f"--config.{other}.* does not apply to a control of {config.base}: use --config.{used}.*.")
     return config[used]
 
 

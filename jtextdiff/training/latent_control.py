@@ -1,4 +1,4 @@
-"""Fits a control or a field of a text VAE, from few labelled texts.
+"""Fits a control or a field at once, from few labelled texts.
 
 No other label is used. Accuracy and calibration are measured on the valid split.
 """
@@ -26,7 +26,7 @@ from jtextdiff.inference.references import EXPECTED, read_references
 from jtextdiff.methods.components.cross_validation import balanced_weights
 from jtextdiff.methods.components.latents import PRIOR, LabelledLatents, collapse_warnings
 from jtextdiff.methods.latent_classifier import LatentClassifier
-from jtextdiff.methods.method import Fitted
+from jtextdiff.methods.method import Fitted, LatentVariableModel
 from jtextdiff.metrics import ngram_classifier
 from jtextdiff.metrics.ngram_classifier import token_occurrences
 from jtextdiff.run import checkpoints
@@ -65,8 +65,9 @@ def fit_control(config: Config, workdir: Path) -> None:
     check_label_counts(train, method)
     kind = "labelled texts" if train.source_samples is None else "edits"
     say(f"{method.label}: {len(train.value):,} {kind}, {', '.join(method.values)} -> {workdir}")
-    for warning in collapse_warnings({"kl": float(train.kl.mean())}):
-        say(warning)
+    if train.mean.size:
+        for warning in collapse_warnings({"kl": float(train.kl.mean())}):
+            say(warning)
     with mistakes(ValueError):
         params, metrics = method.fit_latents(fit_key, dict(base.params), train)
     metrics |= method.report({**params, "base": base.params}, valid)
@@ -151,7 +152,13 @@ def occurrences_of(base: Model, texts: Sequence[str]) -> csr_matrix:
 
 
 def encode(base: Model, texts: Sequence[str], sample_keys: Sequence[Any]) -> tuple[Array, Array, Array]:
-    """Returns samples of q(z | text) by each key, its mean, both whitened, and its KL from N(0, I) in nats."""
+    """Returns samples of q(z | text) by each key, its mean, both whitened, and its KL from N(0, I) in nats.
+
+    Of a base without latents they are empty.
+    """
+    if not isinstance(base.method, LatentVariableModel):
+        nothing = jnp.zeros((len(texts), 0))
+        return nothing[:, None], nothing, nothing.sum(-1)
     batch, mesh = base.batch(texts), mesh_of(base.params)
     latent_samples, latent_dim = jitted(base.method, "latent_samples", mesh), base.params[PRIOR]["shift"].size
     noise = np.zeros((len(texts), len(sample_keys), latent_dim), np.float32)

@@ -13,6 +13,7 @@ import pytest
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import Control, classifier, keyword, length, parse_control, parse_controls, regex, span
 from jtextdiff.control.resolve import Conditioning, resolve
+from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.classifier import Classifier
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
@@ -205,11 +206,18 @@ def test_impossible_controls_are_refused(control: Any, message: str, params: Any
         conditioning(control, BASE, params)
 
 
-def test_methods_without_embeddings_support_a_length_only(params: Any) -> None:
-    method = Masked(text_spec=TEXT_SPEC, trunk=TRUNK)
-    assert conditioning(length(3), method, {}).length == 4
-    with pytest.raises(UserError, match="DiffusionLM and TextVAE have"):
-        conditioning(classifier("food", "Thai"), method, {})
+def test_methods_that_sample_tokens_support_lengths_and_labels_or_lengths_alone(params: Any) -> None:
+    masked, autoregressive = (
+        Masked(text_spec=TEXT_SPEC, trunk=TRUNK),
+        Autoregressive(text_spec=TEXT_SPEC, trunk=dataclasses.replace(TRUNK, causal=True)),
+    )
+    for method in (masked, autoregressive):
+        assert conditioning(length(3), method, {}).length == 4
+    with pytest.raises(UserError, match="follows no controls but length"):
+        conditioning(classifier("food", "Thai"), autoregressive, {})
+    for control in (keyword("w3"), ~keyword("w3"), classifier("food", "Thai") | classifier("mood", "good")):
+        with pytest.raises(UserError, match="follows lengths, and values of labels"):
+            conditioning(control, masked, {})
 
 
 def test_other_targets_and_weights_compile_no_program(params: Any) -> None:

@@ -14,8 +14,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
 from scipy.special import logsumexp
 
+from jtextdiff.metrics.ngram_classifier import fit_occurrences
 from jtextdiff.nets.functional import Params
 
 MAX_PENALTY_TEXTS = 1_000
@@ -158,8 +160,48 @@ def calibrated(logits: Float[np.ndarray, "n c"], value: Int[np.ndarray, "n"]) ->
         scaled = np.exp(flat[0]) * logits + flat[1:]
         return float(np.average(logsumexp(scaled, axis=-1) - scaled[np.arange(len(value)), value], weights=weights))
 
-    solution = minimize(loss, np.zeros(1 + logits.shape[1])).x
+    bounds = [(-MAX_LOG_FACTOR, MAX_LOG_FACTOR)] + [(None, None)] * logits.shape[1]
+    solution = minimize(loss, np.zeros(1 + logits.shape[1]), bounds=bounds).x
     return float(np.exp(solution[0])), solution[1:]
+
+
+MAX_LOG_FACTOR = 2.0
+"""Limit of the log of the factor: labels that words decide without exception would make it infinite."""
+
+WordWeights = dict[str, Array]
+"""`weights` of each word for each value, [v, c], a `factor` of them, and a `bias`, [c], in nats."""
+
+WORD_FOLDS = 3
+"""Parts of the labelled texts, each of which is left out once to calibrate the weights of words."""
+
+
+def fit_word_weights(
+    occurrences: csr_matrix, presence: Any, value: Int[np.ndarray, "n"], num_values: int
+) -> tuple[WordWeights, Float[np.ndarray, "n c"]]:
+    """Returns the weights of words, and the logits of each text by those that were fitted without it.
+
+    Naive-Bayes weighted logistic regression on which words occur in the texts. One factor and one bias for all of them
+    make it calibrated on their `presence` in left-out texts, [n, v], which may be expected instead of known.
+    """
+    fold, logits = fold_ids(value, WORD_FOLDS), np.zeros((len(value), num_values))
+    for left_out in range(WORD_FOLDS):
+        rows, others = fold == left_out, fold != left_out
+        weights, bias = fit_occurrences(occurrences[others], value[others], num_values)
+        logits[rows] = presence[rows] @ weights + bias
+    factor, shift = calibrated(logits, value)
+    weights, bias = fit_occurrences(occurrences, value, num_values)
+    weights = jnp.asarray(weights - weights.mean(axis=-1, keepdims=True), jnp.float32)
+    fitted = {
+        "weights": weights,
+        "factor": jnp.float32(factor),
+        "bias": jnp.asarray(factor * bias + shift, jnp.float32),
+    }
+    return fitted, factor * logits + shift
+
+
+def initial_word_weights(num_words: int, num_values: int) -> WordWeights:
+    """Returns weights of zero."""
+    return {"weights": jnp.zeros((num_words, num_values)), "factor": jnp.ones(()), "bias": jnp.zeros(num_values)}
 
 
 def calibration_error(

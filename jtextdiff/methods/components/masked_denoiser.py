@@ -16,9 +16,11 @@ from jtextdiff.nets.denoisers import TokenDenoiser
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import LogitShaping, self_condition
+from jtextdiff.sampling.energies import Energy
 from jtextdiff.sampling.loop import unroll
 from jtextdiff.sampling.masked_samplers import Unmasking
 from jtextdiff.sampling.masked_state import Hidden, MaskedState, Predict
+from jtextdiff.sampling.phrases import occurring, token_bias
 
 RANDOM_ORDER = ("ancestral", "first_hitting")
 """Samplers that unmask in an order that does not depend on the text, one by one in the limit of many steps."""
@@ -51,16 +53,20 @@ def token_predictor(
     start: MaskedText,
     shaping: LogitShaping,
     noise_share: Callable[[Array, Time], Array | float],
+    energy: Energy | None = None,
 ) -> Predict:
-    """Returns log p of the sampled tokens: the network's `logits`, restricted and shaped.
+    """Returns log p of the sampled tokens: the network's `logits`, guided, restricted and shaped.
 
-    `noise_share`: (x_t, t) ↦ the share of noise by which the temperature anneals.
+    `noise_share`: (x_t, t) ↦ the share of noise by which the temperature anneals. `energy`: see `phrases.token_bias`.
     """
 
     def predict(x_t: Int[Array, "b l"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b l v"], Hidden]:
         unrestricted, hidden = logits(x_t, t, hidden)
+        words = words_only(text_spec, x_t)
+        if energy is not None:
+            unrestricted = unrestricted + token_bias(energy, occurring(words, None, text_spec.vocab_size))
         restricted = jnp.where(start.allowed, unrestricted, -jnp.inf)
-        return shaping(restricted, words_only(text_spec, x_t), noise_share(x_t, t)), hidden
+        return shaping(restricted, words, noise_share(x_t, t)), hidden
 
     return predict
 
@@ -113,7 +119,9 @@ class MaskedDenoiser(NamedTuple):
     text_spec: TextSpec
     self_conditioned: bool = False
 
-    def start(self, given: Given, length: Int[Array, "b"], shaping: LogitShaping) -> tuple[MaskedText, Predict]:
+    def start(
+        self, given: Given, length: Int[Array, "b"], shaping: LogitShaping, energy: Energy | None = None
+    ) -> tuple[MaskedText, Predict]:
         """Returns the text before the first network call, and the distribution from which its tokens are sampled."""
         start = masked_text(self.text_spec, given, length)
 
@@ -124,7 +132,7 @@ class MaskedDenoiser(NamedTuple):
             masked = start.valid & (x_t == self.text_spec.mask)
             return jnp.sum(masked, axis=-1) / jnp.maximum(jnp.sum(start.valid, axis=-1), 1)
 
-        return start, token_predictor(self.text_spec, logits, start, shaping, masked_share)
+        return start, token_predictor(self.text_spec, logits, start, shaping, masked_share, energy)
 
     def losses(
         self,
