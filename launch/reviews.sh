@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A text VAE with one latent and one with a latent for every layer, on the same reviews with the same sizes and steps; a
-# control of few labels and one of all; and edits to the other value: by the control's energy, by the difference of the
-# means, by the flow of two normals and by a learned field, with and without the energy. All edits are of the same texts,
-# by the same judges. Finished rows are skipped, so the script can be stopped and run again. Tokens are characters, as
-# suits Chinese and Japanese.
+# A text VAE with one latent, at two weights of the KL, and one with a latent for every layer, on the same reviews with
+# the same sizes and steps; a control of few labels and one of all; and edits to the other value: by the control's
+# energy, by the difference of the means, by the flow of two normals and by a learned field, with and without the
+# energy. All edits are of the same texts, by the same judges. Finished rows are skipped, so the script can be stopped
+# and run again. Tokens are characters, as suits Chinese and Japanese.
 #
 #   launch/reviews.sh DATA LABEL OUT [STEPS] [SEED]
 #
@@ -80,7 +80,9 @@ python -m jtextdiff.train --config "$configs/autoregressive.py" --workdir "$out/
 
 size=(--config.method.latent_dim=128 --config.method.encoder.num_layers=4 --config.method.decoder.num_layers=4)
 model levels della.py
-model single latent_ops.py:reviews_zh "${size[@]}" --config.method.pooling_heads=16
+size+=(--config.method.pooling_heads=16)
+model single latent_ops.py:reviews_zh "${size[@]}"
+model single-more-nats latent_ops.py:reviews_zh "${size[@]}" --config.method.beta=0.15 --config.method.beta_first=0.05
 
 run=levels-all
 for velocity in shift normal network; do
