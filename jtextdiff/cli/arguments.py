@@ -104,7 +104,7 @@ def add_flow(parser: Parser) -> None:
         type=float,
         metavar="W",
         help="latent editing: the weight with which words of the source are held that say nothing of the controls; "
-        "needs controls that read words, see --config.latent.reads (default: 0)",
+        "latents then move in steps, see sampling/latent_flow.py (default: 0)",
     )
     for former, name in (("--until", "target_probability"), ("--tau", "max_time"), ("--keep", "source_pull")):
         parser.add_argument(former, dest=name, type=float, help=argparse.SUPPRESS)

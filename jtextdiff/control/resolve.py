@@ -1,8 +1,11 @@
 """A control as an energy, a length and a label for one model."""
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -17,6 +20,16 @@ from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.method import Conditional, Controllable, Method, is_guided_by_words
 from jtextdiff.sampling.energies import Energy, Not, Or, Sum
+from jtextdiff.sampling.phrases import WordEnergy
+
+
+class WordReadings(NamedTuple):
+    """Label controls of latents that have learned words: the same controls, read in each way alone."""
+
+    latent: Energy  # of a latent
+    words: Energy  # of a latent, by the words that it lets expect
+    text: Energy  # of the tokens of a finished text
+    neutral: Float[np.ndarray, "v"]  # from 0 to 1, of each word: 1 if it says nothing of the controls
 
 
 class Conditioning(NamedTuple):
@@ -26,7 +39,7 @@ class Conditioning(NamedTuple):
     length: int = 0  # tokens, EOS counted; 0: free; −n: at least n; as in `Given`
     names: tuple[str, ...] = ()  # of the energy's parts
     label: int = 0  # of a conditional method, as in `Given`
-    neutral: Float[np.ndarray, "v"] | None = None  # from 0 to 1, of each word: 1 if it says nothing of the controls
+    readings: WordReadings | None = None  # of controls that have learned words
 
 
 def resolve(control: Control | None, model: TrainedModel) -> Conditioning:
@@ -51,11 +64,28 @@ def _resolved(control: Control, model: TrainedModel) -> Conditioning:
         raise UserError(f"{name} follows no controls but length. DiffusionLM, TextVAE, Masked, D3PM and CMLM do.")
     length = implied_length(conjunction, model)
     check_phrase_fits(conjunction, length, model)
-    energies = tuple(_energy(part, model) for part, _ in guided)
+    parts = [part for part, _ in guided]
     weights = tuple(np.float32(weight * _classifier_weight(part, model)) for part, weight in guided)
-    energy = Sum(energies=energies, weights=weights) if guided else None
-    names, neutral = tuple(str(part) for part, _ in guided), _neutral([part for part, _ in guided], model)
-    return Conditioning(energy, length, names, _label(conjunction, method), neutral)
+    energy = _sum(parts, weights, model) if guided else None
+    readings = _readings(parts, weights, model)
+    return Conditioning(energy, length, tuple(map(str, parts)), _label(conjunction, method), readings)
+
+
+def _sum(parts: Sequence[Control], weights: tuple[Any, ...], model: TrainedModel, reads: str = "") -> Sum:
+    return Sum(energies=tuple(_energy(part, model, reads) for part in parts), weights=weights)
+
+
+def _readings(parts: Sequence[Control], weights: tuple[Any, ...], model: TrainedModel) -> WordReadings | None:
+    """None unless all controls are labels whose controls of latents have learned words."""
+    leaves = [leaf for part in parts for leaf in part.leaves()]
+    if not leaves or any(leaf.name in TRAINING_FREE for leaf in leaves):
+        return None
+    controls: list[Any] = [trained_target(leaf, model)[:2] for leaf in leaves]
+    if not all(isinstance(of, LatentClassifier) and of.learns_words for of, _ in controls):
+        return None
+    neutral = np.prod([of.neutral(params) for of, params in controls], axis=0)
+    latent, words, text = (_sum(parts, weights, model, reads) for reads in ("latent", "words", "text"))
+    return WordReadings(latent, words, text, neutral)
 
 
 def check_word_guided(parts: Sequence[Control], name: str) -> None:
@@ -66,25 +96,14 @@ def check_word_guided(parts: Sequence[Control], name: str) -> None:
             raise UserError(f"{part}: {name} follows lengths, and values of labels such as food=Thai or food!=Thai.")
 
 
-def _neutral(parts: Sequence[Control], model: TrainedModel) -> Float[np.ndarray, "v"] | None:
-    """How little each word says of all controls, None unless they are labels whose controls read words."""
-    leaves = [leaf for part in parts for leaf in part.leaves()]
-    if not leaves or any(leaf.name in TRAINING_FREE for leaf in leaves):
-        return None
-    controls: list[Any] = [trained_target(leaf, model)[:2] for leaf in leaves]
-    shares = [
-        of.neutral(params) for of, params in controls if isinstance(of, LatentClassifier) and of.reads != "latent"
-    ]
-    return np.prod(np.stack(shares), axis=0) if len(shares) == len(leaves) else None
-
-
-def _energy(control: Control, model: TrainedModel) -> Energy:
-    """The energy of a control, nats."""
+def _energy(control: Control, model: TrainedModel, reads: str = "") -> Energy:
+    """The energy of a control, nats; `reads` is how a label is read, see `WordReadings`, if not as its control does."""
     if control.kind == "is":
         energies = {"length": _refuse_length, "keyword": keyword_energy, "regex": regex_energy}
-        return energies.get(control.name, _classifier_energy)(control, model)
+        of_label = functools.partial(_classifier_energy, reads=reads)
+        return energies.get(control.name, of_label)(control, model)
     chosen = _with_one_label_each(control.parts, model) if control.kind == "any" else control.parts
-    parts: Any = tuple(_energy(part, model) for part in chosen)
+    parts: Any = tuple(_energy(part, model, reads) for part in chosen)
     if control.kind == "not":
         _check_leaves_values(control.parts[0], model)
         return Not(energy=parts[0])
@@ -118,8 +137,12 @@ def _refuse_length(control: Control, model: TrainedModel) -> Energy:
     raise UserError(f"{control} cannot stand in NOT or OR: a length is enforced exactly and has no energy.")
 
 
-def _classifier_energy(control: Control, model: TrainedModel) -> Energy:
+def _classifier_energy(control: Control, model: TrainedModel, reads: str) -> Energy:
     classifier, params, target = trained_target(control, model)
+    if reads == "text":
+        return WordEnergy(target=jnp.asarray(target.accepted), **params["words"])
+    if reads:
+        classifier = dataclasses.replace(classifier, reads=reads)
     return classifier.energy(params, target.accepted, model.params)
 
 

@@ -44,7 +44,8 @@ class LatentClassifier:
     penalties: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of squared weights, beside the summed log-loss
     max_iterations: int = 100  # of L-BFGS
     max_texts: int = 20_000  # labelled texts that are fitted to, evenly spaced in the split
-    reads: str = "latent"  # or "words", which occur in the text, as expected from the latent; or "both"
+    learns_words: bool = True  # which speak for each value, too, for `word_hold` and `rerank` of edits
+    reads: str = "latent"  # its numbers; "words": those that the latent lets expect in the text; or "both"
     weight: float = 1.0  # of its energy relative to others, times the weight given with a control
 
     def __post_init__(self) -> None:
@@ -58,6 +59,8 @@ class LatentClassifier:
         if not self.penalties or min(self.penalties) < 0:
             raise ValueError(f"penalties must be numbers of at least 0, got {self.penalties}.")
         check_numbers(self, ("weight",), shares=())
+        if self.reads != "latent" and not self.learns_words:
+            raise ValueError(f"reads={self.reads!r} needs learns_words.")
         if self.base is not None and not isinstance(self.base, LatentVariableModel):
             raise ValueError(f"{type(self.base).__name__} has no latent to classify: control TextVAE.")
 
@@ -77,11 +80,11 @@ class LatentClassifier:
     def init(self, key: Key[Array, ""]) -> Params:
         """Returns `net` of every member, their `temperature`, and as `frozen` the base's prior, which identifies it.
 
-        A control that reads words has their weights, too.
+        A control that learns words has their weights, too.
         """
         net_key, base_key = jax.random.split(key)
         words = initial_word_weights(self.text_spec.vocab_size, max(len(self.values), 1))
-        return ({} if self.reads == "latent" else {"words": words}) | {
+        return ({"words": words} if self.learns_words else {}) | {
             "net": jax.vmap(self.net.init)(jax.random.split(net_key, self.ensemble_size)),
             "temperature": jnp.ones(()),
             "frozen": {PRIOR: self.base.init(base_key)[PRIOR]},
@@ -102,7 +105,7 @@ class LatentClassifier:
             max_iterations=self.max_iterations,
         )
         params = {"net": ensemble, "temperature": jnp.float32(temperature), "frozen": {PRIOR: base[PRIOR]}}
-        if self.reads != "latent":
+        if self.learns_words:
             assert texts.occurrences is not None
             presence = np.asarray(jax.jit(self.base.word_presence)(base, texts.mean))
             params["words"], _ = fit_word_weights(texts.occurrences, presence, texts.value, len(self.values))
@@ -172,13 +175,14 @@ class LatentClassifier:
 
     def energy(self, params: Params, target: Bool[np.ndarray, "c"], base: Params) -> Learned:
         """Returns the energy −log p(one of the target's values | ε), in nats per text; `base` are the base's."""
-        used = {name: params[name] for name in ("net", "temperature", "words") if name in params}
+        used = {name: params[name] for name in ("net", "temperature")}
         if self.reads != "latent":
+            used |= {"words": params["words"]}
             used["base"] = self.base.word_params(base)
         return Learned(params=used, target=jnp.asarray(target), log_prob=self.log_prob, log_not=self.log_not)
 
     def neutral(self, params: Params) -> Float[np.ndarray, "v"]:
-        """Returns how little each word says of the label, from 0 to 1, if the control reads words."""
+        """Returns how little each word says of the label, from 0 to 1, if the control has learned words."""
         return np.exp(-2 * np.abs(np.asarray(params["words"]["weights"])).max(axis=-1))
 
     def log_prob(

@@ -239,12 +239,11 @@ class TextVAE:
         self, params: Params, keys: Keys, given: Given, *, energy: Energy, limits: FlowLimits, length: Any = 0
     ) -> Rewrite:
         """Moves the latents of the texts `given` along the energy's flow and decodes them, at a `length` above 0."""
-        start = self.encode(params, given.tokens, jnp.arange(given.tokens.shape[1]) < given.length[:, None])
-        end = self.sampler.flow(energy, start, limits)
+        source = self.encode(params, given.tokens, jnp.arange(given.tokens.shape[1]) < given.length[:, None])
         free = nothing_given(*given.tokens.shape)._replace(label=given.label)
-        sample = self.decode(params, keys, free._replace(length=free.length + length), end.z)
-        before, after = (energy_terms(energy, epsilon, 0.0) for epsilon in (start, end.z))
-        return Rewrite(sample.tokens, before, after, jnp.linalg.norm(end.z - start, axis=-1), end.steps, end.solved)
+        free = free._replace(length=free.length + length)
+        tokens_of = lambda epsilon: self.decode(params, keys, free, epsilon).tokens
+        return self.sampler.rewrite(tokens_of, source, energy, limits)
 
     def clean_state(self, params: Params, batch: Batch) -> tuple[Float[Array, "b z"], None]:
         """Returns the whitened posterior means of a batch's texts; latents have no positions."""

@@ -74,6 +74,7 @@ VALUES: dict[str, dict[str, dict[str, Any]]] = {
 
 ABSENT: dict[str, dict[str, Any]] = {
     "jtextdiff.methods.diffusion_lm:DiffusionLM": {"embeddings": "learned"},
+    "jtextdiff.methods.latent_classifier:LatentClassifier": {"learns_words": False},
 }
 """Current module:name of a dataclass ↦ {current field: its value if a stored config lacks it, if not the default}."""
 

@@ -33,6 +33,12 @@ FLAT = 0.1
 """A flow without a schedule slows down where the slope is below this, in nats per unit of distance, or below this share
 of an energy of less than a nat."""
 
+STEP_LENGTH, MAX_EVEN_STEPS = 0.15, 96
+"""Of `descend_in_steps`, in standard deviations of the prior."""
+
+FLAT_SLOPE = 0.02
+"""Slope, in nats per standard deviation, below which its steps are shorter."""
+
 MAX_STEPS = 256
 """Solver steps of one row. A row that needs more stays where it started."""
 
@@ -57,16 +63,12 @@ def descend(
     num_frames: int = 0,
     stop_energy: Energy | None = None,
     field: Field | None = None,
-    hold: WordHold | None = None,
 ) -> FlowResult:
     """Solves dz/dt = ½ β(t) ((1 − k) ∇E(z, t) + k (z − z(1))) from t = 1 to 0, β = −d log ᾱ/dt, k = `source_pull`.
 
     With a `field` v, −v(z, 1 − t) is added: the field is followed from its time 0 to 1 while the energy is descended.
     It was fitted to latents that have the label already, so that with the energy of that label the label is counted
     twice, and the ends follow no known distribution.
-
-    With a `hold`, ∇E includes the gradient of the words that are lost: a row moves to where the energy is low and few
-    words are lost. The energy alone decides where it stops.
 
     All rows share one energy. A row stops where the sum of the unweighted terms (`energies.energy_terms`) of
     `stop_energy`, or of the energy itself, has fallen to `energy_threshold` nats, located to `STOP_TOLERANCE`; at a
@@ -85,19 +87,15 @@ def descend(
         nats = jnp.sum(energy_terms(monitored, y[None], t))
         return jnp.where(energy_threshold > 0, nats - energy_threshold, 1.0)
 
+    value_and_gradient = jax.value_and_grad(lambda y, t: energy(y[None], t)[0])
+
     def steady(nats: Array, slope: Array) -> Array:
         size = jnp.sqrt(jnp.sum(slope**2) + (FLAT * jnp.minimum(nats, 1.0)) ** 2)
         return 2 * math.sqrt(2 * len(slope)) * slope / jnp.maximum(size, jnp.finfo(slope.dtype).tiny)
 
     def solve(z_1: Array) -> FlowResult:
-        lost = None if hold is None else hold.from_source(z_1[None])
-
-        def nats_of(y: Array, t: Array) -> tuple[Array, Array]:
-            nats = energy(y[None], t)[0]
-            return nats if lost is None else nats + lost(y[None])[0], nats
-
         def velocity(t: Any, y: Any, args: Any) -> Array:
-            (_, nats), slope = jax.value_and_grad(nats_of, has_aux=True)(y, t)
+            nats, slope = value_and_gradient(y, t)
             if schedule is None:
                 return steady(nats, slope)
             beta = -jax.grad(schedule)(t)
@@ -115,6 +113,41 @@ def descend(
         solved=end.solved | satisfied,
         path=path,
     )
+
+
+def descend_in_steps(
+    energy: Energy,
+    source: Float[Array, "b z"],
+    energy_thresholds: Float[Array, "s"],
+    hold: WordHold,
+) -> FlowResult:
+    """Goes downhill in steps of equal length, at most `MAX_EVEN_STEPS`; returns where rows are at each threshold.
+
+    What is descended is the energy and the cost of the words that are lost. A row is at a threshold where the sum of
+    the unweighted terms of the energy alone first is no larger. `z` is [s, b, z], `steps` and `solved` [s, b]: a row
+    that does not come there is at its last step. Steps shorten where the slope is below `FLAT_SLOPE`. All rows move at
+    once, which suits energies that read every word: they would make an adaptive solver slow.
+    """
+    lost = hold.from_source(source)
+
+    def total(z: Array) -> tuple[Array, Array]:
+        return jnp.sum(energy(z, 0.0) + lost(z)), jnp.sum(energy_terms(energy, z, 0.0), axis=-1)
+
+    def step(carry: tuple[Array, FlowResult], index: Array) -> tuple[tuple[Array, FlowResult], None]:
+        z, stops = carry
+        (_, nats), slope = jax.value_and_grad(total, has_aux=True)(z)
+        arrived = stops.steps < index
+        here = jnp.where(arrived[..., None], stops.z, z[None])
+        arrives = nats[None] <= energy_thresholds[:, None]
+        num = jnp.where(arrived | arrives, jnp.minimum(stops.steps, index), index + 1)
+        size = jnp.maximum(jnp.linalg.norm(slope, axis=-1, keepdims=True), FLAT_SLOPE)
+        return (z - STEP_LENGTH * slope / size, FlowResult(here, num, stops.solved)), None
+
+    shape = len(energy_thresholds), len(source)
+    start = FlowResult(
+        jnp.broadcast_to(source, (*shape, source.shape[-1])), jnp.zeros(shape, int), jnp.ones(shape, bool)
+    )
+    return jax.lax.scan(step, (source, start), jnp.arange(MAX_EVEN_STEPS))[0][1]
 
 
 class _Bisection(optimistix.Bisection):

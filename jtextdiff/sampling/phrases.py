@@ -101,11 +101,16 @@ def bag_presence(logits: Float[Array, "b v"], mean_length: float) -> Float[Array
     return -jnp.expm1(mean_length * jnp.log1p(-jnp.minimum(jax.nn.softmax(logits), 1 - 1e-6)))
 
 
+SMOOTH_LOSS = 0.1
+"""Probability below which the loss of a word costs less than in proportion."""
+
+
 @pytree
 class WordHold:
-    """weight · Σ neutral · max(p(word | source) − p(word | z), 0): the words that a latent loses on its way.
+    """weight · Σ neutral · loss of p(word | z) since the source: the words that a latent loses on its way.
 
-    `neutral` is the share of each word that should stay, 0 for those that a control may remove.
+    `neutral` is the share of each word that should stay, 0 for those that a control may remove. A gain costs nothing;
+    a loss x costs x² / (x + 0.1), so that the gradient has no jump at which a solver would stick.
     """
 
     params: Any
@@ -118,7 +123,8 @@ class WordHold:
         before = self.presence(self.params, source)
 
         def lost(z: Float[Array, "b z"]) -> Float[Array, "b"]:
-            return self.weight * jnp.maximum(before - self.presence(self.params, z), 0.0) @ self.neutral
+            loss = jnp.maximum(before - self.presence(self.params, z), 0.0)
+            return self.weight * (loss**2 / (loss + SMOOTH_LOSS)) @ self.neutral
 
         return lost
 

@@ -8,8 +8,8 @@ import pytest
 
 from jtextdiff.cli.arguments import Parser, add_flow
 from jtextdiff.cli.errors import UserError
-from jtextdiff.inference.editing import _limits
 from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json, flow_settings
+from jtextdiff.inference.latent_editing import _limits
 from jtextdiff.methods.components.latents import LatentSampler
 
 
@@ -37,7 +37,7 @@ def test_flags_have_their_old_spellings_too() -> None:
 )
 def test_a_flow_has_a_time_unless_it_ends_at_the_target(flow: FlowSettings, max_time: float | None) -> None:
     edits: Any = SimpleNamespace(method=SimpleNamespace(sampler=LatentSampler()), field=None)
-    limits = _limits(flow, flow.target_probability, edits)
+    limits = _limits(flow, edits)
     assert limits.max_time == max_time and limits.source_pull == pytest.approx(flow.source_pull)
 
 

@@ -23,6 +23,7 @@ METHOD = LatentClassifier(
     base=TextVAE(text_spec=TEXT_SPEC, encoder=SHAPE, decoder=dataclasses.replace(SHAPE, causal=True), latent_dim=4),
     label="mood",
     values=("bad", "good"),
+    learns_words=False,
     width=16,
     samples=2,
     max_iterations=20,
@@ -164,9 +165,9 @@ class Words:
 
 
 BASE = {"law": initial_prior(4), "slope": jnp.asarray(4.0)}
-OF_WORDS = dataclasses.replace(METHOD, base=None, reads="words")
+OF_WORDS = dataclasses.replace(METHOD, base=None, reads="words", learns_words=True)
 OF_WORDS.__dict__["base"] = Words()
-OF_BOTH = dataclasses.replace(METHOD, base=None, reads="both")
+OF_BOTH = dataclasses.replace(METHOD, base=None, reads="both", learns_words=True)
 OF_BOTH.__dict__["base"] = Words()
 
 

@@ -19,8 +19,8 @@ from jtextdiff.methods.components.affine_prior import standard_normal, whitened
 from jtextdiff.methods.components.autoregressive_sampler import DecodingSettings
 from jtextdiff.methods.components.types import check_settings
 from jtextdiff.nets.functional import Params
-from jtextdiff.sampling.energies import Energy, NoiseAveraged
-from jtextdiff.sampling.latent_flow import FlowResult, descend
+from jtextdiff.sampling.energies import Energy, NoiseAveraged, energy_terms
+from jtextdiff.sampling.latent_flow import FlowResult, descend, descend_in_steps
 from jtextdiff.sampling.phrases import WordHold
 from jtextdiff.sampling.rectified_flow import Field
 
@@ -32,10 +32,21 @@ class FlowLimits(NamedTuple):
     """How far latents move along a flow, and along which one."""
 
     max_time: Float[Array, ""] | float | None  # of the flow down the energy; None: until the probability is reached
-    target_probability: Float[Array, ""] | float = 1.0  # of all controls together, at which a latent stops
+    target_probability: Float[Array, "*s"] | float = 1.0  # of all controls together, at which a latent stops, in order
     source_pull: Float[Array, ""] | float = 0.0
     field: Field | None = None  # followed at the same time
-    hold: WordHold | None = None  # of the words of the source
+    hold: WordHold | None = None  # of the words of the source; latents then move in steps, see `descend_in_steps`
+
+
+class Rewrite(NamedTuple):
+    """Rewritten texts at each of several stops on their way, and how far their latents moved."""
+
+    tokens: Int[Array, "b s l"]
+    before: Float[Array, "b s parts"]  # −log p of each part of the energy, nats, at the latent of the source …
+    after: Float[Array, "b s parts"]  # … and at the stop
+    distance: Float[Array, "b s"]  # between the two, in standard deviations of the prior
+    steps: Int[Array, "b s"]  # of the solver, from the stop before
+    solved: Bool[Array, "b s"]  # whether the flow was solved; if not, the latent is that of the stop before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,19 +112,34 @@ class LatentSampler:
             num_frames=num_frames,
             stop_energy=energy,
             field=limits.field,
-            hold=limits.hold,
         )
 
+    def rewrite(
+        self,
+        decode: Callable[[Float[Array, "b z"]], Int[Array, "b l"]],
+        source: Float[Array, "b z"],
+        energy: Energy,
+        limits: FlowLimits,
+    ) -> Rewrite:
+        """Moves latents along the energy's flow, and decodes them at each of the target probabilities, in order.
 
-class Rewrite(NamedTuple):
-    """Rewritten texts, and how far their latents moved."""
+        Without a time, the way to a stop goes on from the one before; with one, each begins at the source.
+        """
+        before, targets = energy_terms(energy, source, 0.0), jnp.atleast_1d(jnp.asarray(limits.target_probability))
 
-    tokens: Int[Array, "b l"]
-    before: Float[Array, "b parts"]  # −log p of each part of the energy, nats, at the latent of the source …
-    after: Float[Array, "b parts"]  # … and at the end of the flow
-    distance: Float[Array, "b"]  # between the two, in standard deviations of the prior
-    steps: Int[Array, "b"]
-    solved: Bool[Array, "b"]  # whether the flow was solved; if not, the latent is that of the source
+        def rewrite(end: FlowResult) -> Rewrite:
+            distance, after = jnp.linalg.norm(end.z - source, axis=-1), energy_terms(energy, end.z, 0.0)
+            return Rewrite(decode(end.z), before, after, distance, end.steps, end.solved)
+
+        def stop(start: Array, target: Array) -> tuple[Array, Rewrite]:
+            end = self.flow(energy, start, limits._replace(target_probability=target))
+            return (end.z if limits.max_time is None else source), rewrite(end)
+
+        if limits.hold is None:
+            stops = jax.lax.scan(stop, source, targets)[1]
+        else:
+            stops = jax.lax.map(rewrite, descend_in_steps(energy, source, -jnp.log(targets), limits.hold))
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), stops)
 
 
 ENCODER, DECODER, PRIOR = "reader", "writer", "law"

@@ -1,0 +1,198 @@
+"""Editing texts in latent space: along the flows of controls, and choosing among several edits."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jtextdiff.control.resolve import Conditioning
+from jtextdiff.data.batches import Batch
+from jtextdiff.data.tokenizer import Tokenizer
+from jtextdiff.devices.sharding import mesh_of, num_shards
+from jtextdiff.diffusion.randomness import Keys
+from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
+from jtextdiff.inference.flow_settings import FlowSettings
+from jtextdiff.inference.sample_batches import check_tokens
+from jtextdiff.methods.components.latents import FlowLimits, Rewrite
+from jtextdiff.methods.components.types import Given
+from jtextdiff.methods.method import LatentVariableModel, Method
+from jtextdiff.metrics.bleu import sentence_bleu
+from jtextdiff.nets.functional import Params
+from jtextdiff.sampling.energies import Energy, Sum, energy_terms
+from jtextdiff.sampling.phrases import WordHold
+from jtextdiff.sampling.rectified_flow import Field
+
+FLOW_FAILED = "the solver found no path through latent space"
+"""Why a text is skipped if the solver of the flow reaches its limit of steps."""
+
+REACHED = 1.02
+"""Times the nats of the target at which it counts as reached: the solver and float32 are not exact."""
+
+STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
+"""Probabilities at which a latent is decoded for reranking."""
+
+RERANK_HOLDS = (0.0, 0.3, 1.0)
+"""Weights of the words to hold, on the further ways of reranking."""
+
+
+class EditBatch(NamedTuple):
+    """Texts to edit, the model, and what the edits are conditioned on."""
+
+    method: Method
+    params: Params
+    tokenizer: Tokenizer
+    batch: Batch
+    conditioning: Conditioning
+    field: Field | None = None  # with strength, if a learned one is followed
+
+
+class Edit(NamedTuple):
+    """An edited text and, for latent editing, how far its latent moved."""
+
+    text: str
+    before: dict[str, float] = {}  # probability of each control by its own classifier, for the source …
+    after: dict[str, float] = {}  # … and for the latent that was decoded; reranked: for the edit, encoded again
+    distance: float | None = None  # that the latent moved, in standard deviations of the prior
+    steps: int | None = None  # of the solver
+    reached: bool = True  # whether all controls together have the target probability in the end, within 2 % of its nats
+    skipped_because: str = ""  # the text is then its source
+    unknown: tuple[str, ...] = ()  # words of the source that the model does not know
+
+
+def edit_in_latent_space(
+    edits: EditBatch, flow: FlowSettings, keys: Keys, progress: Callable[[int], None]
+) -> list[Edit]:
+    """Moves the latent of each text along the energy's flow and decodes it. Keeps a text whose flow failed.
+
+    With `rerank`, latents are decoded at each of `STOPS`, on several ways, see `_ways`. Of those that the model's own
+    controls judge to have the target probability, that with the highest BLEU with the source is chosen.
+    """
+    (num, longest), lengths = edits.batch.tokens.shape, edits.batch.valid.sum(-1)
+    if num == 0:
+        return []
+    label = np.full(num, edits.conditioning.label, np.int32)
+    given = Given(*map(jnp.asarray, (edits.batch.tokens, np.zeros((num, longest), bool), lengths, label)))
+    full, shards = np.full(num, longest), num_shards(mesh_of(edits.params))
+    rewrites_of = functools.partial(_rewrites, edits, _ways(edits, flow))
+    rewrites = map_batches(rewrites_of, (keys, given), full, longest=longest, shards=shards, progress=progress)
+    check_tokens(rewrites.tokens[rewrites.solved])
+    sources = [edits.tokenizer.decode(row) for row in edits.batch.tokens]
+    candidates = (
+        [_edit_of(row, stop, rewrites, edits) for stop in range(rewrites.solved.shape[1])] for row in range(num)
+    )
+    best = [_best(row, source, flow.target_probability) for row, source in zip(candidates, sources, strict=True)]
+    return [edit._replace(reached=_reached(edit, flow.target_probability)) for edit in best]
+
+
+def _ways(edits: EditBatch, flow: FlowSettings) -> list[tuple[Energy, FlowLimits]]:
+    """Returns the energies that latents follow, each with its limits.
+
+    There is one, but for `rerank` with controls that have learned words: then latents follow these controls as read
+    from the latent, and as read from the words with each hold of `RERANK_HOLDS`.
+    """
+    conditioning = edits.conditioning
+    energy = Sum(energies=(), weights=()) if conditioning.energy is None else conditioning.energy
+    limits, readings = _limits(flow, edits), conditioning.readings
+    if not flow.rerank or readings is None or limits.max_time is not None:
+        return [(energy, limits)]
+    held = [limits._replace(hold=word_hold(edits, weight)) for weight in RERANK_HOLDS]
+    return [(readings.latent, limits), *((readings.words, limits) for limits in held)]
+
+
+def _rewrites(
+    edits: EditBatch, ways: list[tuple[Energy, FlowLimits]], bucket: LengthBucket, inputs: tuple[Keys, Given]
+) -> Rewrite:
+    """Returns the rewrites of a batch at all stops on all ways, [b, s, …].
+
+    If there are several, `after` is what decides between them: the controls as read from the words of each rewrite or,
+    of controls that have learned none, from its latent.
+    """
+    mesh, conditioning = mesh_of(edits.params), edits.conditioning
+    rewrite, latent_energies = (jitted(edits.method, name, mesh) for name in ("rewrite", "latent_energies"))
+    length = jnp.int32(max(conditioning.length, 0))
+    on_ways = [rewrite(edits.params, *inputs, energy=energy, limits=limits, length=length) for energy, limits in ways]
+    rewrites: Rewrite = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *on_ways)
+    if rewrites.solved.shape[1] == 1:
+        return rewrites
+    tokens = rewrites.tokens.reshape(-1, rewrites.tokens.shape[-1])
+    if conditioning.readings is None:
+        after = latent_energies(edits.params, tokens, energy=ways[0][0])
+    else:
+        after = _text_energies(conditioning.readings.text, tokens)
+    return rewrites._replace(after=after.reshape(*rewrites.solved.shape, -1))
+
+
+@jax.jit
+def _text_energies(energy: Energy, tokens: Int[Array, "n l"]) -> Float[Array, "n parts"]:
+    return energy_terms(energy, tokens, 0.0)
+
+
+def _limits(flow: FlowSettings, edits: EditBatch) -> FlowLimits:
+    """Returns how far latents move, as arrays, so that another value needs no recompilation.
+
+    Without a time, a pull or a field, a latent moves until the probability is reached; that of 1 never is.
+    """
+    stops = np.asarray(STOPS if flow.rerank else [flow.target_probability], np.float32)
+    timed = flow.max_time is not None or flow.learned or flow.source_pull or edits.method.sampler.num_noise_averages
+    timed = timed or np.any(stops == 1)
+    return FlowLimits(
+        max_time=jnp.float32(flow.energy_time) if timed else None,
+        target_probability=jnp.asarray(stops),
+        source_pull=jnp.float32(flow.source_pull),
+        field=edits.field,
+        hold=word_hold(edits, flow.word_hold) if flow.word_hold else None,
+    )
+
+
+def word_hold(edits: EditBatch, weight: float) -> WordHold:
+    """Returns the hold of the words that say nothing of the controls."""
+    method, readings = edits.method, edits.conditioning.readings
+    assert isinstance(method, LatentVariableModel) and readings is not None  # see `check_edit`
+    return WordHold(
+        params=method.word_params(edits.params),
+        neutral=jnp.asarray(readings.neutral),
+        weight=jnp.float32(weight),
+        presence=method.word_presence,
+    )
+
+
+def _edit_of(row: int, stop: int, rewrites: Rewrite, edits: EditBatch) -> Edit:
+    """One rewrite of a text; energies become probabilities."""
+    before, after = (
+        {name: float(np.exp(-energy)) for name, energy in zip(edits.conditioning.names, nats[row, stop], strict=True)}
+        for nats in (rewrites.before, rewrites.after)
+    )
+    solved = bool(rewrites.solved[row, stop])
+    return Edit(
+        edits.tokenizer.decode(np.asarray(rewrites.tokens[row, stop])) if solved else "",
+        before=before,
+        after=after,
+        distance=float(rewrites.distance[row, stop]),
+        steps=int(rewrites.steps[row, stop]),
+        skipped_because="" if solved else FLOW_FAILED,
+    )
+
+
+def _reached(edit: Edit, target_probability: float) -> bool:
+    nats = -sum(math.log(max(p, 1e-38)) for p in edit.after.values())
+    return target_probability == 1 or nats <= -REACHED * math.log(max(target_probability, 1e-38))
+
+
+def _best(candidates: list[Edit], source: str, target_probability: float) -> Edit:
+    """Returns the edit closest to its source among those that reach the target, else the one that comes nearest to it.
+
+    The source itself is returned if every flow failed.
+    """
+    solved = [edit for edit in candidates if not edit.skipped_because] or [candidates[0]._replace(text=source)]
+    if len(solved) == 1:
+        return solved[0]
+    probabilities = [math.prod(edit.after.values()) for edit in solved]
+    reached = [edit for edit, p in zip(solved, probabilities, strict=True) if p >= target_probability]
+    if not reached:
+        return solved[int(np.argmax(probabilities))]
+    return max(reached, key=lambda edit: sentence_bleu(edit.text, source))
