@@ -250,6 +250,31 @@ def test_a_frontier_is_scored_drawn_and_continued(place: Path) -> None:
 
 
 @pytest.mark.slow
+def test_reranked_edits_are_those_whose_words_have_the_value(two_controls: Path) -> None:
+    place, lines = two_controls, "The Mill is awful .\nThe Swan is awful .\nThe Oak is lovely .\n"
+    edit = ("edit", "--checkpoint=vae", "--control=mood=good", "--target_probability=0.8")
+    done = run(*edit, "--rerank", "--out=reranked.jsonl", cwd=place, text=lines)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (place / "reranked.jsonl").read_text().splitlines()]
+    good = [row for row in rows if {"lovely", "fine"} & set(row["rewrite"].split())]
+    assert len(good) == 3 and all(row["p_after"]["mood=good"] >= 0.8 for row in good)
+    both = run(*edit, "--control=size=small", "--rerank", cwd=place, text=lines)
+    assert both.returncode == 0 and len(both.stdout.splitlines()) == 3, both.stderr
+    for more in (
+        ["--rerank", "--max_time=5"],
+        ["--rerank", "--source_pull=0.1"],
+        ["--word_hold=1"],
+        ["--word_hold=0.5", "--rerank"],
+    ):
+        done = run(*edit, *more, cwd=place, text=lines)
+        assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, (more, done.stderr)
+    keyword = run("edit", "--checkpoint=vae", "--control=keyword=lovely", "--rerank", cwd=place, text=lines)
+    assert keyword.returncode == 0 and len(keyword.stdout.splitlines()) == 3, keyword.stderr
+    refused = run("edit", "--checkpoint=vae", "--control=keyword=lovely", "--word_hold=1", cwd=place, text=lines)
+    assert refused.returncode == 2 and "have learned words" in refused.stderr, refused.stderr
+
+
+@pytest.mark.slow
 def test_posterior_collapse_is_warned_of(cvae: Completed) -> None:
     assert cvae.returncode == 0 and "posterior collapse" in cvae.stderr, cvae.stderr
 

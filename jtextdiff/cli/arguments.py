@@ -122,8 +122,8 @@ def add_flow(parser: Parser) -> None:
         "--rerank",
         action="store_true",
         default=None,
-        help="latent editing: decode at several stops; take the edit closest to its source that, encoded again, has "
-        "the probability P",
+        help="latent editing: decode at several stops on several ways; take the edit closest to its source whose words "
+        "have the probability P",
     )
 
 

@@ -12,7 +12,9 @@ class FlowSettings(NamedTuple):
     max_time: float | None = None  # of the flow down the energy; None: until the target is reached; see `energy_time`
     target_probability: float = 0.99  # of all controls together, at which a latent stops
     source_pull: float = 0.0  # from 0, the controls alone, to 1, back to the text's own latent alone
-    rerank: bool = False  # decode at several stops; take the edit closest to its source that reaches the target
+    rerank: bool = (
+        False  # decode at several stops on several ways; take the edit closest to its source that has the value
+    )
     learned: bool = False  # follow the field that was fitted to the label
     push: float = 1.0  # factor of the field: 1 ends among texts with the value, more goes beyond
     word_hold: float = 0.0  # weight of the words of the source that are lost and say nothing of the controls
