@@ -8,8 +8,8 @@ without the label have the value "none". Where most texts are unlabelled, name a
 The grammar's texts have two more labels: pos, the part of speech of every word, and tree, the constituent of every span
 of words.
 
-For a text VAE the control is a classifier of latents, whose fields are `latent`; for masked diffusion, D3PM and CMLM it
-is one of words, whose fields are `words`. Both are fitted in seconds, from a few hundred labelled texts.
+For a text VAE the control is a classifier of latents, whose fields are `latent`; for masked diffusion, absorbing D3PM
+and CMLM it is one of words, whose fields are `words`. Both are fitted in seconds, from a few hundred labelled texts.
 
 python -m jtextdiff.train --config configs/control.py --config.base=runs/latent_ops --config.label=sentiment \\
     --config.num_labelled=200
@@ -42,7 +42,7 @@ def default() -> Config:
     c.label = placeholder(str)  # a label of the text, such as food
     c.num_labelled = placeholder(int)  # labelled texts of each value to learn from, of pos and tree in all; unset: all
     c.latent = spec(LatentClassifier)  # used instead of `method` for a text VAE …
-    c.words = spec(WordClassifier)  # … and for masked diffusion, D3PM and CMLM
+    c.words = spec(WordClassifier)  # … and for masked diffusion, absorbing D3PM and CMLM
     return c
 
 

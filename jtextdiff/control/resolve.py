@@ -61,7 +61,9 @@ def _resolved(control: Control, model: TrainedModel) -> Conditioning:
         check_word_guided([part for part, _ in guided], type(method).__name__)
     elif guided and not isinstance(method, Controllable):
         name = type(method).__name__
-        raise UserError(f"{name} follows no controls but length. DiffusionLM, TextVAE, Masked, D3PM and CMLM do.")
+        raise UserError(
+            f"{name} follows no controls but length here. DiffusionLM, TextVAE, Masked, CMLM and absorbing D3PM do."
+        )
     length = implied_length(conjunction, model)
     check_phrase_fits(conjunction, length, model)
     parts = [part for part, _ in guided]
@@ -140,10 +142,16 @@ def _refuse_length(control: Control, model: TrainedModel) -> Energy:
 def _classifier_energy(control: Control, model: TrainedModel, reads: str) -> Energy:
     classifier, params, target = trained_target(control, model)
     if reads == "text":
-        return WordEnergy(target=jnp.asarray(target.accepted), **params["words"])
+        return WordEnergy(target=jnp.asarray(target.accepted), label=control.name, **params["words"])
     if reads:
-        classifier = dataclasses.replace(classifier, reads=reads)
+        classifier = _reading(classifier, reads)
     return classifier.energy(params, target.accepted, model.params)
+
+
+@functools.lru_cache(maxsize=32)
+def _reading(classifier: Any, reads: str) -> Any:
+    """The same object for the same classifier, so that another value needs no recompilation."""
+    return dataclasses.replace(classifier, reads=reads)
 
 
 def _classifier_weight(part: Control, model: TrainedModel) -> float:

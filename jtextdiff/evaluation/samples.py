@@ -154,6 +154,14 @@ def check_exact_denoiser(task: SampleTask) -> None:
             "--exact_denoiser takes the predictions of the embedded grammar in place of the network's. It is for "
             "masked diffusion without self-conditioning, trained on the grammar."
         )
+    if any(request.control is not None for request in task.spec.requests(task.num)):
+        raise UserError("--exact_denoiser follows no controls: leave out --control and --targets.")
+    tokens = {task.model.tokenizer.decode([token]) for token in range(task.model.tokenizer.vocab_size)}
+    if missing := [word for word in task.corpus.grammar.vocabulary if word not in tokens]:
+        raise UserError(
+            f"--exact_denoiser needs a tokenizer whose tokens are words; this one has no {missing[0]!r}, a word of the "
+            "grammar."
+        )
 
 
 def exact_denoiser_scores(task: SampleTask, bar: Progress) -> dict[str, Score]:

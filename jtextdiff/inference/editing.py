@@ -77,7 +77,9 @@ def check_edit(
             flow.check()
             if flow.word_hold and conditioning.readings is None:
                 raise UserError(
-                    "word_hold needs controls that have learned words, and these have not: train them anew."
+                    "word_hold needs controls of labels, all of which have learned words. keyword and regex have none, "
+                    "nor has a control that was fitted before controls learned words: remove its folder, and fit it "
+                    "again."
                 )
             if flow.learned and not flow.energy_time and len(conditioning.names) > 1:
                 raise UserError(

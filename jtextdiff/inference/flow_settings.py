@@ -38,6 +38,11 @@ class FlowSettings(NamedTuple):
             )
         if not 0 <= self.word_hold <= 1000:
             raise UserError(f"word_hold must be from 0 to 1000, got {self.word_hold}.")
+        others = [name for name in ("max_time", "learned", "rerank") if getattr(self, name) not in (None, False)]
+        if self.word_hold and (others or self.source_pull):
+            raise UserError(
+                f"word_hold moves latents in steps of its own: leave out {' and '.join(others or ['source_pull'])}."
+            )
         for name in ("target_probability", "source_pull"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")

@@ -56,7 +56,9 @@ class Edit(NamedTuple):
 
     text: str
     before: dict[str, float] = {}  # probability of each control by its own classifier, for the source …
-    after: dict[str, float] = {}  # … and for the latent that was decoded; reranked: for the edit, encoded again
+    after: dict[
+        str, float
+    ] = {}  # … and for the latent that was decoded; reranked: for the words of the edit, see `_rewrites`
     distance: float | None = None  # that the latent moved, in standard deviations of the prior
     steps: int | None = None  # of the solver
     reached: bool = True  # whether all controls together have the target probability in the end, within 2 % of its nats

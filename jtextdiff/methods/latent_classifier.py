@@ -29,6 +29,9 @@ from jtextdiff.nets.classifiers import LatentHead
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.sampling.energies import Learned, log_total
 
+WORD_BATCH = 256
+"""Texts whose expected words are in memory at once."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatentClassifier:
@@ -105,10 +108,15 @@ class LatentClassifier:
             max_iterations=self.max_iterations,
         )
         params = {"net": ensemble, "temperature": jnp.float32(temperature), "frozen": {PRIOR: base[PRIOR]}}
+        presence = jax.jit(self.base.word_presence)
+
+        def score(rows: Int[np.ndarray, "m"], weights: Float[np.ndarray, "v c"]) -> Float[np.ndarray, "m c"]:
+            parts = [rows[start : start + WORD_BATCH] for start in range(0, len(rows), WORD_BATCH)]
+            return np.concatenate([np.asarray(presence(base, texts.mean[part])) @ weights for part in parts])
+
         if self.learns_words:
             assert texts.occurrences is not None
-            presence = np.asarray(jax.jit(self.base.word_presence)(base, texts.mean))
-            params["words"], _ = fit_word_weights(texts.occurrences, presence, texts.value, len(self.values))
+            params["words"], _ = fit_word_weights(texts.occurrences, score, texts.value, len(self.values))
         return params, {"loss": metrics["log_loss"], **metrics}
 
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:

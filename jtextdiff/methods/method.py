@@ -140,7 +140,7 @@ class Fitted(Protocol):
         ...
 
     def describe(self, metrics: dict[str, float], num_valid: int) -> list[str]:
-        """Returns the metrics in sentences; `text_accuracy`, of n-grams of the same texts, is one of them."""
+        """Returns the metrics in sentences. Of latents `text_accuracy`, of n-grams of the same texts, is one."""
         ...
 
 

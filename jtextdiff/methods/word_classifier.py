@@ -39,7 +39,9 @@ class WordClassifier:
         check_settings(self, positive=("max_texts",), choices={})
         check_numbers(self, ("weight",), shares=())
         if self.base is not None and not is_guided_by_words(self.base):
-            raise ValueError(f"{type(self.base).__name__} does not sample masked words: control Masked, D3PM or CMLM.")
+            raise ValueError(
+                f"{type(self.base).__name__} does not sample masked words: control Masked, CMLM or absorbing D3PM."
+            )
 
     @property
     def kind(self) -> str:
@@ -53,7 +55,9 @@ class WordClassifier:
     def fit_latents(self, key: Key[Array, ""], base: Params, texts: LabelledLatents) -> tuple[Params, dict[str, float]]:
         """Returns the parameters fitted to which words occur in the texts, and their metrics on left-out folds."""
         assert texts.occurrences is not None
-        words, logits = fit_word_weights(texts.occurrences, texts.occurrences, texts.value, len(self.values))
+        occurrences = texts.occurrences
+        score = lambda rows, weights: occurrences[rows] @ weights
+        words, logits = fit_word_weights(occurrences, score, texts.value, len(self.values))
         log_p = np.asarray(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
         weights, rows = balanced_weights(texts.value), np.arange(len(texts.value))
         loss = float(np.average(-log_p[rows, texts.value], weights=weights))
@@ -79,7 +83,7 @@ class WordClassifier:
 
     def energy(self, params: Params, target: Bool[np.ndarray, "c"], base: Params) -> WordEnergy:
         """Returns the energy −log p(one of the target's values | the words of a text), in nats per text."""
-        return WordEnergy(target=jnp.asarray(target), **params["words"])
+        return WordEnergy(target=jnp.asarray(target), label=self.label, **params["words"])
 
     def _log_p(self, words: WordWeights, occurrences: csr_matrix) -> Float[np.ndarray, "n c"]:
         logits = float(words["factor"]) * (occurrences @ np.asarray(words["weights"])) + np.asarray(words["bias"])

@@ -1,5 +1,6 @@
 """Energies of words: adjacent in noisy embeddings, anywhere in a bag of words, or lost from one."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -137,6 +138,7 @@ class WordEnergy:
     bias: Float[Array, "c"]
     factor: Float[Array, ""]  # of the weights
     target: Bool[Array, "*b c"]  # a text has one of these values
+    label: str = static(default="")  # energies of different labels are not stacked
 
     def __call__(self, x: Int[Array, "b l"], t: Time, valid: Valid = None, x_0: Any = None) -> Float[Array, "b"]:
         return -log_total(jax.nn.log_softmax(self._logits(occurring(x, valid, len(self.weights)))), self.target)
@@ -147,7 +149,7 @@ class WordEnergy:
 
     def excluded(self) -> "WordEnergy":
         """Returns the energy of the values outside the target."""
-        return WordEnergy(weights=self.weights, bias=self.bias, factor=self.factor, target=~self.target)
+        return dataclasses.replace(self, target=~self.target)
 
     def gain(self, occurs: Float[Array, "b v"]) -> Float[Array, "b v"]:
         """Returns log p(target | the words and one more) − log p(target | the words), nats, for each word to be added.

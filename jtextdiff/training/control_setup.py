@@ -16,7 +16,7 @@ from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import KIND_OF
 from jtextdiff.data.grammar.syntax_labels import with_syntax_labels
 from jtextdiff.data.tokenizer_builders import same_tokenizer
-from jtextdiff.methods.method import LatentVariableModel, is_guided_by_words
+from jtextdiff.methods.method import Fitted, LatentVariableModel, is_guided_by_words
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints
 from jtextdiff.run.config import Config, build, spec, to_json
@@ -56,8 +56,8 @@ def control_config(config: Config) -> Config:
     with config.unlocked():
         if "latent" in config:
             config.method = _method_for(config, base)
-            del config["latent"]
-            del config["words"]
+            for name in {"latent", "words"} & set(config):
+                del config[name]
         config.method.base, config.method.label = copy.deepcopy(base.method), config.label
     return config
 
@@ -87,7 +87,9 @@ def _method_for(config: Config, base: Config) -> Config:
     """
     method = build(base.method)
     used = "latent" if isinstance(method, LatentVariableModel) else "words" if is_guided_by_words(method) else "method"
-    for other in {"latent", "words", "method"} - {used}:
+    if used not in config:  # a config file from before there were controls of words
+        raise UserError(f"The config has no field {used!r}, as configs/control.py has for a control of {config.base}.")
+    for other in sorted({"latent", "words", "method"} & set(config) - {used}):
         if to_json(config[other]) != to_json(spec(type(build(config[other])))):
             raise UserError(f"--config.{other}.* does not apply to a control of {config.base}: use --config.{used}.*.")
     return config[used]
@@ -107,6 +109,8 @@ def labelled_corpus(corpus: Corpus, config: Config) -> Corpus:
     if num_labelled is not None and num_labelled < 1:
         raise UserError(f"--config.num_labelled must be at least 1, got {num_labelled}.")
     if label_kind(corpus, label) != "text":
+        if isinstance(build(config.method), Fitted):
+            raise UserError(f"{label} is a label of words, not of texts: only a control of Diffusion-LM learns it.")
         if num_labelled is not None and num_labelled < FEW_TEXTS:
             say(f"warning: {num_labelled} texts are few to learn {label} from: expect little of its control.")
         with mistakes(ValueError):

@@ -158,3 +158,11 @@ def test_only_methods_that_sample_masked_words_are_guided_by_words() -> None:
             WordClassifier(base=base)
     with pytest.raises(ValueError, match="weight"):
         WordClassifier(weight=-1.0)
+
+
+def test_energies_of_different_labels_are_not_stacked() -> None:
+    """Their words have different weights, so that their texts run apart; those of one label run together."""
+    first, same = (energy(*target) for target in ((True, False, False), (False, True, False)))
+    other = dataclasses.replace(first, label="mood")
+    assert jax.tree.structure(first) == jax.tree.structure(same) != jax.tree.structure(other)
+    assert jax.tree.structure(other.excluded()) == jax.tree.structure(other)

@@ -171,23 +171,26 @@ MAX_LOG_FACTOR = 2.0
 WordWeights = dict[str, Array]
 """`weights` of each word for each value, [v, c], a `factor` of them, and a `bias`, [c], in nats."""
 
+WordScore = Callable[[Int[np.ndarray, "m"], Float[np.ndarray, "v c"]], Float[np.ndarray, "m c"]]
+"""(rows of texts, weights of words) ↦ the sum of the weights of the words of each text."""
+
 WORD_FOLDS = 3
 """Parts of the labelled texts, each of which is left out once to calibrate the weights of words."""
 
 
 def fit_word_weights(
-    occurrences: csr_matrix, presence: Any, value: Int[np.ndarray, "n"], num_values: int
+    occurrences: csr_matrix, score: WordScore, value: Int[np.ndarray, "n"], num_values: int
 ) -> tuple[WordWeights, Float[np.ndarray, "n c"]]:
     """Returns the weights of words, and the logits of each text by those that were fitted without it.
 
     Naive-Bayes weighted logistic regression on which words occur in the texts. One factor and one bias for all of them
-    make it calibrated on their `presence` in left-out texts, [n, v], which may be expected instead of known.
+    make it calibrated on left-out texts, whose words `score` may expect instead of knowing.
     """
     fold, logits = fold_ids(value, WORD_FOLDS), np.zeros((len(value), num_values))
     for left_out in range(WORD_FOLDS):
         rows, others = fold == left_out, fold != left_out
         weights, bias = fit_occurrences(occurrences[others], value[others], num_values)
-        logits[rows] = presence[rows] @ weights + bias
+        logits[rows] = score(np.flatnonzero(rows), weights) + bias
     factor, shift = calibrated(logits, value)
     weights, bias = fit_occurrences(occurrences, value, num_values)
     weights = jnp.asarray(weights - weights.mean(axis=-1, keepdims=True), jnp.float32)
