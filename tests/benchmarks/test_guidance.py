@@ -110,7 +110,7 @@ def test_without_energy_only_the_length_remains() -> None:
     [
         ((), "--control NAME=VALUE"),
         (("--control=length=5",), "length=5 has no energy"),
-        (("--checkpoint=ar", "--control=price=cheap"), "DiffusionLM and TextVAE have"),
+        (("--checkpoint=ar", "--control=price=cheap"), "follows no controls but length"),
         (("--control=price=free",), "has no value 'free'"),
         (("--control=price=cheap", "--batches=1,none"), "such as 1,16,64, got '1,none'"),
         (("--control=price=cheap", "--batches=0"), "got '0'"),

@@ -90,7 +90,7 @@ def test_a_candidate_is_scored_by_the_mean_over_its_tokens() -> None:
     params = {"words": {}, "lengths": {"bias": jnp.full(9, -jnp.inf).at[jnp.asarray([2, 8])].set(0.0)}}
     method = dataclasses.replace(METHOD, sampler=MaskPredict(steps=1))
     method.__dict__["net"] = OneDistribution()
-    decode = jax.jit(lambda keys: method._decode(params, keys, nothing_given(64, 8), False))
+    decode = jax.jit(lambda keys: method._decode(params, keys, nothing_given(64, 8), None, False))
     sample, score = decode(jax.random.split(jax.random.key(4), 64))
     of_words = np.asarray(jax.nn.log_softmax(OneDistribution.log_p.at[:2].set(-jnp.inf)))
     is_word, length = np.asarray(sample.tokens) > 1, np.sum(np.asarray(sample.tokens) != 0, axis=-1)

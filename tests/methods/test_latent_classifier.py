@@ -114,6 +114,7 @@ def test_random_labels_give_probabilities_near_one_half() -> None:
     assert np.max(np.abs(np.exp(log_p) - 0.5)) < 0.15
 
 
+@pytest.mark.slow
 def test_values_weigh_the_same_however_many_texts_have_them() -> None:
     """Latents that say nothing about the value: its probability is one half, and not the share of the texts."""
     np.testing.assert_allclose(balanced_weights(np.asarray([0, 0, 0, 1])), [2 / 3, 2 / 3, 2 / 3, 2.0], rtol=1e-6)

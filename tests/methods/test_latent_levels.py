@@ -148,6 +148,7 @@ def test_the_second_level_has_the_moments_of_its_prior_given_the_first() -> None
     np.testing.assert_allclose(z_2.std(0), std, rtol=0.03)
 
 
+@pytest.mark.slow
 def test_the_divergence_of_relative_latents_is_that_of_the_latents() -> None:
     """Σ_l KL(q(z_l | z_<l, x) ‖ p(z_l | z_<l)) along a draw, from the moments of both in z (Hu et al. 2022, eq. 6)."""
     params, method = random_params("published"), METHODS["published"]
