@@ -123,7 +123,8 @@ def add_flow(parser: Parser) -> None:
         action="store_true",
         default=None,
         help="latent editing: decode at several stops on several ways; take the edit closest to its source whose words "
-        "have the probability P",
+        "have the probability P (on one way with --max_time, --source_pull or --learned; by the latent of the edit "
+        "with keywords, and with controls that have learned no words)",
     )
 
 
