@@ -94,8 +94,8 @@ def edit_in_latent_space(
 def _ways(edits: EditBatch, flow: FlowSettings) -> list[tuple[Energy, FlowLimits]]:
     """Returns the energies that latents follow, each with its limits.
 
-    There is one, but for `rerank` without a time and with controls that have learned words: then latents follow these controls as read
-    from the latent, and as read from the words with each hold of `RERANK_HOLDS`.
+    There is one, but for `rerank` without a time and with controls that have learned words: then latents follow these
+    controls as read from the latent, and as read from the words with each hold of `RERANK_HOLDS`.
     """
     conditioning = edits.conditioning
     energy = Sum(energies=(), weights=()) if conditioning.energy is None else conditioning.energy
