@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.diffusion.schedules import Time
 from jtextdiff.methods.components.affine_prior import unwhitened, whitened
 from jtextdiff.methods.components.cross_validation import (
+    WordWeights,
     balanced_weights,
     calibration_error,
     fit_ensemble,
@@ -108,16 +109,20 @@ class LatentClassifier:
             max_iterations=self.max_iterations,
         )
         params = {"net": ensemble, "temperature": jnp.float32(temperature), "frozen": {PRIOR: base[PRIOR]}}
+        if self.learns_words:
+            params["words"] = self._fit_words(base, texts)
+        return params, {"loss": metrics["log_loss"], **metrics}
+
+    def _fit_words(self, base: Params, texts: LabelledLatents) -> WordWeights:
+        """Returns the weight of each word for each value, see `fit_word_weights`."""
+        assert texts.occurrences is not None
         presence = jax.jit(self.base.word_presence)
 
         def score(rows: Int[np.ndarray, "m"], weights: Float[np.ndarray, "v c"]) -> Float[np.ndarray, "m c"]:
             parts = [rows[start : start + WORD_BATCH] for start in range(0, len(rows), WORD_BATCH)]
             return np.concatenate([np.asarray(presence(base, texts.mean[part])) @ weights for part in parts])
 
-        if self.learns_words:
-            assert texts.occurrences is not None
-            params["words"], _ = fit_word_weights(texts.occurrences, score, texts.value, len(self.values))
-        return params, {"loss": metrics["log_loss"], **metrics}
+        return fit_word_weights(texts.occurrences, score, texts.value, len(self.values))[0]
 
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:
         """Returns the accuracy and the calibration error at the posterior means of texts that were not fitted to.

@@ -51,6 +51,10 @@ def test_files_store_what_differs_from_the_default_by_its_old_name() -> None:
     [
         (FlowSettings(max_time=-1), "max_time must be"),
         (FlowSettings(target_probability=1.5), "target_probability must be from 0 to 1"),
+        (FlowSettings(word_hold=-1), "word_hold must be from 0 to 1000"),
+        (FlowSettings(word_hold=1, max_time=2.0), "leave out max_time"),
+        (FlowSettings(word_hold=1, learned=True, rerank=True), "leave out learned and rerank"),
+        (FlowSettings(word_hold=1, source_pull=0.5), "leave out source_pull"),
         (FlowSettings(source_pull=2), "source_pull must be"),
     ],
 )

@@ -13,6 +13,7 @@ from support.cases import slow_but
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.cmlm import CMLM
+from jtextdiff.methods.components.cross_validation import MAX_LOG_FACTOR, calibrated
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.d3pm import D3PM
@@ -148,6 +149,9 @@ def test_labels_that_words_decide_have_finite_weights() -> None:
     method = WordClassifier(text_spec=SPEC, base=MASKED, label="mood", values=("bad", "good"))
     params, _ = method.fit_latents(jax.random.key(0), {}, decided)
     assert float(params["words"]["factor"]) < 8.0 and np.all(np.isfinite(params["words"]["bias"]))
+    value = np.arange(20) % 2
+    factor, _ = calibrated(0.01 * np.eye(2)[value], value)
+    assert factor == pytest.approx(np.exp(MAX_LOG_FACTOR), rel=1e-3), "any larger one would have less loss"
 
 
 def test_only_methods_that_sample_masked_words_are_guided_by_words() -> None:

@@ -45,7 +45,7 @@ class Rewrite(NamedTuple):
     before: Float[Array, "b s parts"]  # −log p of each part of the energy, nats, at the latent of the source …
     after: Float[Array, "b s parts"]  # … and at the stop
     distance: Float[Array, "b s"]  # between the two, in standard deviations of the prior
-    steps: Int[Array, "b s"]  # of the solver, from the stop before
+    steps: Int[Array, "b s"]  # of the solver, from the stop before; with a hold, from the source
     solved: Bool[Array, "b s"]  # whether the flow was solved; if not, the latent is that of the stop before
 
 
