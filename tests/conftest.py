@@ -23,6 +23,9 @@ if version("jaxlib").startswith("0.10."):
 STRICT_RANKS = [Path(__file__).parent / "diffusion", Path(__file__).parent / "sampling"]
 """Arrays of different ranks may not meet here: a missing axis in the mathematics would broadcast silently."""
 
+LONGEST = ["test_kills.py", "test_end_to_end.py", "test_sharding.py", "test_notebooks.py", "test_grammar_is_learned.py"]
+"""The files of slow tests that take longest. They are first, so that no worker is left alone with one at the end."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """One folder for all workers and their subprocesses: prepared corpora, compiled programs, trained models.
@@ -42,6 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/compiled"  # where commands keep theirs
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)
