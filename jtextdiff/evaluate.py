@@ -229,8 +229,8 @@ def check_flags(flags: Any) -> None:
         )
     if not flags.edits and flow is not None:
         raise UserError(
-            "--target_probability, --max_time, --source_pull, --learned, --push, --word_hold and --rerank are for "
-            "edits: give --edits LABEL."
+            "--target_probability, --max_time, --source_pull, --learned, --push, --word_guidance, --word_hold and "
+            "--rerank are for edits: give --edits LABEL."
         )
     if flags.match_entropy and flags.control:
         raise UserError(

@@ -260,18 +260,13 @@ def test_reranked_edits_are_those_whose_words_have_the_value(two_controls: Path)
     assert len(good) == 3 and all(row["p_after"]["mood=good"] >= 0.8 for row in good)
     both = run(*edit, "--control=size=small", "--rerank", cwd=place, text=lines)
     assert both.returncode == 0 and len(both.stdout.splitlines()) == 3, both.stderr
-    for more in (["--rerank", "--max_time=5"], ["--rerank", "--source_pull=0.1"], ["--word_hold=1"]):
+    for more in (["--rerank", "--max_time=5"], ["--word_hold=1", "--source_pull=0.1"], ["--word_guidance=3"]):
         done = run(*edit, *more, cwd=place, text=lines)
         assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, (more, done.stderr)
     keyword = run("edit", "--checkpoint=vae", "--control=keyword=lovely", "--rerank", cwd=place, text=lines)
     assert keyword.returncode == 0 and len(keyword.stdout.splitlines()) == 3, keyword.stderr
-    for more, said in (
-        (["--control=keyword=lovely", "--word_hold=1"], "have learned words"),
-        (["--control=mood=good", "--word_hold=1", "--rerank"], "leave out rerank"),
-        (["--control=mood=good", "--word_hold=1", "--source_pull=0.1"], "leave out source_pull"),
-    ):
-        refused = run("edit", "--checkpoint=vae", *more, cwd=place, text=lines)
-        assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+    refused = run("edit", "--checkpoint=vae", "--control=keyword=lovely", "--word_hold=1", cwd=place, text=lines)
+    assert refused.returncode == 2 and "have learned words" in refused.stderr, refused.stderr
 
 
 @pytest.mark.slow

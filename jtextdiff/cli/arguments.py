@@ -100,11 +100,18 @@ def add_flow(parser: Parser) -> None:
         help="latent editing: the pull back to the source, 0 to 1 (default: 0)",
     )
     parser.add_argument(
-        "--word_hold",
+        "--word_guidance",
         type=float,
         metavar="W",
-        help="latent editing: the weight with which words of the source are held that say nothing of the controls; "
-        "latents then move in steps, see sampling/latent_flow.py (default: 0)",
+        help="latent editing: add W times what each word says for the controls to its logit (default, if --word_hold "
+        "is not given either: 2; 0 with controls that have learned no words)",
+    )
+    parser.add_argument(
+        "--word_hold",
+        type=float,
+        metavar="NATS",
+        help="latent editing: add NATS to the logits of words of the source that say nothing of the controls (default, "
+        "if --word_guidance is not given either: 1)",
     )
     for former, name in (("--until", "target_probability"), ("--tau", "max_time"), ("--keep", "source_pull")):
         parser.add_argument(former, dest=name, type=float, help=argparse.SUPPRESS)
@@ -122,9 +129,9 @@ def add_flow(parser: Parser) -> None:
         "--rerank",
         action="store_true",
         default=None,
-        help="latent editing: decode at several stops on several ways; take the edit closest to its source whose words "
-        "have the probability P (on one way with --max_time, --source_pull or --learned; by the latent of the edit "
-        "with keywords, and with controls that have learned no words)",
+        help="latent editing: decode at several stops, with several --word_guidance unless one is given; take the edit "
+        "closest to its source whose words have the probability P (by the latent of the edit with keywords, and with "
+        "controls that have learned no words)",
     )
 
 

@@ -1,6 +1,5 @@
 """A control as an energy, a length and a label for one model."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,16 +19,15 @@ from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.method import Conditional, Controllable, Method, is_guided_by_words
 from jtextdiff.sampling.energies import Energy, Not, Or, Sum
-from jtextdiff.sampling.phrases import WordEnergy
+from jtextdiff.sampling.phrases import WordEnergy, word_terms
 
 
 class WordReadings(NamedTuple):
-    """Label controls of latents that have learned words: the same controls, read in each way alone."""
+    """Label controls of latents that have learned words, as read from the words of a text."""
 
-    latent: Energy  # of a latent
-    words: Energy  # of a latent, by the words that it lets expect
-    text: Energy  # of the tokens of a finished text
+    energy: Sum  # of the tokens of a finished text
     neutral: Float[np.ndarray, "v"]  # from 0 to 1, of each word: 1 if it says nothing of the controls
+    guides: bool  # whether the energy is a sum of labels and their exclusion, which guides the writing of a text
 
 
 class Conditioning(NamedTuple):
@@ -73,8 +71,8 @@ def _resolved(control: Control, model: TrainedModel) -> Conditioning:
     return Conditioning(energy, length, tuple(map(str, parts)), _label(conjunction, method), readings)
 
 
-def _sum(parts: Sequence[Control], weights: tuple[Any, ...], model: TrainedModel, reads: str = "") -> Sum:
-    return Sum(energies=tuple(_energy(part, model, reads) for part in parts), weights=weights)
+def _sum(parts: Sequence[Control], weights: tuple[Any, ...], model: TrainedModel, of_words: bool = False) -> Sum:
+    return Sum(energies=tuple(_energy(part, model, of_words) for part in parts), weights=weights)
 
 
 def _readings(parts: Sequence[Control], weights: tuple[Any, ...], model: TrainedModel) -> WordReadings | None:
@@ -86,8 +84,8 @@ def _readings(parts: Sequence[Control], weights: tuple[Any, ...], model: Trained
     if not all(isinstance(of, LatentClassifier) and of.learns_words for of, _ in controls):
         return None
     neutral = np.prod([of.neutral(params) for of, params in controls], axis=0)
-    latent, words, text = (_sum(parts, weights, model, reads) for reads in ("latent", "words", "text"))
-    return WordReadings(latent, words, text, neutral)
+    energy = _sum(parts, weights, model, of_words=True)
+    return WordReadings(energy, neutral, guides=all(isinstance(term, WordEnergy) for term, _ in word_terms(energy)))
 
 
 def check_word_guided(parts: Sequence[Control], name: str) -> None:
@@ -98,14 +96,14 @@ def check_word_guided(parts: Sequence[Control], name: str) -> None:
             raise UserError(f"{part}: {name} follows lengths, and values of labels such as food=Thai or food!=Thai.")
 
 
-def _energy(control: Control, model: TrainedModel, reads: str = "") -> Energy:
-    """The energy of a control, nats; `reads` is how a label is read, see `WordReadings`, if not as its control does."""
+def _energy(control: Control, model: TrainedModel, of_words: bool = False) -> Energy:
+    """The energy of a control, nats: as its method reads a text, or of the words of a finished text."""
     if control.kind == "is":
         energies = {"length": _refuse_length, "keyword": keyword_energy, "regex": regex_energy}
-        of_label = functools.partial(_classifier_energy, reads=reads)
+        of_label = functools.partial(_classifier_energy, of_words=of_words)
         return energies.get(control.name, of_label)(control, model)
     chosen = _with_one_label_each(control.parts, model) if control.kind == "any" else control.parts
-    parts: Any = tuple(_energy(part, model, reads) for part in chosen)
+    parts: Any = tuple(_energy(part, model, of_words) for part in chosen)
     if control.kind == "not":
         _check_leaves_values(control.parts[0], model)
         return Not(energy=parts[0])
@@ -139,19 +137,11 @@ def _refuse_length(control: Control, model: TrainedModel) -> Energy:
     raise UserError(f"{control} cannot stand in NOT or OR: a length is enforced exactly and has no energy.")
 
 
-def _classifier_energy(control: Control, model: TrainedModel, reads: str) -> Energy:
+def _classifier_energy(control: Control, model: TrainedModel, of_words: bool) -> Energy:
     classifier, params, target = trained_target(control, model)
-    if reads == "text":
+    if of_words:
         return WordEnergy(target=jnp.asarray(target.accepted), label=control.name, **params["words"])
-    if reads:
-        classifier = _reading(classifier, reads)
     return classifier.energy(params, target.accepted, model.params)
-
-
-@functools.lru_cache(maxsize=32)
-def _reading(classifier: Any, reads: str) -> Any:
-    """The same object for the same classifier, so that another value needs no recompilation."""
-    return dataclasses.replace(classifier, reads=reads)
 
 
 def _classifier_weight(part: Control, model: TrainedModel) -> float:

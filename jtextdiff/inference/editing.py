@@ -75,11 +75,11 @@ def check_edit(
             )
         if flow is not None:
             flow.check()
-            if flow.word_hold and conditioning.readings is None:
+            if any(flow.given_guidance or ()) and (conditioning.readings is None or not conditioning.readings.guides):
                 raise UserError(
-                    "word_hold needs controls of labels, all of which have learned words. keyword and regex have none, "
-                    "nor has a control that was fitted before controls learned words: remove its folder, and fit it "
-                    "again."
+                    "word_guidance and word_hold need controls of labels, all of which have learned words: values such "
+                    "as food=Thai, excluded ones, and their sums. keyword and regex have no words, nor has a control "
+                    "that was fitted before controls learned words: remove its folder, and fit it again."
                 )
             if flow.learned and not flow.energy_time and len(conditioning.names) > 1:
                 raise UserError(

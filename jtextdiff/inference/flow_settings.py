@@ -12,12 +12,20 @@ class FlowSettings(NamedTuple):
     max_time: float | None = None  # of the flow down the energy; None: until the target is reached; see `energy_time`
     target_probability: float = 0.99  # of all controls together, at which a latent stops
     source_pull: float = 0.0  # from 0, the controls alone, to 1, back to the text's own latent alone
-    rerank: bool = (
-        False  # decode at several stops on several ways; take the edit closest to its source that has the value
-    )
+    rerank: bool = False  # decode at several stops; take the edit closest to its source that has the value
     learned: bool = False  # follow the field that was fitted to the label
     push: float = 1.0  # factor of the field: 1 ends among texts with the value, more goes beyond
-    word_hold: float = 0.0  # weight of the words of the source that are lost and say nothing of the controls
+    word_guidance: float | None = (
+        None  # times what each word says for the controls, added to its logit; see `given_guidance`
+    )
+    word_hold: float | None = None  # nats added to the logits of words of the source that say nothing of the controls
+
+    @property
+    def given_guidance(self) -> tuple[float, float] | None:
+        """The word guidance and the hold; None if neither is given, and both have their default."""
+        if self.word_guidance is None and self.word_hold is None:
+            return None
+        return self.word_guidance or 0.0, self.word_hold or 0.0
 
     @property
     def energy_time(self) -> float:
@@ -36,20 +44,16 @@ class FlowSettings(NamedTuple):
             raise UserError(
                 "source_pull acts in the flow down the energy, which learned leaves out: give max_time too."
             )
-        if not 0 <= self.word_hold <= 1000:
-            raise UserError(f"word_hold must be from 0 to 1000, got {self.word_hold}.")
-        others = [name for name in ("max_time", "learned", "rerank") if getattr(self, name) not in (None, False)]
-        if self.word_hold and (others or self.source_pull):
-            raise UserError(
-                f"word_hold moves latents in steps of its own: leave out {' and '.join(others or ['source_pull'])}."
-            )
+        for name in ("word_guidance", "word_hold"):
+            if not 0 <= (getattr(self, name) or 0.0) <= 1000:
+                raise UserError(f"{name} must be from 0 to 1000, got {getattr(self, name)}.")
         for name in ("target_probability", "source_pull"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
 
 
 STORED_NAMES = {"max_time": "tau", "target_probability": "until", "source_pull": "keep", "rerank": "rerank"} | {
-    name: name for name in ("learned", "push", "word_hold")
+    name: name for name in ("learned", "push", "word_guidance", "word_hold")
 }
 """The names that files of scores have always had for these settings."""
 

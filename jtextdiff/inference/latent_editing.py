@@ -20,11 +20,11 @@ from jtextdiff.inference.flow_settings import FlowSettings
 from jtextdiff.inference.sample_batches import check_tokens
 from jtextdiff.methods.components.latents import FlowLimits, Rewrite
 from jtextdiff.methods.components.types import Given
-from jtextdiff.methods.method import LatentVariableModel, Method
+from jtextdiff.methods.method import Method
 from jtextdiff.metrics.bleu import sentence_bleu
 from jtextdiff.nets.functional import Params
 from jtextdiff.sampling.energies import Energy, Sum, energy_terms
-from jtextdiff.sampling.phrases import WordHold
+from jtextdiff.sampling.phrases import WordGuide, occurring
 from jtextdiff.sampling.rectified_flow import Field
 
 FLOW_FAILED = "the solver found no path through latent space"
@@ -36,8 +36,11 @@ REACHED = 1.02
 STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
 """Probabilities at which a latent is decoded for reranking."""
 
-RERANK_HOLDS = (0.0, 0.3, 1.0)
-"""Weights of the words to hold, on the further ways of reranking."""
+DEFAULT_GUIDANCE = (2.0, 1.0)
+"""Word guidance and hold of edits by controls that have learned words."""
+
+RERANK_GUIDANCE = ((0.0, 0.0), (2.0, 1.0), (4.0, 1.0))
+"""Word guidance and hold of the ways of reranking."""
 
 
 class EditBatch(NamedTuple):
@@ -71,7 +74,7 @@ def edit_in_latent_space(
 ) -> list[Edit]:
     """Moves the latent of each text along the energy's flow and decodes it. Keeps a text whose flow failed.
 
-    With `rerank`, latents are decoded at each of `STOPS`, on several ways, see `_ways`. Of those that the model's own
+    With `rerank`, latents are decoded at each of `STOPS`, with each guidance of `_ways`. Of those that the model's own
     controls judge to have the target probability, that with the highest BLEU with the source is chosen.
     """
     (num, longest), lengths = edits.batch.tokens.shape, edits.batch.valid.sum(-1)
@@ -80,7 +83,7 @@ def edit_in_latent_space(
     label = np.full(num, edits.conditioning.label, np.int32)
     given = Given(*map(jnp.asarray, (edits.batch.tokens, np.zeros((num, longest), bool), lengths, label)))
     full, shards = np.full(num, longest), num_shards(mesh_of(edits.params))
-    rewrites_of = functools.partial(_rewrites, edits, _ways(edits, flow))
+    rewrites_of = functools.partial(_rewrites, edits, flow)
     rewrites = map_batches(rewrites_of, (keys, given), full, longest=longest, shards=shards, progress=progress)
     check_tokens(rewrites.tokens[rewrites.solved])
     sources = [edits.tokenizer.decode(row) for row in edits.batch.tokens]
@@ -91,24 +94,17 @@ def edit_in_latent_space(
     return [edit._replace(reached=_reached(edit, flow.target_probability)) for edit in best]
 
 
-def _ways(edits: EditBatch, flow: FlowSettings) -> list[tuple[Energy, FlowLimits]]:
-    """Returns the energies that latents follow, each with its limits.
-
-    There is one, but for `rerank` without a time and with controls that have learned words: then latents follow these
-    controls as read from the latent, and as read from the words with each hold of `RERANK_HOLDS`.
-    """
-    conditioning = edits.conditioning
-    energy = Sum(energies=(), weights=()) if conditioning.energy is None else conditioning.energy
-    limits, readings = _limits(flow, edits), conditioning.readings
-    if not flow.rerank or readings is None or limits.max_time is not None:
-        return [(energy, limits)]
-    held = [limits._replace(hold=word_hold(edits, weight)) for weight in RERANK_HOLDS]
-    return [(readings.latent, limits), *((readings.words, limits) for limits in held)]
+def _ways(edits: EditBatch, flow: FlowSettings) -> list[tuple[float, float]]:
+    """Returns the word guidance and hold with which latents are decoded at each stop, (0, 0) for none."""
+    readings, given = edits.conditioning.readings, flow.given_guidance
+    if readings is None or not readings.guides:
+        return [(0.0, 0.0)]
+    if given is not None:
+        return [given]
+    return list(RERANK_GUIDANCE) if flow.rerank else [DEFAULT_GUIDANCE]
 
 
-def _rewrites(
-    edits: EditBatch, ways: list[tuple[Energy, FlowLimits]], bucket: LengthBucket, inputs: tuple[Keys, Given]
-) -> Rewrite:
+def _rewrites(edits: EditBatch, flow: FlowSettings, bucket: LengthBucket, inputs: tuple[Keys, Given]) -> Rewrite:
     """Returns the rewrites of a batch at all stops on all ways, [b, s, …].
 
     If there are several, `after` is what decides between them: the controls as read from the words of each rewrite or,
@@ -116,16 +112,20 @@ def _rewrites(
     """
     mesh, conditioning = mesh_of(edits.params), edits.conditioning
     rewrite, latent_energies = (jitted(edits.method, name, mesh) for name in ("rewrite", "latent_energies"))
-    length = jnp.int32(max(conditioning.length, 0))
-    on_ways = [rewrite(edits.params, *inputs, energy=energy, limits=limits, length=length) for energy, limits in ways]
+    energy = Sum(energies=(), weights=()) if conditioning.energy is None else conditioning.energy
+    limits, length = _limits(flow, edits), jnp.int32(max(conditioning.length, 0))
+    on_ways = [
+        rewrite(edits.params, *inputs, energy=energy, limits=limits._replace(guide=guide), length=length)
+        for guide in (word_guide(edits, inputs[1], *way) for way in _ways(edits, flow))
+    ]
     rewrites: Rewrite = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *on_ways)
     if rewrites.solved.shape[1] == 1:
         return rewrites
     tokens = rewrites.tokens.reshape(-1, rewrites.tokens.shape[-1])
     if conditioning.readings is None:
-        after = latent_energies(edits.params, tokens, energy=ways[0][0])
+        after = latent_energies(edits.params, tokens, energy=energy)
     else:
-        after = _text_energies(conditioning.readings.text, tokens)
+        after = _text_energies(conditioning.readings.energy, tokens)
     return rewrites._replace(after=after.reshape(*rewrites.solved.shape, -1))
 
 
@@ -147,19 +147,21 @@ def _limits(flow: FlowSettings, edits: EditBatch) -> FlowLimits:
         target_probability=jnp.asarray(stops),
         source_pull=jnp.float32(flow.source_pull),
         field=edits.field,
-        hold=word_hold(edits, flow.word_hold) if flow.word_hold else None,
     )
 
 
-def word_hold(edits: EditBatch, weight: float) -> WordHold:
-    """Returns the hold of the words that say nothing of the controls."""
-    method, readings = edits.method, edits.conditioning.readings
-    assert isinstance(method, LatentVariableModel) and readings is not None  # see `check_edit`
-    return WordHold(
-        params=method.word_params(edits.params),
+def word_guide(edits: EditBatch, given: Given, strength: float, hold: float) -> WordGuide | None:
+    """Returns the guide of decoding for the sources `given`; None if it adds nothing."""
+    readings = edits.conditioning.readings
+    if readings is None or not (strength or hold):
+        return None
+    valid = jnp.arange(given.tokens.shape[1]) < given.length[:, None] - 1  # without EOS
+    return WordGuide(
+        energy=readings.energy,
         neutral=jnp.asarray(readings.neutral),
-        weight=jnp.float32(weight),
-        presence=method.word_presence,
+        source=occurring(given.tokens, valid, len(readings.neutral)),
+        strength=jnp.float32(strength),
+        hold=jnp.float32(hold),
     )
 
 

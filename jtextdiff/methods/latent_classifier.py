@@ -48,7 +48,7 @@ class LatentClassifier:
     penalties: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of squared weights, beside the summed log-loss
     max_iterations: int = 100  # of L-BFGS
     max_texts: int = 20_000  # labelled texts that are fitted to, evenly spaced in the split
-    learns_words: bool = True  # which speak for each value, too, for `word_hold` and `rerank` of edits
+    learns_words: bool = True  # which speak for each value, too, for guided decoding and `rerank` of edits
     reads: str = "latent"  # its numbers; "words": those that the latent lets expect in the text; or "both"
     weight: float = 1.0  # of its energy relative to others, times the weight given with a control
 

@@ -242,7 +242,7 @@ class TextVAE:
         source = self.encode(params, given.tokens, jnp.arange(given.tokens.shape[1]) < given.length[:, None])
         free = nothing_given(*given.tokens.shape)._replace(label=given.label)
         free = free._replace(length=free.length + length)
-        tokens_of = lambda epsilon: self.decode(params, keys, free, epsilon).tokens
+        tokens_of = lambda epsilon: self.decode(params, keys, free, epsilon, guide=limits.guide).tokens
         return self.sampler.rewrite(tokens_of, source, energy, limits)
 
     def clean_state(self, params: Params, batch: Batch) -> tuple[Float[Array, "b z"], None]:
@@ -269,12 +269,10 @@ class TextVAE:
         mean, *samples = (affine_prior.whitened(params[PRIOR], z) for z in draws)
         return jnp.stack([mean, *samples], axis=1)[:, 1:], mean, jnp.sum(normal.kl(standard_normal(mean)), axis=-1)
 
-    def decode(
-        self, params: Params, keys: Keys, given: Given, epsilon: Float[Array, "b z"], *, keep_path: bool = False
-    ) -> Sample:
-        """Decodes whitened latents by the sampler's settings; a fixed prefix stays."""
+    def decode(self, params: Params, keys: Keys, given: Given, epsilon: Float[Array, "b z"], **settings: Any) -> Sample:
+        """Decodes whitened latents, see `LatentTextDecoder.decode`."""
         z = unwhitened(params[PRIOR], epsilon)
-        return self._decoder(params).decode(self.sampler, given, fold_in(keys, 1), z, keep_path=keep_path)
+        return self._decoder(params).decode(self.sampler, given, fold_in(keys, 1), z, **settings)
 
     def keyword_energy(self, params: Params, allowed: Bool[Array, "k v"]) -> Learned:
         """Returns the energy −log p(k tokens occur anywhere in the text | ε), the i-th one of `allowed[i]`."""

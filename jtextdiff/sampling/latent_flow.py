@@ -20,7 +20,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.diffusion.schedules import Schedule
 from jtextdiff.sampling.energies import Energy, energy_terms
-from jtextdiff.sampling.phrases import WordHold
 from jtextdiff.sampling.rectified_flow import Field
 
 TOLERANCE = 1e-3
@@ -32,12 +31,6 @@ STOP_TOLERANCE = 1e-6
 FLAT = 0.1
 """A flow without a schedule slows down where the slope is below this, in nats per unit of distance, or below this share
 of an energy of less than a nat."""
-
-STEP_LENGTH, MAX_EVEN_STEPS = 0.15, 96
-"""Of `descend_in_steps`, in standard deviations of the prior."""
-
-FLAT_SLOPE = 0.02
-"""Slope, in nats per standard deviation, below which its steps are shorter."""
 
 MAX_STEPS = 256
 """Solver steps of one row. A row that needs more stays where it started."""
@@ -113,41 +106,6 @@ def descend(
         solved=end.solved | satisfied,
         path=path,
     )
-
-
-def descend_in_steps(
-    energy: Energy,
-    source: Float[Array, "b z"],
-    energy_thresholds: Float[Array, "s"],
-    hold: WordHold,
-) -> FlowResult:
-    """Goes downhill in steps of equal length, at most `MAX_EVEN_STEPS`; returns where rows are at each threshold.
-
-    What is descended is the energy and the cost of the words that are lost. A row is at a threshold where the sum of
-    the unweighted terms of the energy alone first is no larger. `z` is [s, b, z], `steps` and `solved` [s, b]: a row
-    that does not come there is at its last step. Steps shorten where the slope is below `FLAT_SLOPE`. All rows move at
-    once, which suits energies that read every word: they would make an adaptive solver slow.
-    """
-    lost = hold.from_source(source)
-
-    def total(z: Array) -> tuple[Array, Array]:
-        return jnp.sum(energy(z, 0.0) + lost(z)), jnp.sum(energy_terms(energy, z, 0.0), axis=-1)
-
-    def step(carry: tuple[Array, FlowResult], index: Array) -> tuple[tuple[Array, FlowResult], None]:
-        z, stops = carry
-        (_, nats), slope = jax.value_and_grad(total, has_aux=True)(z)
-        arrived = stops.steps < index
-        here = jnp.where(arrived[..., None], stops.z, z[None])
-        arrives = nats[None] <= energy_thresholds[:, None]
-        num = jnp.where(arrived | arrives, jnp.minimum(stops.steps, index), index + 1)
-        size = jnp.maximum(jnp.linalg.norm(slope, axis=-1, keepdims=True), FLAT_SLOPE)
-        return (z - STEP_LENGTH * slope / size, FlowResult(here, num, stops.solved)), None
-
-    shape = len(energy_thresholds), len(source)
-    start = FlowResult(
-        jnp.broadcast_to(source, (*shape, source.shape[-1])), jnp.zeros(shape, int), jnp.ones(shape, bool)
-    )
-    return jax.lax.scan(step, (source, start), jnp.arange(MAX_EVEN_STEPS))[0][1]
 
 
 class _Bisection(optimistix.Bisection):

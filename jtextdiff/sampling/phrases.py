@@ -1,8 +1,7 @@
-"""Energies of words: adjacent in noisy embeddings, anywhere in a bag of words, or lost from one."""
+"""Energies of words: adjacent in noisy embeddings, anywhere in a bag of words, or in the tokens of a text."""
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -102,34 +101,6 @@ def bag_presence(logits: Float[Array, "b v"], mean_length: float) -> Float[Array
     return -jnp.expm1(mean_length * jnp.log1p(-jnp.minimum(jax.nn.softmax(logits), 1 - 1e-6)))
 
 
-SMOOTH_LOSS = 0.1
-"""Probability below which the loss of a word costs less than in proportion."""
-
-
-@pytree
-class WordHold:
-    """weight · Σ neutral · loss of p(word | z) since the source: the words that a latent loses on its way.
-
-    `neutral` is the share of each word that should stay, 0 for those that a control may remove. A gain costs nothing;
-    a loss x costs x² / (x + 0.1), so that the gradient has no jump at which a solver would stick.
-    """
-
-    params: Any
-    neutral: Float[Array, "v"]
-    weight: Float[Array, ""] | float
-    presence: Callable[..., Float[Array, "b v"]] = static()  # (params, z) ↦ p(word occurs in the text | z)
-
-    def from_source(self, source: Float[Array, "b z"]) -> Callable[[Float[Array, "b z"]], Float[Array, "b"]]:
-        """Returns the function of z, nats per text, for these sources."""
-        before = self.presence(self.params, source)
-
-        def lost(z: Float[Array, "b z"]) -> Float[Array, "b"]:
-            loss = jnp.maximum(before - self.presence(self.params, z), 0.0)
-            return self.weight * (loss**2 / (loss + SMOOTH_LOSS)) @ self.neutral
-
-        return lost
-
-
 @pytree
 class WordEnergy:
     """−log p(target | which words occur in a text): logistic regression. It also guides samplers of tokens."""
@@ -181,8 +152,11 @@ def occurring(tokens: Int[Array, "b l"], counted: Valid, vocab_size: int) -> Flo
 
 
 def word_terms(energy: Any) -> list[tuple[WordEnergy, Any]]:
-    """Returns the terms of a sum of `WordEnergy` and their `Not`, with their weights."""
-    terms = [term.energy.excluded() if isinstance(term, Not) else term for term in energy.energies]
+    """Returns the terms of a sum of `WordEnergy` and their `Not`, with their weights; other terms as they are."""
+    terms: list[Any] = [
+        term.energy.excluded() if isinstance(term, Not) and isinstance(term.energy, WordEnergy) else term
+        for term in energy.energies
+    ]
     return list(zip(terms, energy.weights, strict=True))
 
 
@@ -194,3 +168,22 @@ def token_bias(energy: Any, occurs: Float[Array, "b v"]) -> Float[Array, "b 1 v"
     """
     terms = [jnp.reshape(jnp.asarray(weight), (-1, 1)) * term.gain(occurs) for term, weight in word_terms(energy)]
     return sum(terms[1:], terms[0])[:, None]
+
+
+@pytree
+class WordGuide:
+    """What is added to the logits of an edit that is written from left to right.
+
+    `strength` times the gain of each token for an energy of words (`token_bias`), and `hold` nats for a neutral token
+    of the source that the edit does not have yet. With a strength of 1 the last token is drawn by Bayes' rule.
+    """
+
+    energy: Any  # a Sum, see `word_terms`
+    neutral: Float[Array, "v"]  # from 0 to 1: 1 if a token says nothing of the controls
+    source: Float[Array, "b v"]  # 1 for each token that occurs in the source
+    strength: Float[Array, ""] | float
+    hold: Float[Array, ""] | float
+
+    def __call__(self, occurs: Float[Array, "b v"]) -> Float[Array, "b v"]:
+        held = self.hold * self.neutral * self.source * (1 - occurs)
+        return self.strength * token_bias(self.energy, occurs)[:, 0] + held

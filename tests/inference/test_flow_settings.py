@@ -9,7 +9,7 @@ import pytest
 from jtextdiff.cli.arguments import Parser, add_flow
 from jtextdiff.cli.errors import UserError
 from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json, flow_settings
-from jtextdiff.inference.latent_editing import _limits
+from jtextdiff.inference.latent_editing import DEFAULT_GUIDANCE, RERANK_GUIDANCE, _limits, _ways
 from jtextdiff.methods.components.latents import LatentSampler
 
 
@@ -43,6 +43,7 @@ def test_a_flow_has_a_time_unless_it_ends_at_the_target(flow: FlowSettings, max_
 
 def test_files_store_what_differs_from_the_default_by_its_old_name() -> None:
     assert flow_as_json(None) == {} == flow_as_json(FlowSettings())
+    assert flow_as_json(FlowSettings(word_hold=0.0)) == {"word_hold": 0.0}
     assert flow_as_json(FlowSettings(2.0, 0.9, 0.1, True)) == {"tau": 2.0, "until": 0.9, "keep": 0.1, "rerank": True}
 
 
@@ -52,12 +53,28 @@ def test_files_store_what_differs_from_the_default_by_its_old_name() -> None:
         (FlowSettings(max_time=-1), "max_time must be"),
         (FlowSettings(target_probability=1.5), "target_probability must be from 0 to 1"),
         (FlowSettings(word_hold=-1), "word_hold must be from 0 to 1000"),
-        (FlowSettings(word_hold=1, max_time=2.0), "leave out max_time"),
-        (FlowSettings(word_hold=1, learned=True, rerank=True), "leave out learned and rerank"),
-        (FlowSettings(word_hold=1, source_pull=0.5), "leave out source_pull"),
+        (FlowSettings(word_guidance=1001), "word_guidance must be from 0 to 1000"),
         (FlowSettings(source_pull=2), "source_pull must be"),
     ],
 )
 def test_settings_out_of_range_are_refused(flow: FlowSettings, message: str) -> None:
     with pytest.raises(UserError, match=message):
         flow.check()
+
+
+@pytest.mark.parametrize(
+    ("flow", "guides", "ways"),
+    [
+        (FlowSettings(), True, [DEFAULT_GUIDANCE]),
+        (FlowSettings(word_guidance=3.0), True, [(3.0, 0.0)]),
+        (FlowSettings(word_guidance=0.0), True, [(0.0, 0.0)]),
+        (FlowSettings(word_hold=2.0, rerank=True), True, [(0.0, 2.0)]),
+        (FlowSettings(rerank=True), True, list(RERANK_GUIDANCE)),
+        (FlowSettings(rerank=True), False, [(0.0, 0.0)]),
+        (FlowSettings(), None, [(0.0, 0.0)]),
+    ],
+)
+def test_guidance_has_a_default_where_controls_have_words(flow: FlowSettings, guides: bool | None, ways: list) -> None:
+    readings = None if guides is None else SimpleNamespace(guides=guides)
+    edits: Any = SimpleNamespace(conditioning=SimpleNamespace(readings=readings))
+    assert _ways(edits, flow) == ways

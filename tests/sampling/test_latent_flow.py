@@ -12,9 +12,8 @@ from support.cases import slow_but
 
 from jtextdiff.diffusion import schedules
 from jtextdiff.diffusion.gaussian import Gaussian
-from jtextdiff.sampling.energies import Learned, NoiseAveraged, Not, Sum, energy_terms
-from jtextdiff.sampling.latent_flow import MAX_EVEN_STEPS, FlowResult, descend, descend_in_steps
-from jtextdiff.sampling.phrases import WordHold
+from jtextdiff.sampling.energies import Learned, NoiseAveraged, Not, Sum
+from jtextdiff.sampling.latent_flow import FlowResult, descend
 from jtextdiff.sampling.rectified_flow import Field
 
 TAU = 5.025  # LatentOps' schedule
@@ -316,56 +315,3 @@ def test_a_flow_of_very_long_time_stops_at_its_threshold() -> None:
     """In float32 two neighbouring times are then further apart than the tolerance in energy."""
     result = compiled(logistic(3.0), Z, 5e5, {"energy_threshold": 0.5, "source_pull": 0.0}, 1e-3)
     assert np.all(result.solved)
-
-
-def of_sum(z: Array) -> Learned:
-    return Learned(params=(), target=(), log_prob=lambda *args: -jax.nn.softplus(args[2][:, 0] + args[2][:, 1]))
-
-
-def held(weight: float) -> WordHold:
-    """p(word i) = σ(z_i); the first word may go."""
-    neutral = jnp.asarray([0.0, 1.0, 1.0])
-    return WordHold(params=(), neutral=neutral, weight=weight, presence=lambda params, z: jax.nn.sigmoid(z))
-
-
-def test_even_steps_follow_the_curve_of_the_flow_to_each_threshold() -> None:
-    energy = Sum(energies=(logistic(1.0), bowl(0.1, 3.0)), weights=(1.0, 2.0))
-    start, thresholds = 0.3 * Z, jnp.asarray([1.9, 1.5, 1e-9])
-    end = jax.jit(lambda z: descend_in_steps(energy, z, thresholds, held(0.0)))(start)
-    nats = np.asarray(jax.vmap(lambda z: energy_terms(energy, z, 0.0).sum(-1))(end.z))
-    before = np.asarray(energy_terms(energy, start, 0.0).sum(-1))
-    for row in (0, 1):
-        moved = before > thresholds[row]
-        assert moved.any() and np.all(nats[row][moved] <= thresholds[row])
-        assert np.all(nats[row][moved] > thresholds[row] - 0.2), "the first step that is there"
-        np.testing.assert_array_equal(end.z[row][~moved], start[~moved])
-        along = jax.jit(lambda z, t=thresholds[row]: descend(energy, z, None, energy_threshold=t))(start).z
-        np.testing.assert_allclose(end.z[row], along, atol=0.16)
-    assert np.all(end.steps[2] == MAX_EVEN_STEPS) and np.all(np.diff(end.steps, axis=0) >= 0)
-    alone = jax.jit(lambda z: descend_in_steps(energy, z, thresholds, held(0.0)))(start[4:5])
-    np.testing.assert_allclose(alone.z[:, 0], end.z[:, 4], atol=1e-5)
-
-
-def test_a_held_word_stays_where_the_energy_can_fall_without_it() -> None:
-    """The energy falls with z_0 + z_1. Held at full strength, word 1 stays and z_0 alone moves."""
-    start = 1.0 + 0.3 * jnp.abs(Z)
-    before, thresholds, ends = np.asarray(start), jnp.asarray([-np.log(0.6)]), {}
-    for weight in (0.0, 1.0, 100.0):
-        end = jax.jit(lambda z, weight=weight: descend_in_steps(of_sum(z), z, thresholds, held(weight)))(start)
-        ends[weight] = np.asarray(end.z[0])
-        if weight < 100:
-            assert np.all(np.asarray(of_sum(start)(end.z[0], 0.0)) <= thresholds[0] + 1e-5)
-    np.testing.assert_allclose(ends[0.0][:, 0] - before[:, 0], ends[0.0][:, 1] - before[:, 1], atol=1e-3)
-    np.testing.assert_allclose(ends[100.0][:, 1:], before[:, 1:], atol=0.2)  # within a step and a half
-    assert np.all(ends[100.0][:, 0] < before[:, 0] - 1.0)
-    lost = [np.mean(before[:, 1] - ends[weight][:, 1]) for weight in (0.0, 1.0, 100.0)]
-    assert lost[0] > 1.1 * lost[1] > 3 * lost[2]
-
-
-def test_a_held_word_that_is_gained_costs_nothing() -> None:
-    presence = lambda params, z: jax.nn.sigmoid(z)
-    hold = WordHold(params=(), neutral=jnp.asarray([1.0, 0.5, 0.0]), weight=2.0, presence=presence)
-    moved = Z.at[:, 0].add(1.0).at[:, 1].add(-1.0).at[:, 2].add(-5.0)
-    loss = np.asarray(jax.nn.sigmoid(Z[:, 1]) - jax.nn.sigmoid(Z[:, 1] - 1))
-    np.testing.assert_allclose(hold.from_source(Z)(moved), loss**2 / (loss + 0.1), rtol=1e-5)
-    np.testing.assert_allclose(hold.from_source(Z)(Z), 0.0, atol=1e-7)

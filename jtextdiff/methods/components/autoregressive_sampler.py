@@ -13,6 +13,7 @@ from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.methods.components.types import Given, Sample, TextSpec, allowed_tokens, check_settings, valid_and_last
 from jtextdiff.sampling.decoding import DecodingState, autoregress, beam_search, initial_beams
 from jtextdiff.sampling.loop import Step, unroll
+from jtextdiff.sampling.phrases import WordGuide
 
 UNDECODED = -1
 """Id of positions that are not decoded yet. It is no token, because PAD may be the same as EOS."""
@@ -104,6 +105,25 @@ def allowed_next(text_spec: TextSpec, given: Given) -> Bool[Array, "b l v"]:
     eos_only_at_last = last[..., None] == is_eos
     decided = (has_length | last)[..., None] & ~given.fixed[..., None]
     return allowed_tokens(text_spec, given, None, with_pad=False) & jnp.where(decided, eos_only_at_last, True)
+
+
+def guided_by_words(next_logits: NextLogits, guide: WordGuide) -> NextLogits:
+    """Adds to the logits what a guide adds for the tokens so far.
+
+    The cache is a pair: which tokens occur so far [n, v], zeros before the first token, and the cache of `next_logits`.
+    Rows are those of the guide, each `beams` times.
+    """
+
+    def guided(previous: Int[Array, "n"], position: Array, cache: Any) -> tuple[Float[Array, "n v"], Any]:
+        occurs, cache = cache
+        logits, cache = next_logits(previous, position, cache)
+        with_previous = occurs.at[jnp.arange(len(occurs)), previous].set(1.0)
+        occurs = jnp.where(position > 0, with_previous, occurs)
+        by_beam = occurs.reshape(len(guide.source), -1, occurs.shape[-1])
+        bias = jax.vmap(guide, in_axes=1, out_axes=1)(by_beam)
+        return logits + bias.reshape(logits.shape), (occurs, cache)
+
+    return guided
 
 
 def previous_tokens(text_spec: TextSpec, tokens: Int[Array, "b l"]) -> Int[Array, "b l"]:

@@ -11,6 +11,7 @@ from jtextdiff.diffusion.losses import cross_entropy, sum_over
 from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.methods.components.autoregressive_sampler import (
     decode,
+    guided_by_words,
     previous_tokens,
     stepwise_losses,
     word_dropout,
@@ -18,7 +19,7 @@ from jtextdiff.methods.components.autoregressive_sampler import (
 from jtextdiff.methods.components.label_conditioning import guided_logits, one_hot_label
 from jtextdiff.methods.components.latents import LatentSampler
 from jtextdiff.methods.components.types import Given, Sample, TextSpec
-from jtextdiff.sampling.phrases import bag_log_prob, bag_presence
+from jtextdiff.sampling.phrases import WordGuide, bag_log_prob, bag_presence
 
 TextNLL = Callable[[Float[Array, "b z"]], Float[Array, "b"]]
 """z ↦ −log p(text | z), nats."""
@@ -82,12 +83,22 @@ class LatentTextDecoder(NamedTuple):
         return bag_presence(self.net.bag_logits(self.latent_input(z, None)), self.text_spec.mean_length)
 
     def decode(
-        self, sampler: LatentSampler, given: Given, keys: Keys, z: Float[Array, "b z"], *, keep_path: bool
+        self,
+        sampler: LatentSampler,
+        given: Given,
+        keys: Keys,
+        z: Float[Array, "b z"],
+        *,
+        guide: WordGuide | None = None,
+        keep_path: bool = False,
     ) -> Sample:
-        """Decodes latents by the sampler's settings; a fixed prefix stays."""
+        """Decodes latents by the sampler's settings, guided by words if there is a guide; a fixed prefix stays."""
         terms = sampler.guidance_terms(given.label if self.num_values else None)
         inputs = [jnp.repeat(self.latent_input(z, label), sampler.beams, axis=0) for label, _ in terms]
         next_logits = guided_logits(self.net, inputs, [weight for _, weight in terms])
-        caches = [self.net.init_cache(y, given.tokens.shape[1]) for y in inputs]
+        cache: Any = [self.net.init_cache(y, given.tokens.shape[1]) for y in inputs]
+        if guide is not None:
+            next_logits = guided_by_words(next_logits, guide)
+            cache = jnp.zeros((len(inputs[0]), self.text_spec.vocab_size)), cache
         settings = sampler.decoding_settings()
-        return decode(settings, self.text_spec, given, keys, next_logits, caches, keep_path=keep_path)
+        return decode(settings, self.text_spec, given, keys, next_logits, cache, keep_path=keep_path)

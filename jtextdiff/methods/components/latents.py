@@ -20,8 +20,8 @@ from jtextdiff.methods.components.autoregressive_sampler import DecodingSettings
 from jtextdiff.methods.components.types import check_settings
 from jtextdiff.nets.functional import Params
 from jtextdiff.sampling.energies import Energy, NoiseAveraged, energy_terms
-from jtextdiff.sampling.latent_flow import FlowResult, descend, descend_in_steps
-from jtextdiff.sampling.phrases import WordHold
+from jtextdiff.sampling.latent_flow import FlowResult, descend
+from jtextdiff.sampling.phrases import WordGuide
 from jtextdiff.sampling.rectified_flow import Field
 
 MIN_DIVERGENCE = 1.0
@@ -29,13 +29,13 @@ MIN_DIVERGENCE = 1.0
 
 
 class FlowLimits(NamedTuple):
-    """How far latents move along a flow, and along which one."""
+    """How far latents move along a flow, along which one, and how they are decoded."""
 
     max_time: Float[Array, ""] | float | None  # of the flow down the energy; None: until the probability is reached
     target_probability: Float[Array, "*s"] | float = 1.0  # of all controls together, at which a latent stops, in order
     source_pull: Float[Array, ""] | float = 0.0
     field: Field | None = None  # followed at the same time
-    hold: WordHold | None = None  # of the words of the source; latents then move in steps, see `descend_in_steps`
+    guide: WordGuide | None = None  # of decoding, where latents stop
 
 
 class Rewrite(NamedTuple):
@@ -45,7 +45,7 @@ class Rewrite(NamedTuple):
     before: Float[Array, "b s parts"]  # −log p of each part of the energy, nats, at the latent of the source …
     after: Float[Array, "b s parts"]  # … and at the stop
     distance: Float[Array, "b s"]  # between the two, in standard deviations of the prior
-    steps: Int[Array, "b s"]  # of the solver, from the stop before; with a hold, from the source
+    steps: Int[Array, "b s"]  # of the solver, from the stop before
     solved: Bool[Array, "b s"]  # whether the flow was solved; if not, the latent is that of the stop before
 
 
@@ -135,10 +135,7 @@ class LatentSampler:
             end = self.flow(energy, start, limits._replace(target_probability=target))
             return (end.z if limits.max_time is None else source), rewrite(end)
 
-        if limits.hold is None:
-            stops = jax.lax.scan(stop, source, targets)[1]
-        else:
-            stops = jax.lax.map(rewrite, descend_in_steps(energy, source, -jnp.log(targets), limits.hold))
+        stops = jax.lax.scan(stop, source, targets)[1]
         return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), stops)
 
 
