@@ -58,10 +58,10 @@ class Edit(NamedTuple):
     """An edited text and, for latent editing, how far its latent moved."""
 
     text: str
-    before: dict[str, float] = {}  # probability of each control by its own classifier, for the source …
-    after: dict[
-        str, float
-    ] = {}  # … and for the latent that was decoded; reranked: for the words of the edit, see `_rewrites`
+    # The probability of each control by its own classifier, for the source and for the latent that was decoded.
+    # Reranked: for the words of the source and of the edit, see `_rewrites`.
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
     distance: float | None = None  # that the latent moved, in standard deviations of the prior
     steps: int | None = None  # of the solver
     reached: bool = True  # whether all controls together have the target probability in the end, within 2 % of its nats
@@ -108,7 +108,7 @@ def _rewrites(edits: EditBatch, flow: FlowSettings, bucket: LengthBucket, inputs
     """Returns the rewrites of a batch at all stops on all ways, [b, s, …].
 
     If there are several, `after` is what decides between them: the controls as read from the words of each rewrite or,
-    of controls that have learned none, from its latent.
+    of controls that have learned none, from its latent. `before` is then that of the source.
     """
     mesh, conditioning = mesh_of(edits.params), edits.conditioning
     rewrite, latent_energies = (jitted(edits.method, name, mesh) for name in ("rewrite", "latent_energies"))
@@ -124,9 +124,10 @@ def _rewrites(edits: EditBatch, flow: FlowSettings, bucket: LengthBucket, inputs
     tokens = rewrites.tokens.reshape(-1, rewrites.tokens.shape[-1])
     if conditioning.readings is None:
         after = latent_energies(edits.params, tokens, energy=energy)
-    else:
-        after = _text_energies(conditioning.readings.energy, tokens)
-    return rewrites._replace(after=after.reshape(*rewrites.solved.shape, -1))
+        return rewrites._replace(after=after.reshape(rewrites.after.shape))
+    before, after = (_text_energies(conditioning.readings.energy, x) for x in (inputs[1].tokens, tokens))
+    after = after.reshape(rewrites.after.shape)
+    return rewrites._replace(before=jnp.broadcast_to(before[:, None], after.shape), after=after)
 
 
 @jax.jit
