@@ -103,6 +103,8 @@ class Pretrained:
         give_hub_a_home()
         import transformers
 
+        verbosity = transformers.logging.get_verbosity()
+        transformers.logging.set_verbosity_error()  # it warns of a config.json of a model that it does not know
         try:
             pretrained = transformers.AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -111,6 +113,8 @@ class Pretrained:
                 f"name could be read ({' '.join(str(error).split())[:200]}); give a directory with tokenizer.json "
                 "and tokenizer_config.json, or a model's name while online"
             ) from error
+        finally:
+            transformers.logging.set_verbosity(verbosity)
         backend = getattr(pretrained, "backend_tokenizer", None)
         eos = pretrained.sep_token_id if pretrained.eos_token_id is None else pretrained.eos_token_id
         if backend is None or eos is None:

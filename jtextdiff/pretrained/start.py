@@ -5,11 +5,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jtextdiff.cli.errors import UserError, mistakes
+from jtextdiff.data.corpus import Text
 from jtextdiff.data.hub import download_checkpoint
 from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.data.tokenizer_builders import tokenizer_builder
-from jtextdiff.methods.components.types import TextSpec
+from jtextdiff.devices.sharding import make_mesh, shardings
+from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import Checkpoint, open_checkpoint
 from jtextdiff.pretrained.dit import fold
@@ -17,7 +21,8 @@ from jtextdiff.pretrained.dit_layout import shapes
 from jtextdiff.pretrained.dit_settings import NETWORK, OUTSIDE_TRUNK, Kind, kind_of, network_settings, sizes_of
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
 from jtextdiff.run.checkpoints import has_checkpoints
-from jtextdiff.run.config import Config, class_of
+from jtextdiff.run.config import Config, class_of, spec
+from jtextdiff.run.config_files import base_config
 from jtextdiff.run.workdir import read_config
 
 PRETRAINED = "pretrained:"
@@ -72,8 +77,7 @@ def with_settings(config: Config, workdir: Path) -> Config:
     _check_method(config, kind_of(checkpoint.config, checkpoint.source), checkpoint)
     _update(config.method, network_settings(checkpoint.config, checkpoint.source))
     config.text.tokenizer = tokenizer_spec(checkpoint, config.text.tokenizer)
-    with mistakes(FileNotFoundError, ValueError):
-        check_vocabulary(checkpoint, tokenizer_builder(config.text.tokenizer).train([]))
+    _read_tokenizer(checkpoint, config.text.tokenizer)
     return config
 
 
@@ -92,20 +96,43 @@ def tokenizer_spec(checkpoint: Checkpoint, given: str) -> str:
     return f"{PRETRAINED}{checkpoint.folder}"
 
 
-def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    """Raises UserError if a checkpoint has fewer rows than its tokenizer has tokens, MASK included."""
+def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
+    """Returns a tokenizer. Raises UserError if it has more tokens, MASK included, than the checkpoint has rows."""
+    with mistakes(FileNotFoundError, ValueError):
+        tokenizer = tokenizer_builder(name).train([])
     rows, needed = sizes_of(checkpoint.config, checkpoint.source).rows, max(tokenizer.vocab_size, tokenizer.mask + 1)
     if rows < needed:
         raise UserError(
             f"{checkpoint.source} has {rows:,} rows of embeddings, and the tokenizer {needed:,} tokens, MASK included. "
             f"Give the tokenizer that it was trained with: --config.text.tokenizer={PRETRAINED}NAME."
         )
+    return tokenizer
 
 
 def read_params(checkpoint: Checkpoint, text_spec: TextSpec) -> Params:
     """Returns the parameters of a checkpoint in our names, on the host, with the rows of a text's vocabulary."""
     prefix, sizes = kind_of(checkpoint.config, checkpoint.source).prefix, sizes_of(checkpoint.config, checkpoint.source)
     return take_rows(fold(lambda name: checkpoint.read(prefix + name), sizes.num_blocks), text_spec)
+
+
+def read_model(source: str, tokenizer: str | None) -> tuple[Config, Params, Tokenizer]:
+    """Returns the config of a checkpoint by itself, its parameters on the devices, and its tokenizer.
+
+    `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length. Raises UserError for
+    whatever cannot be read.
+    """
+    checkpoint = open_source(source)
+    tokenizer = tokenizer_spec(checkpoint, tokenizer or "")
+    tokens = _read_tokenizer(checkpoint, tokenizer)
+    method, length = spec(kind_of(checkpoint.config, source).method), checkpoint.config["model_length"]
+    _update(method, network_settings(checkpoint.config, source))
+    text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
+    with method.unlocked():
+        method.text_spec = spec(TextSpec, **vars(text_spec))
+    params = read_params(checkpoint, text_spec)
+    params = jax.device_put(params, shardings(make_mesh(), params))
+    text = spec(Text, tokenizer=tokenizer, length=length)
+    return base_config(method, None, num_steps=0, batch_size=1, text=text), params, tokens
 
 
 def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:

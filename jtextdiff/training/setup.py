@@ -18,7 +18,7 @@ from jtextdiff.devices.multihost import process_zero_first
 from jtextdiff.devices.sharding import check_batch, make_mesh, shardings
 from jtextdiff.inference.model import load
 from jtextdiff.methods.classifier import Classifier
-from jtextdiff.methods.components.types import TextSpec
+from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.methods.method import Conditional, InitFromData, Trainable
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.start import described, open_source, read_params
@@ -99,24 +99,12 @@ def complete_config(config: Config, corpus: Corpus, workdir: Path) -> Config:
     """Returns the config with the fields that follow from the text, and the steps over which the rate decays."""
     config = copy.deepcopy(config)
     with config.unlocked():
-        config.method.text_spec = spec(TextSpec, **vars(_text_spec(corpus)))
+        text_spec = text_spec_of(corpus.tokenizer, corpus.buckets[-1], corpus.length_counts)
+        config.method.text_spec = spec(TextSpec, **vars(text_spec))
         _fill_in_labels(config, corpus)
     _check_positions(config)
     _fill_in_decay_steps(config, workdir)
     return config
-
-
-def _text_spec(corpus: Corpus) -> TextSpec:
-    tokenizer = corpus.tokenizer
-    return TextSpec(
-        vocab_size=tokenizer.vocab_size,
-        mask=tokenizer.mask,
-        pad=tokenizer.pad,
-        eos=tokenizer.eos,
-        unk=-1 if tokenizer.unk is None else tokenizer.unk,
-        length=corpus.buckets[-1],
-        length_counts=corpus.length_counts,
-    )
 
 
 def _fill_in_labels(config: Config, corpus: Corpus) -> None:

@@ -7,7 +7,28 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-WORDS = "<pad> <eos> <unk> The Mill Swan Oak Crown is cheap dear small . near a pub the river it has".split()
+WORDS = [
+    "<pad>",
+    "<eos>",
+    "<unk>",
+    "The",
+    "Mill",
+    "Swan",
+    "Oak",
+    "Crown",
+    "is",
+    "cheap",
+    "dear",
+    "small",
+    ".",
+    "near",
+    "a",
+    "pub",
+    "the",
+    "river",
+    "it",
+    "has",
+]
 """The tokenizer of the toys: 20 tokens, to which MASK is added."""
 
 Tensors = dict[str, np.ndarray]
