@@ -102,6 +102,7 @@ def test_settings_of_training_stay_those_of_the_config(place: Path) -> None:
 def test_fine_tuning_lowers_the_loss(place: Path) -> None:
     texts = ["The Mill is cheap .", "The Swan is dear ."]
     before = sum(jtd.load(place / "run").nll(texts))
+    shutil.rmtree(place / "run")
     assert start(place, "--config.optim.warmup=1", steps=60).returncode == 0
     assert sum(jtd.load(place / "run").nll(texts)) < 0.5 * before
 
@@ -113,8 +114,8 @@ def test_every_command_works_on_an_imported_run(place: Path) -> None:
         ("sample", *checkpoint, "--num", "2"),
         ("sample", *checkpoint, "--num", "2", "--template", "The [MASK] is [MASK] ."),
         ("edit", *checkpoint, "--input", "texts.txt", "--num", "2"),
-        ("evaluate", *checkpoint, "--num", "16"),
-        ("verify", *checkpoint),
+        ("evaluate", *checkpoint, "--num", "16", "--steps", "8"),
+        ("verify", *checkpoint, "--steps", "8"),
         ("visualize", *checkpoint, "--out", "film.html"),
     ):
         done = run(*command, cwd=place)
