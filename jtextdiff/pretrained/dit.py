@@ -6,6 +6,7 @@ join the norms, gates the layers before the residual connections.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +20,9 @@ Tensors = dict[str, Float[np.ndarray, "..."]]
 Read = Callable[[str], Float[np.ndarray, "..."]]
 """Name ↦ array, which may be read from a file only now."""
 
+Place = Callable[[str, Float[np.ndarray, "..."]], Any]
+"""(our name, array) ↦ the array where it is to be, such as on a device."""
+
 QKV = ("attn_query", "attn_key", "attn_value")
 MODULATED = {"norm1": ("attn_out.weight",), "norm2": ("mlp.2.weight", "mlp.2.bias")}
 """Norm ↦ the arrays that its gate multiplies. A block's modulation is shift, scale and gate of each, in this order."""
@@ -26,28 +30,29 @@ MODULATED = {"norm1": ("attn_out.weight",), "norm2": ("mlp.2.weight", "mlp.2.bia
 NUM_FREQUENCIES = 128
 
 
-def fold(read: Read, num_blocks: int) -> Params:
-    """Returns our parameters of the network at sigma = 0, all rows of its vocabulary included."""
-    condition = _condition(read)
+def fold(read: Read, num_blocks: int, place: Place = lambda name, array: array) -> Params:
+    """Returns our parameters of the network at sigma = 0.
 
-    def folded(name: str) -> Float[np.ndarray, "..."]:
-        return tensors.pop(name) if name in tensors else read(name)
+    One layer is read at a time, the largest first, and each array is passed to `place` at once, so that the host holds
+    little more than what `place` keeps there.
+    """
+    condition, params = _condition(read), {}
 
-    params: Params = {}
-    tensors = _folded_norm(read, condition)
+    def insert(names: dict[str, str], folded: Tensors) -> None:
+        for ours, theirs in names.items():
+            array = folded.pop(theirs) if theirs in folded else read(theirs)
+            _insert(params, ours, place(ours, _transposed(ours, array)))
+
+    insert(outside_blocks(NAMES), _folded_norm(read, condition))
     for block in range(num_blocks):
-        tensors |= _folded_block(read, f"blocks.{block}.", condition)
-        for ours, theirs in of_block(NAMES, block).items():
-            _insert(params, ours, _transposed(ours, folded(theirs)))
-    for ours, theirs in outside_blocks(NAMES).items():
-        _insert(params, ours, _transposed(ours, folded(theirs)))
+        insert(of_block(NAMES, block), _folded_block(read, f"blocks.{block}.", condition))
     return params
 
 
 def unfold(params: Params, num_blocks: int, cond_dim: int) -> Tensors:
     """Returns the published tensors whose `fold` is `params`: they ignore sigma, and all shifts are biases of adaLN."""
     names = per_block(NAMES, num_blocks)
-    tensors = {theirs: _transposed(ours, np.asarray(_get(params, ours))) for ours, theirs in names.items()}
+    tensors = {theirs: _transposed(ours, np.asarray(leaf(params, ours))) for ours, theirs in names.items()}
     for block in range(num_blocks):
         _unfold_block(tensors, f"blocks.{block}.", cond_dim)
     final = "output_layer."
@@ -116,13 +121,14 @@ def _transposed(ours: str, array: Float[np.ndarray, "..."]) -> Float[np.ndarray,
     return np.ascontiguousarray(array.T) if ours.endswith("kernel") else array
 
 
-def _get(params: Params, path: str) -> Float[np.ndarray, "..."]:
+def leaf(tree: Any, path: str) -> Any:
+    """Returns the leaf of nested dictionaries at a path with dots."""
     for name in path.split("."):
-        params = params[name]
-    return params  # pyright: ignore
+        tree = tree[name]
+    return tree
 
 
-def _insert(params: Params, path: str, array: Float[np.ndarray, "..."]) -> None:
+def _insert(params: Params, path: str, array: Any) -> None:
     *parents, name = path.split(".")
     for parent in parents:
         params = params.setdefault(parent, {})

@@ -35,7 +35,8 @@ def published_config(method: Any) -> dict[str, Any]:
 
 def published_tensors(method: Masked, params: Params) -> dict[str, np.ndarray]:
     """Returns the tensors of a masked model. Reading them back gives the same parameters to the bit."""
-    tensors = unfold(give_rows(params, method.text_spec), method.trunk.num_layers, COND_DIM)
+    tensors = unfold(params, method.trunk.num_layers, COND_DIM)
+    tensors = {name: give_rows(name, tensor, method.text_spec) for name, tensor in tensors.items()}
     pairs = np.arange(0, method.trunk.width // method.trunk.num_heads, 2)
     exponents = pairs / (2 * len(pairs))
     tensors["rotary_emb.inv_freq"] = (PLAIN["rotary_base"] ** -exponents).astype(np.float32)

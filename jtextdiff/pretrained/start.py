@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.data.corpus import Text
@@ -16,12 +18,12 @@ from jtextdiff.devices.sharding import make_mesh, shardings
 from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import Checkpoint, open_checkpoint
-from jtextdiff.pretrained.dit import fold
+from jtextdiff.pretrained.dit import fold, leaf
 from jtextdiff.pretrained.dit_layout import shapes
 from jtextdiff.pretrained.dit_settings import NETWORK, OUTSIDE_TRUNK, Kind, kind_of, network_settings, sizes_of
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
 from jtextdiff.run.checkpoints import has_checkpoints
-from jtextdiff.run.config import Config, class_of, spec
+from jtextdiff.run.config import Config, build, class_of, spec
 from jtextdiff.run.config_files import base_config
 from jtextdiff.run.workdir import read_config
 
@@ -109,10 +111,20 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
     return tokenizer
 
 
-def read_params(checkpoint: Checkpoint, text_spec: TextSpec) -> Params:
-    """Returns the parameters of a checkpoint in our names, on the host, with the rows of a text's vocabulary."""
+def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Params:
+    """Returns the parameters of a checkpoint in our names, with the rows of a text's vocabulary.
+
+    Each array is put on the devices as it is read; `layout` has the sharding of each.
+    """
     prefix, sizes = kind_of(checkpoint.config, checkpoint.source).prefix, sizes_of(checkpoint.config, checkpoint.source)
-    return take_rows(fold(lambda name: checkpoint.read(prefix + name), sizes.num_blocks), text_spec)
+
+    def read(name: str) -> Float[np.ndarray, "..."]:
+        return take_rows(name, checkpoint.read(prefix + name), text_spec)
+
+    def place(name: str, array: Float[np.ndarray, "..."]) -> Any:
+        return jax.block_until_ready(jax.device_put(array, leaf(layout, name)))
+
+    return fold(read, sizes.num_blocks, place)
 
 
 def read_model(source: str, tokenizer: str | None) -> tuple[Config, Params, Tokenizer]:
@@ -129,8 +141,8 @@ def read_model(source: str, tokenizer: str | None) -> tuple[Config, Params, Toke
     text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
     with method.unlocked():
         method.text_spec = spec(TextSpec, **vars(text_spec))
-    params = read_params(checkpoint, text_spec)
-    params = jax.device_put(params, shardings(make_mesh(), params))
+    shapes_of_params = jax.eval_shape(build(method).init, jax.random.key(0))
+    params = read_params(checkpoint, text_spec, shardings(make_mesh(), shapes_of_params))
     text = spec(Text, tokenizer=tokenizer, length=length)
     return base_config(method, None, num_steps=0, batch_size=1, text=text), params, tokens
 

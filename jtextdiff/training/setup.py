@@ -164,7 +164,7 @@ def restore_or_init(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
         say(f"Starting from the parameters of {config.warm_start} at step {step}.")
     elif config.get("init"):
         checkpoint = open_source(config.init)
-        params = jax.device_put(read_params(checkpoint, setup.method.text_spec), layout["params"])
+        params = read_params(checkpoint, setup.method.text_spec, layout["params"])
         say(f"Starting from the {described(checkpoint, setup.method.text_spec)}.")
     else:
         params = jax.device_put(_init_params(setup), layout["params"])

@@ -30,8 +30,13 @@ def method_of(config: dict[str, Any], text_spec: TextSpec = TEXT_SPEC) -> Any:
     return kind_of(config, "toy").method(text_spec=text_spec, trunk=trunk, **fields)
 
 
-def reader(tensors: Tensors) -> Callable[[str], np.ndarray]:
-    return lambda name: tensors[f"backbone.{name}"]
+def reader(tensors: Tensors, text_spec: TextSpec = TEXT_SPEC) -> Callable[[str], np.ndarray]:
+    """Returns what reads tensors with the rows of our vocabulary."""
+    return lambda name: take_rows(name, tensors[f"backbone.{name}"], text_spec)
+
+
+def published(tensors: Tensors) -> Tensors:
+    return {f"backbone.{name}": array for name, array in tensors.items()}
 
 
 def our_log_p(method: Any, params: Any, tokens: np.ndarray, clean: np.ndarray | None) -> np.ndarray:
@@ -50,7 +55,7 @@ def our_log_p(method: Any, params: Any, tokens: np.ndarray, clean: np.ndarray | 
 def test_the_network_has_the_published_outputs(kind: str, clean: np.ndarray | None) -> None:
     config = config_json(kind)
     tensors = random_tensors(config)
-    params = take_rows(fold(reader(tensors), config["n_blocks"]), TEXT_SPEC)
+    params = fold(reader(tensors), config["n_blocks"])
     expected = denoised(forward(config, tensors, TOKENS, clean), TOKENS, 20)[..., :20]
     masked = TOKENS == 20
     found = our_log_p(method_of(config), params, TOKENS, clean)
@@ -61,7 +66,7 @@ def test_the_network_has_the_published_outputs(kind: str, clean: np.ndarray | No
 @pytest.mark.parametrize("kind", ["mdlm", "bd3lm"])
 def test_the_parameters_are_those_of_the_method(kind: str) -> None:
     config = config_json(kind)
-    params = take_rows(fold(reader(random_tensors(config)), config["n_blocks"]), TEXT_SPEC)
+    params = fold(reader(random_tensors(config)), config["n_blocks"])
     expected = jax.eval_shape(method_of(config).init, jax.random.key(0))
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, expected)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
@@ -78,8 +83,8 @@ def test_import_inverts_export_to_the_bit(mask: int) -> None:
     if mask < 20:
         params["embed"]["embedding"] = params["embed"]["embedding"].copy()
         params["embed"]["embedding"][20] = 0  # a row that no token has
-    tensors = unfold(give_rows(params, text_spec), 2, cond_dim=6)
-    again = take_rows(fold(tensors.__getitem__, 2), text_spec)
+    tensors = {name: give_rows(name, array, text_spec) for name, array in unfold(params, 2, cond_dim=6).items()}
+    again = fold(reader(published(tensors), text_spec), 2)
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
@@ -87,9 +92,8 @@ def test_export_inverts_import_but_for_the_conditioning() -> None:
     """The exported network is another one with the same outputs, and is exported and imported as itself."""
     config = config_json()
     tensors = random_tensors(config)
-    exported = unfold(fold(reader(tensors), 2), 2, cond_dim=6)
-    named = {f"backbone.{name}": array for name, array in exported.items()}
-    outputs = [forward(config, each, TOKENS) for each in (tensors, named)]
+    exported = unfold(fold(lambda name: tensors[f"backbone.{name}"], 2), 2, cond_dim=6)
+    outputs = [forward(config, each, TOKENS) for each in (tensors, published(exported))]
     np.testing.assert_allclose(*outputs, atol=2e-5)
     again = unfold(fold(exported.__getitem__, 2), 2, cond_dim=6)
     assert again.keys() == exported.keys()
@@ -100,7 +104,7 @@ def test_export_inverts_import_but_for_the_conditioning() -> None:
 def test_padding_rows_are_left_out_and_mask_is_the_last_row() -> None:
     config = config_json(vocab_size=24)
     tensors = random_tensors(config)
-    params = take_rows(fold(reader(tensors), 2), TEXT_SPEC)
+    params = fold(reader(tensors), 2)
     table = tensors["backbone.vocab_embed.embedding"]
     np.testing.assert_array_equal(params["embed"]["embedding"], table[[*range(20), 23]])
     np.testing.assert_array_equal(params["answer"]["kernel"].T, tensors["backbone.output_layer.linear.weight"][:20])
@@ -109,11 +113,11 @@ def test_padding_rows_are_left_out_and_mask_is_the_last_row() -> None:
 def test_the_published_size_has_the_published_number_of_parameters() -> None:
     config = {"model_type": "mdlm", "model_length": 1024, **MDLM_OWT}
     sizes = sizes_of(config, "mdlm-owt")
-    published = shapes(sizes)
-    assert sum(map(math.prod, published.values())) == 169_627_218
+    tensors = shapes(sizes)
+    assert sum(map(math.prod, tensors.values())) == 169_627_218
     text_spec = TextSpec(vocab_size=50_257, mask=50_257, pad=50_256, eos=50_256, length=1024)
     ours = jax.eval_shape(method_of(config, text_spec).init, jax.random.key(0))
-    conditioning = sum(math.prod(shape) for name, shape in published.items() if "adaLN" in name or "sigma" in name)
+    conditioning = sum(math.prod(shape) for name, shape in tensors.items() if "adaLN" in name or "sigma" in name)
     norm_biases = 768 * (2 * 12 + 1)
     num_ours = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(ours))
     assert num_ours == 169_627_218 - conditioning + norm_biases - (768 + 1)  # MASK has no output
