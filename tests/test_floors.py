@@ -31,6 +31,7 @@ ONLY_IMPORTED_IN = {
     "diffrax": ("sampling/latent_flow.py",),
     "orbax": ("run/checkpoints.py",),
     "ml_collections": ("run/config",),
+    "huggingface_hub": ("data/",),
     "tokenizers": ("data/",),
     "transformers": ("data/", "benchmarks/torch_gpt2.py"),
     "datasets": ("data/",),
