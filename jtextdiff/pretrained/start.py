@@ -136,8 +136,9 @@ def read_model(source: str, tokenizer: str | None) -> tuple[Config, Params, Toke
     checkpoint = open_source(source)
     tokenizer = tokenizer_spec(checkpoint, tokenizer or "")
     tokens = _read_tokenizer(checkpoint, tokenizer)
-    method, length = spec(kind_of(checkpoint.config, source).method), checkpoint.config["model_length"]
-    _update(method, network_settings(checkpoint.config, source))
+    method, settings = spec(kind_of(checkpoint.config, source).method), network_settings(checkpoint.config, source)
+    _update(method, settings)
+    length = settings["trunk"]["max_length"]
     text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
     with method.unlocked():
         method.text_spec = spec(TextSpec, **vars(text_spec))

@@ -91,6 +91,13 @@ def test_step_0_has_the_parameters_of_the_checkpoint(imported: Path) -> None:
     assert checkpoint.sample(2, control=jtd.controls.length(4))
 
 
+def test_a_run_without_steps_needs_a_checkpoint(place: Path) -> None:
+    done = run("train", f"--config={ROOT}/configs/masked.py", "--config.num_steps=0", cwd=place)
+    assert done.returncode == 2 and "num_steps must be at least 1, got 0." in done.stderr
+    less = start(place, steps=-1)
+    assert less.returncode == 2 and "num_steps must be at least 0, got -1." in less.stderr
+
+
 def test_settings_of_training_stay_those_of_the_config(place: Path) -> None:
     shutil.rmtree(place / "run")
     assert start(place, "--config.method.trunk.dropout=0.1", "--config.method.trunk.width=8").returncode == 0
@@ -104,19 +111,34 @@ def test_fine_tuning_lowers_the_loss(place: Path) -> None:
     before = sum(jtd.load(place / "run").nll(texts))
     shutil.rmtree(place / "run")
     assert start(place, "--config.optim.warmup=1", steps=60).returncode == 0
-    assert sum(jtd.load(place / "run").nll(texts)) < 0.5 * before
+    assert sum(jtd.load(place / "run").nll(texts)) < 0.8 * before
+
+
+FEW = ("--checkpoint", "run", "--steps", "8")
+COMMANDS = [
+    ("sample", *FEW, "--num", "2"),
+    ("evaluate", *FEW, "--num", "16"),
+    ("verify", *FEW),
+    ("visualize", *FEW, "--out", "film"),
+]
+"""What works on every run."""
 
 
 @pytest.mark.slow
 def test_every_command_works_on_an_imported_run(place: Path) -> None:
-    checkpoint = ("--checkpoint", "run")
-    for command in (
-        ("sample", *checkpoint, "--num", "2"),
-        ("sample", *checkpoint, "--num", "2", "--template", "The [MASK] is [MASK] ."),
-        ("edit", *checkpoint, "--input", "texts.txt", "--num", "2"),
-        ("evaluate", *checkpoint, "--num", "16", "--steps", "8"),
-        ("verify", *checkpoint, "--steps", "8"),
-        ("visualize", *checkpoint, "--out", "film.html"),
-    ):
+    infill = ("sample", *FEW, "--num", "2", "--template", "The [MASK] is [MASK] .")
+    remask = ("sample", *FEW, "--num", "2", "--override", "method.sampler.name=remasking")
+    edit = ("edit", *FEW, "--input", "texts.txt", "--num", "2")
+    for command in (*COMMANDS, infill, remask, edit, ("export", "run", "exported")):
         done = run(*command, cwd=place)
+        assert done.returncode == 0, (command, done.stderr)
+
+
+@pytest.mark.slow
+def test_every_command_works_on_imported_block_diffusion(tmp_path: Path) -> None:
+    write_texts(tmp_path)
+    write_checkpoint(tmp_path / "checkpoint", config_json("bd3lm"))
+    assert start(tmp_path, kind="bd3lm").returncode == 0
+    for command in COMMANDS:
+        done = run(*command, cwd=tmp_path)
         assert done.returncode == 0, (command, done.stderr)
