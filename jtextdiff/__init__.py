@@ -76,6 +76,23 @@ def load(run: "str | Path", *, at: int | str = "latest", overrides: Sequence[str
     return model.load(run, at=at, overrides=overrides)
 
 
+def from_pretrained(source: str, *, tokenizer: str | None = None) -> "Model":
+    """Loads a published checkpoint of MDLM or BD3-LM from its folder, or "hub:NAME".
+
+    `tokenizer` is "pretrained:NAME" where the folder has none. All texts are as long as the checkpoint's longest unless
+    a control gives a length; a run that starts from it learns the lengths of its text. Raises UserError for whatever
+    cannot be read.
+    """
+    from jtextdiff.devices.compilation_cache import enable_compilation_cache
+    from jtextdiff.inference.model import Model
+    from jtextdiff.pretrained.start import read_model
+    from jtextdiff.run.config import build
+
+    enable_compilation_cache()
+    config, params, tokens = read_model(source, tokenizer)
+    return Model(method=build(config.method), params=params, tokenizer=tokens, config=config, step=0)
+
+
 def __getattr__(name: str) -> Any:
     """Imports a public name on first use, so that `--help` does not wait for jax."""
     if name not in _HOMES:

@@ -85,6 +85,7 @@ def train_model(config: str, overrides: Sequence[str] = (), *, workdir: str | Pa
 def load_plan(path: str, overrides: Sequence[str], workdir: str | Path | None) -> tuple[Any, Path]:
     """Returns the validated config of a file with overrides, and the directory of its run."""
     from jtextdiff.control.trained import fitted_dir
+    from jtextdiff.pretrained.start import with_settings
     from jtextdiff.run.config import is_control
     from jtextdiff.run.config_files import load_config
     from jtextdiff.run.workdir import default_workdir
@@ -96,6 +97,7 @@ def load_plan(path: str, overrides: Sequence[str], workdir: str | Path | None) -
         config = control_config(config)
         default = fitted_dir(config)
     run_dir = Path(workdir) if workdir else default
+    config = with_settings(config, run_dir)
     validate_config(config, run_dir)
     return config, run_dir
 

@@ -10,7 +10,7 @@ LAYERS = (
     ("sampling", "devices"),
     ("methods", "run"),
     ("control",),
-    ("inference",),
+    ("inference", "pretrained"),
     ("training", "evaluation", "visualization"),
     ("benchmarks",),
 )
@@ -31,14 +31,16 @@ ONLY_IMPORTED_IN = {
     "diffrax": ("sampling/latent_flow.py",),
     "orbax": ("run/checkpoints.py",),
     "ml_collections": ("run/config",),
+    "huggingface_hub": ("data/",),
     "tokenizers": ("data/",),
     "transformers": ("data/", "benchmarks/torch_gpt2.py"),
     "datasets": ("data/",),
+    "safetensors": ("pretrained/",),
     "torch": ("benchmarks/torch_",),
 }
 """Third party ↦ the only places that import it; the commands may also read ml_collections."""
 
-LAZY = ("tokenizers", "transformers", "datasets")
+LAZY = ("huggingface_hub", "tokenizers", "transformers", "datasets")
 NO_JAX = ("cli", "data", "metrics")
 VAGUE = ("utils", "util", "common", "helpers", "misc")
 MOST_LINES = 300

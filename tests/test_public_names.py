@@ -5,7 +5,7 @@ import pytest
 import jtextdiff as jtd
 
 
-@pytest.mark.parametrize("name", sorted([*jtd._HOMES, "load"]))
+@pytest.mark.parametrize("name", sorted([*jtd._HOMES, "from_pretrained", "load"]))
 def test_a_public_name_is_found_where_it_is_defined(name: str) -> None:
     found = getattr(jtd, name)
     assert found.__name__.rpartition(".")[2] == name

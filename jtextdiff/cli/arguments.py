@@ -148,10 +148,15 @@ def _seed(text: str) -> int:
 
 def sampler_overrides(flags: argparse.Namespace) -> list[str]:
     """Returns the config overrides from the flags of `add_checkpoint`. Raises UserError for an invalid --at."""
-    if flags.at not in ("latest", "best") and not (flags.at.isascii() and flags.at.isdecimal() and len(flags.at) < 19):
-        raise UserError(f"--at must be latest, best or a step, got {flags.at!r}.")
+    check_step(flags.at)
     shorthands = {"method.sampler.steps": flags.steps, "method.sampler.name": flags.sampler}
     return [f"{name}={value}" for name, value in shorthands.items() if value is not None] + flags.override
+
+
+def check_step(at: str) -> None:
+    """Raises UserError if --at is neither latest, best nor a step."""
+    if at not in ("latest", "best") and not (at.isascii() and at.isdecimal() and len(at) < 19):
+        raise UserError(f"--at must be latest, best or a step, got {at!r}.")
 
 
 def check_out(out: str | None) -> None:

@@ -1,11 +1,15 @@
-"""Labelled examples of a data set on the Hugging Face hub."""
+"""Data sets and checkpoints of the Hugging Face hub."""
 
 import contextlib
 import re
+from pathlib import Path
 from typing import Any
 
 from jtextdiff.data.cache import give_hub_a_home
 from jtextdiff.data.text_files import SPLITS, Example, example_of, field_names
+
+CHECKPOINT_FILES = ("*.json", "*.txt", "*.safetensors")
+"""Weights and tokenizer of a model: nothing that can be run."""
 
 PATH = re.compile(r"hub:(?P<name>[^:@\s]+)(:(?P<configuration>[^:@]+))?(@(?P<revision>.+))?")
 
@@ -32,6 +36,30 @@ def read_hub(path: str, column: str) -> dict[str, list[Example]]:
     if not splits.get("train"):
         raise ValueError(f"{path} has the splits {', '.join(loaded) or 'none'}; expected a train split with text")
     return splits
+
+
+def download_checkpoint(name: str) -> Path:
+    """Returns a folder with the weights, config and tokenizer of "hub:NAME[@REVISION]", downloaded once.
+
+    Raises ValueError for another form, FileNotFoundError if there is no such model, or no connection.
+    """
+    match = PATH.fullmatch(name)
+    if match is None or match["configuration"]:
+        raise ValueError(f"expected hub:NAME or hub:NAME@REVISION, such as hub:kuleshov-group/mdlm-owt; got {name!r}")
+    give_hub_a_home()
+    import huggingface_hub
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                match["name"], revision=match["revision"], allow_patterns=list(CHECKPOINT_FILES)
+            )
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FileNotFoundError(
+            f"cannot read {name} ({reason}); check the name, go online once, or give the folder of a checkpoint"
+        ) from error
 
 
 def _examples(rows: Any, column: str, path: str, split: str) -> list[Example]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 MASK = "[MASK]"
+SPECIALS_FILE = "specials.json"
 UNK = "[UNK]"
 _RARE_CHARACTERS = "qzxjk \u8a9e\u8a00 \U0001f642"
 
@@ -137,14 +138,14 @@ class Tokenizer:
         """Writes `tokenizer.json` and `specials.json` into `directory`, which is created if missing."""
         directory.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(directory / "tokenizer.json"))
-        (directory / "specials.json").write_text(json.dumps(self._specials(), indent=1), encoding="utf-8")
+        (directory / SPECIALS_FILE).write_text(json.dumps(self._specials(), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> "Tokenizer":
         """Reads what `save` wrote. Raises FileNotFoundError for a missing file, ValueError for a damaged one."""
         import tokenizers
 
-        for name in ("tokenizer.json", "specials.json"):
+        for name in ("tokenizer.json", SPECIALS_FILE):
             if not (directory / name).is_file():
                 raise FileNotFoundError(
                     f"no {name} in {directory}; expected the folder of a saved tokenizer: tokenizer.json "
@@ -152,7 +153,7 @@ class Tokenizer:
                 )
         try:
             backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
-            specials = json.loads((directory / "specials.json").read_text(encoding="utf-8"))
+            specials = json.loads((directory / SPECIALS_FILE).read_text(encoding="utf-8"))
             backend.encode_special_tokens = True
             return cls(backend=backend, **specials)
         except Exception as error:  # tokenizers raises bare Exception for a damaged file

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jtextdiff.data.cache import give_hub_a_home
-from jtextdiff.data.tokenizer import UNK, Tokenizer, wrap
+from jtextdiff.data.tokenizer import SPECIALS_FILE, UNK, Tokenizer, wrap
 
 SPECIALS = ("[PAD]", "[EOS]", UNK)  # ids 0, 1, 2 of every trained tokenizer
 
@@ -86,7 +87,8 @@ class BytePairs:
 class Pretrained:
     """The tokenizer of a Hugging Face model. `name` is its name or a directory. Remote code is never run.
 
-    EOS is its end-of-text token, or its separator (BERT). PAD is EOS if it has none (GPT-2).
+    EOS is its end-of-text token, or its separator (BERT). PAD is EOS if it has none (GPT-2). A directory in which a
+    `Tokenizer` was saved has that one.
     """
 
     name: str
@@ -96,9 +98,13 @@ class Pretrained:
 
         Raises FileNotFoundError if it cannot be found, ValueError if it has no fast form or no end-of-text token.
         """
+        if (Path(self.name) / SPECIALS_FILE).is_file():
+            return Tokenizer.load(Path(self.name))
         give_hub_a_home()
         import transformers
 
+        verbosity = transformers.logging.get_verbosity()
+        transformers.logging.set_verbosity_error()  # it warns of a config.json of a model that it does not know
         try:
             pretrained = transformers.AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -107,6 +113,8 @@ class Pretrained:
                 f"name could be read ({' '.join(str(error).split())[:200]}); give a directory with tokenizer.json "
                 "and tokenizer_config.json, or a model's name while online"
             ) from error
+        finally:
+            transformers.logging.set_verbosity(verbosity)
         backend = getattr(pretrained, "backend_tokenizer", None)
         eos = pretrained.sep_token_id if pretrained.eos_token_id is None else pretrained.eos_token_id
         if backend is None or eos is None:

@@ -46,10 +46,11 @@ from jtextdiff.sampling.masked_state import Hidden, MaskedState
 
 @dataclass(frozen=True, kw_only=True)
 class Masked:
-    """A bidirectional transformer that predicts masked tokens, given the length of the text."""
+    """A bidirectional transformer that predicts masked tokens, given the length of the text if it `reads_length`."""
 
     text_spec: TextSpec = TextSpec()
     trunk: Transformer = Transformer()
+    reads_length: bool = True  # the network has an embedding of the text's length; published ones have none
     masking: str = "fixed_count"  # in training: exactly k of L tokens; "bernoulli": each independently, as published
     self_conditioning: float = 0.0  # share of the training steps in which the network reads its own hidden states
     loss_weighting: str = "bound"  # of masked tokens in training; "words": all equal; "planner": more for likely ones
@@ -75,7 +76,12 @@ class Masked:
 
     @functools.cached_property
     def net(self) -> Net:
-        return masked_denoiser_net(self.text_spec, self.trunk, self_conditioned=self.self_conditioning > 0)
+        return masked_denoiser_net(
+            self.text_spec,
+            self.trunk,
+            reads_length=self.reads_length,
+            self_conditioned=self.self_conditioning > 0,
+        )
 
     @property
     def bound(self) -> str:

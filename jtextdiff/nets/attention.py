@@ -55,7 +55,7 @@ def noisy_and_clean(length: int, block_size: int) -> Layout:
     return Layout(jnp.tile(positions, 2), jnp.concatenate([noisy, clean])[None, None])
 
 
-def rotary(x: Float[Array, "b h l e"], positions: Int[Array, "l"], base: float = 1000.0) -> Float[Array, "b h l e"]:
+def rotary(x: Float[Array, "b h l e"], positions: Int[Array, "l"], base: float) -> Float[Array, "b h l e"]:
     """Rotates pairs of channels by angles proportional to the position (Su et al. 2021, eq. 34)."""
     width = x.shape[-1]
     frequencies = base ** (-jnp.arange(width // 2) / (width // 2))
@@ -106,7 +106,7 @@ class XLPositions(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head attention with `rotary`, `relative` (a learned bias per distance) or `xl` positions, or none of them.
 
-    `fuse` changes the values before they are cached and averaged.
+    `fuse` changes the values before they are cached and averaged. Without `bias` the dense layers have none.
     """
 
     def __init__(
@@ -115,18 +115,20 @@ class Attention(nnx.Module):
         num_heads: int,
         *,
         positions: str,
+        rotary_base: float,
         reach: int,
+        bias: bool,
         dropout: float,
         init: str,
         bfloat16: bool,
         rngs: nnx.Rngs,
     ):
         self.num_heads, self.dropout = num_heads, dropout
-        self.rotary, self.reach = "rotary" in positions, reach
-        square = functools.partial(dense, width, width, init=init, bfloat16=bfloat16, rngs=rngs)
+        self.rotary_base, self.reach = rotary_base if "rotary" in positions else None, reach
+        square = functools.partial(dense, width, width, init=init, bias=bias, bfloat16=bfloat16, rngs=rngs)
         self.query, self.key, self.value, self.out = square(), square(), square(), square()
-        bias = jnp.zeros((num_heads, 2 * reach + 1)) if positions == "relative" else None
-        self.relative_bias = None if bias is None else nnx.Param(bias)
+        by_distance = jnp.zeros((num_heads, 2 * reach + 1)) if positions == "relative" else None
+        self.relative_bias = None if by_distance is None else nnx.Param(by_distance)
         self.xl = XLPositions(width, num_heads, init=init, rngs=rngs) if positions == "xl" else None
 
     def __call__(
@@ -170,7 +172,9 @@ class Attention(nnx.Module):
         """Returns queries, keys and values, [b, h, l, e]."""
         projected = self.query(x), self.key(x), self.value(x) if fuse is None else fuse(x, self.value(x))
         query, keys, value = (rearrange(part, "b l (h e) -> b h l e", h=self.num_heads) for part in projected)
-        return (rotary(query, positions), rotary(keys, positions), value) if self.rotary else (query, keys, value)
+        if self.rotary_base is None:
+            return query, keys, value
+        return rotary(query, positions, self.rotary_base), rotary(keys, positions, self.rotary_base), value
 
     def _attend(
         self, query: Array, keys: Array, value: Array, bias: Array, key: Key[Array, ""] | None

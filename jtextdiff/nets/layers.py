@@ -40,11 +40,16 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True)}
+"""Of feed-forward layers: the exact GELU, and its approximation by tanh (Hendrycks & Gimpel 2016)."""
+
+
 def dense(
     fan_in: int,
     fan_out: int,
     *,
     init: str = "lecun",
+    bias: bool = True,
     bfloat16: bool = False,
     precision: str | None = None,
     rngs: nnx.Rngs,
@@ -55,7 +60,7 @@ def dense(
     None is TF32 on a GPU, "highest" float32.
     """
     dtype = jnp.bfloat16 if bfloat16 else None
-    linear = functools.partial(nnx.Linear, fan_in, fan_out, dtype=dtype, precision=precision, rngs=rngs)
+    linear = functools.partial(nnx.Linear, fan_in, fan_out, use_bias=bias, dtype=dtype, precision=precision, rngs=rngs)
     return linear() if init == "lecun" else linear(kernel_init=uniform(fan_in), bias_init=uniform(fan_in))
 
 
@@ -85,12 +90,14 @@ class TimeEmbedding(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """Two dense layers with an exact GELU between them."""
+    """Two dense layers with one of the `ACTIVATIONS` between them."""
 
-    def __init__(self, width: int, hidden: int, *, dropout: float, init: str, bfloat16: bool, rngs: nnx.Rngs):
-        self.dropout = dropout
+    def __init__(
+        self, width: int, hidden: int, *, activation: str, dropout: float, init: str, bfloat16: bool, rngs: nnx.Rngs
+    ):
+        self.activation, self.dropout = activation, dropout
         self.up = dense(width, hidden, init=init, bfloat16=bfloat16, rngs=rngs)
         self.down = dense(hidden, width, init=init, bfloat16=bfloat16, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b l w"], key: Key[Array, ""] | None) -> Float[Array, "b l w"]:
-        return dropout(self.down(gelu(self.up(x))), self.dropout, key)
+        return dropout(self.down(ACTIVATIONS[self.activation](self.up(x))), self.dropout, key)

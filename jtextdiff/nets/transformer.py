@@ -6,6 +6,7 @@ It is independent of tokens and of diffusion. BERT-like is `norm="post", causal=
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jtextdiff.nets.attention import Attention, Fuse, KVCache, Layout, one_text
 from jtextdiff.nets.batch_sharding import shard_batch
-from jtextdiff.nets.layers import FeedForward, TimeEmbedding, dropout, embedding, split_key
+from jtextdiff.nets.layers import ACTIVATIONS, FeedForward, TimeEmbedding, dropout, embedding, split_key
 from jtextdiff.nets.value_fusion import ValueFusion
 
 CHOICES = {
@@ -25,6 +26,7 @@ CHOICES = {
     "positions": ("learned", "rotary", "learned+rotary", "relative", "xl"),
     "time": ("add", "adaln"),
     "init": ("lecun", "torch"),
+    "activation": tuple(ACTIVATIONS),
 }
 
 
@@ -36,8 +38,12 @@ class Transformer:
     width: int = 128
     num_heads: int = 4
     expansion: int = 4  # feed-forward width over width
+    activation: str = "gelu"  # of the feed-forward layers; "gelu_tanh" approximates it
+    attention_bias: bool = True  # of the four dense layers of attention
     norm: str = "pre"
+    norm_epsilon: float | None = None  # added to the variance in norms; None: 1e-6, or 1e-12 if they come after
     positions: str = "learned+rotary"  # absolute positions, and distances between positions; see nets/attention.py
+    rotary_base: float = 1_000.0  # wavelengths in tokens run from 2π to nearly 2π times this
     time: str = "add"
     causal: bool = False
     dropout: float = 0.0
@@ -54,6 +60,10 @@ class Transformer:
         for field in ("num_layers", "width", "num_heads", "expansion", "max_length", "time_features", "fusion_rank"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
+        if not 0 < self.epsilon < 1:
+            raise ValueError(f"norm_epsilon must be above 0 and below 1, or None, got {self.norm_epsilon}.")
+        if not 1 < self.rotary_base < math.inf:
+            raise ValueError(f"rotary_base must be a number above 1, got {self.rotary_base}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
         if self.time_features % 2:
@@ -75,6 +85,13 @@ class Transformer:
             if getattr(self, field) not in choices:
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}.")
 
+    @property
+    def epsilon(self) -> float:
+        """What the norms add to the variance."""
+        if self.norm_epsilon is not None:
+            return self.norm_epsilon
+        return 1e-6 if self.norm == "pre" else 1e-12
+
 
 class Block(nnx.Module):
     """Attention and feed-forward, each with a residual connection and a norm before (pre) or after (post) it."""
@@ -82,40 +99,25 @@ class Block(nnx.Module):
     def __init__(self, shape: Transformer, *, rngs: nnx.Rngs):
         width = shape.width
         self.pre, self.dropout = shape.norm == "pre", shape.dropout
+        shared: dict[str, Any] = {"init": shape.init, "bfloat16": shape.bfloat16, "rngs": rngs}
         self.attention = Attention(
             width,
             shape.num_heads,
             positions=shape.positions,
+            rotary_base=shape.rotary_base,
             reach=shape.max_length if shape.positions == "relative" else 0,
+            bias=shape.attention_bias,
             dropout=shape.dropout,
-            init=shape.init,
-            bfloat16=shape.bfloat16,
-            rngs=rngs,
+            **shared,
         )
-        self.mlp = FeedForward(
-            width,
-            shape.expansion * width,
-            dropout=shape.dropout,
-            init=shape.init,
-            bfloat16=shape.bfloat16,
-            rngs=rngs,
-        )
-        self.norm_attention = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
-        self.norm_mlp = nnx.LayerNorm(width, epsilon=1e-6 if self.pre else 1e-12, rngs=rngs)
+        hidden = shape.expansion * width
+        self.mlp = FeedForward(width, hidden, activation=shape.activation, dropout=shape.dropout, **shared)
+        self.norm_attention = nnx.LayerNorm(width, epsilon=shape.epsilon, rngs=rngs)
+        self.norm_mlp = nnx.LayerNorm(width, epsilon=shape.epsilon, rngs=rngs)
         adaptive, zeros = shape.time == "adaln", nnx.initializers.zeros_init()
         self.modulation = nnx.Linear(width, 6 * width, kernel_init=zeros, rngs=rngs) if adaptive else None
-        self.fusion = (
-            ValueFusion(
-                width,
-                context_dim=shape.context_dim,
-                rank=shape.fusion_rank,
-                init=shape.init,
-                bfloat16=shape.bfloat16,
-                rngs=rngs,
-            )
-            if shape.context_dim
-            else None
-        )
+        fused = functools.partial(ValueFusion, width, context_dim=shape.context_dim, rank=shape.fusion_rank, **shared)
+        self.fusion = fused() if shape.context_dim else None
 
     def __call__(
         self,
@@ -183,7 +185,7 @@ class Trunk(nnx.Module):
         learned = "learned" in shape.positions
         self.positions = embedding(shape.max_length, shape.width, init=shape.init, rngs=rngs) if learned else None
         self.time = TimeEmbedding(shape.width, shape.time_features, init=shape.init, rngs=rngs) if timed else None
-        self.norm = nnx.LayerNorm(shape.width, epsilon=1e-6 if shape.norm == "pre" else 1e-12, rngs=rngs)
+        self.norm = nnx.LayerNorm(shape.width, epsilon=shape.epsilon, rngs=rngs)
         self.blocks = nnx.List([Block(shape, rngs=rngs) for _ in range(shape.num_layers)])
 
     def __call__(

@@ -28,7 +28,7 @@ EXPECTED = {
 }
 """Part of a message of Python or absl about a value of the wrong type ↦ what was expected."""
 
-NULLABLE = ("warm_start",)
+NULLABLE = ("warm_start", "init")
 """Fields outside any dataclass that may be set back to None."""
 
 
@@ -56,6 +56,7 @@ def base_config(
     c.method = method
     c.optim = optim
     c.warm_start = placeholder(str)  # a run whose parameters and tokenizer this one starts from
+    c.init = placeholder(str)  # a published checkpoint to start from: its folder or hub:NAME, see jtextdiff/pretrained
     c.every = ConfigDict(dict(log=log, evaluate=evaluate, sample=sample, checkpoint=checkpoint))
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # devices along each axis; -1: all that are left
     return c

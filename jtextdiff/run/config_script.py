@@ -10,7 +10,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from jtextdiff.cli.errors import UserError
 from jtextdiff.run.config import Config
 
-FIELDS = ("seed", "num_steps", "batch_size", "text", "method", "optim", "warm_start", "every", "mesh")
+FIELDS = ("seed", "num_steps", "batch_size", "text", "method", "optim", "warm_start", "init", "every", "mesh")
 """What `config_files.base_config` returns, and every config has."""
 
 

@@ -36,7 +36,7 @@ def _tokenised(text: Text, tokenizer: Tokenizer | None, notes: list[str]) -> Cor
         corpus = prepare_corpus(text, warn=notes.append)
         if tokenizer is None or tokenizer.fingerprint() == corpus.tokenizer.fingerprint():
             return corpus
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         if tokenizer is None:
             raise
     # The text is another than the run's, or too short for a tokenizer of its own: tokenise it again, as in the run.

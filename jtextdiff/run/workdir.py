@@ -73,6 +73,7 @@ def store_config(workdir: Path, config: Config, text: dict[str, str], *, resumed
         stored = read_config(workdir)
         same = ["text.tokenizer"] if same_tokenizer(stored.text.tokenizer, config.text.tokenizer) else []
         changed = differences(stored, config, [*MAY_CHANGE, *same])
+        changed = [field for field in changed if field[:2] != ("optim.decay_steps", None)]  # it has not trained yet
         _refuse(workdir, [field for field in changed if not field[0].startswith(FROM_TEXT)])
         _check_text(workdir, text)
         _refuse(workdir, changed)

@@ -54,7 +54,7 @@ def train(
     setup = build_setup(config, workdir)
     config = setup.config
     state, start = start_state(setup, workdir)
-    if start >= config.num_steps:
+    if start >= config.num_steps and checkpoints.has_checkpoints(workdir):  # else it imports, and has no steps
         say(f"{workdir} has already reached step {start}. To train on: --config.num_steps=N with N above {start}.")
         return
     if is_process_zero():
@@ -76,7 +76,7 @@ def train(
             step = stack.enter_context(compiled_ahead(run.step, setup, lengths, logger.say))
             run = dataclasses.replace(run, step=step)
         run_steps(run, state, start, manager, stopped, after_step)
-    say(f"Done. Look at {workdir}/loss.png; {how_to_use(config, workdir)}")
+    say(f"Done{f'. Look at {workdir}/loss.png' if config.num_steps else ''}; {how_to_use(config, workdir)}")
 
 
 def start_state(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
@@ -143,6 +143,8 @@ def run_steps(
     state_intervals = (intervals.evaluate, intervals.sample, intervals.checkpoint)
     any_stopped = any_process_stopped(run.setup.mesh, stopped)
     pending: PendingMetrics = None
+    if start == 0 and run.setup.config.get("init"):
+        checkpoints.save(manager, 0, *_parts(state), math.inf)  # the imported parameters
     for done in range(start + 1, num_steps + 1):
         state, pending = dispatch_step(run, state, done - 1, pending)
         after_step(done)

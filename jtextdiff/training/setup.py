@@ -18,9 +18,10 @@ from jtextdiff.devices.multihost import process_zero_first
 from jtextdiff.devices.sharding import check_batch, make_mesh, shardings
 from jtextdiff.inference.model import load
 from jtextdiff.methods.classifier import Classifier
-from jtextdiff.methods.components.types import TextSpec
+from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.methods.method import Conditional, InitFromData, Trainable
 from jtextdiff.nets.functional import Params
+from jtextdiff.pretrained.start import described, open_source, read_params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build, is_control, spec
 from jtextdiff.run.corpus import label_values, open_corpus
@@ -77,8 +78,9 @@ def validate_config(config: Config, workdir: Path) -> None:
     fields = {"num_steps": config.num_steps, "batch_size": config.batch_size}
     fields |= {f"every.{name}": value for name, value in config.every.items()}
     for name, value in fields.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}.")
+        least = 0 if name == "num_steps" and config.get("init") else 1  # without steps, a run only imports
+        if value < least:
+            raise UserError(f"{name} must be at least {least}, got {value}.")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed must be from 0 to 2^32 - 1, got {config.seed}.")
     if config.batch_size % config.optim.accumulate:
@@ -97,24 +99,12 @@ def complete_config(config: Config, corpus: Corpus, workdir: Path) -> Config:
     """Returns the config with the fields that follow from the text, and the steps over which the rate decays."""
     config = copy.deepcopy(config)
     with config.unlocked():
-        config.method.text_spec = spec(TextSpec, **vars(_text_spec(corpus)))
+        text_spec = text_spec_of(corpus.tokenizer, corpus.buckets[-1], corpus.length_counts)
+        config.method.text_spec = spec(TextSpec, **vars(text_spec))
         _fill_in_labels(config, corpus)
     _check_positions(config)
     _fill_in_decay_steps(config, workdir)
     return config
-
-
-def _text_spec(corpus: Corpus) -> TextSpec:
-    tokenizer = corpus.tokenizer
-    return TextSpec(
-        vocab_size=tokenizer.vocab_size,
-        mask=tokenizer.mask,
-        pad=tokenizer.pad,
-        eos=tokenizer.eos,
-        unk=-1 if tokenizer.unk is None else tokenizer.unk,
-        length=corpus.buckets[-1],
-        length_counts=corpus.length_counts,
-    )
 
 
 def _fill_in_labels(config: Config, corpus: Corpus) -> None:
@@ -143,8 +133,10 @@ def _check_positions(config: Config) -> None:
 def _fill_in_decay_steps(config: Config, workdir: Path) -> None:
     """Sets `optim.decay_steps` to the num_steps of the run's first start, and warns of steps after the decay."""
     if config.optim.decay_steps is None:
-        resumed = checkpoints.has_checkpoints(workdir)
-        config.optim.decay_steps = read_config(workdir).optim.decay_steps if resumed else config.num_steps
+        stored = read_config(workdir).optim.decay_steps if checkpoints.has_checkpoints(workdir) else None
+        config.optim.decay_steps = stored or config.num_steps or None
+    if config.optim.decay_steps is None:  # a run without steps, whose decay begins when it trains
+        return
     if config.num_steps > config.optim.decay_steps and config.optim.decay != "constant":
         say(
             f"warning: the learning rate has fallen to zero by step {config.optim.decay_steps} "
@@ -156,8 +148,8 @@ def _fill_in_decay_steps(config: Config, workdir: Path) -> None:
 def restore_or_init(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
     """Returns the newest state on disk and its step, or an initial state and 0.
 
-    An initial state is created on its devices. Its parameters are those of the run that `config.warm_start` names, or
-    fresh ones.
+    An initial state is created on its devices. Its parameters are those of the run that `config.warm_start` names, of
+    the published checkpoint that `config.init` names, or fresh ones.
     """
     config, layout = setup.config, setup.layout
     shapes = checkpoints.shapes_of(setup.shapes, layout)
@@ -170,6 +162,10 @@ def restore_or_init(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
     if config.warm_start:
         step, params = checkpoints.load_params(Path(config.warm_start), setup.method, setup.mesh)
         say(f"Starting from the parameters of {config.warm_start} at step {step}.")
+    elif config.get("init"):
+        checkpoint = open_source(config.init)
+        params = read_params(checkpoint, setup.method.text_spec, layout["params"])
+        say(f"Starting from the {described(checkpoint, setup.method.text_spec)}.")
     else:
         params = jax.device_put(_init_params(setup), layout["params"])
     return jax.jit(functools.partial(state_of, setup.optimizer), out_shardings=layout)(params), 0

@@ -166,7 +166,7 @@ def test_dropout_keeps_the_mean() -> None:
 
 def test_rotary_products_depend_on_distance_alone() -> None:
     query, key = jax.random.normal(jax.random.key(15), (2, 8))
-    at_every_place = lambda x: rotary(jnp.broadcast_to(x, (1, 1, 10, 8)), jnp.arange(10))[0, 0]
+    at_every_place = lambda x: rotary(jnp.broadcast_to(x, (1, 1, 10, 8)), jnp.arange(10), 1_000.0)[0, 0]
     products = np.asarray(at_every_place(query) @ at_every_place(key).T)
     for distance in range(-9, 10):
         diagonal = np.diagonal(products, distance)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jtextdiff.data.tokenizer import Tokenizer
+
 Metrics = dict[str, Float[Array, "b"]]
 """Named values of each example; reports average them."""
 
@@ -30,6 +32,19 @@ class TextSpec:
         each text's own length would give tokens of short texts more weight than the likelihood per token does.
         """
         return sum(n * count for n, count in enumerate(self.length_counts)) / sum(self.length_counts)
+
+
+def text_spec_of(tokenizer: Tokenizer, length: int, length_counts: tuple[int, ...]) -> TextSpec:
+    """Returns the spec of texts in the tokens of a tokenizer."""
+    return TextSpec(
+        vocab_size=tokenizer.vocab_size,
+        mask=tokenizer.mask,
+        pad=tokenizer.pad,
+        eos=tokenizer.eos,
+        unk=-1 if tokenizer.unk is None else tokenizer.unk,
+        length=length,
+        length_counts=length_counts,
+    )
 
 
 class Given(NamedTuple):

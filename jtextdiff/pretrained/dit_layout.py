@@ -1,0 +1,94 @@
+"""The layout of MDLM and BD3-LM: names and shapes of its tensors, and the names of ours that they equal.
+
+Sahoo et al. (2024), Arriola et al. (2025). `*` in a name is the number of a block.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+SHAPES = {
+    "vocab_embed.embedding": "V H",
+    "sigma_map.mlp.0.weight": "C 256",
+    "sigma_map.mlp.0.bias": "C",
+    "sigma_map.mlp.2.weight": "C C",
+    "sigma_map.mlp.2.bias": "C",
+    "blocks.*.norm1.weight": "H",
+    "blocks.*.attn_qkv.weight": "3H H",
+    "blocks.*.attn_out.weight": "H H",
+    "blocks.*.norm2.weight": "H",
+    "blocks.*.mlp.0.weight": "4H H",
+    "blocks.*.mlp.0.bias": "4H",
+    "blocks.*.mlp.2.weight": "H 4H",
+    "blocks.*.mlp.2.bias": "H",
+    "blocks.*.adaLN_modulation.weight": "6H C",
+    "blocks.*.adaLN_modulation.bias": "6H",
+    "output_layer.norm_final.weight": "H",
+    "output_layer.linear.weight": "V H",
+    "output_layer.linear.bias": "V",
+    "output_layer.adaLN_modulation.weight": "2H C",
+    "output_layer.adaLN_modulation.bias": "2H",
+}
+"""Published tensor ↦ its shape, in the letters of `Sizes`; R is half the width of a head."""
+
+NAMES = {
+    "embed.embedding": "vocab_embed.embedding",
+    "trunk.blocks.*.norm_attention.scale": "blocks.*.norm1.weight",
+    "trunk.blocks.*.norm_attention.bias": "blocks.*.norm1.bias",
+    "trunk.blocks.*.attention.query.kernel": "blocks.*.attn_query.weight",
+    "trunk.blocks.*.attention.key.kernel": "blocks.*.attn_key.weight",
+    "trunk.blocks.*.attention.value.kernel": "blocks.*.attn_value.weight",
+    "trunk.blocks.*.attention.out.kernel": "blocks.*.attn_out.weight",
+    "trunk.blocks.*.norm_mlp.scale": "blocks.*.norm2.weight",
+    "trunk.blocks.*.norm_mlp.bias": "blocks.*.norm2.bias",
+    "trunk.blocks.*.mlp.up.kernel": "blocks.*.mlp.0.weight",
+    "trunk.blocks.*.mlp.up.bias": "blocks.*.mlp.0.bias",
+    "trunk.blocks.*.mlp.down.kernel": "blocks.*.mlp.2.weight",
+    "trunk.blocks.*.mlp.down.bias": "blocks.*.mlp.2.bias",
+    "trunk.norm.scale": "output_layer.norm_final.weight",
+    "trunk.norm.bias": "output_layer.norm_final.bias",
+    "answer.kernel": "output_layer.linear.weight",
+    "answer.bias": "output_layer.linear.bias",
+}
+"""Our array ↦ the tensor of the folded layout that it equals; a kernel [in, out] is the transpose of a weight."""
+
+
+class Sizes(NamedTuple):
+    """The sizes of a network in this layout."""
+
+    rows: int  # V: of the embedding, tokens, MASK and padding
+    width: int  # H
+    cond_dim: int  # C
+    num_blocks: int
+    num_heads: int
+
+
+def shapes(sizes: Sizes, table: Mapping[str, str] = SHAPES) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each tensor of a table."""
+    rotated = sizes.width // sizes.num_heads // 2
+    letters = {"V": sizes.rows, "H": sizes.width, "C": sizes.cond_dim, "R": rotated, "": 1}
+
+    def size(text: str) -> int:
+        number, letter = re.fullmatch(r"(\d*)([VHCR]?)", text).groups()  # pyright: ignore
+        return int(number or 1) * letters[letter]
+
+    rows = per_block(table, sizes.num_blocks)
+    return {name: tuple(map(size, text.split())) for name, text in rows.items()}
+
+
+def of_block(table: Mapping[str, str], block: int) -> dict[str, str]:
+    """Returns the rows of a table for one block."""
+    number = str(block)
+    return {ours.replace("*", number): row.replace("*", number) for ours, row in table.items() if "*" in ours}
+
+
+def outside_blocks(table: Mapping[str, str]) -> dict[str, str]:
+    return {ours: row for ours, row in table.items() if "*" not in ours}
+
+
+def per_block(table: Mapping[str, str], num_blocks: int) -> dict[str, str]:
+    """Returns a table with a row for each block in place of those of any block."""
+    rows = outside_blocks(table)
+    for block in range(num_blocks):
+        rows |= of_block(table, block)
+    return rows

@@ -1,0 +1,184 @@
+"""A run that starts from a published checkpoint: its settings, its tokenizer and its parameters."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from jtextdiff.cli.errors import UserError, mistakes
+from jtextdiff.data.corpus import Text
+from jtextdiff.data.hub import download_checkpoint
+from jtextdiff.data.tokenizer import Tokenizer
+from jtextdiff.data.tokenizer_builders import tokenizer_builder
+from jtextdiff.devices.sharding import make_mesh, shardings
+from jtextdiff.methods.components.types import TextSpec, text_spec_of
+from jtextdiff.nets.functional import Params
+from jtextdiff.pretrained.checkpoint_files import Checkpoint, open_checkpoint
+from jtextdiff.pretrained.dit import fold, leaf
+from jtextdiff.pretrained.dit_layout import shapes
+from jtextdiff.pretrained.dit_settings import NETWORK, OUTSIDE_TRUNK, Kind, kind_of, network_settings, sizes_of
+from jtextdiff.pretrained.vocabulary import num_rows, take_rows
+from jtextdiff.run.checkpoints import has_checkpoints
+from jtextdiff.run.config import Config, build, class_of, spec
+from jtextdiff.run.config_files import base_config
+from jtextdiff.run.workdir import read_config
+
+PRETRAINED = "pretrained:"
+
+
+def open_source(source: str) -> Checkpoint:
+    """Returns the checkpoint in a folder, or of "hub:NAME", and checks the names and shapes of its tensors.
+
+    Raises UserError for whatever is wrong with it.
+    """
+    if not source.startswith("hub:"):
+        checkpoint = open_checkpoint(source, Path(source))
+    else:
+        with mistakes(FileNotFoundError, ValueError):
+            checkpoint = open_checkpoint(source, download_checkpoint(source))
+    check_tensors(checkpoint)
+    return checkpoint
+
+
+def check_tensors(checkpoint: Checkpoint) -> None:
+    """Raises UserError naming a tensor that is missing, unknown, or of another shape than config.json implies."""
+    source, found = checkpoint.source, checkpoint.tensors
+    kind, sizes = kind_of(checkpoint.config, source), sizes_of(checkpoint.config, source)
+    needed = {kind.prefix + name: shape for name, shape in shapes(sizes).items()}
+    known = needed | shapes(sizes, kind.buffers)
+    for names, problem in (
+        (needed.keys() - found, "lacks the tensor"),
+        (found.keys() - known, "has the unknown tensor"),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(f"{source} {problem} {min(names)}{more}; config.json and the weights do not fit.")
+    for name, tensor in found.items():
+        if tensor.shape != known[name]:
+            raise UserError(f"{source}: {name} has the shape {tensor.shape}; config.json implies {known[name]}.")
+
+
+def with_settings(config: Config, workdir: Path) -> Config:
+    """Returns a config with the network and the tokenizer of the checkpoint that its `init` names, if there is one.
+
+    A resumed run keeps its own, and reads the checkpoint no more. Raises UserError for a checkpoint that cannot be
+    read, or is of another method.
+    """
+    if not config.get("init"):
+        return config
+    if config.warm_start:
+        raise UserError("A run starts from init or from warm_start, not from both: leave out one of them.")
+    config = copy.deepcopy(config)
+    if has_checkpoints(workdir):
+        return _with_settings_of_run(config, read_config(workdir))
+    checkpoint = open_source(config.init)
+    _check_method(config, kind_of(checkpoint.config, checkpoint.source), checkpoint)
+    _update(config.method, network_settings(checkpoint.config, checkpoint.source))
+    config.text.tokenizer = tokenizer_spec(checkpoint, config.text.tokenizer)
+    _read_tokenizer(checkpoint, config.text.tokenizer)
+    return config
+
+
+def tokenizer_spec(checkpoint: Checkpoint, given: str) -> str:
+    """Returns the `text.tokenizer` of a checkpoint: the `given` one if it is a pretrained one, else that of its folder.
+
+    Raises UserError if there is neither.
+    """
+    if given.startswith(PRETRAINED):
+        return given
+    if not (checkpoint.folder / "tokenizer.json").is_file():
+        raise UserError(
+            f"{checkpoint.source} has no tokenizer.json. Name the tokenizer that it was trained with, such as "
+            f"--config.text.tokenizer={PRETRAINED}gpt2."
+        )
+    return f"{PRETRAINED}{checkpoint.folder}"
+
+
+def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
+    """Returns a tokenizer. Raises UserError if it has more tokens, MASK included, than the checkpoint has rows."""
+    with mistakes(FileNotFoundError, ValueError):
+        tokenizer = tokenizer_builder(name).train([])
+    rows, needed = sizes_of(checkpoint.config, checkpoint.source).rows, max(tokenizer.vocab_size, tokenizer.mask + 1)
+    if rows < needed:
+        raise UserError(
+            f"{checkpoint.source} has {rows:,} rows of embeddings, and the tokenizer {needed:,} tokens, MASK included. "
+            f"Give the tokenizer that it was trained with: --config.text.tokenizer={PRETRAINED}NAME."
+        )
+    return tokenizer
+
+
+def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Params:
+    """Returns the parameters of a checkpoint in our names, with the rows of a text's vocabulary.
+
+    Each array is put on the devices as it is read; `layout` has the sharding of each.
+    """
+    prefix, sizes = kind_of(checkpoint.config, checkpoint.source).prefix, sizes_of(checkpoint.config, checkpoint.source)
+
+    def read(name: str) -> Float[np.ndarray, "..."]:
+        return take_rows(name, checkpoint.read(prefix + name), text_spec)
+
+    def place(name: str, array: Float[np.ndarray, "..."]) -> Any:
+        return jax.block_until_ready(jax.device_put(array, leaf(layout, name)))
+
+    return fold(read, sizes.num_blocks, place)
+
+
+def read_model(source: str, tokenizer: str | None) -> tuple[Config, Params, Tokenizer]:
+    """Returns the config of a checkpoint by itself, its parameters on the devices, and its tokenizer.
+
+    `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length. Raises UserError for
+    whatever cannot be read.
+    """
+    checkpoint = open_source(source)
+    tokenizer = tokenizer_spec(checkpoint, tokenizer or "")
+    tokens = _read_tokenizer(checkpoint, tokenizer)
+    method, settings = spec(kind_of(checkpoint.config, source).method), network_settings(checkpoint.config, source)
+    _update(method, settings)
+    length = settings["trunk"]["max_length"]
+    text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
+    with method.unlocked():
+        method.text_spec = spec(TextSpec, **vars(text_spec))
+    shapes_of_params = jax.eval_shape(build(method).init, jax.random.key(0))
+    params = read_params(checkpoint, text_spec, shardings(make_mesh(), shapes_of_params))
+    text = spec(Text, tokenizer=tokenizer, length=length)
+    return base_config(method, None, num_steps=0, batch_size=1, text=text), params, tokens
+
+
+def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:
+    """Returns a line with the source of a checkpoint and the number of its parameters."""
+    sizes = sizes_of(checkpoint.config, checkpoint.source)
+    count, padding = sum(map(math.prod, shapes(sizes).values())), sizes.rows - num_rows(text_spec)
+    left_out = f", {padding:,} rows of padding left out" if padding else ""
+    return f"{checkpoint.config['model_type']} checkpoint {checkpoint.source}: {count:,} parameters{left_out}"
+
+
+def _check_method(config: Config, kind: Kind, checkpoint: Checkpoint) -> None:
+    if class_of(config.method) is not kind.method:
+        raise UserError(
+            f"{checkpoint.source} is a {checkpoint.config['model_type']} checkpoint, the method of "
+            f"{kind.config_file}; give --config {kind.config_file}."
+        )
+    if config.method.get("self_conditioning"):
+        raise UserError("method.self_conditioning must be 0: published checkpoints have no such network.")
+
+
+def _update(config: Config, fields: dict[str, Any]) -> None:
+    """Sets fields of a spec, and of the specs within it."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            _update(config[name], value)
+        else:
+            config[name] = value
+
+
+def _with_settings_of_run(config: Config, stored: Config) -> Config:
+    """Returns a config with the network and tokenizer of the run that it resumes."""
+    if class_of(config.method) is class_of(stored.method):
+        config.method.trunk.update({name: stored.method.trunk[name] for name in NETWORK})
+        config.method.update({name: stored.method[name] for name in OUTSIDE_TRUNK if name in stored.method})
+    config.text.tokenizer = stored.text.tokenizer
+    return config

@@ -1,0 +1,38 @@
+"""The rows of a published vocabulary, and those of ours: tokens, MASK, and padding."""
+
+import numpy as np
+from jaxtyping import Float
+
+from jtextdiff.methods.components.types import TextSpec
+
+EMBEDDING = "vocab_embed.embedding"
+OUTPUT = ("output_layer.linear.weight", "output_layer.linear.bias")
+"""The tensors with a row for each token."""
+
+
+def num_rows(text_spec: TextSpec) -> int:
+    """Returns the rows that a vocabulary needs: its tokens, and MASK if it is none of them."""
+    return max(text_spec.vocab_size, text_spec.mask + 1)
+
+
+def take_rows(name: str, tensor: Float[np.ndarray, "..."], text_spec: TextSpec) -> Float[np.ndarray, "..."]:
+    """Returns a published tensor with the rows of our vocabulary.
+
+    A MASK that is no token of the tokenizer is the last row. MASK then has no output, and padding is left out. A MASK
+    that is a token leaves our last input unused: it is zero.
+    """
+    size = text_spec.vocab_size
+    if name in OUTPUT:
+        return tensor[:size]
+    if name != EMBEDDING or (text_spec.mask >= size and len(tensor) == size + 1):
+        return tensor
+    last = tensor[-1:] if text_spec.mask >= size else np.zeros_like(tensor[-1:])
+    return np.concatenate([tensor[:size], last])
+
+
+def give_rows(name: str, tensor: Float[np.ndarray, "..."], text_spec: TextSpec) -> Float[np.ndarray, "..."]:
+    """Returns a tensor with `num_rows` rows, of which `take_rows` returns ours. The output of MASK is zero."""
+    rows = num_rows(text_spec)
+    if name in OUTPUT:
+        return np.pad(tensor, [(0, rows - len(tensor)), *[(0, 0)] * (tensor.ndim - 1)])
+    return tensor[:rows] if name == EMBEDDING else tensor
