@@ -13,6 +13,18 @@ def top_k_mask(values: Float[Array, "b l"], count: Int[Array, "b"]) -> Bool[Arra
     return rank < count[:, None]
 
 
+TIE = 1e-5
+"""Difference per position below which values of different positions are a tie; that of rounding is smaller."""
+
+
+def first_of_ties(values: Float[Array, "b l"]) -> Float[Array, "b l"]:
+    """Returns values in whose order ties go to the first position, and are not decided by rounding.
+
+    A network without absolute positions predicts the same for all tokens of a text of nothing but MASK.
+    """
+    return values - TIE * jnp.arange(values.shape[-1])[None]
+
+
 def random_mask(key: Key[Array, ""], valid: Bool[Array, "b l"], count: Int[Array, "b"]) -> Bool[Array, "b l"]:
     """Marks a uniformly random subset of `count` valid positions of each text."""
     return top_k_mask(jnp.where(valid, jax.random.uniform(key, valid.shape), -1.0), count)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.diffusion.distributions import UNDEFINED, Categorical
-from jtextdiff.diffusion.masking import top_k_mask
+from jtextdiff.diffusion.masking import first_of_ties, top_k_mask
 from jtextdiff.diffusion.randomness import Keys, fold_in, per_row
 from jtextdiff.diffusion.schedules import Schedule
 from jtextdiff.sampling.denoiser_transforms import LogitShaping
@@ -189,7 +189,7 @@ def confidence(predict: Predict) -> Step:
         confidences = jnp.where(tokens == UNDEFINED, jnp.finfo(log_p.dtype).min, log_p_drawn)
         confidences = jnp.where(state.masked, confidences, -jnp.inf)
         count = jnp.ceil(jnp.sum(state.masked, axis=-1) / steps_left).astype(int)
-        return reveal(keys, state, top_k_mask(confidences, count), log_p, hidden)
+        return reveal(keys, state, top_k_mask(first_of_ties(confidences), count), log_p, hidden)
 
     return step
 
@@ -209,7 +209,7 @@ def entropy_bounded(predict: Predict, bound: float, draw: Draw) -> Step:
         finite = jnp.where(ascending < jnp.inf, ascending, 0.0)
         count = jnp.sum((jnp.cumsum(finite, axis=-1) - finite <= bound) & (ascending < jnp.inf), axis=-1)
         count = jnp.maximum(count, -(-jnp.sum(state.masked, axis=-1) // steps_left))
-        return reveal(keys, state, top_k_mask(-entropy, count), log_p, hidden, draw)
+        return reveal(keys, state, top_k_mask(first_of_ties(-entropy), count), log_p, hidden, draw)
 
     return step
 
@@ -224,7 +224,7 @@ def ordered(predict: Predict, order: str, draw: Draw) -> Step:
         log_p, hidden = predict(state.tokens, 1.0, state.hidden)
         priority = jnp.where(state.masked, jnp.nan_to_num(ORDERS[order](log_p), nan=LOWEST), -jnp.inf)
         count = -(-jnp.sum(state.masked, axis=-1) // steps_left)
-        return reveal(keys, state, top_k_mask(priority, count), log_p, hidden, draw)
+        return reveal(keys, state, top_k_mask(first_of_ties(priority), count), log_p, hidden, draw)
 
     return step
 
@@ -263,7 +263,7 @@ def self_planning(predict: Predict, start: MaskedState, eta: float, num_steps: i
         of_tokens = jnp.nan_to_num(Categorical(logits=log_p).log_prob(drawn.tokens), nan=LOWEST)
         priority = jnp.where(state.masked, of_tokens, eta * of_tokens if eta else jnp.inf)
         count = -(-jnp.sum(free, axis=-1) * (num_steps - steps_left + 1) // num_steps)
-        masked = free & ~top_k_mask(jnp.where(free, priority, -jnp.inf), count)
+        masked = free & ~top_k_mask(jnp.where(free, first_of_ties(priority), -jnp.inf), count)
         calls = state.calls + jnp.any(free, axis=-1)
         return drawn._replace(tokens=jnp.where(masked, start.tokens, drawn.tokens), masked=masked, calls=calls)
 

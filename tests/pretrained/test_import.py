@@ -118,7 +118,7 @@ FEW = ("--checkpoint", "run", "--steps", "8")
 COMMANDS = [
     ("sample", *FEW, "--num", "2"),
     ("evaluate", *FEW, "--num", "16"),
-    ("verify", *FEW, "--sampler", "ancestral", "--step_counts", "0"),
+    ("verify", *FEW, "--step_counts", "0"),
     ("visualize", *FEW, "--out", "film"),
 ]
 """What works on every run."""
