@@ -1,20 +1,26 @@
-"""python -m jtextdiff.export: writes a trained model in a published layout, for other software and for import here."""
+"""python -m jtextdiff.export: writes a trained model in a published layout, or its sampler as one program."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from jtextdiff.cli.arguments import Parser, check_step
+from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.main import main
 from jtextdiff.cli.output import say
 
 EXAMPLES = """examples:
   python -m jtextdiff.export runs/masked exported/masked
   python -m jtextdiff.export runs/masked exported/masked --at best
+  python -m jtextdiff.export runs/diffusion_lm exported/sampler --program --num 16 --override method.sampler.steps=100
 
 Writes model.safetensors, config.json, the tokenizer and a model card into a new folder, and the scores of the run if it
 holds a file scores.json. The layout is that of MDLM, which masked diffusion has with the settings that
 configs/README.md lists. To read the folder back: python -m jtextdiff.train --config configs/masked.py
 --config.init=FOLDER.
+
+With --program, writes the whole sampler of any method as one compiled program with its parameters, which jax runs
+without this library; OUT/README.md has the ten lines that do it.
 """
 
 SCORES = "scores.json"
@@ -24,6 +30,18 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m jtextdiff.export", description="Exports a trained model.", epilog=EXAMPLES)
     parser.add_argument("run", metavar="RUN", help="a run's directory, such as runs/masked")
     parser.add_argument("out", metavar="OUT", help="folder to write; it must not hold files yet")
+    parser.add_argument("--program", action="store_true", help="write the sampler as a program, from a seed to texts")
+    parser.add_argument("--num", type=int, metavar="N", help="with --program: texts that it samples (default: 16)")
+    parser.add_argument(
+        "--platforms", nargs="+", metavar="NAME", help="with --program: cpu, cuda, rocm, tpu (default: this machine's)"
+    )
+    parser.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="with --program: a setting of the sampler",
+    )
     parser.add_argument("--at", default="latest", metavar="STEP", help="latest (default), best, or a checkpoint's step")
     return parser
 
@@ -31,6 +49,11 @@ def build_parser() -> Parser:
 def command(arguments: Sequence[str]) -> None:
     flags = build_parser().parse_args(arguments)
     check_step(flags.at)
+    if flags.program:
+        export_program(flags)
+        return
+    if flags.num is not None or flags.platforms or flags.override:
+        raise UserError("--num, --platforms and --override are for --program.")
     import jax
 
     import jtextdiff as jtd
@@ -48,6 +71,20 @@ def command(arguments: Sequence[str]) -> None:
     card = model_card(out.name, model.config, step=model.step, count=count, scores=name)
     write_export(out, model.method, model.params, model.tokenizer, card, scores)
     say(f"{count:,} parameters of step {model.step} -> {out}")
+
+
+def export_program(flags: argparse.Namespace) -> None:
+    """Writes the sampler of a run as one program."""
+    import jax
+
+    import jtextdiff as jtd
+    from jtextdiff.pretrained.sampler_program import PROGRAM, write_program
+
+    out, model = Path(flags.out), jtd.load(flags.run, at=flags.at, overrides=flags.override)
+    platforms = flags.platforms or [{"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())]
+    num = 16 if flags.num is None else flags.num
+    write_program(out, model.method, model.params, model.tokenizer, num=num, platforms=platforms)
+    say(f"a sampler of {num} texts for {', '.join(platforms)} -> {out / PROGRAM}")
 
 
 if __name__ == "__main__":

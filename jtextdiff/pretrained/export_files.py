@@ -49,7 +49,7 @@ def write_export(out: Path, method: Any, params: Params, tokenizer: Tokenizer, c
     Raises UserError, before anything is written, for a model that does not fit the layout.
     """
     config = published_config(method)
-    with _whole_folder(out) as folder:
+    with whole_folder(out) as folder:
         # The published code reads only files that name this format.
         save_file(published_tensors(method, params), folder / WHOLE, metadata={"format": "pt"})
         _write_json(folder / CONFIG, config)
@@ -62,7 +62,7 @@ def write_export(out: Path, method: Any, params: Params, tokenizer: Tokenizer, c
 
 
 @contextlib.contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
+def whole_folder(out: Path) -> Iterator[Path]:
     """Yields a folder that becomes `out` at the end, and is removed if writing fails."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already and is not an empty folder; give the name of a new one.")
