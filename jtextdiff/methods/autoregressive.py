@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.distributions import temper_and_top_p
@@ -61,6 +61,12 @@ class Autoregressive:
     def nll(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns −log p(text, EOS), exact, nats per sequence; `key` is not used."""
         return sum_over(self._losses(params, jnp.asarray(batch.tokens), None), jnp.asarray(batch.valid))
+
+    def continuation_nll(
+        self, params: Params, key: Key[Array, ""], batch: Batch, scored: Bool[Array, "b l"]
+    ) -> Float[Array, "b"]:
+        """Returns −log p(the tokens that are scored | those before each), exact, nats; `key` is not used."""
+        return sum_over(self._losses(params, jnp.asarray(batch.tokens), None), jnp.asarray(scored))
 
     @property
     def bound_check(self) -> str:

@@ -128,6 +128,16 @@ class Masked:
         losses = self._denoiser(params).losses(tokens, valid)
         return any_order_bound(losses, key, valid, self.bound_points) + self._length_nll(valid)
 
+    def continuation_nll(
+        self, params: Params, key: Key[Array, ""], batch: Batch, scored: Bool[Array, "b l"]
+    ) -> Float[Array, "b"]:
+        """Returns an upper bound on −log p(the tokens that are scored | all others and the length), nats.
+
+        It is `any_order_bound` of these tokens, and exact for one of them.
+        """
+        losses = self._denoiser(params).losses(jnp.asarray(batch.tokens), jnp.asarray(batch.valid))
+        return any_order_bound(losses, key, jnp.asarray(scored), self.bound_points)
+
     def nll_in_order(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns −log p(text) if its length is drawn first, then its tokens in the order of the sampler; exact.
 

@@ -67,6 +67,15 @@ class InitFromData(Protocol):
 
 
 @runtime_checkable
+class HasContinuationLikelihood(Protocol):
+    """A method with the likelihood of some tokens of a text, given others."""
+
+    def continuation_nll(self, params: Params, key: Any, batch: Batch, scored: Bool[Array, "b l"]) -> Array:
+        """Returns −log p(the tokens that are scored | the tokens before them, or all others), nats [b]."""
+        ...
+
+
+@runtime_checkable
 class Controllable(Protocol):
     """A method whose sampling can follow an energy of a continuous state."""
 
