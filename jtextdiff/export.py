@@ -1,6 +1,8 @@
 """python -m jtextdiff.export: writes a trained model in a published layout, or its sampler as one program."""
 
 import argparse
+import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,11 +68,23 @@ def command(arguments: Sequence[str]) -> None:
     published_config(build(read_config(run).method))  # raises before parameters are read
     model = jtd.load(run, at=flags.at)
     count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-    scores = run / SCORES if (run / SCORES).is_file() else None
+    scores = scores_of(run, model.step)
     name = SCORES if scores else None
     card = model_card(out.name, model.config, step=model.step, count=count, scores=name)
     write_export(out, model.method, model.params, model.tokenizer, card, scores)
     say(f"{count:,} parameters of step {model.step} -> {out}")
+
+
+def scores_of(run: Path, step: int) -> Path | None:
+    """Returns the file with the scores of a run at a step, if it has one; says so if its scores are of another step."""
+    file = run / SCORES
+    if not file.is_file():
+        return None
+    with contextlib.suppress(ValueError, AttributeError):
+        if (scored := json.loads(file.read_text(encoding="utf-8")).get("step")) not in (None, step):
+            say(f"note: {file} is left out: it has the scores of step {scored}, and step {step} is exported.")
+            return None
+    return file
 
 
 def export_program(flags: argparse.Namespace) -> None:
@@ -81,7 +95,9 @@ def export_program(flags: argparse.Namespace) -> None:
     from jtextdiff.pretrained.sampler_program import PROGRAM, write_program
 
     out, model = Path(flags.out), jtd.load(flags.run, at=flags.at, overrides=flags.override)
-    platforms = flags.platforms or [{"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())]
+    platforms = list(dict.fromkeys(flags.platforms or [])) or [
+        {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    ]
     num = 16 if flags.num is None else flags.num
     write_program(out, model.method, model.params, model.tokenizer, num=num, platforms=platforms)
     say(f"a sampler of {num} texts for {', '.join(platforms)} -> {out / PROGRAM}")

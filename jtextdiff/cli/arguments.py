@@ -103,15 +103,15 @@ def add_flow(parser: Parser) -> None:
         "--word_guidance",
         type=float,
         metavar="W",
-        help="latent editing: add W times what each word says for the controls to its logit (default, if --word_hold "
-        "is not given either: 2; 0 with controls that have learned no words)",
+        help="latent editing: while the edit is written, add W times what each word says for the controls to its "
+        "logit (default: 2; controls that have learned no words guide no decoding)",
     )
     parser.add_argument(
         "--word_hold",
         type=float,
         metavar="NATS",
-        help="latent editing: add NATS to the logits of words of the source that say nothing of the controls (default, "
-        "if --word_guidance is not given either: 1)",
+        help="latent editing: add NATS to the logits of words of the source that say nothing of the controls, until "
+        "they are written (default: 1)",
     )
     for former, name in (("--until", "target_probability"), ("--tau", "max_time"), ("--keep", "source_pull")):
         parser.add_argument(former, dest=name, type=float, help=argparse.SUPPRESS)
@@ -130,8 +130,8 @@ def add_flow(parser: Parser) -> None:
         action="store_true",
         default=None,
         help="latent editing: decode at several stops, with several --word_guidance unless one is given; take the edit "
-        "closest to its source whose words have the probability P (by the latent of the edit with keywords, and with "
-        "controls that have learned no words)",
+        "closest to its source whose words have the probability P, or nearly the highest one if none has P (by the "
+        "latent of the edit with keywords, and with controls that have learned no words)",
     )
 
 

@@ -14,13 +14,14 @@ def top_k_mask(values: Float[Array, "b l"], count: Int[Array, "b"]) -> Bool[Arra
 
 
 TIE = 1e-5
-"""Difference per position below which values of different positions are a tie; that of rounding is smaller."""
+"""What a position has to be ahead of its left neighbour; rounding of entropies and log p is smaller."""
 
 
 def first_of_ties(values: Float[Array, "b l"]) -> Float[Array, "b l"]:
     """Returns values in whose order ties go to the first position, and are not decided by rounding.
 
-    A network without absolute positions predicts the same for all tokens of a text of nothing but MASK.
+    A network without absolute positions predicts the same for all tokens of a text of nothing but MASK. Of two values
+    n positions apart, the left one counts as larger up to a difference of n · 1e-5.
     """
     return values - TIE * jnp.arange(values.shape[-1])[None]
 

@@ -69,13 +69,16 @@ def check_edit(
         if strength is not None or hold:
             raise UserError(f"{name} edits in latent space, by {flow_names}: leave out strength and hold.")
         if flow is not None and conditioning.energy is None:
+            given = [field for field, value in flow._asdict().items() if value != getattr(FlowSettings(), field)]
             raise UserError(
-                f"{flow_names} set how far controls move a latent, but none of the controls moves it: a length or a "
-                "label is enforced exactly. Leave the settings out."
+                f"{', '.join(given) or flow_names}: no control moves a latent; a length or the label of a "
+                "CVAE is enforced exactly. Give --control, or leave the settings out."
             )
         if flow is not None:
             flow.check()
-            if any(flow.given_guidance or ()) and (conditioning.readings is None or not conditioning.readings.guides):
+            if (flow.word_guidance or flow.word_hold) and (
+                conditioning.readings is None or not conditioning.readings.guides
+            ):
                 raise UserError(
                     "word_guidance and word_hold need controls of labels, all of which have learned words: values such "
                     "as food=Thai, excluded ones, and their sums. keyword and regex have no words, nor has a control "

@@ -15,17 +15,8 @@ class FlowSettings(NamedTuple):
     rerank: bool = False  # decode at several stops; take the edit closest to its source that has the value
     learned: bool = False  # follow the field that was fitted to the label
     push: float = 1.0  # factor of the field: 1 ends among texts with the value, more goes beyond
-    word_guidance: float | None = (
-        None  # times what each word says for the controls, added to its logit; see `given_guidance`
-    )
-    word_hold: float | None = None  # nats added to the logits of words of the source that say nothing of the controls
-
-    @property
-    def given_guidance(self) -> tuple[float, float] | None:
-        """The word guidance and the hold; None if neither is given, and both have their default."""
-        if self.word_guidance is None and self.word_hold is None:
-            return None
-        return self.word_guidance or 0.0, self.word_hold or 0.0
+    word_guidance: float | None = None  # of decoding: times what a word says for the controls, added to its logit
+    word_hold: float | None = None  # of decoding: nats added to the logits of neutral words of the source
 
     @property
     def energy_time(self) -> float:

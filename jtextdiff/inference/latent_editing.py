@@ -37,10 +37,13 @@ STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
 """Probabilities at which a latent is decoded for reranking."""
 
 DEFAULT_GUIDANCE = (2.0, 1.0)
-"""Word guidance and hold of edits by controls that have learned words."""
+"""Word guidance and hold of edits by controls that have learned words, unless they are given."""
 
 RERANK_GUIDANCE = ((0.0, 0.0), (2.0, 1.0), (4.0, 1.0))
-"""Word guidance and hold of the ways of reranking."""
+"""Word guidance and hold of the candidates of reranking, unless one of them is given."""
+
+NEARLY_BEST = 0.95
+"""If no candidate has the target probability, those with this share of the highest one count as having it."""
 
 
 class EditBatch(NamedTuple):
@@ -74,7 +77,7 @@ def edit_in_latent_space(
 ) -> list[Edit]:
     """Moves the latent of each text along the energy's flow and decodes it. Keeps a text whose flow failed.
 
-    With `rerank`, latents are decoded at each of `STOPS`, with each guidance of `_ways`. Of those that the model's own
+    With `rerank`, latents are decoded at each of `STOPS`, with each of the `_guidances`. Of those that the model's own
     controls judge to have the target probability, that with the highest BLEU with the source is chosen.
     """
     (num, longest), lengths = edits.batch.tokens.shape, edits.batch.valid.sum(-1)
@@ -94,18 +97,21 @@ def edit_in_latent_space(
     return [edit._replace(reached=_reached(edit, flow.target_probability)) for edit in best]
 
 
-def _ways(edits: EditBatch, flow: FlowSettings) -> list[tuple[float, float]]:
+def _guidances(edits: EditBatch, flow: FlowSettings) -> list[tuple[float, float]]:
     """Returns the word guidance and hold with which latents are decoded at each stop, (0, 0) for none."""
-    readings, given = edits.conditioning.readings, flow.given_guidance
+    readings, given = edits.conditioning.readings, (flow.word_guidance, flow.word_hold)
     if readings is None or not readings.guides:
         return [(0.0, 0.0)]
-    if given is not None:
-        return [given]
-    return list(RERANK_GUIDANCE) if flow.rerank else [DEFAULT_GUIDANCE]
+    if flow.rerank and given == (None, None):
+        return list(RERANK_GUIDANCE)
+    strength, hold = (
+        default if value is None else value for value, default in zip(given, DEFAULT_GUIDANCE, strict=True)
+    )
+    return [(strength, hold)]
 
 
 def _rewrites(edits: EditBatch, flow: FlowSettings, bucket: LengthBucket, inputs: tuple[Keys, Given]) -> Rewrite:
-    """Returns the rewrites of a batch at all stops on all ways, [b, s, …].
+    """Returns the rewrites of a batch at all stops with all guidances, [b, s, …].
 
     If there are several, `after` is what decides between them: the controls as read from the words of each rewrite or,
     of controls that have learned none, from its latent. `before` is then that of the source.
@@ -114,11 +120,12 @@ def _rewrites(edits: EditBatch, flow: FlowSettings, bucket: LengthBucket, inputs
     rewrite, latent_energies = (jitted(edits.method, name, mesh) for name in ("rewrite", "latent_energies"))
     energy = Sum(energies=(), weights=()) if conditioning.energy is None else conditioning.energy
     limits, length = _limits(flow, edits), jnp.int32(max(conditioning.length, 0))
-    on_ways = [
+    guides = [word_guide(edits, inputs[1], *guidance) for guidance in _guidances(edits, flow)]
+    candidates = [
         rewrite(edits.params, *inputs, energy=energy, limits=limits._replace(guide=guide), length=length)
-        for guide in (word_guide(edits, inputs[1], *way) for way in _ways(edits, flow))
+        for guide in guides
     ]
-    rewrites: Rewrite = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *on_ways)
+    rewrites: Rewrite = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *candidates)
     if rewrites.solved.shape[1] == 1:
         return rewrites
     tokens = rewrites.tokens.reshape(-1, rewrites.tokens.shape[-1])
@@ -189,15 +196,15 @@ def _reached(edit: Edit, target_probability: float) -> bool:
 
 
 def _best(candidates: list[Edit], source: str, target_probability: float) -> Edit:
-    """Returns the edit closest to its source among those that reach the target, else the one that comes nearest to it.
+    """Returns the edit closest to its source among those that have the target probability.
 
-    The source itself is returned if every flow failed.
+    If none has it, among those that are `NEARLY_BEST`. The source itself is returned if every flow failed.
     """
     solved = [edit for edit in candidates if not edit.skipped_because] or [candidates[0]._replace(text=source)]
     if len(solved) == 1:
         return solved[0]
     probabilities = [math.prod(edit.after.values()) for edit in solved]
-    reached = [edit for edit, p in zip(solved, probabilities, strict=True) if p >= target_probability]
-    if not reached:
-        return solved[int(np.argmax(probabilities))]
+    best = max(probabilities)
+    least = target_probability if best >= target_probability else NEARLY_BEST * best
+    reached = [edit for edit, p in zip(solved, probabilities, strict=True) if p >= least]
     return max(reached, key=lambda edit: sentence_bleu(edit.text, source))

@@ -64,6 +64,7 @@ def write_export(out: Path, method: Any, params: Params, tokenizer: Tokenizer, c
 @contextlib.contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """Yields a folder that becomes `out` at the end, and is removed if writing fails."""
+    out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already and is not an empty folder; give the name of a new one.")
     partial = out.with_name(f".{out.name}.partial")

@@ -9,7 +9,7 @@ import pytest
 from jtextdiff.cli.arguments import Parser, add_flow
 from jtextdiff.cli.errors import UserError
 from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json, flow_settings
-from jtextdiff.inference.latent_editing import DEFAULT_GUIDANCE, RERANK_GUIDANCE, _limits, _ways
+from jtextdiff.inference.latent_editing import DEFAULT_GUIDANCE, RERANK_GUIDANCE, Edit, _best, _guidances, _limits
 from jtextdiff.methods.components.latents import LatentSampler
 
 
@@ -63,18 +63,42 @@ def test_settings_out_of_range_are_refused(flow: FlowSettings, message: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("flow", "guides", "ways"),
+    ("flow", "guides", "guidances"),
     [
         (FlowSettings(), True, [DEFAULT_GUIDANCE]),
-        (FlowSettings(word_guidance=3.0), True, [(3.0, 0.0)]),
-        (FlowSettings(word_guidance=0.0), True, [(0.0, 0.0)]),
-        (FlowSettings(word_hold=2.0, rerank=True), True, [(0.0, 2.0)]),
+        (FlowSettings(word_guidance=3.0), True, [(3.0, 1.0)]),
+        (FlowSettings(word_guidance=0.0, word_hold=0.0), True, [(0.0, 0.0)]),
+        (FlowSettings(word_hold=3.0, rerank=True), True, [(2.0, 3.0)]),
         (FlowSettings(rerank=True), True, list(RERANK_GUIDANCE)),
         (FlowSettings(rerank=True), False, [(0.0, 0.0)]),
         (FlowSettings(), None, [(0.0, 0.0)]),
     ],
 )
-def test_guidance_has_a_default_where_controls_have_words(flow: FlowSettings, guides: bool | None, ways: list) -> None:
+def test_guidance_has_a_default_where_controls_have_words(
+    flow: FlowSettings, guides: bool | None, guidances: list
+) -> None:
     readings = None if guides is None else SimpleNamespace(guides=guides)
     edits: Any = SimpleNamespace(conditioning=SimpleNamespace(readings=readings))
-    assert _ways(edits, flow) == ways
+    assert _guidances(edits, flow) == guidances
+
+
+@pytest.mark.parametrize(
+    ("target", "chosen"),
+    [
+        (0.3, "the soup was cold today"),
+        (0.6, "the soup was warm today"),
+        (0.89, "a soup was warm here"),
+        (0.99, "a soup was warm here"),  # .88 is nearly .9, the highest probability there is
+    ],
+)
+def test_the_closest_edit_with_the_probability_is_chosen(target: float, chosen: str) -> None:
+    texts = {
+        "the soup was cold today": 0.4,
+        "the soup was warm today": 0.7,
+        "a soup was warm here": 0.88 if target == 0.99 else 0.89,
+        "we loved it all": 0.9,
+    }
+    edits = [Edit(text, after={"mood=good": p}) for text, p in texts.items()]
+    assert _best(edits, "the soup was cold today", target).text == chosen
+    failed = [Edit("", skipped_because="no path", after={"mood=good": 0.0})] * 2
+    assert _best(failed, "the soup", target).text == "the soup"

@@ -76,6 +76,15 @@ def test_the_model_card_has_the_settings_and_the_scores_of_the_run(place: Path) 
     assert (tokenizer["eos_token"], tokenizer["mask_token"]) == ("[EOS]", "[MASK]")
 
 
+def test_scores_of_another_step_are_left_out(place: Path) -> None:
+    file = place / "run" / "scores.json"
+    file.write_text('{"step": 4}')
+    done = run("export", "run", "of_step_5", cwd=place)
+    file.write_text('{"distinct": 1}')
+    assert done.returncode == 0 and "scores of step 4, and step 5 is exported" in done.stderr
+    assert not (place / "of_step_5" / "scores.json").exists()
+
+
 def test_a_folder_with_files_is_left_as_it_is(place: Path) -> None:
     before = {file.name: file.stat().st_mtime_ns for file in (place / "exported").iterdir()}
     done = run("export", "run", "exported", cwd=place)

@@ -36,8 +36,9 @@ def test_a_program_draws_what_the_model_draws(family: str) -> None:
 
 def test_the_lines_of_its_readme_print_the_texts(tmp_path: Path) -> None:
     shutil.copytree(trained("masked.py"), tmp_path / "run")
-    done = run("export", "run", "out", "--program", "--num=5", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    (tmp_path / "out").mkdir()
+    done = run("export", "../run", ".", "--program", "--num=5", "--platforms", "cpu", "cpu", cwd=tmp_path / "out")
+    assert done.returncode == 0 and "5 texts for cpu ->" in done.stderr, done.stderr
     lines = re.search(r"```python\n(.*)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL)
     assert lines is not None
     without_library = f"import sys; sys.modules['jtextdiff'] = None\n{lines[1]}"
