@@ -1,7 +1,7 @@
 """The transformer shared by all methods: its settings and its blocks; `nets/trunk.py` has the whole.
 
 It is independent of tokens and of diffusion. BERT-like is `norm="post", causal=False, positions="learned"`; GPT-like is
-`norm="pre", causal=True`; Llama-like is `normalization="rms", positions="rotary", activation="silu", gated=True`, with no
+`norm="pre", causal=True`; Llama-like is `normalization="rms", positions="rotary", activation="silu", gated=True`, no
 biases. Time is added to the input (Diffusion-LM) or modulates each block (adaLN, Peebles & Xie 2023).
 """
 
