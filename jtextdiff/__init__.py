@@ -77,7 +77,7 @@ def load(run: "str | Path", *, at: int | str = "latest", overrides: Sequence[str
 
 
 def from_pretrained(source: str, *, tokenizer: str | None = None) -> "Model":
-    """Loads a published checkpoint of MDLM or BD3-LM from its folder, or "hub:NAME".
+    """Loads a published checkpoint, such as one of MDLM or LLaDA, from its folder, or "hub:NAME".
 
     `tokenizer` is "pretrained:NAME" where the folder has none. All texts are as long as the checkpoint's longest unless
     a control gives a length; a run that starts from it learns the lengths of its text. Raises UserError for whatever
