@@ -8,7 +8,7 @@ import numpy as np
 from jtextdiff.cli.errors import UserError
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import Checkpoint
-from jtextdiff.pretrained.layout_tables import Place, Read
+from jtextdiff.pretrained.layouts.tables import Place, Read
 
 Shapes = dict[str, tuple[int, ...]]
 """Names of tensors, and their shapes."""

@@ -18,9 +18,9 @@ from jtextdiff.devices.sharding import make_mesh, shardings
 from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import Checkpoint, open_checkpoint
-from jtextdiff.pretrained.dit_settings import KINDS, dit_network
-from jtextdiff.pretrained.layout_tables import leaf
-from jtextdiff.pretrained.llama_settings import LLAMAS, llama_network
+from jtextdiff.pretrained.layouts.dit_settings import KINDS, dit_network
+from jtextdiff.pretrained.layouts.llama_settings import LLAMAS, llama_network
+from jtextdiff.pretrained.layouts.tables import leaf
 from jtextdiff.pretrained.network import Network, check_tensors
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
 from jtextdiff.run.checkpoints import has_checkpoints

@@ -14,9 +14,9 @@ from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.nets.attention import noisy_and_clean
 from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.pretrained.dit import fold, unfold
-from jtextdiff.pretrained.dit_layout import shapes
-from jtextdiff.pretrained.dit_settings import kind_of, network_settings, sizes_of
+from jtextdiff.pretrained.layouts.dit import fold, unfold
+from jtextdiff.pretrained.layouts.dit_layout import shapes
+from jtextdiff.pretrained.layouts.dit_settings import kind_of, network_settings, sizes_of
 from jtextdiff.pretrained.vocabulary import give_rows, take_rows
 
 TEXT_SPEC = TextSpec(vocab_size=20, mask=20, pad=0, eos=1, unk=2, length=9, length_counts=(0,) * 9 + (1,))

@@ -18,7 +18,7 @@ from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.attention import noisy_and_clean
 from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.pretrained.llama_settings import llama_network
+from jtextdiff.pretrained.layouts.llama_settings import llama_network
 from jtextdiff.pretrained.vocabulary import take_rows
 
 TEXT_SPEC = TextSpec(vocab_size=20, mask=MASK, pad=0, eos=1, unk=2, length=9, length_counts=(0,) * 9 + (1,))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.layout_tables import Place, Read, insert, sized, transposed
+from jtextdiff.pretrained.layouts.tables import Place, Read, insert, sized, transposed
 
 SHAPES = {
     "embed.embedding": "V H",

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.block_diffusion import BlockDiffusion
 from jtextdiff.methods.masked import Masked
-from jtextdiff.pretrained.dit import fold
-from jtextdiff.pretrained.dit_layout import Sizes, shapes
+from jtextdiff.pretrained.layouts.dit import fold
+from jtextdiff.pretrained.layouts.dit_layout import Sizes, shapes
 from jtextdiff.pretrained.network import Network, check_constants, positive
 from jtextdiff.pretrained.vocabulary import num_rows
 

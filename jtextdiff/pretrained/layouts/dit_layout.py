@@ -6,7 +6,7 @@ Sahoo et al. (2024), Arriola et al. (2025). `*` in a name is the number of a blo
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from jtextdiff.pretrained.layout_tables import sized
+from jtextdiff.pretrained.layouts.tables import sized
 
 SHAPES = {
     "vocab_embed.embedding": "V H",

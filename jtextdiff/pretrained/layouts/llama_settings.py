@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.masked import Masked
-from jtextdiff.pretrained.layout_tables import per_block
-from jtextdiff.pretrained.llama_layout import BIASES, HEAD_NORMS, LLADA, QWEN, Sizes, params_of, shapes
+from jtextdiff.pretrained.layouts.llama_layout import BIASES, HEAD_NORMS, LLADA, QWEN, Sizes, params_of, shapes
+from jtextdiff.pretrained.layouts.tables import per_block
 from jtextdiff.pretrained.network import Network, check_constants, positive
 
 LLAMA = {

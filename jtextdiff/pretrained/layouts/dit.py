@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.dit_layout import NAMES
-from jtextdiff.pretrained.layout_tables import (
+from jtextdiff.pretrained.layouts.dit_layout import NAMES
+from jtextdiff.pretrained.layouts.tables import (
     Place,
     Read,
     Tensors,
