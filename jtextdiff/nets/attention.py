@@ -108,7 +108,7 @@ class Attention(nnx.Module):
 
     `fuse` changes the values before they are cached and averaged. Each of g = `num_kv_heads` heads of keys and values
     is read by h/g = `num_heads`/`num_kv_heads` queries in a row (Ainslie et al. 2023). `head_norm` makes the norms of
-    the queries and of the keys of each head.
+    the queries and of the keys of each head. With a `window` positions attend to those at most so far away.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class Attention(nnx.Module):
         head_width: int,
         positions: str,
         rotary_base: float,
+        window: int | None,
         reach: int,
         bias: bool,
         out_bias: bool,
@@ -129,7 +130,7 @@ class Attention(nnx.Module):
         bfloat16: bool,
         rngs: nnx.Rngs,
     ):
-        self.head_width, self.dropout = head_width, dropout
+        self.head_width, self.window, self.dropout = head_width, window, dropout
         self.rotary_base, self.reach = rotary_base if "rotary" in positions else None, reach
         linear = functools.partial(dense, init=init, bfloat16=bfloat16, rngs=rngs)
         self.query = linear(width, num_heads * head_width, bias=bias)
@@ -149,9 +150,10 @@ class Attention(nnx.Module):
         fuse: Fuse | None = None,
     ) -> Float[Array, "b l w"]:
         query, keys, value = self._heads(x, layout.positions, fuse)
+        allowed = layout.allowed & self._in_window(layout.positions, layout.positions)
         if self.relative_bias is None and self.xl is None and can_fuse(query, 0.0 if key is None else self.dropout):
-            return self._merge_heads(fused_attention(query, keys, value, layout.allowed))
-        bias = self._distance_bias(x.shape[1]) + jnp.where(layout.allowed, 0.0, MASKED)
+            return self._merge_heads(fused_attention(query, keys, value, allowed))
+        bias = self._distance_bias(x.shape[1]) + jnp.where(allowed, 0.0, MASKED)
         if self.xl is not None:
             query, bias = self.xl.content_query(query), bias + self.xl.position_logits(query)
         return self._attend(query, keys, value, bias, key)
@@ -171,7 +173,9 @@ class Attention(nnx.Module):
         )
         length = keys.shape[2]
         bias = jax.lax.dynamic_slice_in_dim(self._distance_bias(length), position, num, axis=-2)
-        bias = bias + jnp.where(jnp.arange(length) < position + num, 0.0, MASKED)
+        positions = jnp.arange(length)
+        seen = (positions < position + num) & self._in_window(position + jnp.arange(num), positions)
+        bias = bias + jnp.where(seen, 0.0, MASKED)
         if self.xl is not None:
             query, bias = self.xl.content_query(query), bias + self.xl.position_logits_at(query, position, length)
         return self._attend(query, keys, value, bias, None), (keys, value)
@@ -187,6 +191,10 @@ class Attention(nnx.Module):
         if self.rotary_base is None:
             return query, keys, value
         return rotary(query, positions, self.rotary_base), rotary(keys, positions, self.rotary_base), value
+
+    def _in_window(self, query: Int[Array, "q"], key: Int[Array, "k"]) -> Bool[Array, "q k"] | bool:
+        """Returns whether each key is near enough to each query; True without a window."""
+        return self.window is None or jnp.abs(query[:, None] - key) <= self.window
 
     def _attend(
         self, query: Array, keys: Array, value: Array, bias: Array, key: Key[Array, ""] | None

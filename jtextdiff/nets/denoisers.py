@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.nets.attention import KVCache, Layout
 from jtextdiff.nets.batch_sharding import look_up, shard_batch
 from jtextdiff.nets.chunking import map_chunks
-from jtextdiff.nets.layers import dense, embedding, uniform
+from jtextdiff.nets.layers import ACTIVATIONS, dense, embedding, norm_layer, uniform
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.nets.trunk import Trunk
 
@@ -106,6 +106,7 @@ class Head:
 
     tied: bool = False  # its weights are the embeddings
     bias: bool = True
+    transform: bool = False  # a dense layer, the trunk's activation and a norm come before it (BERT)
     shifted: bool = False  # logits are read from the position before, as in AR models; those of the first from its own
 
 
@@ -139,6 +140,10 @@ class TokenDenoiser(nnx.Module):
         answer = functools.partial(dense, trunk.width, vocab_size, init=trunk.init, bias=head.bias, rngs=rngs)
         self.answer = None if head.tied else answer()
         self.answer_bias = nnx.Param(jnp.zeros(vocab_size)) if head.tied and head.bias else None
+        self.activation = ACTIVATIONS[trunk.activation]
+        lower = functools.partial(dense, trunk.width, trunk.width, init=trunk.init, bias=trunk.mlp_bias, rngs=rngs)
+        self.lower = lower() if head.transform else None
+        self.lower_norm = norm_layer(trunk.width, **trunk.norms, rngs=rngs) if head.transform else None
         self.time = rows(num_times, trunk.width) if num_times else None
         self.length = rows(num_lengths, trunk.width) if num_lengths else None
         norm = functools.partial(nnx.LayerNorm, trunk.width, scale_init=nnx.initializers.zeros, rngs=rngs)
@@ -160,6 +165,8 @@ class TokenDenoiser(nnx.Module):
         return shard_batch(self._answer(hidden))
 
     def _answer(self, hidden: Float[Array, "b l w"]) -> Float[Array, "b l v"]:
+        if self.lower is not None and self.lower_norm is not None:
+            hidden = self.lower_norm(self.activation(self.lower(hidden)))
         if self.answer is not None:
             return self.answer(hidden)
         logits = hidden @ self.embed.embedding[: self.vocab_size].T  # MASK may be a row after the tokens

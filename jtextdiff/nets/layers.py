@@ -83,9 +83,10 @@ def embedding(rows: int, width: int, *, init: str = "lecun", rngs: nnx.Rngs) -> 
     return nnx.Embed(rows, width, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
 
 
-def norm_layer(width: int, *, kind: str, epsilon: float, rngs: nnx.Rngs) -> Any:
-    """Returns one of the `NORMS` over the last axis."""
-    return NORMS[kind](width, epsilon=epsilon, rngs=rngs)
+def norm_layer(width: int, *, kind: str, bias: bool, epsilon: float, rngs: nnx.Rngs) -> Any:
+    """Returns one of the `NORMS` over the last axis; "rms" has no bias."""
+    has_bias = {"use_bias": bias} if kind == "layer" else {}
+    return NORMS[kind](width, epsilon=epsilon, **has_bias, rngs=rngs)
 
 
 class TimeEmbedding(nnx.Module):

@@ -49,9 +49,14 @@ class Transformer:
     attention_out_bias: bool | None = None  # of the output alone; None: as attention_bias
     norm: str = "pre"
     normalization: str = "layer"  # LayerNorm, or "rms"
+    norm_bias: bool = True  # of LayerNorm
+    input_norm: bool = False  # the input is normed, in place of the first block's input of attention (ModernBERT)
     norm_epsilon: float | None = None  # added to the variance in norms; None: 1e-6, or 1e-12 if they come after
     positions: str = "learned+rotary"  # absolute positions, and distances between positions; see nets/attention.py
     rotary_base: float = 1_000.0  # wavelengths in tokens run from 2π to nearly 2π times this
+    window: int | None = None  # tokens on each side that local blocks attend to; None: no block is local
+    full_every: int = 1  # with a window, the blocks 0, n, 2n, … attend to all tokens
+    window_rotary_base: float | None = None  # rotary_base of local blocks; None: the same
     time: str = "add"
     causal: bool = False
     dropout: float = 0.0
@@ -65,16 +70,20 @@ class Transformer:
     fusion_rank: int = 1  # rank of that product, see nets/layers.py
 
     def __post_init__(self) -> None:
-        for field in ("num_layers", "width", "num_heads", "expansion", "max_length", "time_features", "fusion_rank"):
+        sizes = ("num_layers", "width", "num_heads", "expansion", "full_every", "max_length", "time_features")
+        for field in (*sizes, "fusion_rank"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
-        for field in ("mlp_width", "num_kv_heads", "head_width"):
+        for field in ("mlp_width", "num_kv_heads", "head_width", "window"):
             if (value := getattr(self, field)) is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1, or None, got {value}.")
         if not 0 < self.epsilon < 1:
             raise ValueError(f"norm_epsilon must be above 0 and below 1, or None, got {self.norm_epsilon}.")
-        if not 1 < self.rotary_base < math.inf:
-            raise ValueError(f"rotary_base must be a number above 1, got {self.rotary_base}.")
+        for field in ("rotary_base", "window_rotary_base"):
+            if (value := getattr(self, field)) is not None and not 1 < value < math.inf:
+                raise ValueError(f"{field} must be a number above 1, got {value}.")
+        if self.input_norm and self.norm == "post":
+            raise ValueError("input_norm must be False with norm='post', which norms the input already.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
         if self.time_features % 2:
@@ -119,6 +128,15 @@ class Transformer:
             return self.norm_epsilon
         return 1e-6 if self.norm == "pre" else 1e-12
 
+    def is_local(self, block: int) -> bool:
+        """Returns whether a block attends to the tokens in its window alone."""
+        return self.window is not None and block % self.full_every != 0
+
+    @property
+    def norms(self) -> dict[str, Any]:
+        """Settings of each norm, for `norm_layer`."""
+        return {"kind": self.normalization, "bias": self.norm_bias, "epsilon": self.epsilon}
+
     @property
     def head_size(self) -> int:
         """Channels of a head."""
@@ -136,30 +154,35 @@ class Transformer:
 
 
 class Block(nnx.Module):
-    """Attention and feed-forward, each with a residual connection and a norm before (pre) or after (post) it."""
+    """Attention and feed-forward, each with a residual connection and a norm before (pre) or after (post) it.
 
-    def __init__(self, shape: Transformer, *, rngs: nnx.Rngs):
-        width = shape.width
+    `number` is that of the block; local ones and the first may differ from the others.
+    """
+
+    def __init__(self, shape: Transformer, number: int, *, rngs: nnx.Rngs):
+        width, local = shape.width, shape.is_local(number)
         self.pre, self.dropout = shape.norm == "pre", shape.dropout
         shared: dict[str, Any] = {"init": shape.init, "bfloat16": shape.bfloat16, "rngs": rngs}
-        norms: dict[str, Any] = {"kind": shape.normalization, "epsilon": shape.epsilon, "rngs": rngs}
+        norm = functools.partial(norm_layer, **shape.norms, rngs=rngs)
         self.attention = Attention(
             width,
             shape.num_heads,
             num_kv_heads=shape.kv_heads,
             head_width=shape.head_size,
             positions=shape.positions,
-            rotary_base=shape.rotary_base,
+            rotary_base=(shape.window_rotary_base if local else None) or shape.rotary_base,
+            window=shape.window if local else None,
             reach=shape.max_length if shape.positions == "relative" else 0,
             bias=shape.attention_bias,
             out_bias=shape.attention_bias if shape.attention_out_bias is None else shape.attention_out_bias,
-            head_norm=functools.partial(norm_layer, **norms) if shape.qk_norm else None,
+            head_norm=norm if shape.qk_norm else None,
             dropout=shape.dropout,
             **shared,
         )
         feed_forward = {"activation": shape.activation, "gated": shape.gated, "bias": shape.mlp_bias}
         self.mlp = FeedForward(width, shape.mlp_size, dropout=shape.dropout, **feed_forward, **shared)
-        self.norm_attention, self.norm_mlp = norm_layer(width, **norms), norm_layer(width, **norms)
+        self.norm_attention = jax.nn.identity if shape.input_norm and number == 0 else norm(width)
+        self.norm_mlp = norm(width)
         adaptive, zeros = shape.time == "adaln", nnx.initializers.zeros_init()
         self.modulation = nnx.Linear(width, 6 * width, kernel_init=zeros, rngs=rngs) if adaptive else None
         fused = functools.partial(ValueFusion, width, context_dim=shape.context_dim, rank=shape.fusion_rank, **shared)

@@ -3,6 +3,8 @@
 Hidden states in, hidden states out; `nets/transformer.py` has its settings and its blocks.
 """
 
+import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +27,10 @@ class Trunk(nnx.Module):
         learned = "learned" in shape.positions
         self.positions = embedding(shape.max_length, shape.width, init=shape.init, rngs=rngs) if learned else None
         self.time = TimeEmbedding(shape.width, shape.time_features, init=shape.init, rngs=rngs) if timed else None
-        self.norm = norm_layer(shape.width, kind=shape.normalization, epsilon=shape.epsilon, rngs=rngs)
-        self.blocks = nnx.List([Block(shape, rngs=rngs) for _ in range(shape.num_layers)])
+        norm = functools.partial(norm_layer, shape.width, **shape.norms, rngs=rngs)
+        self.norm = norm()
+        self.blocks = nnx.List([Block(shape, number, rngs=rngs) for number in range(shape.num_layers)])
+        self.input_norm = norm() if shape.input_norm else None
 
     def __call__(
         self,
@@ -63,8 +67,7 @@ class Trunk(nnx.Module):
         if time is not None and self.shape.time == "add":
             x = x + time
         keys = split_key(key, len(self.blocks) + 1)
-        if self.shape.norm == "post":
-            x = self.norm(x)
+        x = self._normed_input(x)
         x = dropout(x, self.shape.dropout, keys[-1])
         layout = layout or one_text(x.shape[1], causal=self.shape.causal, valid=valid)
         x = shard_batch(x)
@@ -93,37 +96,47 @@ class Trunk(nnx.Module):
         """Returns what `__call__` returns at m positions that attend to each other, given the cache of those before."""
         if self.positions is not None:
             x = x + jax.lax.dynamic_slice_in_dim(self.positions.embedding[...], position, x.shape[1])
-        if self.shape.norm == "post":
-            x = self.norm(x)
+        x = self._normed_input(x)
         new_cache = []
         for block, block_cache, context in zip(self.blocks, cache, self._per_block(contexts), strict=True):
             x, block_cache = block.step(x, position, block_cache, context)
             new_cache.append(block_cache)
         return (self.norm(x) if self.shape.norm == "pre" else x), new_cache
 
+    def _normed_input(self, x: Float[Array, "b l w"]) -> Float[Array, "b l w"]:
+        if self.shape.norm == "post":
+            return self.norm(x)
+        return x if self.input_norm is None else self.input_norm(x)
+
     def _per_block(self, contexts: Float[Array, "n b c"] | None) -> Sequence[Array | None]:
         return [None] * len(self.blocks) if contexts is None else list(contexts)
 
     def _scan(
         self, x: Array, layout: Layout, time: Array | None, keys: list[Any], contexts: Array | None, keep: bool
-    ) -> tuple[Array, Any]:
-        """Applies the blocks in a scan over layers, in which the compiler cannot store what `remat` recomputes.
+    ) -> tuple[Array, list[Array]]:
+        """Applies the blocks in scans over equal ones, in which the compiler cannot store what `remat` recomputes.
 
         Returns the last states and, to `keep` them, those after each block.
         """
-        graphs, states = zip(*(nnx.split(block) for block in self.blocks), strict=True)
-        stacked = jax.tree_util.tree_map_with_path(
-            lambda path, *layers: jnp.stack([self._cast_kernel(path, layer) for layer in layers]), *states
-        )
+        parts = [(*nnx.split(block), number) for number, block in enumerate(self.blocks)]
+        kept: list[Array] = []
+        for graph, run in itertools.groupby(parts, key=lambda part: part[0]):
+            states, numbers = zip(*(part[1:] for part in run), strict=True)
+            span = slice(numbers[0], numbers[-1] + 1)
+            stacked = jax.tree_util.tree_map_with_path(
+                lambda path, *layers: jnp.stack([self._cast_kernel(path, layer) for layer in layers]), *states
+            )
 
-        def layer(x: Array, inputs: tuple[Any, Any, Any]) -> tuple[Array, Array | None]:
-            block_state, block_key, context = inputs
-            x = nnx.merge(graphs[0], block_state)(x, layout, time, block_key, context)
-            return x, x if keep else None
+            def layer(x: Array, inputs: tuple[Any, Any, Any], graph: Any = graph) -> tuple[Array, Array | None]:
+                block_state, block_key, context = inputs
+                x = nnx.merge(graph, block_state)(x, layout, time, block_key, context)
+                return x, x if keep else None
 
-        stacked_keys = None if keys[0] is None else jnp.stack(keys)
-        inputs = stacked, stacked_keys, contexts
-        return jax.lax.scan(jax.checkpoint(layer) if self.shape.remat else layer, x, inputs)
+            stacked_keys = None if keys[0] is None else jnp.stack(keys[span])
+            inputs = stacked, stacked_keys, None if contexts is None else contexts[span]
+            x, after = jax.lax.scan(jax.checkpoint(layer) if self.shape.remat else layer, x, inputs)
+            kept += [] if after is None else list(after)
+        return x, kept
 
     def _cast_kernel(self, path: Any, leaf: Array) -> Array:
         """Casts a block's parameter to the type in which its matrix product uses it."""

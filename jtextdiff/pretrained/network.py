@@ -1,5 +1,6 @@
 """What the config.json of a published checkpoint says of its network, and whether its tensors fit it."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -68,3 +69,10 @@ def positive(config: dict[str, Any], field: str, source: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"{source}: config.json needs {field}, a whole number of at least 1; it has {value!r}.")
     return value
+
+
+def number(field: str, value: Any, source: str) -> float:
+    """Returns the value of a field. Raises UserError unless it is a number above 0."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise UserError(f"{source}: config.json needs {field}, a number above 0; it has {value!r}.")
+    return float(value)

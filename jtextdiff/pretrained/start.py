@@ -20,6 +20,7 @@ from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import Checkpoint, open_checkpoint
 from jtextdiff.pretrained.layouts.dit_settings import KINDS, dit_network
 from jtextdiff.pretrained.layouts.llama_settings import LLAMAS, llama_network
+from jtextdiff.pretrained.layouts.modernbert import modernbert_network
 from jtextdiff.pretrained.layouts.tables import leaf
 from jtextdiff.pretrained.network import Network, check_tensors
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
@@ -30,7 +31,11 @@ from jtextdiff.run.workdir import read_config
 
 PRETRAINED = "pretrained:"
 
-FAMILIES = {**dict.fromkeys(KINDS, dit_network), **dict.fromkeys(LLAMAS, llama_network)}
+FAMILIES = {
+    **dict.fromkeys(KINDS, dit_network),
+    **dict.fromkeys(LLAMAS, llama_network),
+    "modernbert": modernbert_network,
+}
 """`model_type` in config.json ↦ what reads it as a network."""
 
 TRAINED_AND_COMPUTED = ("dropout", "init", "bfloat16", "scan", "remat")

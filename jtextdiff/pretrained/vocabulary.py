@@ -5,12 +5,18 @@ from jaxtyping import Float
 
 from jtextdiff.methods.components.types import TextSpec
 
-EMBEDDING = ("vocab_embed.embedding", "model.transformer.wte.weight", "model.embed_tokens.weight")
+EMBEDDING = (
+    "vocab_embed.embedding",
+    "model.transformer.wte.weight",
+    "model.embed_tokens.weight",
+    "model.embeddings.tok_embeddings.weight",
+)
 OUTPUT = (
     "output_layer.linear.weight",
     "output_layer.linear.bias",
     "model.transformer.ff_out.weight",
     "lm_head.weight",
+    "decoder.bias",
 )
 """The tensors with a row for each token."""
 

@@ -25,6 +25,11 @@ PLAIN = {
     "norm": "pre",
     "normalization": "layer",
     "norm_epsilon": 1e-5,
+    "norm_bias": True,
+    "input_norm": False,
+    "window": None,
+    "full_every": 1,
+    "window_rotary_base": None,
     "positions": "rotary",
     "rotary_base": 10_000.0,
     "causal": False,
@@ -32,7 +37,7 @@ PLAIN = {
 }
 """Settings of the trunk that every network in this layout has."""
 
-HEAD = {"tied": False, "bias": True, "shifted": False}
+HEAD = {"tied": False, "bias": True, "transform": False, "shifted": False}
 """Settings of its head."""
 
 CONSTANT = {"time_conditioning": False, "causal": False, "adaln": True, "cross_attn": True}

@@ -1,13 +1,12 @@
 """The config.json of LLaDA, Dream and Qwen3-diffusion as settings of masked diffusion."""
 
-import math
 from typing import Any, NamedTuple
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.masked import Masked
 from jtextdiff.pretrained.layouts.llama_layout import BIASES, HEAD_NORMS, LLADA, QWEN, Sizes, params_of, shapes
 from jtextdiff.pretrained.layouts.tables import per_block
-from jtextdiff.pretrained.network import Network, check_constants, positive
+from jtextdiff.pretrained.network import Network, check_constants, number, positive
 
 LLAMA = {
     "expansion": 4,
@@ -19,6 +18,11 @@ LLAMA = {
     "attention_out_bias": False,
     "norm": "pre",
     "normalization": "rms",
+    "norm_bias": True,
+    "input_norm": False,
+    "window": None,
+    "full_every": 1,
+    "window_rotary_base": None,
     "positions": "rotary",
     "causal": False,
     "time": "add",
@@ -101,7 +105,7 @@ def llama_network(config: dict[str, Any], source: str) -> Network:
     names = {ours: theirs for ours, theirs in kind.names.items() if not (tied and ours == ANSWER)}
     embedding, answer = kind.names["embed.embedding"], kind.names[ANSWER]
     trunk = {**_trunk(config, kind, sizes, source), "max_length": positive(config, kind.fields["max_length"], source)}
-    head = {"tied": tied, "bias": False, "shifted": kind.shifted}
+    head = {"tied": tied, "bias": False, "transform": False, "shifted": kind.shifted}
     return Network(
         model_type=config["model_type"],
         method=Masked,
@@ -145,8 +149,8 @@ def _trunk(config: dict[str, Any], kind: Kind, sizes: Sizes, source: str) -> dic
         "num_heads": sizes.num_heads,
         "num_kv_heads": sizes.num_kv_heads,
         "head_width": sizes.head_width,
-        "norm_epsilon": _number("rms_norm_eps", config.get("rms_norm_eps"), source),
-        "rotary_base": _number("rope_theta", _rotation(config, source), source),
+        "norm_epsilon": number("rms_norm_eps", config.get("rms_norm_eps"), source),
+        "rotary_base": number("rope_theta", _rotation(config, source), source),
     }
 
 
@@ -172,9 +176,3 @@ def _mask(config: dict[str, Any], source: str) -> int | None:
     if mask is not None and (not isinstance(mask, int) or isinstance(mask, bool) or mask < 0):
         raise UserError(f"{source}: config.json needs mask_token_id, the id of a token, or none; it has {mask!r}.")
     return mask
-
-
-def _number(field: str, value: Any, source: str) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise UserError(f"{source}: config.json needs {field}, a number above 0; it has {value!r}.")
-    return float(value)
