@@ -134,9 +134,19 @@ def _read_quietly(name: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            return _read(transformers, name)
     finally:
         transformers.logging.set_verbosity(verbosity)
+
+
+def _read(transformers: Any, name: str) -> Any:
+    """Reads a tokenizer. One whose class is code of its folder (Dream) is read from its tokenizer.json."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except ValueError:
+        if not (Path(name) / "tokenizer.json").is_file():
+            raise
+        return transformers.PreTrainedTokenizerFast.from_pretrained(name)
 
 
 def _mask_of_model(folder: Path, backend: Any) -> int | None:

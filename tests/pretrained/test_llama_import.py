@@ -175,6 +175,17 @@ def test_both_versions_of_a_config_have_the_same_rotation(tmp_path: Path) -> Non
     assert trunks[0] == trunks[1] and trunks[0].rotary_base == 1e6
 
 
+def test_a_tokenizer_with_code_of_its_own_is_read_without_it(tmp_path: Path) -> None:
+    """As Dream's: the class is code of the folder, which is never run."""
+    write_checkpoint(tmp_path, config_json("Dream"))
+    (tmp_path / "tokenization_dream.py").write_text("raise SystemExit")
+    for name, code in (("config", {"AutoConfig": "x.Y"}), ("tokenizer_config", {"AutoTokenizer": ["x.Y", None]})):
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": code, "tokenizer_class": "Y"}))
+    spec = jtd.from_pretrained(str(tmp_path)).method.text_spec
+    assert (spec.mask, spec.eos, spec.pad, spec.unk, spec.vocab_size) == (MASK, 1, 0, 2, 20)
+
+
 MASKS = {
     "of none": ("a2d-qwen3", {}, {}, "neither mask_token_id in config.json nor mask_token in tokenizer_config.json"),
     "outside": ("llada", {"mask_token_id": 20}, {}, "mask_token_id = 20, which is no token of its tokenizer.json"),
