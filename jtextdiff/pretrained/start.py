@@ -11,18 +11,15 @@ from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.data.corpus import Text
-from jtextdiff.data.hub import download_checkpoint
 from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.data.tokenizer_builders import tokenizer_builder
 from jtextdiff.devices.sharding import make_mesh, shardings
 from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.checkpoint_files import Checkpoint, open_checkpoint
-from jtextdiff.pretrained.layouts.dit_settings import KINDS, dit_network
-from jtextdiff.pretrained.layouts.llama_settings import LLAMAS, llama_network
-from jtextdiff.pretrained.layouts.modernbert import modernbert_network
+from jtextdiff.pretrained.checkpoint_files import Checkpoint
+from jtextdiff.pretrained.families import network_of, open_source
 from jtextdiff.pretrained.layouts.tables import leaf
-from jtextdiff.pretrained.network import Network, check_tensors
+from jtextdiff.pretrained.network import Network
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
 from jtextdiff.run.checkpoints import has_checkpoints
 from jtextdiff.run.config import Config, build, class_of, spec
@@ -31,41 +28,14 @@ from jtextdiff.run.workdir import read_config
 
 PRETRAINED = "pretrained:"
 
-FAMILIES = {
-    **dict.fromkeys(KINDS, dit_network),
-    **dict.fromkeys(LLAMAS, llama_network),
-    "modernbert": modernbert_network,
-}
-"""`model_type` in config.json ↦ what reads it as a network."""
-
 TRAINED_AND_COMPUTED = ("dropout", "init", "bfloat16", "scan", "remat")
 """Settings of a trunk that stay those of the config. The others come from the checkpoint."""
+
+MOST_TOKENS = 1024
+"""Tokens, at most, of the texts of a checkpoint by itself: few samples are all computed at the longest length."""
+
 OUTSIDE_TRUNK = ("reads_length", "block_size", "head")
 """Settings of a method that come from the checkpoint."""
-
-
-def open_source(source: str) -> Checkpoint:
-    """Returns the checkpoint in a folder, or of "hub:NAME", and checks the names and shapes of its tensors.
-
-    Raises UserError for whatever is wrong with it.
-    """
-    if not source.startswith("hub:"):
-        checkpoint = open_checkpoint(source, Path(source))
-    else:
-        with mistakes(FileNotFoundError, ValueError):
-            checkpoint = open_checkpoint(source, download_checkpoint(source))
-    check_tensors(checkpoint, network_of(checkpoint))
-    return checkpoint
-
-
-def network_of(checkpoint: Checkpoint) -> Network:
-    """Returns the network of a checkpoint. Raises UserError if its kind is unknown, or its config cannot be read."""
-    name, source = checkpoint.config.get("model_type"), checkpoint.source
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise UserError(
-            f"{source} has the model_type {name!r} in config.json; those that can be read: {', '.join(FAMILIES)}."
-        )
-    return FAMILIES[name](checkpoint.config, source)
 
 
 def with_settings(config: Config, workdir: Path) -> Config:
@@ -146,14 +116,14 @@ def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Par
 def read_model(source: str, tokenizer: str | None) -> tuple[Config, Params, Tokenizer]:
     """Returns the config of a checkpoint by itself, its parameters on the devices, and its tokenizer.
 
-    `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length. Raises UserError for
-    whatever cannot be read.
+    `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length, at most MOST_TOKENS.
+    Raises UserError for whatever cannot be read.
     """
     checkpoint = open_source(source)
     tokenizer = tokenizer_spec(checkpoint, tokenizer or "")
     tokens = _read_tokenizer(checkpoint, tokenizer)
     network = network_of(checkpoint)
-    method, length = spec(network.method), network.settings["trunk"]["max_length"]
+    method, length = spec(network.method), min(network.settings["trunk"]["max_length"], MOST_TOKENS)
     _update(method, network.settings)
     text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
     with method.unlocked():

@@ -25,7 +25,7 @@ from support.runs import ROOT, write_texts
 
 import jtextdiff as jtd
 from jtextdiff.cli.errors import UserError
-from jtextdiff.pretrained.start import open_source
+from jtextdiff.pretrained.families import open_source
 
 GOLDEN = ROOT.parent / "shared" / "golden"
 GOLDEN_NAMES = {"llada": "llada", "Dream": "dream", "a2d-qwen3": "qwen3"}
@@ -184,6 +184,12 @@ def test_a_tokenizer_with_code_of_its_own_is_read_without_it(tmp_path: Path) -> 
         file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": code, "tokenizer_class": "Y"}))
     spec = jtd.from_pretrained(str(tmp_path)).method.text_spec
     assert (spec.mask, spec.eos, spec.pad, spec.unk, spec.vocab_size) == (MASK, 1, 0, 2, 20)
+
+
+def test_a_checkpoint_by_itself_has_texts_of_a_length_that_can_be_computed(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, config_json("Dream", max_position_embeddings=131_072))
+    method = jtd.from_pretrained(str(tmp_path)).method
+    assert (method.text_spec.length, method.text_spec.mean_length) == (1024, 1024)
 
 
 MASKS = {

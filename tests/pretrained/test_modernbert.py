@@ -25,8 +25,8 @@ from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.attention import noisy_and_clean, one_text
 from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.pretrained.families import open_source
 from jtextdiff.pretrained.layouts.modernbert import modernbert_network
-from jtextdiff.pretrained.start import open_source
 from jtextdiff.pretrained.vocabulary import take_rows
 
 GOLDEN = ROOT.parent / "shared" / "golden" / "modernbert"

@@ -8,7 +8,8 @@ from support import published, published_llama, published_modernbert
 
 from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.pretrained.start import FAMILIES, TRAINED_AND_COMPUTED
+from jtextdiff.pretrained.families import FAMILIES
+from jtextdiff.pretrained.start import TRAINED_AND_COMPUTED
 
 ABSENT = {"time_features", "context_dim", "fusion_rank"}
 """Settings of parts that these networks lack."""
