@@ -77,11 +77,11 @@ def load(run: "str | Path", *, at: int | str = "latest", overrides: Sequence[str
 
 
 def from_pretrained(source: str, *, tokenizer: str | None = None) -> "Model":
-    """Loads a published checkpoint of MDLM or BD3-LM from its folder, or "hub:NAME".
+    """Loads a published checkpoint, such as one of MDLM or LLaDA, from its folder, or "hub:NAME".
 
-    `tokenizer` is "pretrained:NAME" where the folder has none. All texts are as long as the checkpoint's longest unless
-    a control gives a length; a run that starts from it learns the lengths of its text. Raises UserError for whatever
-    cannot be read.
+    `tokenizer` is "pretrained:NAME" where the folder has none. All texts are as long as the checkpoint's longest, or
+    1,024 tokens, unless a control gives a length; a run that starts from it learns the lengths of its text. Raises
+    UserError for whatever cannot be read.
     """
     from jtextdiff.devices.compilation_cache import enable_compilation_cache
     from jtextdiff.inference.model import Model

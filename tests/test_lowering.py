@@ -18,7 +18,8 @@ from jtextdiff.methods.components.latents import FlowLimits
 from jtextdiff.methods.components.types import TextSpec, nothing_given
 from jtextdiff.methods.method import Controllable, LatentVariableModel, Method
 from jtextdiff.nets.functional import Net
-from jtextdiff.nets.transformer import Transformer, Trunk
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.nets.trunk import Trunk
 from jtextdiff.run.config import build, spec
 from jtextdiff.run.config_files import load_config
 from jtextdiff.sampling.energies import Learned

@@ -21,7 +21,7 @@ def generator(trunk: Transformer, vocab_size: int, num: int, length: int) -> Cal
         n_embd=trunk.width,
         n_layer=trunk.num_layers,
         n_head=trunk.num_heads,
-        n_inner=trunk.expansion * trunk.width,
+        n_inner=trunk.mlp_size,
         bos_token_id=0,
         eos_token_id=None,
         pad_token_id=0,

@@ -1,5 +1,7 @@
 """Word, character, byte-pair and pretrained tokenizers, built from a spec."""
 
+import json
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +89,8 @@ class BytePairs:
 class Pretrained:
     """The tokenizer of a Hugging Face model. `name` is its name or a directory. Remote code is never run.
 
-    EOS is its end-of-text token, or its separator (BERT). PAD is EOS if it has none (GPT-2). A directory in which a
+    EOS is its end-of-text token, or its separator (BERT). PAD is EOS if it has none (GPT-2). MASK is its own, that of
+    a directory's config.json, or appended. A directory in which a
     `Tokenizer` was saved has that one.
     """
 
@@ -100,21 +103,14 @@ class Pretrained:
         """
         if (Path(self.name) / SPECIALS_FILE).is_file():
             return Tokenizer.load(Path(self.name))
-        give_hub_a_home()
-        import transformers
-
-        verbosity = transformers.logging.get_verbosity()
-        transformers.logging.set_verbosity_error()  # it warns of a config.json of a model that it does not know
         try:
-            pretrained = transformers.AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
+            pretrained = _read_quietly(self.name)
         except (OSError, ValueError) as error:
             raise FileNotFoundError(
                 f"text.tokenizer is pretrained:{self.name}: no such directory, and no Hugging Face model of that "
                 f"name could be read ({' '.join(str(error).split())[:200]}); give a directory with tokenizer.json "
                 "and tokenizer_config.json, or a model's name while online"
             ) from error
-        finally:
-            transformers.logging.set_verbosity(verbosity)
         backend = getattr(pretrained, "backend_tokenizer", None)
         eos = pretrained.sep_token_id if pretrained.eos_token_id is None else pretrained.eos_token_id
         if backend is None or eos is None:
@@ -123,7 +119,48 @@ class Pretrained:
         pad = eos if pretrained.pad_token_id is None else pretrained.pad_token_id
         # GPT-2 uses one token for all three.
         unk = None if pretrained.unk_token_id in (pad, eos) else pretrained.unk_token_id
-        return wrap(backend, pad=pad, eos=eos, unk=unk, mask=pretrained.mask_token_id, spaced=False)
+        mask = pretrained.mask_token_id
+        mask = _mask_of_model(Path(self.name), backend) if mask is None else mask
+        return wrap(backend, pad=pad, eos=eos, unk=unk, mask=mask, spaced=False)
+
+
+def _read_quietly(name: str) -> Any:
+    """Reads a tokenizer without warnings: transformers also reads config.json, of models that it does not know."""
+    give_hub_a_home()
+    import transformers
+
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return _read(transformers, name)
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def _read(transformers: Any, name: str) -> Any:
+    """Reads a tokenizer. One whose class is code of its folder (Dream) is read from its tokenizer.json."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except ValueError:
+        if not (Path(name) / "tokenizer.json").is_file():
+            raise
+        return transformers.PreTrainedTokenizerFast.from_pretrained(name)
+
+
+def _mask_of_model(folder: Path, backend: Any) -> int | None:
+    """Returns the id of MASK in the config.json of a model whose tokenizer does not name it, such as LLaDA.
+
+    Raises ValueError for one that is no token.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    mask = config.get("mask_token_id") if isinstance(config, dict) else None
+    if mask is None or isinstance(mask, int) and mask >= 0 and backend.id_to_token(mask) is not None:
+        return mask
+    raise ValueError(f"{folder}: config.json has mask_token_id = {mask!r}, which is no token of its tokenizer.json")
 
 
 def tokenizer_builder(spec: str) -> Words | Characters | BytePairs | Pretrained:

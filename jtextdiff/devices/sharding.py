@@ -20,7 +20,7 @@ AXES = ("data", "fsdp", "tensor")
 RULES: tuple[tuple[str, P], ...] = (
     (r"(embedding)$", P("tensor", "fsdp")),
     (
-        r"(query|key|value|up|read|modulation|add|remember|beside|gain|more_(gains|values)/\d+)/kernel$",
+        r"(query|key|value|up|gate|read|modulation|add|remember|beside|gain|more_(gains|values)/\d+)/kernel$",
         P("fsdp", "tensor"),
     ),
     (r"(out|down)/kernel$", P("tensor", "fsdp")),

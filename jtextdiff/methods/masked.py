@@ -36,6 +36,7 @@ from jtextdiff.methods.components.types import (
     check_settings,
     nothing_given,
 )
+from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import LogitShaping
@@ -51,6 +52,7 @@ class Masked:
     text_spec: TextSpec = TextSpec()
     trunk: Transformer = Transformer()
     reads_length: bool = True  # the network has an embedding of the text's length; published ones have none
+    head: Head = Head()
     masking: str = "fixed_count"  # in training: exactly k of L tokens; "bernoulli": each independently, as published
     self_conditioning: float = 0.0  # share of the training steps in which the network reads its own hidden states
     loss_weighting: str = "bound"  # of masked tokens in training; "words": all equal; "planner": more for likely ones
@@ -81,6 +83,7 @@ class Masked:
             self.trunk,
             reads_length=self.reads_length,
             self_conditioned=self.self_conditioning > 0,
+            head=self.head,
         )
 
     @property

@@ -6,7 +6,7 @@ A layer is random only if it is given a key; there is no training flag.
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jtextdiff.nets.layers import dense, dropout, sinusoid, uniform
 MASKED = -1e9
 """Added to the attention logits of masked positions: its exp is exactly zero in float32."""
 
-KVCache = tuple[Float[Array, "b h cached e"], Float[Array, "b h cached e"]]
+KVCache = tuple[Float[Array, "b g cached e"], Float[Array, "b g cached e"]]
 """Keys and values of one layer at all positions; zeros at positions not yet computed."""
 
 
@@ -106,7 +106,9 @@ class XLPositions(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head attention with `rotary`, `relative` (a learned bias per distance) or `xl` positions, or none of them.
 
-    `fuse` changes the values before they are cached and averaged. Without `bias` the dense layers have none.
+    `fuse` changes the values before they are cached and averaged. Each of g = `num_kv_heads` heads of keys and values
+    is read by h/g = `num_heads`/`num_kv_heads` queries in a row (Ainslie et al. 2023). `head_norm` makes the norms of
+    the queries and of the keys of each head. With a `window` positions attend to those at most so far away.
     """
 
     def __init__(
@@ -114,22 +116,31 @@ class Attention(nnx.Module):
         width: int,
         num_heads: int,
         *,
+        num_kv_heads: int,
+        head_width: int,
         positions: str,
         rotary_base: float,
+        window: int | None,
         reach: int,
         bias: bool,
+        out_bias: bool,
+        head_norm: Callable[[int], Any] | None,
         dropout: float,
         init: str,
         bfloat16: bool,
         rngs: nnx.Rngs,
     ):
-        self.num_heads, self.dropout = num_heads, dropout
+        self.head_width, self.window, self.dropout = head_width, window, dropout
         self.rotary_base, self.reach = rotary_base if "rotary" in positions else None, reach
-        square = functools.partial(dense, width, width, init=init, bias=bias, bfloat16=bfloat16, rngs=rngs)
-        self.query, self.key, self.value, self.out = square(), square(), square(), square()
+        linear = functools.partial(dense, init=init, bfloat16=bfloat16, rngs=rngs)
+        self.query = linear(width, num_heads * head_width, bias=bias)
+        self.key, self.value = (linear(width, num_kv_heads * head_width, bias=bias) for _ in range(2))
+        self.out = linear(num_heads * head_width, width, bias=out_bias)
         by_distance = jnp.zeros((num_heads, 2 * reach + 1)) if positions == "relative" else None
         self.relative_bias = None if by_distance is None else nnx.Param(by_distance)
         self.xl = XLPositions(width, num_heads, init=init, rngs=rngs) if positions == "xl" else None
+        self.query_norm = None if head_norm is None else head_norm(head_width)
+        self.key_norm = None if head_norm is None else head_norm(head_width)
 
     def __call__(
         self,
@@ -139,9 +150,10 @@ class Attention(nnx.Module):
         fuse: Fuse | None = None,
     ) -> Float[Array, "b l w"]:
         query, keys, value = self._heads(x, layout.positions, fuse)
+        allowed = layout.allowed & self._in_window(layout.positions, layout.positions)
         if self.relative_bias is None and self.xl is None and can_fuse(query, 0.0 if key is None else self.dropout):
-            return self._merge_heads(fused_attention(query, keys, value, layout.allowed))
-        bias = self._distance_bias(x.shape[1]) + jnp.where(layout.allowed, 0.0, MASKED)
+            return self._merge_heads(fused_attention(query, keys, value, allowed))
+        bias = self._distance_bias(x.shape[1]) + jnp.where(allowed, 0.0, MASKED)
         if self.xl is not None:
             query, bias = self.xl.content_query(query), bias + self.xl.position_logits(query)
         return self._attend(query, keys, value, bias, key)
@@ -161,7 +173,9 @@ class Attention(nnx.Module):
         )
         length = keys.shape[2]
         bias = jax.lax.dynamic_slice_in_dim(self._distance_bias(length), position, num, axis=-2)
-        bias = bias + jnp.where(jnp.arange(length) < position + num, 0.0, MASKED)
+        positions = jnp.arange(length)
+        seen = (positions < position + num) & self._in_window(position + jnp.arange(num), positions)
+        bias = bias + jnp.where(seen, 0.0, MASKED)
         if self.xl is not None:
             query, bias = self.xl.content_query(query), bias + self.xl.position_logits_at(query, position, length)
         return self._attend(query, keys, value, bias, None), (keys, value)
@@ -169,20 +183,28 @@ class Attention(nnx.Module):
     def _heads(
         self, x: Float[Array, "b l w"], positions: Int[Array, "l"], fuse: Fuse | None
     ) -> tuple[Array, Array, Array]:
-        """Returns queries, keys and values, [b, h, l, e]."""
+        """Returns queries, [b, h, l, e], keys and values, [b, g, l, e]."""
         projected = self.query(x), self.key(x), self.value(x) if fuse is None else fuse(x, self.value(x))
-        query, keys, value = (rearrange(part, "b l (h e) -> b h l e", h=self.num_heads) for part in projected)
+        query, keys, value = (rearrange(part, "b l (h e) -> b h l e", e=self.head_width) for part in projected)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, keys = self.query_norm(query).astype(query.dtype), self.key_norm(keys).astype(keys.dtype)
         if self.rotary_base is None:
             return query, keys, value
         return rotary(query, positions, self.rotary_base), rotary(keys, positions, self.rotary_base), value
+
+    def _in_window(self, query: Int[Array, "q"], key: Int[Array, "k"]) -> Bool[Array, "q k"] | bool:
+        """Returns whether each key is near enough to each query; True without a window."""
+        return self.window is None or jnp.abs(query[:, None] - key) <= self.window
 
     def _attend(
         self, query: Array, keys: Array, value: Array, bias: Array, key: Key[Array, ""] | None
     ) -> Float[Array, "b l w"]:
         exact = jnp.promote_types(query.dtype, jnp.float32)
-        logits = jnp.einsum("bhqe,bhke->bhqk", query, keys, preferred_element_type=exact)
+        product = functools.partial(jnp.einsum, "bhqe,bhke->bhqk", preferred_element_type=exact)
+        logits = in_groups(product, query, keys)
         weights = dropout(jax.nn.softmax(logits / math.sqrt(query.shape[-1]) + bias), self.dropout, key)
-        return self._merge_heads(jnp.einsum("bhqk,bhke->bhqe", weights.astype(value.dtype), value))
+        mean = functools.partial(jnp.einsum, "bhqk,bhke->bhqe")
+        return self._merge_heads(in_groups(mean, weights.astype(value.dtype), value))
 
     def _merge_heads(self, mixed: Float[Array, "b h l e"]) -> Float[Array, "b l w"]:
         return self.out(rearrange(mixed, "b h l e -> b l (h e)"))
@@ -195,6 +217,17 @@ class Attention(nnx.Module):
         return self.relative_bias[...][:, jnp.clip(distance, -self.reach, self.reach) + self.reach]
 
 
+def in_groups(
+    product: Callable[[Array, Array], Array], heads: Float[Array, "b h ..."], shared: Float[Array, "b g ..."]
+) -> Float[Array, "b h ..."]:
+    """Applies a product of arrays with as many heads, of which the second has each head once for h/g of the first."""
+    groups = shared.shape[1]
+    if heads.shape[1] == groups:
+        return product(heads, shared)
+    grouped = rearrange(heads, "b (g r) ... -> b g r ...", g=groups)
+    return rearrange(jax.vmap(product, (2, None), 2)(grouped, shared), "b g r ... -> b (g r) ...")
+
+
 def can_fuse(query: Float[Array, "b h l e"], dropout: float) -> bool:
     """Returns whether attention with these heads can be one kernel: that of cuDNN, in bfloat16, without dropout."""
     length, width = query.shape[-2:]
@@ -203,7 +236,7 @@ def can_fuse(query: Float[Array, "b h l e"], dropout: float) -> bool:
 
 
 def fused_attention(
-    query: Float[Array, "b h l e"], keys: Float[Array, "b h l e"], value: Float[Array, "b h l e"], allowed: Array
+    query: Float[Array, "b h l e"], keys: Float[Array, "b g l e"], value: Float[Array, "b g l e"], allowed: Array
 ) -> Float[Array, "b h l e"]:
     """Computes attention in one kernel, which never stores the weights of all pairs of positions."""
     heads = [rearrange(projected, "b h l e -> b l h e") for projected in (query, keys, value)]

@@ -12,7 +12,8 @@ from jtextdiff.nets.attention import MASKED, KVCache
 from jtextdiff.nets.batch_sharding import look_up, shard_batch
 from jtextdiff.nets.chunking import map_chunks
 from jtextdiff.nets.layers import dense, embedding
-from jtextdiff.nets.transformer import Transformer, Trunk
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.nets.trunk import Trunk
 
 MAX_LOG_VAR = 8.0
 """log σ² stays within ± this: a diverging encoder would make the latent useless, and its KL infinite."""

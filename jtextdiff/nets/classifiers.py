@@ -8,7 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from jtextdiff.nets.layers import dense, embedding
-from jtextdiff.nets.transformer import Transformer, Trunk
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.nets.trunk import Trunk
 
 
 class SequenceClassifier(nnx.Module):

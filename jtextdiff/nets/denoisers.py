@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,8 +13,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.nets.attention import KVCache, Layout
 from jtextdiff.nets.batch_sharding import look_up, shard_batch
 from jtextdiff.nets.chunking import map_chunks
-from jtextdiff.nets.layers import dense, embedding, uniform
-from jtextdiff.nets.transformer import Transformer, Trunk
+from jtextdiff.nets.layers import ACTIVATIONS, dense, embedding, norm_layer, uniform
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.nets.trunk import Trunk
 
 
 def with_norm(embedding: Float[Array, "v d"], norm: float | None) -> Float[Array, "v d"]:
@@ -98,6 +100,19 @@ class EmbeddingDenoiser(nnx.Module):
         return shard_batch(self.answer(x))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """Settings of the layer from hidden states to logits."""
+
+    tied: bool = False  # its weights are the embeddings
+    bias: bool = True
+    transform: bool = False  # a dense layer, the trunk's activation and a norm come before it (BERT)
+    shifted: bool = False  # logits are read from the position before, as in AR models; those of the first from its own
+
+
+PLAIN_HEAD = Head()
+
+
 class TokenDenoiser(nnx.Module):
     """Tokens in, logits over tokens out.
 
@@ -115,12 +130,20 @@ class TokenDenoiser(nnx.Module):
         num_times: int = 0,
         num_lengths: int = 0,
         self_conditioned: bool = False,
+        head: Head = PLAIN_HEAD,
         rngs: nnx.Rngs,
     ):
+        self.vocab_size, self.shifted = vocab_size, head.shifted
         rows = functools.partial(embedding, init=trunk.init, rngs=rngs)
         self.embed = rows(num_inputs, trunk.width)
         self.trunk = Trunk(trunk, timed=False, rngs=rngs)
-        self.answer = dense(trunk.width, vocab_size, init=trunk.init, rngs=rngs)
+        answer = functools.partial(dense, trunk.width, vocab_size, init=trunk.init, bias=head.bias, rngs=rngs)
+        self.answer = None if head.tied else answer()
+        self.answer_bias = nnx.Param(jnp.zeros(vocab_size)) if head.tied and head.bias else None
+        self.activation = ACTIVATIONS[trunk.activation]
+        lower = functools.partial(dense, trunk.width, trunk.width, init=trunk.init, bias=trunk.mlp_bias, rngs=rngs)
+        self.lower = lower() if head.transform else None
+        self.lower_norm = norm_layer(trunk.width, **trunk.norms, rngs=rngs) if head.transform else None
         self.time = rows(num_times, trunk.width) if num_times else None
         self.length = rows(num_lengths, trunk.width) if num_lengths else None
         norm = functools.partial(nnx.LayerNorm, trunk.width, scale_init=nnx.initializers.zeros, rngs=rngs)
@@ -139,7 +162,15 @@ class TokenDenoiser(nnx.Module):
 
     def logits(self, hidden: Float[Array, "b l w"]) -> Float[Array, "b l v"]:
         """Returns the logits of last hidden states."""
-        return shard_batch(self.answer(hidden))
+        return shard_batch(self._answer(hidden))
+
+    def _answer(self, hidden: Float[Array, "b l w"]) -> Float[Array, "b l v"]:
+        if self.lower is not None and self.lower_norm is not None:
+            hidden = self.lower_norm(self.activation(self.lower(hidden)))
+        if self.answer is not None:
+            return self.answer(hidden)
+        logits = hidden @ self.embed.embedding[: self.vocab_size].T  # MASK may be a row after the tokens
+        return logits if self.answer_bias is None else logits + self.answer_bias[...]
 
     def per_token(
         self,
@@ -162,7 +193,7 @@ class TokenDenoiser(nnx.Module):
             return function(self.logits(hidden), *arrays)
 
         hidden = self.hidden(tokens, t, previous=previous, valid=valid, layout=layout, key=key)
-        return map_chunks(of_chunk, self.answer.out_features, hidden[:, : arrays[0].shape[1]], *arrays)
+        return map_chunks(of_chunk, self.vocab_size, hidden[:, : arrays[0].shape[1]], *arrays)
 
     def hidden(
         self,
@@ -174,7 +205,10 @@ class TokenDenoiser(nnx.Module):
         layout: Layout | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b l w"]:
-        """Returns the last hidden states, from which the logits are computed; `previous` are those of a pass before."""
+        """Returns the last hidden states, from which the logits are computed; `previous` are those of a pass before.
+
+        With a `shifted` head, those of a position are the trunk's at the position before.
+        """
         x = look_up(self.embed.embedding[...], tokens)
         if self.time is not None and t is not None:
             x = x + look_up(self.time.embedding[...], t)[:, None, :]
@@ -182,7 +216,8 @@ class TokenDenoiser(nnx.Module):
             x = x + look_up(self.length.embedding[...], jnp.sum(valid, axis=-1))[:, None, :]
         if self.previous is not None:
             x = x + self.previous(jnp.zeros_like(x) if previous is None else previous)
-        return self.trunk(x, valid=valid, layout=layout, key=key)
+        x = self.trunk(x, valid=valid, layout=layout, key=key)
+        return jnp.concatenate([x[:, :1], x[:, :-1]], axis=1) if self.shifted else x
 
     def init_cache(self, num: int, length: int) -> list[KVCache]:
         """Returns the cache of `step` before the first token of `num` texts."""
@@ -200,4 +235,4 @@ class TokenDenoiser(nnx.Module):
     ) -> tuple[Float[Array, "b m v"], list[KVCache]]:
         """Returns the logits at m positions that attend to each other, from their tokens and the cache before them."""
         x, cache = self.trunk.step(self.embed(tokens), position, cache)
-        return self.answer(x), cache
+        return self._answer(x), cache

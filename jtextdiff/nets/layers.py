@@ -6,11 +6,14 @@ A layer is random only if it is given a key; there is no training flag.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
+
+from jtextdiff.nets.batch_sharding import shard_batch
 
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
@@ -40,8 +43,11 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
-ACTIVATIONS = {"gelu": gelu, "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True)}
-"""Of feed-forward layers: the exact GELU, and its approximation by tanh (Hendrycks & Gimpel 2016)."""
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True), "silu": jax.nn.silu}
+"""Of feed-forward layers: the exact GELU, its approximation by tanh (Hendrycks & Gimpel 2016), and x σ(x)."""
+
+NORMS = {"layer": nnx.LayerNorm, "rms": nnx.RMSNorm}
+"""LayerNorm with a bias, and x/√(mean x² + ε) with a scale alone (Zhang & Sennrich 2019)."""
 
 
 def dense(
@@ -77,6 +83,12 @@ def embedding(rows: int, width: int, *, init: str = "lecun", rngs: nnx.Rngs) -> 
     return nnx.Embed(rows, width, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
 
 
+def norm_layer(width: int, *, kind: str, bias: bool, epsilon: float, rngs: nnx.Rngs) -> Any:
+    """Returns one of the `NORMS` over the last axis; "rms" has no bias."""
+    has_bias = {"use_bias": bias} if kind == "layer" else {}
+    return NORMS[kind](width, epsilon=epsilon, **has_bias, rngs=rngs)
+
+
 class TimeEmbedding(nnx.Module):
     """t in [0, 1000] → sinusoid → two dense layers (Li et al. 2022, released code)."""
 
@@ -90,14 +102,60 @@ class TimeEmbedding(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """Two dense layers with one of the `ACTIVATIONS` between them."""
+    """Two dense layers with one of the `ACTIVATIONS` between them: down(f(up x)).
+
+    A `gated` one has three, down(f(gate x) · up x): SwiGLU with "silu", GeGLU with "gelu" (Shazeer 2020).
+    """
 
     def __init__(
-        self, width: int, hidden: int, *, activation: str, dropout: float, init: str, bfloat16: bool, rngs: nnx.Rngs
+        self,
+        width: int,
+        hidden: int,
+        *,
+        activation: str,
+        gated: bool,
+        bias: bool,
+        dropout: float,
+        init: str,
+        bfloat16: bool,
+        rngs: nnx.Rngs,
     ):
         self.activation, self.dropout = activation, dropout
-        self.up = dense(width, hidden, init=init, bfloat16=bfloat16, rngs=rngs)
-        self.down = dense(hidden, width, init=init, bfloat16=bfloat16, rngs=rngs)
+        linear = functools.partial(dense, init=init, bias=bias, bfloat16=bfloat16, rngs=rngs)
+        self.up, self.down = linear(width, hidden), linear(hidden, width)
+        self.gate = linear(width, hidden) if gated else None
 
     def __call__(self, x: Float[Array, "b l w"], key: Key[Array, ""] | None) -> Float[Array, "b l w"]:
-        return dropout(self.down(ACTIVATIONS[self.activation](self.up(x))), self.dropout, key)
+        activation = ACTIVATIONS[self.activation]
+        hidden = activation(self.up(x)) if self.gate is None else activation(self.gate(x)) * self.up(x)
+        return dropout(self.down(hidden), self.dropout, key)
+
+
+class ValueFusion(nnx.Module):
+    """Returns Σ_j (V_j x) ∘ (G_j c): a product of rank `rank` of the input x and a context c, one c per text.
+
+    Hu et al. (2022), eq. 9, which multiplies two sums and so has rank one; here the products are summed. V_1 is the
+    attention's own value projection and G_1 starts near one, the other G_j at zero: fresh values are close to those
+    without a context.
+    """
+
+    def __init__(self, width: int, *, context_dim: int, rank: int, init: str, bfloat16: bool, rngs: nnx.Rngs):
+        near_one = {
+            "kernel_init": nnx.initializers.variance_scaling(0.1, "fan_in", "truncated_normal"),
+            "bias_init": nnx.initializers.ones_init(),
+        }
+        self.gain = nnx.Linear(context_dim, width, **near_one, rngs=rngs)
+        zeros = {"use_bias": False, "kernel_init": nnx.initializers.zeros_init()}
+        self.more_gains = nnx.List([nnx.Linear(context_dim, width, **zeros, rngs=rngs) for _ in range(rank - 1)])
+        self.more_values = nnx.List(
+            [dense(width, width, init=init, bfloat16=bfloat16, rngs=rngs) for _ in range(rank - 1)]
+        )
+
+    def __call__(
+        self, x: Float[Array, "b l w"], value: Float[Array, "b l w"], context: Float[Array, "b c"]
+    ) -> Float[Array, "b l w"]:
+        """`value` is V_1 x. The products are float32, the sum is of the type of `value`."""
+        fused = value * shard_batch(self.gain(context))[:, None]
+        for project, gain in zip(self.more_values, self.more_gains, strict=True):
+            fused = fused + project(x) * shard_batch(gain(context))[:, None]
+        return fused.astype(value.dtype)

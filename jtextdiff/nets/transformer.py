@@ -1,28 +1,28 @@
-"""The transformer shared by all methods: hidden states in, hidden states out.
+"""The transformer shared by all methods: its settings and its blocks; `nets/trunk.py` has the whole.
 
 It is independent of tokens and of diffusion. BERT-like is `norm="post", causal=False, positions="learned"`; GPT-like is
-`norm="pre", causal=True`. Time is added to the input (Diffusion-LM) or modulates each block (adaLN, Peebles & Xie
-2023).
+`norm="pre", causal=True`; Llama-like is `normalization="rms", positions="rotary", activation="silu", gated=True`, no
+biases. Time is added to the input (Diffusion-LM) or modulates each block (adaLN, Peebles & Xie 2023).
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
-from jtextdiff.nets.attention import Attention, Fuse, KVCache, Layout, one_text
+from jtextdiff.nets.attention import Attention, Fuse, KVCache, Layout
 from jtextdiff.nets.batch_sharding import shard_batch
-from jtextdiff.nets.layers import ACTIVATIONS, FeedForward, TimeEmbedding, dropout, embedding, split_key
-from jtextdiff.nets.value_fusion import ValueFusion
+from jtextdiff.nets.layers import ACTIVATIONS, NORMS, FeedForward, ValueFusion, dropout, norm_layer, split_key
 
 CHOICES = {
     "norm": ("pre", "post"),
+    "normalization": tuple(NORMS),
     "positions": ("learned", "rotary", "learned+rotary", "relative", "xl"),
     "time": ("add", "adaln"),
     "init": ("lecun", "torch"),
@@ -38,12 +38,25 @@ class Transformer:
     width: int = 128
     num_heads: int = 4
     expansion: int = 4  # feed-forward width over width
-    activation: str = "gelu"  # of the feed-forward layers; "gelu_tanh" approximates it
-    attention_bias: bool = True  # of the four dense layers of attention
+    mlp_width: int | None = None  # feed-forward width; None: `expansion` times the width
+    activation: str = "gelu"  # of the feed-forward layers; "gelu_tanh" approximates it; "silu"
+    gated: bool = False  # a third feed-forward layer multiplies the second: SwiGLU with activation="silu"
+    mlp_bias: bool = True  # of the feed-forward layers
+    num_kv_heads: int | None = None  # heads of keys and values, each read by several queries; None: num_heads
+    head_width: int | None = None  # None: width/num_heads
+    qk_norm: bool = False  # queries and keys of each head are normed, before they are rotated
+    attention_bias: bool = True  # of the dense layers of attention: queries, keys, values and output
+    attention_out_bias: bool | None = None  # of the output alone; None: as attention_bias
     norm: str = "pre"
+    normalization: str = "layer"  # LayerNorm, or "rms"
+    norm_bias: bool = True  # of LayerNorm
+    input_norm: bool = False  # the input is normed, in place of the first block's input of attention (ModernBERT)
     norm_epsilon: float | None = None  # added to the variance in norms; None: 1e-6, or 1e-12 if they come after
     positions: str = "learned+rotary"  # absolute positions, and distances between positions; see nets/attention.py
     rotary_base: float = 1_000.0  # wavelengths in tokens run from 2π to nearly 2π times this
+    window: int | None = None  # tokens on each side that local blocks attend to; None: no block is local
+    full_every: int = 1  # with a window, the blocks 0, n, 2n, … attend to all tokens
+    window_rotary_base: float | None = None  # rotary_base of local blocks; None: the same
     time: str = "add"
     causal: bool = False
     dropout: float = 0.0
@@ -54,36 +67,59 @@ class Transformer:
     scan: bool = False  # the blocks are one compiled loop: faster to compile, slower to run
     remat: bool = False  # the gradient stores only the inputs of blocks and recomputes the rest: less memory, more time
     context_dim: int = 0  # of a vector per text and block that multiplies the values of attention; set by the method
-    fusion_rank: int = 1  # rank of that product, see nets/value_fusion.py
+    fusion_rank: int = 1  # rank of that product, see nets/layers.py
 
     def __post_init__(self) -> None:
-        for field in ("num_layers", "width", "num_heads", "expansion", "max_length", "time_features", "fusion_rank"):
+        sizes = ("num_layers", "width", "num_heads", "expansion", "full_every", "max_length", "time_features")
+        for field in (*sizes, "fusion_rank"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
+        for field in ("mlp_width", "num_kv_heads", "head_width", "window"):
+            if (value := getattr(self, field)) is not None and value < 1:
+                raise ValueError(f"{field} must be at least 1, or None, got {value}.")
         if not 0 < self.epsilon < 1:
             raise ValueError(f"norm_epsilon must be above 0 and below 1, or None, got {self.norm_epsilon}.")
-        if not 1 < self.rotary_base < math.inf:
-            raise ValueError(f"rotary_base must be a number above 1, got {self.rotary_base}.")
+        for field in ("rotary_base", "window_rotary_base"):
+            if (value := getattr(self, field)) is not None and not 1 < value < math.inf:
+                raise ValueError(f"{field} must be a number above 1, got {value}.")
+        if self.input_norm and self.norm == "post":
+            raise ValueError("input_norm must be False with norm='post', which norms the input already.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
         if self.time_features % 2:
             raise ValueError(f"time_features are cosines and sines in pairs: expected even, got {self.time_features}.")
-        if self.width % self.num_heads:
-            good = [n for n in range(1, 17) if self.width % n == 0]
-            raise ValueError(
-                f"width must divide into num_heads equal heads, got width={self.width}, "
-                f"num_heads={self.num_heads}. Try num_heads in {good}."
-            )
-        if "rotary" in self.positions and self.width // self.num_heads % 2:
-            raise ValueError(
-                f"rotary positions rotate pairs of channels: width/num_heads must be even, got "
-                f"{self.width}/{self.num_heads}. Choose another width or positions='learned'."
-            )
+        self._check_heads()
         if self.positions == "xl" and self.width % 2:
             raise ValueError(f"positions='xl' have sinusoids of an even width, got width={self.width}.")
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}.")
+
+    def _check_heads(self) -> None:
+        """Raises ValueError for heads that do not fit the width, each other or the positions."""
+        if self.head_width is None and self.width % self.num_heads:
+            good = [n for n in range(1, 17) if self.width % n == 0]
+            raise ValueError(
+                f"width must divide into num_heads equal heads, got width={self.width}, "
+                f"num_heads={self.num_heads}. Try num_heads in {good}."
+            )
+        if "rotary" in self.positions and self.head_size % 2:
+            given = f"{self.width}/{self.num_heads}" if self.head_width is None else f"head_width={self.head_width}"
+            raise ValueError(
+                f"rotary positions rotate pairs of channels: width/num_heads must be even, got {given}. Choose "
+                "another width or positions='learned'."
+            )
+        if self.num_heads % self.kv_heads:
+            raise ValueError(
+                f"num_heads must divide into num_kv_heads equal groups, got num_heads={self.num_heads}, "
+                f"num_kv_heads={self.num_kv_heads}."
+            )
+        plain = self.kv_heads == self.num_heads and self.head_size * self.num_heads == self.width
+        if not plain and (self.positions == "xl" or self.context_dim):
+            raise ValueError(
+                f"num_kv_heads and head_width must be None with positions='xl' or a context, whose projections have "
+                f"width channels; got {self.num_kv_heads} and {self.head_width}."
+            )
 
     @property
     def epsilon(self) -> float:
@@ -92,28 +128,61 @@ class Transformer:
             return self.norm_epsilon
         return 1e-6 if self.norm == "pre" else 1e-12
 
+    def is_local(self, block: int) -> bool:
+        """Returns whether a block attends to the tokens in its window alone."""
+        return self.window is not None and block % self.full_every != 0
+
+    @property
+    def norms(self) -> dict[str, Any]:
+        """Settings of each norm, for `norm_layer`."""
+        return {"kind": self.normalization, "bias": self.norm_bias, "epsilon": self.epsilon}
+
+    @property
+    def head_size(self) -> int:
+        """Channels of a head."""
+        return self.width // self.num_heads if self.head_width is None else self.head_width
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def mlp_size(self) -> int:
+        """Width of the feed-forward layers."""
+        return self.expansion * self.width if self.mlp_width is None else self.mlp_width
+
 
 class Block(nnx.Module):
-    """Attention and feed-forward, each with a residual connection and a norm before (pre) or after (post) it."""
+    """Attention and feed-forward, each with a residual connection and a norm before (pre) or after (post) it.
 
-    def __init__(self, shape: Transformer, *, rngs: nnx.Rngs):
-        width = shape.width
+    `number` is that of the block; local ones and the first may differ from the others.
+    """
+
+    def __init__(self, shape: Transformer, number: int, *, rngs: nnx.Rngs):
+        width, local = shape.width, shape.is_local(number)
         self.pre, self.dropout = shape.norm == "pre", shape.dropout
         shared: dict[str, Any] = {"init": shape.init, "bfloat16": shape.bfloat16, "rngs": rngs}
+        norm = functools.partial(norm_layer, **shape.norms, rngs=rngs)
         self.attention = Attention(
             width,
             shape.num_heads,
+            num_kv_heads=shape.kv_heads,
+            head_width=shape.head_size,
             positions=shape.positions,
-            rotary_base=shape.rotary_base,
+            rotary_base=(shape.window_rotary_base if local else None) or shape.rotary_base,
+            window=shape.window if local else None,
             reach=shape.max_length if shape.positions == "relative" else 0,
             bias=shape.attention_bias,
+            out_bias=shape.attention_bias if shape.attention_out_bias is None else shape.attention_out_bias,
+            head_norm=norm if shape.qk_norm else None,
             dropout=shape.dropout,
             **shared,
         )
-        hidden = shape.expansion * width
-        self.mlp = FeedForward(width, hidden, activation=shape.activation, dropout=shape.dropout, **shared)
-        self.norm_attention = nnx.LayerNorm(width, epsilon=shape.epsilon, rngs=rngs)
-        self.norm_mlp = nnx.LayerNorm(width, epsilon=shape.epsilon, rngs=rngs)
+        feed_forward = {"activation": shape.activation, "gated": shape.gated, "bias": shape.mlp_bias}
+        self.mlp = FeedForward(width, shape.mlp_size, dropout=shape.dropout, **feed_forward, **shared)
+        self.norm_attention = jax.nn.identity if shape.input_norm and number == 0 else norm(width)
+        self.norm_mlp = norm(width)
         adaptive, zeros = shape.time == "adaln", nnx.initializers.zeros_init()
         self.modulation = nnx.Linear(width, 6 * width, kernel_init=zeros, rngs=rngs) if adaptive else None
         fused = functools.partial(ValueFusion, width, context_dim=shape.context_dim, rank=shape.fusion_rank, **shared)
@@ -175,119 +244,3 @@ class Block(nnx.Module):
             return 0.0, 0.0, 1.0, 0.0, 0.0, 1.0
         parts = jnp.split(self.modulation(jax.nn.silu(time)), 6, axis=-1)
         return parts[0], parts[1], 1 + parts[2], parts[3], parts[4], 1 + parts[5]
-
-
-class Trunk(nnx.Module):
-    """Positions, time embedding, blocks and final norm."""
-
-    def __init__(self, shape: Transformer, *, timed: bool, rngs: nnx.Rngs):
-        self.shape = shape
-        learned = "learned" in shape.positions
-        self.positions = embedding(shape.max_length, shape.width, init=shape.init, rngs=rngs) if learned else None
-        self.time = TimeEmbedding(shape.width, shape.time_features, init=shape.init, rngs=rngs) if timed else None
-        self.norm = nnx.LayerNorm(shape.width, epsilon=shape.epsilon, rngs=rngs)
-        self.blocks = nnx.List([Block(shape, rngs=rngs) for _ in range(shape.num_layers)])
-
-    def __call__(
-        self,
-        x: Float[Array, "b l w"],
-        t: Float[Array, "b #l"] | None = None,
-        *,
-        valid: Bool[Array, "b l"] | None = None,
-        layout: Layout | None = None,
-        key: Key[Array, ""] | None = None,
-        contexts: Float[Array, "n b c"] | None = None,
-    ) -> Float[Array, "b l w"]:
-        """Returns the hidden states.
-
-        t is in [0, 1000], one per text or per token; `contexts` are those of the blocks. No position attends to
-        one that is not `valid`. A `layout` replaces `valid` and `causal`.
-        """
-        return self.states(x, t, valid=valid, layout=layout, key=key, contexts=contexts, blocks=())[0]
-
-    def states(
-        self,
-        x: Float[Array, "b l w"],
-        t: Float[Array, "b #l"] | None = None,
-        *,
-        valid: Bool[Array, "b l"] | None = None,
-        layout: Layout | None = None,
-        key: Key[Array, ""] | None = None,
-        contexts: Float[Array, "n b c"] | None = None,
-        blocks: Sequence[int],
-    ) -> tuple[Float[Array, "b l w"], list[Float[Array, "b l w"]]]:
-        """Returns the hidden states, and those after each of the numbered `blocks`, before any final norm."""
-        if self.positions is not None:
-            x = x + self.positions.embedding[...][slice(x.shape[1]) if layout is None else layout.positions]
-        time = None if self.time is None or t is None else shard_batch(self.time(t))
-        if time is not None and self.shape.time == "add":
-            x = x + time
-        keys = split_key(key, len(self.blocks) + 1)
-        if self.shape.norm == "post":
-            x = self.norm(x)
-        x = dropout(x, self.shape.dropout, keys[-1])
-        layout = layout or one_text(x.shape[1], causal=self.shape.causal, valid=valid)
-        x = shard_batch(x)
-        if self.shape.scan or self.shape.remat:
-            x, states = self._scan(x, layout, time, keys[:-1], contexts, bool(blocks))
-        else:
-            states = []
-            for block, block_key, context in zip(self.blocks, keys[:-1], self._per_block(contexts), strict=True):
-                x = block(x, layout, time, block_key, context)
-                states.append(x)
-        return (self.norm(x) if self.shape.norm == "pre" else x), [states[number] for number in blocks]
-
-    def init_cache(self, num: int, length: int) -> list[KVCache]:
-        """Returns the cache of `step`, one per layer, before the first position of `num` texts."""
-        heads = self.shape.num_heads
-        dtype = jnp.bfloat16 if self.shape.bfloat16 else None
-        zeros = jnp.zeros((num, heads, length, self.shape.width // heads), dtype)
-        return [(zeros, zeros) for _ in self.blocks]
-
-    def step(
-        self,
-        x: Float[Array, "b m w"],
-        position: Array,
-        cache: list[KVCache],
-        contexts: Float[Array, "n b c"] | None = None,
-    ) -> tuple[Float[Array, "b m w"], list[KVCache]]:
-        """Returns what `__call__` returns at m positions that attend to each other, given the cache of those before."""
-        if self.positions is not None:
-            x = x + jax.lax.dynamic_slice_in_dim(self.positions.embedding[...], position, x.shape[1])
-        if self.shape.norm == "post":
-            x = self.norm(x)
-        new_cache = []
-        for block, block_cache, context in zip(self.blocks, cache, self._per_block(contexts), strict=True):
-            x, block_cache = block.step(x, position, block_cache, context)
-            new_cache.append(block_cache)
-        return (self.norm(x) if self.shape.norm == "pre" else x), new_cache
-
-    def _per_block(self, contexts: Float[Array, "n b c"] | None) -> Sequence[Array | None]:
-        return [None] * len(self.blocks) if contexts is None else list(contexts)
-
-    def _scan(
-        self, x: Array, layout: Layout, time: Array | None, keys: list[Any], contexts: Array | None, keep: bool
-    ) -> tuple[Array, Any]:
-        """Applies the blocks in a scan over layers, in which the compiler cannot store what `remat` recomputes.
-
-        Returns the last states and, to `keep` them, those after each block.
-        """
-        graphs, states = zip(*(nnx.split(block) for block in self.blocks), strict=True)
-        stacked = jax.tree_util.tree_map_with_path(
-            lambda path, *layers: jnp.stack([self._cast_kernel(path, layer) for layer in layers]), *states
-        )
-
-        def layer(x: Array, inputs: tuple[Any, Any, Any]) -> tuple[Array, Array | None]:
-            block_state, block_key, context = inputs
-            x = nnx.merge(graphs[0], block_state)(x, layout, time, block_key, context)
-            return x, x if keep else None
-
-        stacked_keys = None if keys[0] is None else jnp.stack(keys)
-        inputs = stacked, stacked_keys, contexts
-        return jax.lax.scan(jax.checkpoint(layer) if self.shape.remat else layer, x, inputs)
-
-    def _cast_kernel(self, path: Any, leaf: Array) -> Array:
-        """Casts a block's parameter to the type in which its matrix product uses it."""
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        half = self.shape.bfloat16 and "kernel" in name and "modulation" not in name
-        return leaf.astype(jnp.bfloat16) if half else leaf

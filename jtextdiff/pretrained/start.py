@@ -11,16 +11,15 @@ from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.data.corpus import Text
-from jtextdiff.data.hub import download_checkpoint
 from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.data.tokenizer_builders import tokenizer_builder
 from jtextdiff.devices.sharding import make_mesh, shardings
 from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.checkpoint_files import Checkpoint, open_checkpoint
-from jtextdiff.pretrained.dit import fold, leaf
-from jtextdiff.pretrained.dit_layout import shapes
-from jtextdiff.pretrained.dit_settings import NETWORK, OUTSIDE_TRUNK, Kind, kind_of, network_settings, sizes_of
+from jtextdiff.pretrained.checkpoint_files import Checkpoint
+from jtextdiff.pretrained.families import network_of, open_source
+from jtextdiff.pretrained.layouts.tables import leaf
+from jtextdiff.pretrained.network import Network
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
 from jtextdiff.run.checkpoints import has_checkpoints
 from jtextdiff.run.config import Config, build, class_of, spec
@@ -29,37 +28,14 @@ from jtextdiff.run.workdir import read_config
 
 PRETRAINED = "pretrained:"
 
+TRAINED_AND_COMPUTED = ("dropout", "init", "bfloat16", "scan", "remat")
+"""Settings of a trunk that stay those of the config. The others come from the checkpoint."""
 
-def open_source(source: str) -> Checkpoint:
-    """Returns the checkpoint in a folder, or of "hub:NAME", and checks the names and shapes of its tensors.
+MOST_TOKENS = 1024
+"""Tokens, at most, of the texts of a checkpoint by itself: few samples are all computed at the longest length."""
 
-    Raises UserError for whatever is wrong with it.
-    """
-    if not source.startswith("hub:"):
-        checkpoint = open_checkpoint(source, Path(source))
-    else:
-        with mistakes(FileNotFoundError, ValueError):
-            checkpoint = open_checkpoint(source, download_checkpoint(source))
-    check_tensors(checkpoint)
-    return checkpoint
-
-
-def check_tensors(checkpoint: Checkpoint) -> None:
-    """Raises UserError naming a tensor that is missing, unknown, or of another shape than config.json implies."""
-    source, found = checkpoint.source, checkpoint.tensors
-    kind, sizes = kind_of(checkpoint.config, source), sizes_of(checkpoint.config, source)
-    needed = {kind.prefix + name: shape for name, shape in shapes(sizes).items()}
-    known = needed | shapes(sizes, kind.buffers)
-    for names, problem in (
-        (needed.keys() - found, "lacks the tensor"),
-        (found.keys() - known, "has the unknown tensor"),
-    ):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(f"{source} {problem} {min(names)}{more}; config.json and the weights do not fit.")
-    for name, tensor in found.items():
-        if tensor.shape != known[name]:
-            raise UserError(f"{source}: {name} has the shape {tensor.shape}; config.json implies {known[name]}.")
+OUTSIDE_TRUNK = ("reads_length", "block_size", "head")
+"""Settings of a method that come from the checkpoint."""
 
 
 def with_settings(config: Config, workdir: Path) -> Config:
@@ -76,8 +52,9 @@ def with_settings(config: Config, workdir: Path) -> Config:
     if has_checkpoints(workdir):
         return _with_settings_of_run(config, read_config(workdir))
     checkpoint = open_source(config.init)
-    _check_method(config, kind_of(checkpoint.config, checkpoint.source), checkpoint)
-    _update(config.method, network_settings(checkpoint.config, checkpoint.source))
+    network = network_of(checkpoint)
+    _check_method(config, network, checkpoint)
+    _update(config.method, network.settings)
     config.text.tokenizer = tokenizer_spec(checkpoint, config.text.tokenizer)
     _read_tokenizer(checkpoint, config.text.tokenizer)
     return config
@@ -99,14 +76,23 @@ def tokenizer_spec(checkpoint: Checkpoint, given: str) -> str:
 
 
 def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
-    """Returns a tokenizer. Raises UserError if it has more tokens, MASK included, than the checkpoint has rows."""
+    """Returns a tokenizer. Raises UserError if it does not fit the rows or the MASK of the checkpoint."""
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = tokenizer_builder(name).train([])
-    rows, needed = sizes_of(checkpoint.config, checkpoint.source).rows, max(tokenizer.vocab_size, tokenizer.mask + 1)
-    if rows < needed:
+    network, source, mask = network_of(checkpoint), checkpoint.source, tokenizer.mask
+    needed = max(tokenizer.vocab_size, mask + 1)
+    remedy = f"Give the tokenizer that it was trained with: --config.text.tokenizer={PRETRAINED}NAME."
+    if network.mask_is_token and mask >= tokenizer.vocab_size:
         raise UserError(
-            f"{checkpoint.source} has {rows:,} rows of embeddings, and the tokenizer {needed:,} tokens, MASK included. "
-            f"Give the tokenizer that it was trained with: --config.text.tokenizer={PRETRAINED}NAME."
+            f"{source}: neither mask_token_id in config.json nor mask_token in tokenizer_config.json names MASK, "
+            f"which must be a token of the tokenizer. {remedy}"
+        )
+    if network.mask not in (None, mask):
+        raise UserError(f"{source}: config.json has mask_token_id = {network.mask}, the tokenizer {mask}. {remedy}")
+    if network.rows < needed:
+        raise UserError(
+            f"{source} has {network.rows:,} rows of embeddings, and the tokenizer {needed:,} tokens, MASK included. "
+            f"{remedy}"
         )
     return tokenizer
 
@@ -116,29 +102,29 @@ def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Par
 
     Each array is put on the devices as it is read; `layout` has the sharding of each.
     """
-    prefix, sizes = kind_of(checkpoint.config, checkpoint.source).prefix, sizes_of(checkpoint.config, checkpoint.source)
+    network = network_of(checkpoint)
 
     def read(name: str) -> Float[np.ndarray, "..."]:
-        return take_rows(name, checkpoint.read(prefix + name), text_spec)
+        return take_rows(name, checkpoint.read(network.prefix + name), text_spec)
 
     def place(name: str, array: Float[np.ndarray, "..."]) -> Any:
         return jax.block_until_ready(jax.device_put(array, leaf(layout, name)))
 
-    return fold(read, sizes.num_blocks, place)
+    return network.fold(read, place)
 
 
 def read_model(source: str, tokenizer: str | None) -> tuple[Config, Params, Tokenizer]:
     """Returns the config of a checkpoint by itself, its parameters on the devices, and its tokenizer.
 
-    `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length. Raises UserError for
-    whatever cannot be read.
+    `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length, at most MOST_TOKENS.
+    Raises UserError for whatever cannot be read.
     """
     checkpoint = open_source(source)
     tokenizer = tokenizer_spec(checkpoint, tokenizer or "")
     tokens = _read_tokenizer(checkpoint, tokenizer)
-    method, settings = spec(kind_of(checkpoint.config, source).method), network_settings(checkpoint.config, source)
-    _update(method, settings)
-    length = settings["trunk"]["max_length"]
+    network = network_of(checkpoint)
+    method, length = spec(network.method), min(network.settings["trunk"]["max_length"], MOST_TOKENS)
+    _update(method, network.settings)
     text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
     with method.unlocked():
         method.text_spec = spec(TextSpec, **vars(text_spec))
@@ -150,17 +136,17 @@ def read_model(source: str, tokenizer: str | None) -> tuple[Config, Params, Toke
 
 def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:
     """Returns a line with the source of a checkpoint and the number of its parameters."""
-    sizes = sizes_of(checkpoint.config, checkpoint.source)
-    count, padding = sum(map(math.prod, shapes(sizes).values())), sizes.rows - num_rows(text_spec)
+    network = network_of(checkpoint)
+    count, padding = sum(map(math.prod, network.tensors.values())), network.rows - num_rows(text_spec)
     left_out = f", {padding:,} rows of padding left out" if padding else ""
-    return f"{checkpoint.config['model_type']} checkpoint {checkpoint.source}: {count:,} parameters{left_out}"
+    return f"{network.model_type} checkpoint {checkpoint.source}: {count:,} parameters{left_out}"
 
 
-def _check_method(config: Config, kind: Kind, checkpoint: Checkpoint) -> None:
-    if class_of(config.method) is not kind.method:
+def _check_method(config: Config, network: Network, checkpoint: Checkpoint) -> None:
+    if class_of(config.method) is not network.method:
         raise UserError(
-            f"{checkpoint.source} is a {checkpoint.config['model_type']} checkpoint, the method of "
-            f"{kind.config_file}; give --config {kind.config_file}."
+            f"{checkpoint.source} is a {network.model_type} checkpoint, the method of "
+            f"{network.config_file}; give --config {network.config_file}."
         )
     if config.method.get("self_conditioning"):
         raise UserError("method.self_conditioning must be 0: published checkpoints have no such network.")
@@ -178,7 +164,8 @@ def _update(config: Config, fields: dict[str, Any]) -> None:
 def _with_settings_of_run(config: Config, stored: Config) -> Config:
     """Returns a config with the network and tokenizer of the run that it resumes."""
     if class_of(config.method) is class_of(stored.method):
-        config.method.trunk.update({name: stored.method.trunk[name] for name in NETWORK})
+        network = set(stored.method.trunk) - set(TRAINED_AND_COMPUTED)
+        config.method.trunk.update({name: stored.method.trunk[name] for name in network})
         config.method.update({name: stored.method[name] for name in OUTSIDE_TRUNK if name in stored.method})
     config.text.tokenizer = stored.text.tokenizer
     return config

@@ -5,8 +5,19 @@ from jaxtyping import Float
 
 from jtextdiff.methods.components.types import TextSpec
 
-EMBEDDING = "vocab_embed.embedding"
-OUTPUT = ("output_layer.linear.weight", "output_layer.linear.bias")
+EMBEDDING = (
+    "vocab_embed.embedding",
+    "model.transformer.wte.weight",
+    "model.embed_tokens.weight",
+    "model.embeddings.tok_embeddings.weight",
+)
+OUTPUT = (
+    "output_layer.linear.weight",
+    "output_layer.linear.bias",
+    "model.transformer.ff_out.weight",
+    "lm_head.weight",
+    "decoder.bias",
+)
 """The tensors with a row for each token."""
 
 
@@ -24,7 +35,7 @@ def take_rows(name: str, tensor: Float[np.ndarray, "..."], text_spec: TextSpec) 
     size = text_spec.vocab_size
     if name in OUTPUT:
         return tensor[:size]
-    if name != EMBEDDING or (text_spec.mask >= size and len(tensor) == size + 1):
+    if name not in EMBEDDING or (text_spec.mask >= size and len(tensor) == size + 1):
         return tensor
     last = tensor[-1:] if text_spec.mask >= size else np.zeros_like(tensor[-1:])
     return np.concatenate([tensor[:size], last])
@@ -35,4 +46,4 @@ def give_rows(name: str, tensor: Float[np.ndarray, "..."], text_spec: TextSpec) 
     rows = num_rows(text_spec)
     if name in OUTPUT:
         return np.pad(tensor, [(0, rows - len(tensor)), *[(0, 0)] * (tensor.ndim - 1)])
-    return tensor[:rows] if name == EMBEDDING else tensor
+    return tensor[:rows] if name in EMBEDDING else tensor

@@ -21,7 +21,8 @@ from jtextdiff.methods.classifier import Classifier
 from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.methods.method import Conditional, InitFromData, Trainable
 from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.start import described, open_source, read_params
+from jtextdiff.pretrained.families import open_source
+from jtextdiff.pretrained.start import described, read_params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build, is_control, spec
 from jtextdiff.run.corpus import label_values, open_corpus

@@ -20,8 +20,8 @@ from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.autoencoders import spread_over_blocks
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.latent_chain import LatentChain
+from jtextdiff.nets.layers import ValueFusion
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.nets.value_fusion import ValueFusion
 
 TEXT_SPEC = TextSpec(vocab_size=9, mask=9, pad=0, eos=1, unk=2, length=6, length_counts=(0, 0, 1, 5, 5, 5, 5))
 SHAPE = Transformer(num_layers=3, width=16, num_heads=2)

@@ -13,7 +13,8 @@ from support.cases import slow_but
 from jtextdiff.nets.attention import XLPositions, rotary
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.layers import dropout, sinusoid
-from jtextdiff.nets.transformer import Transformer, Trunk
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.nets.trunk import Trunk
 
 SMALL = Transformer(num_layers=1, width=16, num_heads=2, expansion=2, time_features=8, max_length=12)
 SHAPES = [

@@ -13,7 +13,7 @@ from support.published import config_json, write_checkpoint
 from support.runs import ROOT, write_texts
 
 from jtextdiff.pretrained.checkpoint_files import INDEX
-from jtextdiff.pretrained.start import open_source
+from jtextdiff.pretrained.families import open_source
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 NORM = "backbone.blocks.1.norm1.weight"

@@ -16,7 +16,7 @@ from support.runs import ROOT, TEXTS, toy, write_texts
 import jtextdiff as jtd
 from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.pretrained.dit_settings import PLAIN
+from jtextdiff.pretrained.layouts.dit_settings import PLAIN
 
 PUBLISHED = [
     "--config.method.reads_length=false",

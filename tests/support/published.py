@@ -75,13 +75,14 @@ def write_checkpoint(folder: Path, config: dict[str, Any], tensors: Tensors | No
     return tensors
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, words: list[str] = WORDS, **named: str) -> None:
+    """Writes a tokenizer of these words; special tokens besides EOS, PAD and UNK are `named`."""
     import tokenizers as hf
 
-    tokenizer = hf.Tokenizer(hf.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer = hf.Tokenizer(hf.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = hf.pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))
-    specials = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    specials = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>", **named}
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **specials})
     )

@@ -12,7 +12,7 @@ from jtextdiff.diffusion.losses import cross_entropy
 from jtextdiff.diffusion.randomness import Keys, fold_in
 from jtextdiff.diffusion.schedules import Schedule, Time
 from jtextdiff.methods.components.types import Given, Sample, TextSpec, allowed_tokens, valid_and_last, words_only
-from jtextdiff.nets.denoisers import TokenDenoiser
+from jtextdiff.nets.denoisers import PLAIN_HEAD, Head, TokenDenoiser
 from jtextdiff.nets.functional import Net
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import LogitShaping, self_condition
@@ -91,6 +91,7 @@ def masked_denoiser_net(
     num_times: int = 0,
     reads_length: bool = True,
     self_conditioned: bool = False,
+    head: Head = PLAIN_HEAD,
 ) -> Net:
     """Returns a network from masked tokens, and the text's length if it `reads_length`, to logits over tokens."""
     return Net(
@@ -101,6 +102,7 @@ def masked_denoiser_net(
             num_times=num_times,
             num_lengths=text_spec.length + 1 if reads_length else 0,
             self_conditioned=self_conditioned,
+            head=head,
             rngs=rngs,
         )
     )

@@ -3,9 +3,10 @@
 Sahoo et al. (2024), Arriola et al. (2025). `*` in a name is the number of a block.
 """
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from jtextdiff.pretrained.layouts.tables import sized
 
 SHAPES = {
     "vocab_embed.embedding": "V H",
@@ -66,29 +67,5 @@ class Sizes(NamedTuple):
 def shapes(sizes: Sizes, table: Mapping[str, str] = SHAPES) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each tensor of a table."""
     rotated = sizes.width // sizes.num_heads // 2
-    letters = {"V": sizes.rows, "H": sizes.width, "C": sizes.cond_dim, "R": rotated, "": 1}
-
-    def size(text: str) -> int:
-        number, letter = re.fullmatch(r"(\d*)([VHCR]?)", text).groups()  # pyright: ignore
-        return int(number or 1) * letters[letter]
-
-    rows = per_block(table, sizes.num_blocks)
-    return {name: tuple(map(size, text.split())) for name, text in rows.items()}
-
-
-def of_block(table: Mapping[str, str], block: int) -> dict[str, str]:
-    """Returns the rows of a table for one block."""
-    number = str(block)
-    return {ours.replace("*", number): row.replace("*", number) for ours, row in table.items() if "*" in ours}
-
-
-def outside_blocks(table: Mapping[str, str]) -> dict[str, str]:
-    return {ours: row for ours, row in table.items() if "*" not in ours}
-
-
-def per_block(table: Mapping[str, str], num_blocks: int) -> dict[str, str]:
-    """Returns a table with a row for each block in place of those of any block."""
-    rows = outside_blocks(table)
-    for block in range(num_blocks):
-        rows |= of_block(table, block)
-    return rows
+    letters = {"V": sizes.rows, "H": sizes.width, "C": sizes.cond_dim, "R": rotated}
+    return sized(table, letters, sizes.num_blocks)

@@ -5,23 +5,22 @@ sigma is the constant 0 they are constants, so that the network equals a plain p
 join the norms, gates the layers before the residual connections.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float
 
 from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.dit_layout import NAMES, of_block, outside_blocks, per_block
-
-Tensors = dict[str, Float[np.ndarray, "..."]]
-"""Arrays by their names, which have dots between parts."""
-
-Read = Callable[[str], Float[np.ndarray, "..."]]
-"""Name ↦ array, which may be read from a file only now."""
-
-Place = Callable[[str, Float[np.ndarray, "..."]], Any]
-"""(our name, array) ↦ the array where it is to be, such as on a device."""
+from jtextdiff.pretrained.layouts.dit_layout import NAMES
+from jtextdiff.pretrained.layouts.tables import (
+    Place,
+    Read,
+    Tensors,
+    insert,
+    leaf,
+    of_block,
+    outside_blocks,
+    per_block,
+    transposed,
+)
 
 QKV = ("attn_query", "attn_key", "attn_value")
 MODULATED = {"norm1": ("attn_out.weight",), "norm2": ("mlp.2.weight", "mlp.2.bias")}
@@ -38,21 +37,21 @@ def fold(read: Read, num_blocks: int, place: Place = lambda name, array: array) 
     """
     condition, params = _condition(read), {}
 
-    def insert(names: dict[str, str], folded: Tensors) -> None:
+    def add(names: dict[str, str], folded: Tensors) -> None:
         for ours, theirs in names.items():
             array = folded.pop(theirs) if theirs in folded else read(theirs)
-            _insert(params, ours, place(ours, _transposed(ours, array)))
+            insert(params, ours, place(ours, transposed(ours, array)))
 
-    insert(outside_blocks(NAMES), _folded_norm(read, condition))
+    add(outside_blocks(NAMES), _folded_norm(read, condition))
     for block in range(num_blocks):
-        insert(of_block(NAMES, block), _folded_block(read, f"blocks.{block}.", condition))
+        add(of_block(NAMES, block), _folded_block(read, f"blocks.{block}.", condition))
     return params
 
 
 def unfold(params: Params, num_blocks: int, cond_dim: int) -> Tensors:
     """Returns the published tensors whose `fold` is `params`: they ignore sigma, and all shifts are biases of adaLN."""
     names = per_block(NAMES, num_blocks)
-    tensors = {theirs: _transposed(ours, np.asarray(leaf(params, ours))) for ours, theirs in names.items()}
+    tensors = {theirs: transposed(ours, np.asarray(leaf(params, ours))) for ours, theirs in names.items()}
     for block in range(num_blocks):
         _unfold_block(tensors, f"blocks.{block}.", cond_dim)
     final = "output_layer."
@@ -115,21 +114,3 @@ def _unfold_block(tensors: Tensors, block: str, cond_dim: int) -> None:
     shifts = [tensors.pop(f"{block}{norm}.bias") for norm in MODULATED]
     parts = [part for shift in shifts for part in (shift, np.zeros_like(shift), np.ones_like(shift))]
     _add_modulation(tensors, block, parts, cond_dim)
-
-
-def _transposed(ours: str, array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    return np.ascontiguousarray(array.T) if ours.endswith("kernel") else array
-
-
-def leaf(tree: Any, path: str) -> Any:
-    """Returns the leaf of nested dictionaries at a path with dots."""
-    for name in path.split("."):
-        tree = tree[name]
-    return tree
-
-
-def _insert(params: Params, path: str, array: Any) -> None:
-    *parents, name = path.split(".")
-    for parent in parents:
-        params = params.setdefault(parent, {})
-    params[name] = array

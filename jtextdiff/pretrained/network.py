@@ -1,0 +1,78 @@
+"""What the config.json of a published checkpoint says of its network, and whether its tensors fit it."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.nets.functional import Params
+from jtextdiff.pretrained.checkpoint_files import Checkpoint
+from jtextdiff.pretrained.layouts.tables import Place, Read
+
+Shapes = dict[str, tuple[int, ...]]
+"""Names of tensors, and their shapes."""
+
+
+class Network(NamedTuple):
+    """A network, the method that trains it, and the tensors that it is stored in."""
+
+    model_type: str
+    method: type
+    config_file: str  # whose method it is
+    settings: dict[str, Any]  # fields of the method, and of its trunk, that the network determines
+    prefix: str  # of the names of its tensors
+    tensors: Shapes  # those that it needs, without the prefix
+    unread: Shapes  # those that may be there as well, with the prefix
+    copies: dict[str, str]  # those of them that must equal one that it needs
+    rows: int  # of the embedding: tokens, MASK and padding
+    mask: int | None  # the id of MASK, if config.json has it
+    mask_is_token: bool  # MASK is a token of the tokenizer; else it may be a row after them
+    fold: Callable[[Read, Place], Params]  # the published tensors ↦ our parameters
+
+
+def check_tensors(checkpoint: Checkpoint, network: Network) -> None:
+    """Raises UserError naming a tensor that is missing, unknown, or not what config.json implies."""
+    source, found = checkpoint.source, checkpoint.tensors
+    needed = {network.prefix + name: shape for name, shape in network.tensors.items()}
+    known = needed | network.unread
+    for names, problem in (
+        (needed.keys() - found, "lacks the tensor"),
+        (found.keys() - known, "has the unknown tensor"),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(f"{source} {problem} {min(names)}{more}; config.json and the weights do not fit.")
+    for name, tensor in found.items():
+        if tensor.shape != known[name]:
+            raise UserError(f"{source}: {name} has the shape {tensor.shape}; config.json implies {known[name]}.")
+    for copied, name in network.copies.items():
+        if copied in found and not np.array_equal(checkpoint.read(copied), checkpoint.read(name)):
+            raise UserError(f"{source}: {copied} differs from {name}; config.json ties them, so that they are one.")
+
+
+def check_constants(config: dict[str, Any], constants: Mapping[str, Any], source: str) -> None:
+    """Raises UserError naming a field of config.json with another value than the only one that can be read.
+
+    Null, false, and no field at all are the same.
+    """
+    for field, expected in constants.items():
+        value = config.get(field, expected)
+        if value != expected and (value or expected):
+            raise UserError(f"{source}: config.json has {field} = {value!r}; only {expected!r} can be read.")
+
+
+def positive(config: dict[str, Any], field: str, source: str) -> int:
+    """Returns a size. Raises UserError unless it is a whole number of at least 1."""
+    value = config.get(field)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{source}: config.json needs {field}, a whole number of at least 1; it has {value!r}.")
+    return value
+
+
+def number(field: str, value: Any, source: str) -> float:
+    """Returns the value of a field. Raises UserError unless it is a number above 0."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise UserError(f"{source}: config.json needs {field}, a number above 0; it has {value!r}.")
+    return float(value)
