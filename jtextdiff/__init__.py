@@ -76,7 +76,7 @@ def load(run: "str | Path", *, at: int | str = "latest", overrides: Sequence[str
     return model.load(run, at=at, overrides=overrides)
 
 
-def from_pretrained(source: str, *, tokenizer: str | None = None) -> "Model":
+def from_pretrained(source: "str | Path", *, tokenizer: str | None = None) -> "Model":
     """Loads a published checkpoint, such as one of MDLM or LLaDA, from its folder, or "hub:NAME".
 
     `tokenizer` is "pretrained:NAME" where the folder has none. All texts are as long as the checkpoint's longest, or

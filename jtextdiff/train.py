@@ -60,6 +60,8 @@ def command(arguments: Sequence[str]) -> None:
     if flags.dry_run:
         from jtextdiff.training.dry_run import dry_run, simulate
 
+        if config.num_steps < 1:
+            raise UserError("--dry_run simulates a training step: give --config.num_steps=1 or more.")
         simulate(flags.devices)
         print(json.dumps(dry_run(config, workdir), indent=2))
         return

@@ -105,7 +105,7 @@ class Pretrained:
             return Tokenizer.load(Path(self.name))
         try:
             pretrained = _read_quietly(self.name)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a damaged tokenizer.json raises whatever its readers stumble over
             raise FileNotFoundError(
                 f"text.tokenizer is pretrained:{self.name}: no such directory, and no Hugging Face model of that "
                 f"name could be read ({' '.join(str(error).split())[:200]}); give a directory with tokenizer.json "

@@ -17,8 +17,8 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 """Endings of files of PyTorch, which can run code as they are read."""
 
 CONVERT = (
-    "import torch, safetensors.torch as s; w = torch.load('{file}', map_location='cpu', weights_only=True); "
-    "s.save_file({{k: v.contiguous() for k, v in w.items()}}, 'model.safetensors')"
+    "import torch, safetensors.torch as s; w = torch.load('FILE', map_location='cpu', weights_only=True); "
+    "s.save_file({k: v.contiguous() for k, v in w.items()}, 'model.safetensors')"
 )
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -101,14 +101,19 @@ def _is_file_name(name: Any) -> bool:
     return isinstance(name, str) and name == Path(name).name
 
 
+def shown(name: str) -> str:
+    """Returns a name for a message: as it is, or escaped if it has characters that cannot be printed."""
+    return name if name.isprintable() else repr(name)
+
+
 def _refuse_pickled(folder: Path) -> list[Path]:
     """Raises UserError: there are no safetensors files."""
     pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED)
     if not pickled:
         raise UserError(f"{folder} has no safetensors file. Expected {WHOLE}, or {INDEX} and the files that it names.")
     raise UserError(
-        f"{folder} has {pickled[0]} but no safetensors file. Files of PyTorch can run code and are not read; convert "
-        f'it where PyTorch is installed: python -c "{CONVERT.format(file=pickled[0])}"'
+        f"{folder} has {shown(pickled[0])} but no safetensors file. Files of PyTorch can run code and are not read; "
+        f'convert it where PyTorch is installed: python -c "{CONVERT}"'
     )
 
 

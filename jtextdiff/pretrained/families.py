@@ -18,11 +18,12 @@ FAMILIES = {
 """`model_type` in config.json ↦ what reads it as a network."""
 
 
-def open_source(source: str) -> Checkpoint:
+def open_source(source: str | Path) -> Checkpoint:
     """Returns the checkpoint in a folder, or of "hub:NAME", and checks the names and shapes of its tensors.
 
     Raises UserError for whatever is wrong with it.
     """
+    source = str(source)
     if not source.startswith("hub:"):
         checkpoint = open_checkpoint(source, Path(source))
     else:

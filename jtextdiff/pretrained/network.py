@@ -8,7 +8,7 @@ import numpy as np
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.checkpoint_files import Checkpoint
+from jtextdiff.pretrained.checkpoint_files import Checkpoint, shown
 from jtextdiff.pretrained.layouts.tables import Place, Read
 
 Shapes = dict[str, tuple[int, ...]]
@@ -43,7 +43,7 @@ def check_tensors(checkpoint: Checkpoint, network: Network) -> None:
     ):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(f"{source} {problem} {min(names)}{more}; config.json and the weights do not fit.")
+            raise UserError(f"{source} {problem} {shown(min(names))}{more}; config.json and the weights do not fit.")
     for name, tensor in found.items():
         if tensor.shape != known[name]:
             raise UserError(f"{source}: {name} has the shape {tensor.shape}; config.json implies {known[name]}.")

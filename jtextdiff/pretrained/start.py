@@ -70,7 +70,7 @@ def tokenizer_spec(checkpoint: Checkpoint, given: str) -> str:
     if not (checkpoint.folder / "tokenizer.json").is_file():
         raise UserError(
             f"{checkpoint.source} has no tokenizer.json. Name the tokenizer that it was trained with, such as "
-            f"--config.text.tokenizer={PRETRAINED}gpt2."
+            f"{PRETRAINED}gpt2: --config.text.tokenizer=NAME, or from_pretrained(…, tokenizer=NAME)."
         )
     return f"{PRETRAINED}{checkpoint.folder}"
 
@@ -113,12 +113,14 @@ def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Par
     return network.fold(read, place)
 
 
-def read_model(source: str, tokenizer: str | None) -> tuple[Config, Params, Tokenizer]:
+def read_model(source: str | Path, tokenizer: str | None) -> tuple[Config, Params, Tokenizer]:
     """Returns the config of a checkpoint by itself, its parameters on the devices, and its tokenizer.
 
     `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length, at most MOST_TOKENS.
     Raises UserError for whatever cannot be read.
     """
+    if tokenizer and not tokenizer.startswith(PRETRAINED):
+        raise UserError(f"tokenizer must be '{PRETRAINED}NAME' or '{PRETRAINED}FOLDER', got {tokenizer!r}.")
     checkpoint = open_source(source)
     tokenizer = tokenizer_spec(checkpoint, tokenizer or "")
     tokens = _read_tokenizer(checkpoint, tokenizer)

@@ -138,11 +138,14 @@ def _fill_in_decay_steps(config: Config, workdir: Path) -> None:
         config.optim.decay_steps = stored or config.num_steps or None
     if config.optim.decay_steps is None:  # a run without steps, whose decay begins when it trains
         return
+    start = (
+        "from the same init, or an export of this one" if config.get("init") else f"with --config.warm_start={workdir}"
+    )
     if config.num_steps > config.optim.decay_steps and config.optim.decay != "constant":
         say(
             f"warning: the learning rate has fallen to zero by step {config.optim.decay_steps} "
             f"(optim.decay_steps), before num_steps = {config.num_steps}. To train longer at a useful rate, start a "
-            f"new run with --config.warm_start={workdir}."
+            f"new run {start}."
         )
 
 

@@ -12,8 +12,10 @@ from support.command_line import run
 from support.published import config_json, write_checkpoint
 from support.runs import ROOT, write_texts
 
+import jtextdiff as jtd
+from jtextdiff.cli.errors import UserError
 from jtextdiff.pretrained.checkpoint_files import INDEX
-from jtextdiff.pretrained.families import open_source
+from jtextdiff.pretrained.families import network_of, open_source
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 NORM = "backbone.blocks.1.norm1.weight"
@@ -111,6 +113,11 @@ BROKEN = {
         change_tensors(lambda tensors: tensors.update({NORM: np.ones(16, np.int32)})),
         f"{NORM} has the type I32",
     ),
+    "damaged tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
+    "a name with escapes": (
+        change_tensors(lambda tensors: tensors.update({"\x1b[31m": np.ones(3, np.float32)})),
+        r"has the unknown tensor '\\x1b\[31m';",
+    ),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json.*pretrained:gpt2"),
 }
 
@@ -164,3 +171,24 @@ def test_shards_and_half_precision_are_read_as_one_file_of_float32(tmp_path: Pat
         found = read.read(name)
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, array.astype(np.float32))
+
+
+def test_numbers_beside_the_parameters_of_bd3lm_are_no_parameters(tmp_path: Path) -> None:
+    tensors = write_checkpoint(tmp_path / "plain", config_json("bd3lm"))
+    bounds = {f"sampling_eps_{end}": np.asarray(value, np.float32) for end, value in (("min", 1e-3), ("max", 1.0))}
+    write_checkpoint(tmp_path / "checkpoint", config_json("bd3lm"), {**tensors, **bounds})
+    checkpoint = open_source(tmp_path / "checkpoint")
+    assert set(bounds) <= set(checkpoint.tensors) and not set(bounds) & set(network_of(checkpoint).tensors)
+
+
+def test_an_import_alone_has_no_step_to_simulate(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "checkpoint", config_json())
+    assert "--dry_run simulates a training step" in start(tmp_path, "checkpoint", "--dry_run")
+
+
+def test_a_tokenizer_is_named_as_everywhere(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, config_json())
+    with pytest.raises(UserError, match="tokenizer must be 'pretrained:NAME' or 'pretrained:FOLDER', got 'gpt2'"):
+        jtd.from_pretrained(tmp_path, tokenizer="gpt2")
+    with pytest.raises(UserError, match="there is no folder"):
+        jtd.from_pretrained(tmp_path / "absent")

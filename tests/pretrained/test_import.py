@@ -69,6 +69,7 @@ def test_an_imported_run_has_the_outputs_of_the_published_code(kind: str, tmp_pa
     np.testing.assert_allclose(*log_p, atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_from_its_own_parameters(place: Path) -> None:
     trained = start(place, steps=3)
     assert trained.returncode == 0 and "Resuming from step 0 of run." in trained.stderr, trained.stderr

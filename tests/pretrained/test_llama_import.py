@@ -58,6 +58,7 @@ def test_an_imported_run_has_the_outputs_of_the_published_code(kind: str, tmp_pa
     np.testing.assert_allclose(found, output, atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_network_and_its_mask_when_it_goes_on(tmp_path: Path) -> None:
     write_texts(tmp_path)
     write_checkpoint(tmp_path / "checkpoint", config_json("Dream"))

@@ -73,6 +73,7 @@ def test_the_network_has_the_published_outputs(trunk: dict[str, bool]) -> None:
     np.testing.assert_allclose(logits(method, params), expected, atol=0.2 if trunk.get("bfloat16") else 2e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_states_of_numbered_blocks_are_the_same_in_scans() -> None:
     config = config_json()
     params, x = params_of(config), jax.random.normal(jax.random.key(0), (2, 9, 16))

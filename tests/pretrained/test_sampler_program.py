@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import mesh_world
+from support.cases import slow_but
 from support.command_line import run
 from support.runs import trained
 
@@ -22,7 +23,7 @@ from jtextdiff.methods.components.types import nothing_given
 from jtextdiff.pretrained.sampler_program import sampler_program
 
 
-@pytest.mark.parametrize("family", mesh_world.METHODS)
+@pytest.mark.parametrize("family", slow_but(["discrete"], mesh_world.METHODS))
 def test_a_program_draws_what_the_model_draws(family: str) -> None:
     method, num, length = mesh_world.METHODS[family], 3, mesh_world.TEXT_SPEC.length
     params = method.init(jax.random.key(0))

@@ -50,7 +50,7 @@ class Kind(NamedTuple):
     method: type
     config_file: str  # whose method it is
     prefix: str  # of the names of its tensors
-    buffers: dict[str, str]  # tensors that are no parameters and may be absent, and their shapes
+    buffers: dict[str, str]  # tensors that are no parameters and may be absent, and their shapes; "": a number
 
 
 ROTATION = {"backbone.rotary_emb.inv_freq": "R"}
@@ -60,7 +60,7 @@ KINDS = {
         BlockDiffusion,
         "configs/block_diffusion.py",
         "backbone.",
-        {**ROTATION, "sampling_eps_min": "1", "sampling_eps_max": "1"},
+        {**ROTATION, "sampling_eps_min": "", "sampling_eps_max": ""},
     ),
 }
 """By `model_type`."""
