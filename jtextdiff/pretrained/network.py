@@ -45,7 +45,8 @@ def check_tensors(checkpoint: Checkpoint, network: Network) -> None:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(f"{source} {problem} {shown(min(names))}{more}; config.json and the weights do not fit.")
     for name, tensor in found.items():
-        if tensor.shape != known[name]:
+        # A number may be stored with or without an axis.
+        if tensor.shape != known[name] and not (name in network.unread and math.prod(tensor.shape) == 1):
             raise UserError(f"{source}: {name} has the shape {tensor.shape}; config.json implies {known[name]}.")
     for copied, name in network.copies.items():
         if copied in found and not np.array_equal(checkpoint.read(copied), checkpoint.read(name)):
