@@ -1,6 +1,7 @@
 """A trained model as the LM Evaluation Harness calls it: likelihoods of continuations, and texts that go on."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jtextdiff.devices.sharding import mesh_of
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.model import Model
-from jtextdiff.inference.prompts import note_on_unknown, unknown_words
+from jtextdiff.inference.prompts import batch_of, note_on_unknown, unknown_words
 from jtextdiff.inference.sample_batches import run_batched
 from jtextdiff.methods.components.types import Given
 from jtextdiff.methods.method import HasContinuationLikelihood, Method
@@ -47,6 +48,8 @@ def evaluate_tasks(
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
     from lm_eval.utils import make_table  # pyright: ignore[reportMissingImports]
 
+    if include_path is not None and not Path(include_path).is_dir():
+        raise UserError(f"--include_path: there is no folder {include_path}.")
     tasks, adapter = TaskManager(include_path=include_path), harness_model(model, seed)
     if unknown := [name for name in names if not tasks.match_tasks([name])]:
         raise UserError(f"The harness has no task {', '.join(unknown)}. Give --include_path for a task of your own.")
@@ -144,14 +147,11 @@ def _batch(model: Model, pairs: Sequence[tuple[str, str]]) -> tuple[Batch, Any]:
     num_given = [len(row) for row in model.tokenizer.encode([context for context, _ in pairs])]
     if too_long := sum(len(row) > room for row in rows):
         say(f"warning: {too_long} of {len(rows)} texts are longer than {room} tokens: their beginning is left out.")
-    spec = model.method.text_spec
-    tokens, valid = np.full((len(rows), spec.length), spec.pad, np.int32), np.zeros((len(rows), spec.length), bool)
-    scored = np.zeros_like(valid)
+    batch = batch_of([row[-room:] for row in rows], model.method.text_spec)
+    scored = np.zeros_like(batch.valid)
     for i, (row, given) in enumerate(zip(rows, num_given, strict=True)):
-        kept = row[-room:]
-        tokens[i, : len(kept) + 1], valid[i, : len(kept) + 1] = [*kept, spec.eos], True
-        scored[i, max(given - len(row) + len(kept), 0) : len(kept)] = True
-    batch = Batch(tokens, valid, np.zeros_like(valid), {})
+        kept = min(len(row), room)
+        scored[i, max(given - len(row) + kept, 0) : kept] = True
     if note := note_on_unknown(unknown_words(texts, batch, model.tokenizer)):
         say(f"warning: {note} Each is scored as one unknown word.")
     return batch, scored

@@ -27,7 +27,11 @@ class WordReadings(NamedTuple):
 
     energy: Sum  # of the tokens of a finished text
     neutral: Float[np.ndarray, "v"]  # from 0 to 1, of each word: 1 if it says nothing of the controls
-    guides: bool  # whether the energy is a sum of labels and their exclusion, which guides the writing of a text
+
+    @property
+    def guides(self) -> bool:
+        """Whether the energy is a sum of labels and their exclusion, which guides the writing of a text."""
+        return all(isinstance(term, WordEnergy) for term, _ in word_terms(self.energy))
 
 
 class Conditioning(NamedTuple):
@@ -84,8 +88,7 @@ def _readings(parts: Sequence[Control], weights: tuple[Any, ...], model: Trained
     if not all(isinstance(of, LatentClassifier) and of.learns_words for of, _ in controls):
         return None
     neutral = np.prod([of.neutral(params) for of, params in controls], axis=0)
-    energy = _sum(parts, weights, model, of_words=True)
-    return WordReadings(energy, neutral, guides=all(isinstance(term, WordEnergy) for term, _ in word_terms(energy)))
+    return WordReadings(_sum(parts, weights, model, of_words=True), neutral)
 
 
 def check_word_guided(parts: Sequence[Control], name: str) -> None:

@@ -88,14 +88,20 @@ def read_texts(texts: Sequence[str], tokenizer: Tokenizer, text_spec: TextSpec) 
     Raises UserError for one longer than the model's, and for what is no list of texts.
     """
     rows = tokenizer.encode(check_texts(texts))
-    tokens = np.full((len(rows), text_spec.length), text_spec.pad, np.int32)
-    valid = np.zeros(tokens.shape, bool)
-    for i, row in enumerate(rows):
+    for row in rows:
         if len(row) + 1 > text_spec.length:
             raise UserError(
                 f"A text of {len(row) + 1} tokens (its end counted) is longer than the {text_spec.length} that this "
                 f"model was made for: {tokenizer.decode(row)[:60]!r}…"
             )
+    return batch_of(rows, text_spec)
+
+
+def batch_of(rows: Sequence[Any], text_spec: TextSpec) -> Batch:
+    """Returns rows of ids, each shorter than the longest text, with EOS after each and PAD after that."""
+    tokens = np.full((len(rows), text_spec.length), text_spec.pad, np.int32)
+    valid = np.zeros(tokens.shape, bool)
+    for i, row in enumerate(rows):
         tokens[i, : len(row) + 1] = [*row, text_spec.eos]
         valid[i, : len(row) + 1] = True
     return Batch(tokens, valid, np.zeros_like(valid), {})

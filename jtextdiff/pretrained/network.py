@@ -46,7 +46,7 @@ def check_tensors(checkpoint: Checkpoint, network: Network) -> None:
             raise UserError(f"{source} {problem} {shown(min(names))}{more}; config.json and the weights do not fit.")
     for name, tensor in found.items():
         # A number may be stored with or without an axis.
-        if tensor.shape != known[name] and not (name in network.unread and math.prod(tensor.shape) == 1):
+        if tensor.shape != known[name] and not (known[name] == () and math.prod(tensor.shape) == 1):
             raise UserError(f"{source}: {name} has the shape {tensor.shape}; config.json implies {known[name]}.")
     for copied, name in network.copies.items():
         if copied in found and not np.array_equal(checkpoint.read(copied), checkpoint.read(name)):
@@ -70,6 +70,16 @@ def positive(config: dict[str, Any], field: str, source: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"{source}: config.json needs {field}, a whole number of at least 1; it has {value!r}.")
     return value
+
+
+def check_heads(config: dict[str, Any], width_field: str, heads_field: str, source: str) -> None:
+    """Raises UserError unless the width divides into heads of an even width, as the rotation needs."""
+    width, heads = positive(config, width_field, source), positive(config, heads_field, source)
+    if width % (2 * heads):
+        raise UserError(
+            f"{source}: {width_field} must divide into {heads_field} heads of an even width; config.json has {width} "
+            f"and {heads}."
+        )
 
 
 def number(field: str, value: Any, source: str) -> float:

@@ -8,7 +8,7 @@ from jtextdiff.methods.block_diffusion import BlockDiffusion
 from jtextdiff.methods.masked import Masked
 from jtextdiff.pretrained.layouts.dit import fold
 from jtextdiff.pretrained.layouts.dit_layout import Sizes, shapes
-from jtextdiff.pretrained.network import Network, check_constants, positive
+from jtextdiff.pretrained.network import Network, check_constants, check_heads, positive
 from jtextdiff.pretrained.vocabulary import num_rows
 
 PLAIN = {
@@ -77,12 +77,7 @@ def kind_of(config: dict[str, Any], source: str) -> Kind:
 def sizes_of(config: dict[str, Any], source: str) -> Sizes:
     """Returns the sizes of a network. Raises UserError for one that is missing or impossible."""
     fields = ("vocab_size", "hidden_dim", "cond_dim", "n_blocks", "n_heads")
-    width, heads = (positive(config, field, source) for field in ("hidden_dim", "n_heads"))
-    if width % (2 * heads):
-        raise UserError(
-            f"{source}: hidden_dim must divide into n_heads heads of an even width; config.json has {width} and "
-            f"{heads}."
-        )
+    check_heads(config, "hidden_dim", "n_heads", source)
     return Sizes(*(positive(config, field, source) for field in fields))
 
 

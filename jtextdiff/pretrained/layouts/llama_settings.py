@@ -6,7 +6,7 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.masked import Masked
 from jtextdiff.pretrained.layouts.llama_layout import BIASES, HEAD_NORMS, LLADA, QWEN, Sizes, params_of, shapes
 from jtextdiff.pretrained.layouts.tables import per_block
-from jtextdiff.pretrained.network import Network, check_constants, number, positive
+from jtextdiff.pretrained.network import Network, check_constants, check_heads, number, positive
 
 LLAMA = {
     "expansion": 4,
@@ -130,13 +130,8 @@ def sizes_of(config: dict[str, Any], source: str) -> Sizes:
     sizes = {name: positive(config, fields[name], source) for name in Sizes._fields if name != "head_width"}
     if kind.own_head_width:
         return Sizes(**sizes, head_width=positive(config, "head_dim", source))
-    width, heads = sizes["width"], sizes["num_heads"]
-    if width % (2 * heads):
-        raise UserError(
-            f"{source}: {fields['width']} must divide into {fields['num_heads']} heads of an even width; config.json "
-            f"has {width} and {heads}."
-        )
-    return Sizes(**sizes, head_width=width // heads)
+    check_heads(config, fields["width"], fields["num_heads"], source)
+    return Sizes(**sizes, head_width=sizes["width"] // sizes["num_heads"])
 
 
 def _trunk(config: dict[str, Any], kind: Kind, sizes: Sizes, source: str) -> dict[str, Any]:

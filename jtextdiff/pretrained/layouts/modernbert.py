@@ -10,7 +10,7 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.layouts.tables import Place, Read, insert, per_block, sized, transposed
-from jtextdiff.pretrained.network import Network, check_constants, number, positive
+from jtextdiff.pretrained.network import Network, check_constants, check_heads, number, positive
 
 SHAPES = {
     "model.embeddings.tok_embeddings.weight": "V H",
@@ -117,11 +117,7 @@ def _trunk(config: dict[str, Any], source: str) -> dict[str, Any]:
     fields = {"width": "hidden_size", "mlp_width": "intermediate_size", "num_heads": "num_attention_heads"}
     fields |= {"num_layers": "num_hidden_layers", "max_length": "max_position_embeddings"}
     sizes = {name: positive(config, field, source) for name, field in fields.items()}
-    if sizes["width"] % (2 * sizes["num_heads"]):
-        raise UserError(
-            f"{source}: hidden_size must divide into num_attention_heads heads of an even width; config.json has "
-            f"{sizes['width']} and {sizes['num_heads']}."
-        )
+    check_heads(config, fields["width"], fields["num_heads"], source)
     full_every, window = (
         positive(config, field, source) for field in ("global_attn_every_n_layers", "local_attention")
     )
