@@ -14,7 +14,7 @@ from support.command_line import run
 from support.runs import trained
 
 import jtextdiff as jtd
-from jtextdiff.benchmarks.lm_harness import check_method, continuation_nll, continue_texts
+from jtextdiff.benchmarks.lm_harness import _batch, check_method, continuation_nll, continue_texts
 from jtextdiff.cli.errors import UserError
 from jtextdiff.data.batches import Batch
 from jtextdiff.inference.model import Model
@@ -90,6 +90,12 @@ def test_a_continuation_is_what_the_text_has_more_than_its_context(model: Model)
         assert first[0] + nats[0] == pytest.approx(nats[2], abs=1e-4)
     cheap, odd = continuation_nll(model, [(CONTEXT, " cheap ."), (CONTEXT, " Swan Mill")])[0]
     assert cheap < odd
+
+
+def test_the_tokens_that_are_scored_are_the_continuation(model: Model) -> None:
+    batch, scored = _batch(model, [(CONTEXT, " cheap ."), ("", "The Mill")])
+    parts = [model.tokenizer.decode(row[marked]) for row, marked in zip(batch.tokens, scored, strict=True)]
+    assert parts == ["cheap .", "The Mill"] and not np.any(scored & (batch.tokens == model.method.text_spec.eos))
 
 
 def test_texts_go_on_from_their_contexts(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
