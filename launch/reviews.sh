@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A text VAE with one latent, at two weights of the KL, and one with a latent for every layer, on the same reviews with
-# the same sizes and steps; a control of few labels and one of all; and edits to the other value: by the control's
+# A text VAE with one latent, at two weights of the KL, one with a latent for every layer, and a CVAE, on the same
+# reviews with the same sizes; a control of few labels and one of all; and edits to the other value: by the control's
 # energy, by the difference of the means, by the flow of two normals and by a learned field, with and without the
-# energy. All edits are of the same texts, by the same judges. Finished rows are skipped, so the script can be stopped
-# and run again. Tokens are characters, as suits Chinese and Japanese.
+# energy, and by the energy with decoding guided by words. All edits are of the same texts, by the same judges. Finished
+# rows are skipped, so the script can be stopped and run again. Tokens are characters, as suits Chinese and Japanese.
 #
 #   launch/reviews.sh DATA LABEL OUT [STEPS] [SEED]
 #
@@ -14,16 +14,25 @@ data=${1:?DATA, a folder of jtextdiff.prepare} label=${2:?LABEL, a label of the 
 steps=${4:-8000} seed=${5:-0} num=1000
 configs=$(cd "$(dirname "$0")/../configs" && pwd)
 tokens=(--config.text.tokenizer=characters:8 --config.text.length=32)
+unguided=(--word_guidance 0 --word_hold 0)
 mkdir -p "$out/scores" "$out/edits"
 
-# model NAME CONFIG [--config.FIELD=VALUE …]: trains a text VAE, and fits a control of 200 labels a value and one of all.
-model() {
-  local name=$1 config=$2 labelled
-  shift 2
-  python -m jtextdiff.train --config "$configs/$config" --workdir "$out/$name" --config.text.path="$data/pieces" \
-    "${tokens[@]}" --config.num_steps="$steps" --config.seed="$seed" "$@"
+# train NAME CONFIG TEXT STEPS [--config.FIELD=VALUE …]: trains a model on one of the folders, and scores it.
+train() {
+  local name=$1 config=$2 text=$3 num_steps=$4
+  shift 4
+  python -m jtextdiff.train --config "$configs/$config" --workdir "$out/$name" --config.text.path="$data/$text" \
+    "${tokens[@]}" --config.num_steps="$num_steps" --config.seed="$seed" "$@"
   [ -s "$out/scores/$name.json" ] ||
     python -m jtextdiff.evaluate --checkpoint "$out/$name" --override text.path="$data/whole" --out "$out/scores/$name.json"
+}
+
+# model NAME CONFIG [--config.FIELD=VALUE …]: trains a text VAE, fits a control of 200 labels a value and one of all, and
+# scores edits by their energies.
+model() {
+  local name=$1 config=$2 labelled p
+  shift 2
+  train "$name" "$config" pieces "$steps" "$@"
   for labelled in 200 all; do
     if [ ! -d "$out/$name-$labelled" ]; then
       rm -rf "$out/$name-$labelled.part"
@@ -32,7 +41,7 @@ model() {
     fi
     fit control "$name-$labelled" "$labelled"
     for p in 0.5 0.9 0.99 0.999; do
-      edit "$name-$labelled" energy "$p" --target_probability "$p"
+      edit "$name-$labelled" energy "$p" "${unguided[@]}" --target_probability "$p"
     done
   done
 }
@@ -70,7 +79,7 @@ along() {
   for push in "$@"; do
     [ -s "$out/edits/$run-$velocity.$push.json" ] && continue
     field "$run" "$velocity"
-    edit "$run" "$velocity" "$push" --learned --push "$push" --target_probability 1
+    edit "$run" "$velocity" "$push" "${unguided[@]}" --learned --push "$push" --target_probability 1
   done
 }
 
@@ -83,6 +92,15 @@ model levels della.py
 size+=(--config.method.pooling_heads=16)
 model single latent_ops.py:reviews_zh "${size[@]}"
 model single-more-nats latent_ops.py:reviews_zh "${size[@]}" --config.method.beta=0.15 --config.method.beta_first=0.05
+train cvae latent_ops.py:cvae whole $((steps * 3 / 8)) "${size[@]}" --config.method.condition="$label"
+edit cvae label all
+
+for p in 0.97 0.99; do
+  edit single-more-nats-200 words "$p" --target_probability "$p"
+done
+for p in 0.9 0.99; do
+  edit single-more-nats-200 rerank "$p" --rerank --target_probability "$p"
+done
 
 run=levels-all
 for velocity in shift normal network; do
@@ -91,10 +109,12 @@ done
 for p in 0.5 0.9 0.99 0.999; do
   [ -s "$out/edits/$run-network+energy.$p.json" ] && continue
   field $run network
-  edit $run network+energy "$p" --learned --max_time 100 --target_probability "$p"
+  edit $run network+energy "$p" "${unguided[@]}" --learned --max_time 100 --target_probability "$p"
 done
 
+bleu=(--at_bleu 20 --at_bleu 25 --at_bleu 30 --at_bleu 40)
 for kind in 200 all; do
-  python -m jtextdiff.compare "$out"/edits/*-$kind-energy.*.json --at_bleu 13 --at_bleu 15 --at_bleu 20 --at_bleu 25
+  python -m jtextdiff.compare "$out"/edits/*-$kind-energy.*.json "${bleu[@]}"
 done
-python -m jtextdiff.compare "$out"/edits/$run-*.json --at_bleu 15 --at_bleu 20 --at_bleu 25
+python -m jtextdiff.compare "$out"/edits/single-more-nats-200-*.json "$out"/edits/cvae-*.json "${bleu[@]}"
+python -m jtextdiff.compare "$out"/edits/$run-*.json "${bleu[@]}"

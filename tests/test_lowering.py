@@ -23,6 +23,7 @@ from jtextdiff.nets.trunk import Trunk
 from jtextdiff.run.config import build, spec
 from jtextdiff.run.config_files import load_config
 from jtextdiff.sampling.energies import Learned
+from jtextdiff.sampling.rectified_flow import Field
 from jtextdiff.training.optimizer import Optimizer
 from jtextdiff.training.train_step import init_state, train_step
 
@@ -102,15 +103,29 @@ def test_guidance_and_latent_editing_lower() -> None:
         params=None, target=jnp.zeros(()), log_prob=lambda params, goal, x, t, valid: -jnp.sum(x**2, (1, 2))
     )
     lowers(lambda params, keys, given: guided.sample(params, keys, given, energy=energy), params, keys, given)
-    vae, _ = toy("latent_ops.py")
+    for max_time in (10.0, None):
+        rewriting_lowers("latent_ops.py", max_time=max_time)
+
+
+@pytest.mark.slow
+def test_rewrites_of_several_levels_along_a_field_lower() -> None:
+    velocity = lambda delta, target, z, s: jnp.broadcast_to(delta, z.shape)
+    field = Field(params=jnp.ones(()), target=0, strength=jnp.ones(()), velocity=velocity)
+    rewriting_lowers("della.py:small", max_time=jnp.float32(0.0), field=field)
+
+
+def rewriting_lowers(preset: str, **limits: Any) -> None:
+    vae, _ = toy(preset)
     assert isinstance(vae, LatentVariableModel) and isinstance(vae, Controllable)
 
-    def rewrite(params: Any, keys: Any, given: Any, max_time: float | None) -> Any:
+    def rewrite(params: Any, keys: Any, given: Any) -> Any:
         energy = vae.keyword_energy(params, jnp.ones((1, TEXT_SPEC.vocab_size), bool))
-        return vae.rewrite(params, keys, given, energy=energy, length=jnp.int32(0), limits=FlowLimits(max_time, 0.9))
+        limit = FlowLimits(target_probability=0.9, **limits)
+        return vae.rewrite(params, keys, given, energy=energy, length=jnp.int32(0), limits=limit)
 
-    for max_time in (10.0, None):
-        lowers(functools.partial(rewrite, max_time=max_time), jax.eval_shape(vae.init, key), keys, given)
+    key = jax.random.key(0)
+    keys = keys_for(key, jnp.arange(ROWS))
+    lowers(rewrite, jax.eval_shape(vae.init, key), keys, nothing_given(ROWS, LENGTH))
 
 
 @pytest.mark.slow

@@ -86,6 +86,8 @@ def test_a_fitted_network_carries_one_normal_to_the_other(coupling: str) -> None
     ends = flowed(method, params, MEAN[0] + STD[0] * np.random.default_rng(5).normal(size=(4_000, DIM)))
     np.testing.assert_allclose(ends.mean(0), MEAN[1], atol=0.12)
     np.testing.assert_allclose(ends.std(0), STD[1], rtol=0.12)
+    correlation = np.corrcoef(ends.T)[np.triu_indices(DIM, 1)]
+    np.testing.assert_allclose(correlation, 0.0, atol=0.1)
 
 
 @pytest.mark.slow
@@ -115,6 +117,21 @@ def test_equal_covariances_are_carried_by_a_translation() -> None:
     moved = flowed(METHOD, params, x) - x
     distance = np.linalg.norm(MEAN[1] - MEAN[0])
     assert np.linalg.norm(moved - (MEAN[1] - MEAN[0]), axis=-1).mean() < 0.15 * distance
+    assert np.linalg.norm(moved.mean(0) - (MEAN[1] - MEAN[0])) < 0.05 * distance
+
+
+@pytest.mark.slow
+def test_independent_and_transported_pairs_have_the_same_map() -> None:
+    """With equal covariances the optimal transport is a translation, which is the flow of independent pairs, too."""
+    texts, x = latents(4_000, 0, np.ones((2, DIM))), np.random.default_rng(5).normal(size=(2_000, DIM))
+    ends = []
+    for coupling in ("independent", "transport"):
+        method = dataclasses.replace(METHOD, coupling=coupling)
+        params, _ = method.fit_latents(jax.random.key(0), {"law": initial_prior(DIM)}, texts)
+        ends.append(flowed(method, params, x))
+    distance = np.linalg.norm(MEAN[1] - MEAN[0])
+    assert np.linalg.norm((ends[0] - ends[1]).mean(0)) < 0.05 * distance
+    assert np.linalg.norm(ends[0] - ends[1], axis=-1).mean() < 0.15 * distance
 
 
 def test_a_fresh_network_is_the_shift_of_the_means_and_shift_never_leaves_it() -> None:

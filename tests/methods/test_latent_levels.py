@@ -330,10 +330,12 @@ def test_without_decoder_input_a_level_reaches_no_state_before_its_block() -> No
     def states(z: jax.Array) -> list[jax.Array]:
         return decoder.trunk.states(x, contexts=decoder._contexts(z), blocks=(0, 1, 2))[1]
 
+    logits = jax.jit(lambda z: decoder.per_token(lambda logits: logits, (), jnp.asarray(TOKENS[:1]), z))
     for level in range(3):
         changed = z.at[:, 2 * level : 2 * level + 2].add(1.0)
         same = [bool(np.all(one == other)) for one, other in zip(states(z), states(changed), strict=True)]
         assert same == [True] * level + [False] * (3 - level)
+        assert np.all(np.any(logits(z) != logits(changed), axis=-1)), "every level reaches every prediction"
 
 
 @pytest.mark.parametrize("name", slow_but(["published"], ["published", "transformer_xl"]))

