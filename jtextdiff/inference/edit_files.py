@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,9 @@ from jtextdiff.data.lines import parse_json
 
 CHUNK_SIZE = 64
 """Lines edited together."""
+
+EMPTY = "empty"
+"""Why a blank line is left as it is."""
 
 LINE_START = b'{"source": '
 """The first bytes of each line of --out."""
@@ -36,26 +40,26 @@ def edit_stream(
     from rich.progress import TextColumn, TimeElapsedColumn
 
     from jtextdiff.inference.editing import UNKNOWN_IN_EDITS
-    from jtextdiff.inference.latent_editing import FLOW_FAILED
     from jtextdiff.inference.prompts import note_on_unknown
 
     # Lines are not counted beforehand: the input may be a stream.
     columns = TextColumn("{task.completed} texts edited"), TimeElapsedColumn()
-    num_failed = num_short = 0
+    left: Counter[str] = Counter()
+    num_short = 0
     unknown: list[list[str]] = []
     with progress_bar(*columns, disable=out.isatty()) as bar:
         task = bar.add_task("", total=None, completed=num_done)
         for first, texts in chunks(lines, num_done):
             rows = edit_rows(edit_texts, model, texts, first, any_length)
-            num_failed += sum(row.get("left") == FLOW_FAILED for row in rows)
+            left.update(row["left"] for row in rows if row.get("left", EMPTY) != EMPTY)
             num_short += sum(not row.get("reached", True) for row in rows)
             unknown += [row.get("unknown", []) for row in rows]
             write_rows(out, rows, made_with)
             bar.advance(task, len(texts))
     if num_short:
         say(f"warning: {num_short} edits end below the target probability; --out FILE says which (reached: false).")
-    if num_failed:
-        say(f"warning: {num_failed} texts were not edited: {FLOW_FAILED}.")
+    for reason, num_left in left.items():
+        say(f"warning: {num_left} texts were not edited: {reason}.")
     if note := note_on_unknown(unknown):
         say(f"warning: {note} {UNKNOWN_IN_EDITS}")
 
@@ -94,7 +98,7 @@ def skip_reasons(model: Any, texts: list[str], any_length: bool) -> list[str]:
     longest = model.method.text_spec.length
     too_long = f"longer than {longest - 1} tokens"
     return [
-        "empty" if not text.strip() else too_long if size > longest and not any_length else ""
+        EMPTY if not text.strip() else too_long if size > longest and not any_length else ""
         for text, size in zip(texts, model.num_tokens(texts), strict=True)
     ]
 

@@ -95,6 +95,20 @@ def test_edits_below_the_target_are_marked_and_counted(capsys: pytest.CaptureFix
     assert "warning: 40 edits end below the target probability" in capsys.readouterr().err
 
 
+def test_texts_that_stay_as_they_are_are_counted_by_their_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """A blank line needs no edit, and no warning."""
+    model = SimpleNamespace(
+        method=SimpleNamespace(text_spec=SimpleNamespace(length=4)), num_tokens=lambda texts: list(map(len, texts))
+    )
+    edit_texts = lambda texts, ids: [Edit("x", skipped_because="no path" if text == "lost" else "") for text in texts]
+    out = io.StringIO()
+    edit_stream(edit_texts, model, iter(["a", "", "too long", "lost"] * 40), 0, out, made_with=None)
+    assert out.getvalue().splitlines()[:4] == ["x", "", "too long", "lost"]
+    said = capsys.readouterr().err
+    assert "warning: 40 texts were not edited: longer than 3 tokens." in said
+    assert "warning: 40 texts were not edited: no path." in said and said.count("not edited") == 2
+
+
 def test_texts_to_edit_may_come_out_of_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     check_flags(build_parser().parse_args(["--checkpoint=x", f"--input={tmp_path / 'pipe'}"]))
