@@ -17,7 +17,7 @@ from jtextdiff.inference.model import Model
 from jtextdiff.nets.attention import noisy_and_clean
 
 GOLDEN = ROOT.parent / "shared" / "golden"
-CONFIGS = {"mdlm": "masked.py", "bd3lm": "block_diffusion.py"}
+CONFIGS = {"mdlm": "masked.py", "bd3lm": "block_diffusion.py", "sedd": "masked.py", "duo": "d3pm.py"}
 
 
 def start(folder: Path, *more: str, kind: str = "mdlm", steps: int = 0) -> Completed:
@@ -45,10 +45,10 @@ def place(imported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(imported, tmp_path / "imported"))
 
 
-def logits(model: Model, tokens: np.ndarray, clean: np.ndarray | None) -> np.ndarray:
+def logits(model: Model, tokens: np.ndarray, clean: np.ndarray | None, sigma: np.ndarray | None) -> np.ndarray:
     net = model.method.net.bind(model.params)
     if clean is None:
-        return np.asarray(net(jnp.asarray(tokens)))
+        return np.asarray(net(jnp.asarray(tokens), None if sigma is None else jnp.asarray(sigma)))
     layout = noisy_and_clean(tokens.shape[1], model.method.block_size)
     hidden = net.hidden(jnp.concatenate([tokens, clean], axis=1), layout=layout)
     return np.asarray(net.logits(hidden[:, : tokens.shape[1]]))
@@ -63,9 +63,15 @@ def test_an_imported_run_has_the_outputs_of_the_published_code(kind: str, tmp_pa
     write_tokenizer(tmp_path / "checkpoint")
     done = start(tmp_path, kind=kind)
     assert done.returncode == 0, done.stderr
-    expected = dict(np.load(GOLDEN / kind / "expected.npz"))
-    found = logits(jtd.load(tmp_path / "run"), expected["tokens"].astype(np.int32), expected.get("clean"))
-    log_p = [np.asarray(jax.nn.log_softmax(outputs[..., :20])) for outputs in (found, expected["output"])]
+    stored = dict(np.load(GOLDEN / kind / "expected.npz"))
+    tokens, expected, sigma = stored["tokens"].astype(np.int32), stored["output"][..., :20], stored.get("sigma")
+    found = logits(jtd.load(tmp_path / "run"), tokens, stored.get("clean"), sigma)
+    if kind == "sedd":  # log p(x_0 | x_t) is its log score + log(e^σ − 1) up to a constant; the token itself has none
+        assert sigma is not None
+        found = found - np.log(np.expm1(sigma))[:, None, None] - np.log(20)
+        found = np.where(np.arange(20) == tokens[..., None], 0.0, found)
+        np.testing.assert_allclose(found, expected, atol=2e-5, rtol=0)
+    log_p = [np.asarray(jax.nn.log_softmax(outputs[..., :20])) for outputs in (found, expected)]
     np.testing.assert_allclose(*log_p, atol=2e-5, rtol=0)
 
 

@@ -1,0 +1,170 @@
+"""Networks that are conditioned on the time: the published outputs, read at the time that the noise implies."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.published import denoised
+from support.published_timed import CONFIGS, forward, random_tensors
+
+from jtextdiff.cli.errors import UserError
+from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES
+from jtextdiff.methods.components.discrete_denoiser import DiscreteDenoiser
+from jtextdiff.methods.components.types import Given, TextSpec
+from jtextdiff.methods.d3pm import KERNELS
+from jtextdiff.nets.denoisers import Head
+from jtextdiff.nets.transformer import Transformer
+from jtextdiff.pretrained.export_files import published_config
+from jtextdiff.pretrained.families import FAMILIES
+from jtextdiff.pretrained.network import Network
+from jtextdiff.pretrained.vocabulary import take_rows
+
+TEXT_SPEC = TextSpec(vocab_size=20, mask=20, pad=0, eos=1, unk=2, length=9, length_counts=(0,) * 9 + (1,))
+OF_GIDD = dataclasses.replace(TEXT_SPEC, vocab_size=21)
+TOKENS = np.array([[4, 19, 13, 0, 3, 19, 7, 3, 17], [3, 1, 6, 16, 19, 18, 16, 16, 8]])
+WITH_MASK = np.array([[4, 19, 20, 0, 3, 20, 7, 3, 17], [20, 1, 20, 16, 19, 18, 20, 16, 8]])
+TIMES = np.array([0.3, 1.7])
+
+
+def network_of(kind: str, **changes: Any) -> Network:
+    config = {"model_type": kind, **CONFIGS[kind], **changes}
+    return FAMILIES[config["model_type"]](config, "toy")
+
+
+def method_of(network: Network, text_spec: TextSpec) -> Any:
+    fields = dict(network.settings)
+    trunk = Transformer(**fields.pop("trunk"))
+    head = {"head": Head(**fields.pop("head"))} if "head" in fields else {}
+    return network.method(text_spec=text_spec, trunk=trunk, **head, **fields)
+
+
+def model_of(kind: str) -> tuple[Any, Any]:
+    """Returns a method and the parameters of a toy with random weights."""
+    network, text_spec = network_of(kind), OF_GIDD if kind == "dit" else TEXT_SPEC
+    tensors = random_tensors(kind)
+    params = network.fold(
+        lambda name: take_rows(name, tensors[network.prefix + name], text_spec), lambda _, array: array
+    )
+    return method_of(network, text_spec), params
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_network_has_the_published_outputs(kind: str) -> None:
+    method, params = model_of(kind)
+    tokens = TOKENS if network_of(kind).method.__name__ == "D3PM" else WITH_MASK
+    net = method.net.bind(jax.tree.map(jnp.asarray, params))
+    found = np.asarray(net(jnp.asarray(tokens), jnp.asarray(TIMES, jnp.float32)))
+    expected = forward(random_tensors(kind), tokens, TIMES)[..., : found.shape[-1]]
+    np.testing.assert_allclose(found, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_parameters_are_those_of_the_method(kind: str) -> None:
+    method, params = model_of(kind)
+    expected = jax.eval_shape(method.init, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(("kind", "time"), [("sedd", lambda share: -np.log(1 - share)), ("dit", lambda share: share)])
+def test_masked_diffusion_reads_the_time_at_which_this_share_is_masked(kind: str, time: Any) -> None:
+    """The likelihood of each text is that of the published network at its own time; PAD is not counted."""
+    method, params = model_of(kind)
+    denoiser = method._denoiser(jax.tree.map(jnp.asarray, params))
+    lengths = np.array([9, 7])
+    valid = np.arange(9) < lengths[:, None]
+    masked = valid & (np.arange(9) % 3 == 1)
+    x_t, times = np.where(masked, 20, TOKENS), time(masked.sum(-1) / lengths)
+    nats = np.asarray(denoiser.losses(jnp.asarray(TOKENS), jnp.asarray(valid))(jnp.asarray(masked)))
+    for row, length in enumerate(lengths):
+        tokens, inside = x_t[row : row + 1, :length], masked[row, :length]
+        raw = forward(random_tensors(kind), tokens, times[row : row + 1])[..., : method.text_spec.vocab_size]
+        log_p = denoised(raw, tokens, 20)[0, np.arange(length), TOKENS[row, :length]]
+        np.testing.assert_allclose(-nats[row, :length][inside], log_p[inside], atol=2e-5)
+
+
+def test_a_text_of_nothing_but_mask_has_the_last_sigma_of_the_log_linear_schedule() -> None:
+    """The sampler reads it as the likelihood does."""
+    method, params = model_of("sedd")
+    tokens, given = np.full((1, 9), 20), Given(jnp.zeros((1, 9), int), jnp.zeros((1, 9), bool), jnp.asarray([9]))
+    found = np.asarray(method.token_distribution(jax.tree.map(jnp.asarray, params), given))[0]
+    raw = forward(random_tensors("sedd"), tokens, np.array([math.log(1000)]))[0, 0, :20]
+    allowed = np.isfinite(found)
+    np.testing.assert_allclose(found[allowed], raw[allowed] - np.log(np.exp(raw[allowed]).sum()), atol=2e-5)
+
+
+@pytest.mark.parametrize("schedule", TOKEN_SCHEDULES)
+def test_uniform_diffusion_reads_the_sigma_of_the_step(schedule: str) -> None:
+    process = KERNELS["uniform"](TOKEN_SCHEDULES[schedule](10), 20)
+    denoiser = DiscreteDenoiser(None, process, 10, 20, absorbing=False, form="joint", reads_sigma=True)
+    index = jnp.arange(11)
+    alpha_bar = np.exp(np.asarray(process.log_alpha_bar(index / 10), np.float64))
+    found = np.asarray(denoiser.network_time(index))
+    np.testing.assert_allclose(np.exp(-found), np.maximum(alpha_bar, 1e-3), rtol=1e-5)
+    if schedule == "log_linear":
+        np.testing.assert_allclose(found, -np.log(1 - 0.999 * np.arange(11) / 10), rtol=1e-4)
+
+
+def test_duo_and_udlm_have_uniform_noise_and_the_posterior_of_their_authors() -> None:
+    """It puts x̂_0 in the place of x_0, which is D3PM's "joint" form."""
+    for kind in ("DUO", "udlm"):
+        method = method_of(network_of(kind), TEXT_SPEC)
+        denoiser = method._denoiser({})
+        log_p = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (1, 1, 20)))
+        alpha_s, alpha_t = (float(jnp.exp(method.process.log_alpha_bar(time))) for time in (0.3, 0.6))
+        found = denoiser.reverse(log_p, jnp.asarray([[7]]), 0.3, 0.6)
+        ratio, one = alpha_t / alpha_s, np.eye(20)[7]
+        expected = (ratio * one + (1 - ratio) / 20) * (alpha_s * np.exp(log_p[0, 0]) + (1 - alpha_s) / 20)
+        np.testing.assert_allclose(jax.nn.softmax(found.logits)[0, 0], expected / expected.sum(), atol=1e-6)
+
+
+PUBLISHED = {
+    "sedd": (
+        {
+            "tokens": 50_257,
+            "model": {"hidden_size": 768, "cond_dim": 128, "n_blocks": 12, "n_heads": 12, "length": 1024},
+        },
+        169_627_218,
+    ),
+    "DUO": ({"vocab_size": 50_258, "model_length": 1024}, 169_627_218),
+    "udlm": ({"vocab_size": 30_522, "model_length": 128}, 139_292_986),
+}
+SMALL = {"hidden_dim": 768, "cond_dim": 128, "n_blocks": 12, "n_heads": 12}
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_the_published_size_has_the_published_number_of_parameters(kind: str) -> None:
+    """All of them are ours too, but for the output of MASK and the input of a MASK that is not there."""
+    config, count = PUBLISHED[kind]
+    network = network_of(kind, **(config if kind == "sedd" else {**SMALL, **config}))
+    assert sum(map(math.prod, network.tensors.values())) == count
+    size = config.get("vocab_size", 50_257)
+    ours = jax.eval_shape(method_of(network, TextSpec(vocab_size=size, mask=size, length=8)).init, jax.random.key(0))
+    difference = -(768 + 1) if kind == "sedd" else 768
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(ours)) == count + difference
+
+
+REFUSED = {
+    "mixed noise": ("dit", {"p_uniform": 0.1}, "p_uniform = 0.1; only 0.0 can be read"),
+    "uniform SEDD": ("sedd", {"graph": {"type": "uniform"}}, "graph.type = 'uniform'; only 'absorb'"),
+    "geometric noise": ("sedd", {"noise": {"type": "geometric"}}, "noise.type = 'geometric'; only 'loglinear'"),
+    "no size": ("sedd", {"model": {"n_heads": 2}}, "needs model.hidden_size"),
+    "no time": ("DUO", {"time_conditioning": False}, "time_conditioning = False; only True"),
+    "no labels": ("labelled udlm", {"cfg_num_classes": None}, "needs cfg_num_classes"),
+}
+
+
+@pytest.mark.parametrize(("kind", "changes", "message"), REFUSED.values(), ids=REFUSED)
+def test_another_diffusion_is_refused(kind: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        network_of(kind, **changes)
+
+
+@pytest.mark.parametrize(("kind", "message"), [("sedd", "time_input is 'sigma'"), ("DUO", "The method is D3PM")])
+def test_they_are_not_exported(kind: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        published_config(method_of(network_of(kind), TEXT_SPEC))
