@@ -10,15 +10,15 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-MAX_SIGMA = -math.log(0.001)
-"""σ at t = 1 under the log-linear schedule."""
-
 Time = Float[Array, "..."] | float
 Schedule = Callable[[Time], Array]
 """t ↦ log ᾱ(t), elementwise."""
 
 MAX_BETA = 0.999
 """Largest β of any one of the T steps (Nichol & Dhariwal 2021, §3.2)."""
+
+MAX_SIGMA = -math.log(0.001)
+"""σ at t = 1 under the log-linear schedule."""
 
 
 def sqrt(num_steps: int) -> Schedule:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import published_timed
 from support.command_line import Completed, run
 from support.published import config_json, write_checkpoint, write_tokenizer
 from support.runs import ROOT, metrics, write_texts
@@ -141,11 +142,33 @@ def test_every_command_works_on_an_imported_run(place: Path) -> None:
         assert done.returncode == 0, (command, done.stderr)
 
 
+def write_kind(folder: Path, kind: str) -> None:
+    """Writes texts and a checkpoint; that of SEDD or Duo is conditioned on the time."""
+    write_texts(folder)
+    if kind == "bd3lm":
+        write_checkpoint(folder / "checkpoint", config_json(kind))
+    else:
+        name = {"sedd": "sedd", "duo": "DUO"}[kind]
+        write_checkpoint(folder / "checkpoint", published_timed.CONFIGS[name], published_timed.random_tensors(name))
+
+
 @pytest.mark.slow
-def test_every_command_works_on_imported_block_diffusion(tmp_path: Path) -> None:
-    write_texts(tmp_path)
-    write_checkpoint(tmp_path / "checkpoint", config_json("bd3lm"))
-    assert start(tmp_path, kind="bd3lm").returncode == 0
-    for command in COMMANDS:
+@pytest.mark.parametrize("kind", ["bd3lm", "sedd", "duo"])
+def test_every_command_works_on_imported_runs_of_other_kinds(kind: str, tmp_path: Path) -> None:
+    write_kind(tmp_path, kind)
+    assert start(tmp_path, kind=kind).returncode == 0
+    edit = ("edit", *FEW, "--input", "texts.txt", "--num", "2")
+    for command in (*COMMANDS, *([] if kind == "bd3lm" else [edit])):
         done = run(*command, cwd=tmp_path)
         assert done.returncode == 0, (command, done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sedd", "duo"])
+def test_fine_tuning_of_a_network_of_the_time_lowers_the_loss(kind: str, tmp_path: Path) -> None:
+    write_kind(tmp_path, kind)
+    texts = ["The Mill is cheap .", "The Swan is dear ."]
+    before = sum(jtd.from_pretrained(tmp_path / "checkpoint").nll(texts))
+    hybrid = ("--config.method.hybrid=0",) if kind == "duo" else ()
+    assert start(tmp_path, "--config.optim.warmup=1", *hybrid, kind=kind, steps=60).returncode == 0
+    assert sum(jtd.load(tmp_path / "run").nll(texts)) < 0.8 * before
