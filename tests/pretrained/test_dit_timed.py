@@ -2,25 +2,24 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.published import denoised
-from support.published_timed import CONFIGS, forward, random_tensors
+from support.published import denoised, write_checkpoint, write_tokenizer
+from support.published_timed import CONFIGS, WORDS_OF_GIDD, forward, random_tensors
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES
-from jtextdiff.methods.components.discrete_denoiser import DiscreteDenoiser
 from jtextdiff.methods.components.types import Given, TextSpec
-from jtextdiff.methods.d3pm import KERNELS
 from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.pretrained.export_files import published_config
-from jtextdiff.pretrained.families import FAMILIES
+from jtextdiff.pretrained.families import FAMILIES, open_source
 from jtextdiff.pretrained.network import Network
+from jtextdiff.pretrained.start import described, read_model
 from jtextdiff.pretrained.vocabulary import take_rows
 
 TEXT_SPEC = TextSpec(vocab_size=20, mask=20, pad=0, eos=1, unk=2, length=9, length_counts=(0,) * 9 + (1,))
@@ -35,21 +34,21 @@ def network_of(kind: str, **changes: Any) -> Network:
     return FAMILIES[config["model_type"]](config, "toy")
 
 
-def method_of(network: Network, text_spec: TextSpec) -> Any:
-    fields = dict(network.settings)
+def method_of(network: Network, text_spec: TextSpec, **more: Any) -> Any:
+    fields = network.settings | more
     trunk = Transformer(**fields.pop("trunk"))
     head = {"head": Head(**fields.pop("head"))} if "head" in fields else {}
     return network.method(text_spec=text_spec, trunk=trunk, **head, **fields)
 
 
-def model_of(kind: str) -> tuple[Any, Any]:
+def model_of(kind: str, **more: Any) -> tuple[Any, Any]:
     """Returns a method and the parameters of a toy with random weights."""
     network, text_spec = network_of(kind), OF_GIDD if kind == "dit" else TEXT_SPEC
     tensors = random_tensors(kind)
     params = network.fold(
         lambda name: take_rows(name, tensors[network.prefix + name], text_spec), lambda _, array: array
     )
-    return method_of(network, text_spec), params
+    return method_of(network, text_spec, **more), params
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -68,6 +67,8 @@ def test_the_parameters_are_those_of_the_method(kind: str) -> None:
     expected = jax.eval_shape(method.init, jax.random.key(0))
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, expected)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+    has_unused_input = kind not in ("sedd", "timed mdlm")  # whose MASK is the row after the tokens
+    assert has_unused_input == (not np.any(params["embed"]["embedding"][-1]))
 
 
 @pytest.mark.parametrize(("kind", "time"), [("sedd", lambda share: -np.log(1 - share)), ("dit", lambda share: share)])
@@ -94,19 +95,36 @@ def test_a_text_of_nothing_but_mask_has_the_last_sigma_of_the_log_linear_schedul
     found = np.asarray(jax.jit(method.token_distribution)(params, given))[0]
     raw = forward(random_tensors("sedd"), tokens, np.array([math.log(1000)]))[0, 0, :20]
     allowed = np.isfinite(found)
-    np.testing.assert_allclose(found[allowed], raw[allowed] - np.log(np.exp(raw[allowed]).sum()), atol=2e-5)
+    np.testing.assert_allclose(found[allowed], log_softmax(raw[allowed]), atol=2e-5)
 
 
 @pytest.mark.parametrize("schedule", ["reciprocal", "log_linear"])
 def test_uniform_diffusion_reads_the_sigma_of_the_step(schedule: str) -> None:
-    process = KERNELS["uniform"](TOKEN_SCHEDULES[schedule](10), 20)
-    denoiser = DiscreteDenoiser(None, process, 10, 20, absorbing=False, form="joint", reads_sigma=True)
-    index = jnp.arange(11)
-    alpha_bar = np.exp(np.asarray(process.log_alpha_bar(index / 10), np.float64))
-    found = np.asarray(denoiser.network_time(index))
-    np.testing.assert_allclose(np.exp(-found), np.maximum(alpha_bar, 1e-3), rtol=1e-5)
-    if schedule == "log_linear":
-        np.testing.assert_allclose(found, -np.log(1 - 0.999 * np.arange(11) / 10), rtol=1e-4)
+    """It is −log ᾱ, and finite at t = 1; the sampler and the loss read the same."""
+    method, params = model_of("DUO", schedule=schedule)
+    index, valid = np.array([400, 1000]), np.ones((2, 9), bool)
+    alpha_bar = np.exp(np.asarray(method.process.log_alpha_bar(index / 1000), np.float64))
+    sigma = -np.log(np.maximum(alpha_bar, 1e-3))
+
+    def outputs(params: Any, tokens: jax.Array, valid: jax.Array, index: jax.Array) -> tuple[Any, Any, Any]:
+        key, denoiser = jax.random.key(0), method._denoiser(params)
+        _, nll = denoiser.terms(key, tokens, valid, index)
+        given = Given(tokens, jnp.zeros_like(valid), jnp.asarray([9, 9]))
+        _, predict = method._start(denoiser, given, given.length)
+        return denoiser.process.noised(key, tokens, index / 1000), nll, predict(tokens, index[0] / 1000, None)[0]
+
+    x_t, nll, log_p = map(np.asarray, jax.jit(outputs)(params, TOKENS, valid, index))
+    expected = log_softmax(forward(random_tensors("DUO"), x_t, sigma))
+    np.testing.assert_allclose(-nll, np.take_along_axis(expected, TOKENS[..., None], -1)[..., 0], atol=2e-5)
+    raw = forward(random_tensors("DUO"), TOKENS, sigma[[0, 0]])
+    allowed = np.isfinite(log_p)
+    expected = log_softmax(np.where(allowed, raw, -np.inf))
+    np.testing.assert_allclose(log_p[allowed], expected[allowed], atol=2e-5)
+
+
+def log_softmax(raw: np.ndarray) -> np.ndarray:
+    raw = raw - raw.max(-1, keepdims=True)
+    return raw - np.log(np.exp(raw).sum(-1, keepdims=True))
 
 
 @pytest.mark.parametrize("kind", ["DUO", "udlm"])
@@ -162,6 +180,25 @@ REFUSED = {
 def test_another_diffusion_is_refused(kind: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         network_of(kind, **changes)
+
+
+@pytest.mark.parametrize("kind", ["sedd", "DUO", "dit"])
+def test_a_folder_is_read_as_a_model(kind: str, tmp_path: Path) -> None:
+    """SEDD has no model_type; Duo and UDLM no row for MASK; GIDD a MASK among its tokens, padding and buffers."""
+    tensors = random_tensors(kind)
+    if kind == "dit":
+        angles = np.ones((1, 12, 3, 1, 8), np.float32)
+        tensors |= {f"rotary_emb.{name}_cached": angles for name in ("cos", "sin")}
+        tensors["logit_bias"] = np.zeros((1, 1, 1), np.float32)
+    write_checkpoint(tmp_path, CONFIGS[kind], tensors)
+    if kind == "dit":
+        write_tokenizer(tmp_path, WORDS_OF_GIDD, mask_token="[MASK]")
+    checkpoint = open_source(tmp_path)
+    _, params, _ = read_model(tmp_path, None)
+    jax.tree.map(np.testing.assert_array_equal, params, model_of(kind)[1])
+    padding = ", 3 rows of padding left out" if kind == "dit" else ""
+    text_spec = OF_GIDD if kind == "dit" else TEXT_SPEC
+    assert described(checkpoint, text_spec).endswith(f" parameters{padding}")
 
 
 @pytest.mark.parametrize(("kind", "message"), [("sedd", "time_input is 'sigma'"), ("DUO", "The method is D3PM")])
