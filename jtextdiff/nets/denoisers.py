@@ -218,7 +218,8 @@ class TokenDenoiser(nnx.Module):
             x = x + look_up(self.length.embedding[...], jnp.sum(valid, axis=-1))[:, None, :]
         if self.previous is not None:
             x = x + self.previous(jnp.zeros_like(x) if previous is None else previous)
-        x = self.trunk(x, None if t is None else t[:, None], valid=valid, layout=layout, key=key)
+        time = None if t is None or self.trunk.time is None else t[:, None]
+        x = self.trunk(x, time, valid=valid, layout=layout, key=key)
         return jnp.concatenate([x[:, :1], x[:, :-1]], axis=1) if self.shifted else x
 
     def init_cache(self, num: int, length: int) -> list[KVCache]:

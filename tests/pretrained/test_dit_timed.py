@@ -201,6 +201,13 @@ def test_a_folder_is_read_as_a_model(kind: str, tmp_path: Path) -> None:
     assert described(checkpoint, text_spec).endswith(f" parameters{padding}")
 
 
+def test_gidd_needs_a_tokenizer_that_names_mask(tmp_path: Path) -> None:
+    """Its embedding has rows of padding after MASK, so that the last row is not that of MASK."""
+    write_checkpoint(tmp_path, CONFIGS["dit"], random_tensors("dit"))
+    with pytest.raises(UserError, match="MASK, which must be a token of the tokenizer"):
+        read_model(tmp_path, None)
+
+
 @pytest.mark.parametrize(("kind", "message"), [("sedd", "time_input is 'sigma'"), ("DUO", "The method is D3PM")])
 def test_they_are_not_exported(kind: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
