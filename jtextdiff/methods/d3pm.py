@@ -72,8 +72,8 @@ class D3PM:
 
     text_spec: TextSpec = TextSpec()
     trunk: Transformer = Transformer()
-    reads_length: bool = True
-    time_input: str = "step"  # an embedding of each of the T steps; "sigma": the trunk reads −log ᾱ, for any T
+    reads_length: bool = True  # the network has an embedding of the text's length; published ones have none
+    time_input: str = "step"  # what the network reads: an embedding of each of the T steps; "sigma": −log ᾱ, for any T
     kernel: str = "absorbing"  # tokens become MASK; "uniform": any token
     schedule: str = "reciprocal"  # "cosine_d3pm" suits the uniform kernel
     num_steps: int = 1000  # T
@@ -86,8 +86,12 @@ class D3PM:
     prefix_only = False
 
     def __post_init__(self) -> None:
-        choices = {"kernel": tuple(KERNELS), "schedule": tuple(TOKEN_SCHEDULES), "form": FORMS}
-        choices["time_input"] = ("step", "sigma")
+        choices = {
+            "time_input": ("step", "sigma"),
+            "kernel": tuple(KERNELS),
+            "schedule": tuple(TOKEN_SCHEDULES),
+            "form": FORMS,
+        }
         check_settings(self, positive=("num_steps", "bound_points"), choices=choices)
         check_numbers(self, ("hybrid",), shares=("self_conditioning",))
         if self.kernel == "uniform" and self.sampler.frequency_penalty > 0:

@@ -92,8 +92,7 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
     if network.rows < needed:
         raise UserError(
             f"{source} has {network.rows:,} rows of embeddings, and the tokenizer {needed:,} tokens"
-            f"{', MASK included' if network.has_mask else ''}. "
-            f"{remedy}"
+            f"{', MASK included' if network.has_mask else ''}. {remedy}"
         )
     return tokenizer
 
@@ -140,10 +139,8 @@ def read_model(source: str | Path, tokenizer: str | None) -> tuple[Config, Param
 def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:
     """Returns a line with the source of a checkpoint and the number of its parameters."""
     network = network_of(checkpoint)
-    count, padding = (
-        sum(map(math.prod, network.tensors.values())),
-        network.rows - num_rows(text_spec, has_mask=network.has_mask),
-    )
+    count = sum(map(math.prod, network.tensors.values()))
+    padding = network.rows - num_rows(text_spec, has_mask=network.has_mask)
     left_out = f", {padding:,} rows of padding left out" if padding else ""
     return f"{network.model_type} checkpoint {checkpoint.source}: {count:,} parameters{left_out}"
 

@@ -172,6 +172,7 @@ REFUSED = {
     "geometric noise": ("sedd", {"noise": {"type": "geometric"}}, "noise.type = 'geometric'; only 'loglinear'"),
     "no size": ("sedd", {"model": {"n_heads": 2}}, "needs model.hidden_size"),
     "no time": ("DUO", {"time_conditioning": False}, "time_conditioning = False; only True"),
+    "labels of MDLM": ("timed mdlm", {"cfg": True, "cfg_num_classes": 3}, "cfg = True; only False"),
     "no labels": ("labelled udlm", {"cfg_num_classes": None}, "needs cfg_num_classes"),
 }
 

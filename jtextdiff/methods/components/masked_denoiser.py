@@ -117,7 +117,7 @@ def unmasked_nll(text_spec: TextSpec, logits: Float[Array, "b m v"], tokens: Int
 
 
 class MaskedDenoiser(NamedTuple):
-    """A network of x_t alone, bound to its parameters."""
+    """A network of x_t, which implies the time, bound to its parameters."""
 
     net: Any  # a TokenDenoiser
     text_spec: TextSpec

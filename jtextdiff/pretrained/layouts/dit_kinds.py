@@ -37,9 +37,10 @@ GIDD_FIELDS = {
 }
 """Our size ↦ the field of config.json that has it; dots lead into objects."""
 
-COMMON = {"causal": False, "adaln": True, "cross_attn": True}
+COMMON = {"causal": False, "adaln": True, "cross_attn": True, "cfg": False}
 TIMED = {**COMMON, "time_conditioning": True}
 UNTIMED = {**COMMON, "time_conditioning": False}
+"""Fields of config.json with the only value that can be read, if they are there."""
 
 
 class Kind(NamedTuple):
@@ -47,7 +48,7 @@ class Kind(NamedTuple):
 
     method: type
     config_file: str  # whose method it is
-    constants: dict[str, Any]  # fields of config.json with the only value that can be read, if they are there
+    constants: dict[str, Any]  # see `COMMON`
     fields: dict[str, str]  # our size ↦ the field that has it; dots lead into objects
     prefix: str = "backbone."  # of the names of its tensors
     buffers: dict[str, str] = ROTATION  # no parameters, and may be absent: tensor ↦ its shape; "": a number
@@ -77,7 +78,7 @@ KINDS = {
         extra_rows=1,
     ),
     "DUO": Kind(D3PM, "configs/d3pm.py", TIMED, FIELDS, timed=True),
-    "udlm": Kind(D3PM, "configs/d3pm.py", TIMED, FIELDS, timed=True),
+    "udlm": Kind(D3PM, "configs/d3pm.py", {"time_conditioning": True, "causal": False}, FIELDS, timed=True),
     "dit": Kind(
         Masked,
         "configs/masked.py",
