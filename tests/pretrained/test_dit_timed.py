@@ -26,6 +26,7 @@ TEXT_SPEC = TextSpec(vocab_size=20, mask=20, pad=0, eos=1, unk=2, length=9, leng
 OF_GIDD = dataclasses.replace(TEXT_SPEC, vocab_size=21)
 TOKENS = np.array([[4, 19, 13, 0, 3, 19, 7, 3, 17], [3, 1, 6, 16, 19, 18, 16, 16, 8]])
 WITH_MASK = np.array([[4, 19, 20, 0, 3, 20, 7, 3, 17], [20, 1, 20, 16, 19, 18, 20, 16, 8]])
+SLOW = pytest.mark.slow  # another case of what a fast one covers
 TIMES = np.array([0.3, 1.7])
 
 
@@ -51,7 +52,7 @@ def model_of(kind: str, **more: Any) -> tuple[Any, Any]:
     return method_of(network, text_spec, **more), params
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=SLOW if kind == "udlm" else ()) for kind in CONFIGS])
 def test_the_network_has_the_published_outputs(kind: str) -> None:
     method, params = model_of(kind)
     tokens = TOKENS if network_of(kind).method.__name__ == "D3PM" else WITH_MASK
@@ -98,7 +99,7 @@ def test_a_text_of_nothing_but_mask_has_the_last_sigma_of_the_log_linear_schedul
     np.testing.assert_allclose(found[allowed], log_softmax(raw[allowed]), atol=2e-5)
 
 
-@pytest.mark.parametrize("schedule", ["reciprocal", "log_linear"])
+@pytest.mark.parametrize("schedule", ["reciprocal", pytest.param("log_linear", marks=SLOW)])
 def test_uniform_diffusion_reads_the_sigma_of_the_step(schedule: str) -> None:
     """It is −log ᾱ, and finite at t = 1; the sampler and the loss read the same."""
     method, params = model_of("DUO", schedule=schedule)
@@ -127,7 +128,7 @@ def log_softmax(raw: np.ndarray) -> np.ndarray:
     return raw - np.log(np.exp(raw).sum(-1, keepdims=True))
 
 
-@pytest.mark.parametrize("kind", ["DUO", "udlm"])
+@pytest.mark.parametrize("kind", ["DUO", pytest.param("udlm", marks=SLOW)])
 def test_uniform_diffusion_has_the_posterior_of_its_authors(kind: str) -> None:
     """It puts x̂_0 in the place of x_0, which is D3PM's "joint" form."""
     method = method_of(network_of(kind), TEXT_SPEC)
@@ -154,7 +155,7 @@ PUBLISHED = {
 SMALL = {"hidden_dim": 768, "cond_dim": 128, "n_blocks": 12, "n_heads": 12}
 
 
-@pytest.mark.parametrize("kind", PUBLISHED)
+@pytest.mark.parametrize("kind", ["sedd", "udlm", pytest.param("DUO", marks=SLOW)])
 def test_the_published_size_has_the_published_number_of_parameters(kind: str) -> None:
     """All of them are ours too, but for the output of MASK and the input of a MASK that is not there."""
     config, count = PUBLISHED[kind]
