@@ -17,6 +17,9 @@ Schedule = Callable[[Time], Array]
 MAX_BETA = 0.999
 """Largest β of any one of the T steps (Nichol & Dhariwal 2021, §3.2)."""
 
+MAX_SIGMA = -math.log(0.001)
+"""σ at t = 1 under the log-linear schedule."""
+
 
 def sqrt(num_steps: int) -> Schedule:
     """ᾱ(t) = (1 − √(t + s)) / (1 − √s), s = 1e-4: the square-root schedule of the Diffusion-LM release.
@@ -106,6 +109,11 @@ def cosine_md4(num_steps: int) -> Schedule:
         return jnp.where(t < 0.5, jnp.log1p(-jnp.sin(math.pi / 2 * jnp.minimum(t, 0.5))), near_noise)
 
     return log_alpha_bar
+
+
+def sigma(log_alpha_bar: Array) -> Array:
+    """Returns σ = −log ᾱ as networks read it: at most that of the log-linear schedule at t = 1, where it is finite."""
+    return jnp.minimum(-log_alpha_bar, MAX_SIGMA)
 
 
 def _clip_last_step(log_alpha_bar: Schedule, num_steps: int, last: float) -> Schedule:

@@ -68,10 +68,12 @@ class Sampler:
 
 @dataclass(frozen=True, kw_only=True)
 class D3PM:
-    """A bidirectional transformer conditioned on the step and on the length of the text."""
+    """A bidirectional transformer conditioned on the time and, if it `reads_length`, on the length of the text."""
 
     text_spec: TextSpec = TextSpec()
     trunk: Transformer = Transformer()
+    reads_length: bool = True  # the network has an embedding of the text's length; published ones have none
+    time_input: str = "step"  # what the network reads: an embedding of each of the T steps; "sigma": −log ᾱ, for any T
     kernel: str = "absorbing"  # tokens become MASK; "uniform": any token
     schedule: str = "reciprocal"  # "cosine_d3pm" suits the uniform kernel
     num_steps: int = 1000  # T
@@ -84,7 +86,12 @@ class D3PM:
     prefix_only = False
 
     def __post_init__(self) -> None:
-        choices = {"kernel": tuple(KERNELS), "schedule": tuple(TOKEN_SCHEDULES), "form": FORMS}
+        choices = {
+            "time_input": ("step", "sigma"),
+            "kernel": tuple(KERNELS),
+            "schedule": tuple(TOKEN_SCHEDULES),
+            "form": FORMS,
+        }
         check_settings(self, positive=("num_steps", "bound_points"), choices=choices)
         check_numbers(self, ("hybrid",), shares=("self_conditioning",))
         if self.kernel == "uniform" and self.sampler.frequency_penalty > 0:
@@ -101,7 +108,9 @@ class D3PM:
         return masked_denoiser_net(
             self.text_spec,
             self.trunk,
-            num_times=self.num_steps + 1,
+            num_times=self.num_steps + 1 if self.time_input == "step" else 0,
+            timed=self.time_input == "sigma",
+            reads_length=self.reads_length,
             self_conditioned=self.self_conditioning > 0,
         )
 
@@ -212,7 +221,7 @@ class D3PM:
 
         def logits(x_t: Int[Array, "b l"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b l v"], Hidden]:
             index = jnp.broadcast_to(jnp.rint(t * self.num_steps).astype(int), len(x_t))
-            return logits_and_hidden(denoiser.net, hidden, x_t, index, valid=start.valid)
+            return logits_and_hidden(denoiser.net, hidden, x_t, denoiser.network_time(index), valid=start.valid)
 
         return start, token_predictor(self.text_spec, logits, start, self.sampler.shaping, lambda x_t, t: t, energy)
 
@@ -260,6 +269,7 @@ class D3PM:
             absorbing=self.kernel == "absorbing",
             form=self.form,
             self_conditioned=self.self_conditioning > 0,
+            reads_sigma=self.time_input == "sigma",
         )
 
     def _length_nll(self, valid: Bool[Array, "b l"]) -> Float[Array, "b"]:

@@ -1,8 +1,9 @@
 """MDLM/MD4 masked diffusion in continuous time.
 
 Sahoo et al. (2024, MDLM) and Shi et al. (2024, MD4). Tokens are replaced by MASK; the network predicts them. An
-unmasked token never changes, and MASK is never predicted: both hold by construction. The network has no time input,
-because the share of masked tokens implies the time (Ou et al. 2025).
+unmasked token never changes, and MASK is never predicted: both hold by construction. The share of masked tokens
+implies the time (Ou et al. 2025), so that the network needs no time input; one that has it, as in SEDD (Lou et al.
+2024), reads the time of this share.
 """
 
 import dataclasses
@@ -53,6 +54,7 @@ class Masked:
     trunk: Transformer = Transformer()
     reads_length: bool = True  # the network has an embedding of the text's length; published ones have none
     head: Head = Head()
+    time_input: str = "none"  # what the network reads of the time: "sigma", −log ᾱ, or "t", which is 1 − ᾱ
     masking: str = "fixed_count"  # in training: exactly k of L tokens; "bernoulli": each independently, as published
     self_conditioning: float = 0.0  # share of the training steps in which the network reads its own hidden states
     loss_weighting: str = "bound"  # of masked tokens in training; "words": all equal; "planner": more for likely ones
@@ -65,6 +67,7 @@ class Masked:
 
     def __post_init__(self) -> None:
         choices = {
+            "time_input": ("none", "sigma", "t"),
             "masking": ("fixed_count", "bernoulli"),
             "loss_weighting": ("bound", "words", "planner"),
             "schedule": tuple(TOKEN_SCHEDULES),
@@ -81,6 +84,7 @@ class Masked:
         return masked_denoiser_net(
             self.text_spec,
             self.trunk,
+            timed=self.time_input != "none",
             reads_length=self.reads_length,
             self_conditioned=self.self_conditioning > 0,
             head=self.head,
@@ -194,7 +198,7 @@ class Masked:
         return first_hidden(self.trunk, tokens, self.self_conditioning > 0)
 
     def _denoiser(self, params: Params) -> MaskedDenoiser:
-        return MaskedDenoiser(self.net.bind(params), self.text_spec, self.self_conditioning > 0)
+        return MaskedDenoiser(self.net.bind(params), self.text_spec, self.self_conditioning > 0, self.time_input)
 
     def _bound_at(
         self, losses: MaskedLosses, key: Key[Array, ""], valid: Bool[Array, "b l"], t: Float[Array, "b"]

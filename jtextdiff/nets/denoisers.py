@@ -116,9 +116,10 @@ PLAIN_HEAD = Head()
 class TokenDenoiser(nnx.Module):
     """Tokens in, logits over tokens out.
 
-    With `num_times` it conditions on the time, by one learned embedding for each of the times 0 … num_times − 1. With
-    `num_lengths` it conditions on the length of the text. A self-conditioned one adds its own last hidden states of an
-    earlier pass to the embeddings, through a norm whose scale is zero at first (Jo et al. 2025, arXiv:2510.19304).
+    With `num_times` it conditions on the time, by one learned embedding for each of the times 0 … num_times − 1; a
+    `timed` one by the trunk, on any number. With `num_lengths` it conditions on the length of the text. A self-
+    conditioned one adds its own last hidden states of an earlier pass to the embeddings, through a norm whose scale is
+    zero at first (Jo et al. 2025, arXiv:2510.19304).
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class TokenDenoiser(nnx.Module):
         num_inputs: int,
         vocab_size: int,
         num_times: int = 0,
+        timed: bool = False,
         num_lengths: int = 0,
         self_conditioned: bool = False,
         head: Head = PLAIN_HEAD,
@@ -136,7 +138,7 @@ class TokenDenoiser(nnx.Module):
         self.vocab_size, self.shifted = vocab_size, head.shifted
         rows = functools.partial(embedding, init=trunk.init, rngs=rngs)
         self.embed = rows(num_inputs, trunk.width)
-        self.trunk = Trunk(trunk, timed=False, rngs=rngs)
+        self.trunk = Trunk(trunk, timed=timed, rngs=rngs)
         answer = functools.partial(dense, trunk.width, vocab_size, init=trunk.init, bias=head.bias, rngs=rngs)
         self.answer = None if head.tied else answer()
         self.answer_bias = nnx.Param(jnp.zeros(vocab_size)) if head.tied and head.bias else None
@@ -152,7 +154,7 @@ class TokenDenoiser(nnx.Module):
     def __call__(
         self,
         tokens: Int[Array, "b l"],
-        t: Int[Array, "b"] | None = None,
+        t: Int[Array, "b"] | Float[Array, "b"] | None = None,
         *,
         valid: Bool[Array, "b l"] | None = None,
         key: Key[Array, ""] | None = None,
@@ -177,7 +179,7 @@ class TokenDenoiser(nnx.Module):
         function: Callable[..., Any],
         arrays: tuple[Array, ...],
         tokens: Int[Array, "b l"],
-        t: Int[Array, "b"] | None = None,
+        t: Int[Array, "b"] | Float[Array, "b"] | None = None,
         *,
         previous: Float[Array, "b l w"] | None = None,
         valid: Bool[Array, "b l"] | None = None,
@@ -198,7 +200,7 @@ class TokenDenoiser(nnx.Module):
     def hidden(
         self,
         tokens: Int[Array, "b l"],
-        t: Int[Array, "b"] | None = None,
+        t: Int[Array, "b"] | Float[Array, "b"] | None = None,
         *,
         previous: Float[Array, "b l w"] | None = None,
         valid: Bool[Array, "b l"] | None = None,
@@ -216,7 +218,8 @@ class TokenDenoiser(nnx.Module):
             x = x + look_up(self.length.embedding[...], jnp.sum(valid, axis=-1))[:, None, :]
         if self.previous is not None:
             x = x + self.previous(jnp.zeros_like(x) if previous is None else previous)
-        x = self.trunk(x, valid=valid, layout=layout, key=key)
+        time = None if t is None or self.trunk.time is None else t[:, None]
+        x = self.trunk(x, time, valid=valid, layout=layout, key=key)
         return jnp.concatenate([x[:, :1], x[:, :-1]], axis=1) if self.shifted else x
 
     def init_cache(self, num: int, length: int) -> list[KVCache]:

@@ -90,12 +90,12 @@ def norm_layer(width: int, *, kind: str, bias: bool, epsilon: float, rngs: nnx.R
 
 
 class TimeEmbedding(nnx.Module):
-    """t in [0, 1000] → sinusoid → two dense layers (Li et al. 2022, released code)."""
+    """t → sinusoid → two dense layers with SiLU between them (Li et al. 2022, released code)."""
 
-    def __init__(self, width: int, features: int, *, init: str, rngs: nnx.Rngs):
+    def __init__(self, width: int, features: int, hidden: int, *, init: str, rngs: nnx.Rngs):
         self.features = features
-        self.up = dense(features, 4 * features, init=init, rngs=rngs)
-        self.down = dense(4 * features, width, init=init, rngs=rngs)
+        self.up = dense(features, hidden, init=init, rngs=rngs)
+        self.down = dense(hidden, width, init=init, rngs=rngs)
 
     def __call__(self, t: Float[Array, "*b"]) -> Float[Array, "*b w"]:
         return self.down(jax.nn.silu(self.up(sinusoid(t, self.features))))

@@ -2,7 +2,8 @@
 
 It is independent of tokens and of diffusion. BERT-like is `norm="post", causal=False, positions="learned"`; GPT-like is
 `norm="pre", causal=True`; Llama-like is `normalization="rms", positions="rotary", activation="silu", gated=True`, no
-biases. Time is added to the input (Diffusion-LM) or modulates each block (adaLN, Peebles & Xie 2023).
+biases. Time is added to the input (Diffusion-LM) or modulates each block ("adaln", Peebles & Xie 2023), and with "dit"
+the final norm as well, by a vector of its own width (Lou et al. 2024).
 """
 
 import functools
@@ -24,7 +25,7 @@ CHOICES = {
     "norm": ("pre", "post"),
     "normalization": tuple(NORMS),
     "positions": ("learned", "rotary", "learned+rotary", "relative", "xl"),
-    "time": ("add", "adaln"),
+    "time": ("add", "adaln", "dit"),
     "init": ("lecun", "torch"),
     "activation": tuple(ACTIVATIONS),
 }
@@ -58,6 +59,7 @@ class Transformer:
     full_every: int = 1  # with a window, the blocks 0, n, 2n, … attend to all tokens
     window_rotary_base: float | None = None  # rotary_base of local blocks; None: the same
     time: str = "add"
+    time_width: int = 128  # channels of the vector that modulates, with time="dit"
     causal: bool = False
     dropout: float = 0.0
     time_features: int = 32  # width of the sinusoid
@@ -71,7 +73,7 @@ class Transformer:
 
     def __post_init__(self) -> None:
         sizes = ("num_layers", "width", "num_heads", "expansion", "full_every", "max_length", "time_features")
-        for field in (*sizes, "fusion_rank"):
+        for field in (*sizes, "time_width", "fusion_rank"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
         for field in ("mlp_width", "num_kv_heads", "head_width", "window"):
@@ -84,6 +86,8 @@ class Transformer:
                 raise ValueError(f"{field} must be a number above 1, got {value}.")
         if self.input_norm and self.norm == "post":
             raise ValueError("input_norm must be False with norm='post', which norms the input already.")
+        if self.time == "dit" and self.norm == "post":
+            raise ValueError("time='dit' modulates norms before the layers: norm must be 'pre', got 'post'.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
         if self.time_features % 2:
@@ -148,6 +152,11 @@ class Transformer:
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
     @property
+    def condition_width(self) -> int:
+        """Channels of the embedded time."""
+        return self.time_width if self.time == "dit" else self.width
+
+    @property
     def mlp_size(self) -> int:
         """Width of the feed-forward layers."""
         return self.expansion * self.width if self.mlp_width is None else self.mlp_width
@@ -183,8 +192,9 @@ class Block(nnx.Module):
         self.mlp = FeedForward(width, shape.mlp_size, dropout=shape.dropout, **feed_forward, **shared)
         self.norm_attention = jax.nn.identity if shape.input_norm and number == 0 else norm(width)
         self.norm_mlp = norm(width)
-        adaptive, zeros = shape.time == "adaln", nnx.initializers.zeros_init()
-        self.modulation = nnx.Linear(width, 6 * width, kernel_init=zeros, rngs=rngs) if adaptive else None
+        modulated, zeros = shape.time != "add", nnx.initializers.zeros_init()
+        modulation = functools.partial(nnx.Linear, shape.condition_width, 6 * width, kernel_init=zeros, rngs=rngs)
+        self.modulation = modulation() if modulated else None
         fused = functools.partial(ValueFusion, width, context_dim=shape.context_dim, rank=shape.fusion_rank, **shared)
         self.fusion = fused() if shape.context_dim else None
 
@@ -192,7 +202,7 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "b l w"],
         layout: Layout,
-        time: Float[Array, "b #l w"] | None,
+        time: Float[Array, "b #l c"] | None,
         key: Key[Array, ""] | None,
         context: Float[Array, "b c"] | None = None,
     ) -> Float[Array, "b l w"]:
@@ -238,7 +248,7 @@ class Block(nnx.Module):
         x = shard_batch(x + gate_m * self.mlp(normed, key_mlp))
         return (x if self.pre else self.norm_mlp(x)), cache
 
-    def _modulate(self, time: Float[Array, "b #l w"] | None) -> tuple[Array | float, ...]:
+    def _modulate(self, time: Float[Array, "b #l c"] | None) -> tuple[Array | float, ...]:
         """Returns shift, scale and gate of both halves. Gates start at one, so a fresh block is a plain one."""
         if self.modulation is None or time is None:
             return 0.0, 0.0, 1.0, 0.0, 0.0, 1.0

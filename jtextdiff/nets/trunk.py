@@ -26,11 +26,17 @@ class Trunk(nnx.Module):
         self.shape = shape
         learned = "learned" in shape.positions
         self.positions = embedding(shape.max_length, shape.width, init=shape.init, rngs=rngs) if learned else None
-        self.time = TimeEmbedding(shape.width, shape.time_features, init=shape.init, rngs=rngs) if timed else None
+        modulated = shape.time == "dit"
+        hidden = shape.time_width if modulated else 4 * shape.time_features
+        time = functools.partial(TimeEmbedding, shape.condition_width, shape.time_features, hidden)
+        self.time = time(init=shape.init, rngs=rngs) if timed else None
         norm = functools.partial(norm_layer, shape.width, **shape.norms, rngs=rngs)
         self.norm = norm()
         self.blocks = nnx.List([Block(shape, number, rngs=rngs) for number in range(shape.num_layers)])
         self.input_norm = norm() if shape.input_norm else None
+        zeros = nnx.initializers.zeros_init()
+        modulation = functools.partial(nnx.Linear, shape.condition_width, 2 * shape.width, kernel_init=zeros, rngs=rngs)
+        self.modulation = modulation() if timed and modulated else None
 
     def __call__(
         self,
@@ -44,8 +50,8 @@ class Trunk(nnx.Module):
     ) -> Float[Array, "b l w"]:
         """Returns the hidden states.
 
-        t is in [0, 1000], one per text or per token; `contexts` are those of the blocks. No position attends to
-        one that is not `valid`. A `layout` replaces `valid` and `causal`.
+        t is one per text or per token, in the unit of the method; `contexts` are those of the blocks. No position
+        attends to one that is not `valid`. A `layout` replaces `valid` and `causal`.
         """
         return self.states(x, t, valid=valid, layout=layout, key=key, contexts=contexts, blocks=())[0]
 
@@ -78,7 +84,7 @@ class Trunk(nnx.Module):
             for block, block_key, context in zip(self.blocks, keys[:-1], self._per_block(contexts), strict=True):
                 x = block(x, layout, time, block_key, context)
                 states.append(x)
-        return (self.norm(x) if self.shape.norm == "pre" else x), [states[number] for number in blocks]
+        return self._normed_output(x, time), [states[number] for number in blocks]
 
     def init_cache(self, num: int, length: int) -> list[KVCache]:
         """Returns the cache of `step`, one per layer, before the first position of `num` texts."""
@@ -101,12 +107,21 @@ class Trunk(nnx.Module):
         for block, block_cache, context in zip(self.blocks, cache, self._per_block(contexts), strict=True):
             x, block_cache = block.step(x, position, block_cache, context)
             new_cache.append(block_cache)
-        return (self.norm(x) if self.shape.norm == "pre" else x), new_cache
+        return self._normed_output(x, None), new_cache
 
     def _normed_input(self, x: Float[Array, "b l w"]) -> Float[Array, "b l w"]:
         if self.shape.norm == "post":
             return self.norm(x)
         return x if self.input_norm is None else self.input_norm(x)
+
+    def _normed_output(self, x: Float[Array, "b l w"], time: Float[Array, "b #l c"] | None) -> Float[Array, "b l w"]:
+        if self.shape.norm == "post":
+            return x
+        x = self.norm(x)
+        if self.modulation is None or time is None:
+            return x
+        shift, scale = jnp.split(self.modulation(jax.nn.silu(time)), 2, axis=-1)
+        return x * (1 + scale) + shift
 
     def _per_block(self, contexts: Float[Array, "n b c"] | None) -> Sequence[Array | None]:
         return [None] * len(self.blocks) if contexts is None else list(contexts)

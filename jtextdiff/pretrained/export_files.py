@@ -17,7 +17,8 @@ from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import CONFIG, WHOLE
 from jtextdiff.pretrained.layouts.dit import unfold
-from jtextdiff.pretrained.layouts.dit_settings import KINDS, PLAIN, config_of
+from jtextdiff.pretrained.layouts.dit_kinds import KINDS
+from jtextdiff.pretrained.layouts.dit_settings import PLAIN, config_of
 from jtextdiff.pretrained.vocabulary import give_rows
 
 COND_DIM = 128

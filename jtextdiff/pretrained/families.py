@@ -5,7 +5,8 @@ from pathlib import Path
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.data.hub import download_checkpoint
 from jtextdiff.pretrained.checkpoint_files import Checkpoint, open_checkpoint
-from jtextdiff.pretrained.layouts.dit_settings import KINDS, dit_network
+from jtextdiff.pretrained.layouts.dit_kinds import KINDS, SEDD
+from jtextdiff.pretrained.layouts.dit_settings import dit_network
 from jtextdiff.pretrained.layouts.llama_settings import LLAMAS, llama_network
 from jtextdiff.pretrained.layouts.modernbert import modernbert_network
 from jtextdiff.pretrained.network import Network, check_tensors
@@ -35,9 +36,10 @@ def open_source(source: str | Path) -> Checkpoint:
 
 def network_of(checkpoint: Checkpoint) -> Network:
     """Returns the network of a checkpoint. Raises UserError if its kind is unknown, or its config cannot be read."""
-    name, source = checkpoint.config.get("model_type"), checkpoint.source
+    config, source = checkpoint.config, checkpoint.source
+    name = config.get("model_type", SEDD if "graph" in config else None)
     if not isinstance(name, str) or name not in FAMILIES:
         raise UserError(
             f"{source} has the model_type {name!r} in config.json; those that can be read: {', '.join(FAMILIES)}."
         )
-    return FAMILIES[name](checkpoint.config, source)
+    return FAMILIES[name]({**config, "model_type": name}, source)

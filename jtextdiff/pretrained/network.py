@@ -29,6 +29,7 @@ class Network(NamedTuple):
     rows: int  # of the embedding: tokens, MASK and padding
     mask: int | None  # the id of MASK, if config.json has it
     mask_is_token: bool  # MASK is a token of the tokenizer; else it may be a row after them
+    has_mask: bool  # noise is MASK; else any token
     fold: Callable[[Read, Place], Params]  # the published tensors ↦ our parameters
 
 

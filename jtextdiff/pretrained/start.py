@@ -34,7 +34,7 @@ TRAINED_AND_COMPUTED = ("dropout", "init", "bfloat16", "scan", "remat")
 MOST_TOKENS = 1024
 """Tokens, at most, of the texts of a checkpoint by itself: few samples are all computed at the longest length."""
 
-OUTSIDE_TRUNK = ("reads_length", "block_size", "head")
+OUTSIDE_TRUNK = ("reads_length", "time_input", "kernel", "form", "block_size", "head")
 """Settings of a method that come from the checkpoint."""
 
 
@@ -80,7 +80,7 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = tokenizer_builder(name).train([])
     network, source, mask = network_of(checkpoint), checkpoint.source, tokenizer.mask
-    needed = max(tokenizer.vocab_size, mask + 1)
+    needed = num_rows(tokenizer, has_mask=network.has_mask)
     remedy = f"Give the tokenizer that it was trained with: --config.text.tokenizer={PRETRAINED}NAME."
     if network.mask_is_token and mask >= tokenizer.vocab_size:
         raise UserError(
@@ -91,8 +91,8 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
         raise UserError(f"{source}: config.json has mask_token_id = {network.mask}, the tokenizer {mask}. {remedy}")
     if network.rows < needed:
         raise UserError(
-            f"{source} has {network.rows:,} rows of embeddings, and the tokenizer {needed:,} tokens, MASK included. "
-            f"{remedy}"
+            f"{source} has {network.rows:,} rows of embeddings, and the tokenizer {needed:,} tokens"
+            f"{', MASK included' if network.has_mask else ''}. {remedy}"
         )
     return tokenizer
 
@@ -139,7 +139,8 @@ def read_model(source: str | Path, tokenizer: str | None) -> tuple[Config, Param
 def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:
     """Returns a line with the source of a checkpoint and the number of its parameters."""
     network = network_of(checkpoint)
-    count, padding = sum(map(math.prod, network.tensors.values())), network.rows - num_rows(text_spec)
+    count = sum(map(math.prod, network.tensors.values()))
+    padding = network.rows - num_rows(text_spec, has_mask=network.has_mask)
     left_out = f", {padding:,} rows of padding left out" if padding else ""
     return f"{network.model_type} checkpoint {checkpoint.source}: {count:,} parameters{left_out}"
 

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.methods.components.types import TextSpec
 
 EMBEDDING = (
@@ -21,23 +22,23 @@ OUTPUT = (
 """The tensors with a row for each token."""
 
 
-def num_rows(text_spec: TextSpec) -> int:
-    """Returns the rows that a vocabulary needs: its tokens, and MASK if it is none of them."""
-    return max(text_spec.vocab_size, text_spec.mask + 1)
+def num_rows(vocabulary: TextSpec | Tokenizer, *, has_mask: bool = True) -> int:
+    """Returns the rows that a vocabulary needs: its tokens, and MASK if there is one and it is none of them."""
+    return max(vocabulary.vocab_size, vocabulary.mask + 1 if has_mask else 0)
 
 
 def take_rows(name: str, tensor: Float[np.ndarray, "..."], text_spec: TextSpec) -> Float[np.ndarray, "..."]:
     """Returns a published tensor with the rows of our vocabulary.
 
     A MASK that is no token of the tokenizer is the last row. MASK then has no output, and padding is left out. A MASK
-    that is a token leaves our last input unused: it is zero.
+    that is a token, or has no row, leaves our last input unused: it is zero.
     """
     size = text_spec.vocab_size
     if name in OUTPUT:
         return tensor[:size]
     if name not in EMBEDDING or (text_spec.mask >= size and len(tensor) == size + 1):
         return tensor
-    last = tensor[-1:] if text_spec.mask >= size else np.zeros_like(tensor[-1:])
+    last = tensor[-1:] if text_spec.mask >= size and len(tensor) > size else np.zeros_like(tensor[-1:])
     return np.concatenate([tensor[:size], last])
 
 

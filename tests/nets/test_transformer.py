@@ -130,7 +130,7 @@ def test_xl_positions_depend_on_distances_alone() -> None:
     np.testing.assert_allclose(shifted, apply(net, x, jnp.ones((2, 6), bool)), atol=1e-5)
 
 
-@pytest.mark.parametrize("time", ["add", "adaln"])
+@pytest.mark.parametrize("time", ["add", "adaln", "dit"])
 def test_time_is_read_row_by_row(time: str) -> None:
     x, net = hidden(9), trunk(time=time)
     one, other = at_times(net, x, TIMES), at_times(net, x, TIMES.at[1, 0].set(300.0))
@@ -138,7 +138,7 @@ def test_time_is_read_row_by_row(time: str) -> None:
     assert float(jnp.max(jnp.abs(one[1] - other[1]))) > 1e-3
 
 
-@pytest.mark.parametrize("time", ["add", "adaln"])
+@pytest.mark.parametrize("time", ["add", "adaln", "dit"])
 def test_equal_times_per_token_are_the_time_of_the_text(time: str) -> None:
     x, net = hidden(10), trunk(time=time)
     each = jnp.broadcast_to(TIMES, x.shape[:2])
@@ -191,7 +191,16 @@ def test_shapes_pass_through(length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"width": 15}, {"norm": "middle"}, {"positions": "absolute"}, {"time": "film"}, {"dropout": 1.0}]
+    "bad",
+    [
+        {"width": 15},
+        {"norm": "middle"},
+        {"positions": "absolute"},
+        {"time": "film"},
+        {"time": "dit", "norm": "post"},
+        {"time_width": 0},
+        {"dropout": 1.0},
+    ],
 )
 def test_invalid_settings_raise(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):

@@ -16,7 +16,7 @@ from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.pretrained.layouts.dit import fold, unfold
 from jtextdiff.pretrained.layouts.dit_layout import shapes
-from jtextdiff.pretrained.layouts.dit_settings import kind_of, network_settings, sizes_of
+from jtextdiff.pretrained.layouts.dit_settings import dit_network, sizes_of
 from jtextdiff.pretrained.vocabulary import give_rows, take_rows
 
 TEXT_SPEC = TextSpec(vocab_size=20, mask=20, pad=0, eos=1, unk=2, length=9, length_counts=(0,) * 9 + (1,))
@@ -26,10 +26,11 @@ MDLM_OWT = {"vocab_size": 50_258, "hidden_dim": 768, "cond_dim": 128, "n_blocks"
 
 
 def method_of(config: dict[str, Any], text_spec: TextSpec = TEXT_SPEC) -> Any:
-    fields = network_settings(config, "toy")
+    network = dit_network(config, "toy")
+    fields = dict(network.settings)
     trunk = Transformer(**fields.pop("trunk"))
     head = {"head": Head(**fields.pop("head"))} if "head" in fields else {}
-    return kind_of(config, "toy").method(text_spec=text_spec, trunk=trunk, **head, **fields)
+    return network.method(text_spec=text_spec, trunk=trunk, **head, **fields)
 
 
 def reader(tensors: Tensors, text_spec: TextSpec = TEXT_SPEC) -> Callable[[str], np.ndarray]:

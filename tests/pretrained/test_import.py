@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import published_timed
 from support.command_line import Completed, run
 from support.published import config_json, write_checkpoint, write_tokenizer
 from support.runs import ROOT, metrics, write_texts
@@ -17,7 +18,7 @@ from jtextdiff.inference.model import Model
 from jtextdiff.nets.attention import noisy_and_clean
 
 GOLDEN = ROOT.parent / "shared" / "golden"
-CONFIGS = {"mdlm": "masked.py", "bd3lm": "block_diffusion.py"}
+CONFIGS = {"mdlm": "masked.py", "bd3lm": "block_diffusion.py", "sedd": "masked.py", "duo": "d3pm.py"}
 
 
 def start(folder: Path, *more: str, kind: str = "mdlm", steps: int = 0) -> Completed:
@@ -45,10 +46,10 @@ def place(imported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(imported, tmp_path / "imported"))
 
 
-def logits(model: Model, tokens: np.ndarray, clean: np.ndarray | None) -> np.ndarray:
+def logits(model: Model, tokens: np.ndarray, clean: np.ndarray | None, sigma: np.ndarray | None) -> np.ndarray:
     net = model.method.net.bind(model.params)
     if clean is None:
-        return np.asarray(net(jnp.asarray(tokens)))
+        return np.asarray(net(jnp.asarray(tokens), None if sigma is None else jnp.asarray(sigma)))
     layout = noisy_and_clean(tokens.shape[1], model.method.block_size)
     hidden = net.hidden(jnp.concatenate([tokens, clean], axis=1), layout=layout)
     return np.asarray(net.logits(hidden[:, : tokens.shape[1]]))
@@ -63,9 +64,15 @@ def test_an_imported_run_has_the_outputs_of_the_published_code(kind: str, tmp_pa
     write_tokenizer(tmp_path / "checkpoint")
     done = start(tmp_path, kind=kind)
     assert done.returncode == 0, done.stderr
-    expected = dict(np.load(GOLDEN / kind / "expected.npz"))
-    found = logits(jtd.load(tmp_path / "run"), expected["tokens"].astype(np.int32), expected.get("clean"))
-    log_p = [np.asarray(jax.nn.log_softmax(outputs[..., :20])) for outputs in (found, expected["output"])]
+    stored = dict(np.load(GOLDEN / kind / "expected.npz"))
+    tokens, expected, sigma = stored["tokens"].astype(np.int32), stored["output"][..., :20], stored.get("sigma")
+    found = logits(jtd.load(tmp_path / "run"), tokens, stored.get("clean"), sigma)
+    if kind == "sedd":  # log p(x_0 | x_t) is its log score + log(e^σ − 1) up to a constant; the token itself has none
+        assert sigma is not None
+        found = found - np.log(np.expm1(sigma))[:, None, None] - np.log(20)
+        found = np.where(np.arange(20) == tokens[..., None], 0.0, found)
+        np.testing.assert_allclose(found, expected, atol=2e-5, rtol=0)
+    log_p = [np.asarray(jax.nn.log_softmax(outputs[..., :20])) for outputs in (found, expected)]
     np.testing.assert_allclose(*log_p, atol=2e-5, rtol=0)
 
 
@@ -135,11 +142,33 @@ def test_every_command_works_on_an_imported_run(place: Path) -> None:
         assert done.returncode == 0, (command, done.stderr)
 
 
+def write_kind(folder: Path, kind: str) -> None:
+    """Writes texts and a checkpoint; that of SEDD or Duo is conditioned on the time."""
+    write_texts(folder)
+    if kind == "bd3lm":
+        write_checkpoint(folder / "checkpoint", config_json(kind))
+    else:
+        name = {"sedd": "sedd", "duo": "DUO"}[kind]
+        write_checkpoint(folder / "checkpoint", published_timed.CONFIGS[name], published_timed.random_tensors(name))
+
+
 @pytest.mark.slow
-def test_every_command_works_on_imported_block_diffusion(tmp_path: Path) -> None:
-    write_texts(tmp_path)
-    write_checkpoint(tmp_path / "checkpoint", config_json("bd3lm"))
-    assert start(tmp_path, kind="bd3lm").returncode == 0
-    for command in COMMANDS:
+@pytest.mark.parametrize("kind", ["bd3lm", "sedd", "duo"])
+def test_every_command_works_on_imported_runs_of_other_kinds(kind: str, tmp_path: Path) -> None:
+    write_kind(tmp_path, kind)
+    assert start(tmp_path, kind=kind).returncode == 0
+    edit = ("edit", *FEW, "--input", "texts.txt", "--num", "2")
+    for command in (*COMMANDS, *([] if kind == "bd3lm" else [edit])):
         done = run(*command, cwd=tmp_path)
         assert done.returncode == 0, (command, done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sedd", "duo"])
+def test_fine_tuning_of_a_network_of_the_time_lowers_the_loss(kind: str, tmp_path: Path) -> None:
+    write_kind(tmp_path, kind)
+    texts = ["The Mill is cheap .", "The Swan is dear ."]
+    before = sum(jtd.from_pretrained(tmp_path / "checkpoint").nll(texts))
+    hybrid = ("--config.method.hybrid=0",) if kind == "duo" else ()
+    assert start(tmp_path, "--config.optim.warmup=1", *hybrid, kind=kind, steps=60).returncode == 0
+    assert sum(jtd.load(tmp_path / "run").nll(texts)) < 0.8 * before

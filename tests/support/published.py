@@ -89,11 +89,15 @@ def write_tokenizer(folder: Path, words: list[str] = WORDS, **named: str) -> Non
 
 
 def forward(
-    config: dict[str, Any], tensors: Tensors, tokens: np.ndarray, clean: np.ndarray | None = None
+    config: dict[str, Any],
+    tensors: Tensors,
+    tokens: np.ndarray,
+    clean: np.ndarray | None = None,
+    sigma: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """Returns the raw outputs [b, l, rows] of the published network at sigma = 0, in float64.
+    """Returns the raw outputs [b, l, rows] of the published network at sigma, one or one per text, in float64.
 
-    With `clean` [b, l] they are those of block diffusion.
+    With `clean` [b, l] they are those of block diffusion. A network of labelled texts is given no label.
     """
     p = {name.removeprefix("backbone."): array.astype(np.float64) for name, array in tensors.items()}
     length, blocks = tokens.shape[1], np.arange(tokens.shape[1]) // config.get("block_size", 1)
@@ -102,20 +106,22 @@ def forward(
         tokens, positions = np.concatenate([tokens, clean], axis=1), np.tile(positions, 2)
         own, before = blocks[:, None] == blocks, blocks[:, None] > blocks
         allowed = np.block([[own, before], [np.zeros_like(own), own | before]])
-    c = np.concatenate([np.ones(128), np.zeros(128)])
+    angles = np.reshape(sigma, (-1, 1, 1)) * 10_000.0 ** (-np.arange(128) / 128)
+    c = np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
     for layer in (0, 2):
-        c = p[f"sigma_map.mlp.{layer}.weight"] @ c + p[f"sigma_map.mlp.{layer}.bias"]
-        c = c / (1 + np.exp(-c))
+        c = _silu(_dense(p, f"sigma_map.mlp.{layer}", c))
+    if "cond_map.embedding_table.weight" in p:
+        c = c + _silu(p["cond_map.embedding_table.weight"][-1])
     x = p["vocab_embed.embedding"][tokens]
     for number in range(config["n_blocks"]):
         x = _block(p, f"blocks.{number}.", x, c, positions, allowed, config["n_heads"])
-    shift, scale = np.split(_dense(p, "output_layer.adaLN_modulation", c), 2)
+    shift, scale = np.split(_dense(p, "output_layer.adaLN_modulation", c), 2, axis=-1)
     x = _norm(x) * p["output_layer.norm_final.weight"] * (1 + scale) + shift
     return _dense(p, "output_layer.linear", x[:, :length])
 
 
 def _block(p: Tensors, name: str, x: np.ndarray, c: np.ndarray, positions: Any, allowed: Any, heads: int) -> np.ndarray:
-    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = np.split(_dense(p, f"{name}adaLN_modulation", c), 6)
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = np.split(_dense(p, f"{name}adaLN_modulation", c), 6, axis=-1)
     inputs = _norm(x) * p[f"{name}norm1.weight"] * (1 + scale_a) + shift_a
     batch, length, width = x.shape
     qkv = (inputs @ p[f"{name}attn_qkv.weight"].T).reshape(batch, length, 3, heads, width // heads)
@@ -131,6 +137,10 @@ def _block(p: Tensors, name: str, x: np.ndarray, c: np.ndarray, positions: Any, 
 
 def _dense(p: Tensors, name: str, x: np.ndarray) -> np.ndarray:
     return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+
+def _silu(x: np.ndarray) -> np.ndarray:
+    return x / (1 + np.exp(-x))
 
 
 def _norm(x: np.ndarray) -> np.ndarray:

@@ -11,20 +11,25 @@ from jtextdiff.diffusion.distributions import Categorical
 from jtextdiff.diffusion.elbo import mean_over_strata
 from jtextdiff.diffusion.losses import cross_entropy
 from jtextdiff.diffusion.masking import reveal_probability
-from jtextdiff.diffusion.schedules import Time
+from jtextdiff.diffusion.schedules import Time, sigma
 from jtextdiff.sampling.denoiser_transforms import self_condition
 
 
 class DiscreteDenoiser(NamedTuple):
     """A network bound to its parameters, and the process of `num_steps` steps that it reverses."""
 
-    net: Any  # a TokenDenoiser of the step
+    net: Any  # a TokenDenoiser of the step, or of σ
     process: Discrete
     num_steps: int  # T
     vocab_size: int  # MASK is the state after the tokens
     absorbing: bool
     form: str  # see `D3PM.form`
     self_conditioned: bool = False
+    reads_sigma: bool = False
+
+    def network_time(self, index: Int[Array, "b"]) -> Array:
+        """Returns what the network reads at step `index` of T."""
+        return sigma(self.process.log_alpha_bar(index / self.num_steps)) if self.reads_sigma else index
 
     def reverse(self, log_p: LogProbs, x_t: Int[Array, "b l"], s: Time, t: Time) -> Categorical:
         """Returns p(x_s | x_t) for a predicted distribution of x_0."""
@@ -52,7 +57,7 @@ class DiscreteDenoiser(NamedTuple):
         self-conditioned network reads its hidden states of a first pass over the same x_t.
         """
         process, s, t = self.process, (index - 1) / self.num_steps, index / self.num_steps
-        x_t = process.noised(noise_key, tokens, t)
+        x_t, time = process.noised(noise_key, tokens, t), self.network_time(index)
 
         def kl_and_nll(logits: Array, x_t: Int[Array, "b m"], tokens: Int[Array, "b m"]) -> tuple[Array, Array]:
             nll = cross_entropy(logits, tokens)
@@ -65,11 +70,9 @@ class DiscreteDenoiser(NamedTuple):
             return process.posterior(x_0, x_t, s, t).kl(self.reverse(log_p, x_t, s, t)), nll
 
         if not self.self_conditioned:
-            return self.net.per_token(kl_and_nll, (x_t, tokens), x_t, index, valid=valid, key=dropout_key)
-        previous = self_condition(lambda: self.net.hidden(x_t, index, valid=valid), jnp.asarray(two_passes))
-        return self.net.per_token(
-            kl_and_nll, (x_t, tokens), x_t, index, previous=previous, valid=valid, key=dropout_key
-        )
+            return self.net.per_token(kl_and_nll, (x_t, tokens), x_t, time, valid=valid, key=dropout_key)
+        previous = self_condition(lambda: self.net.hidden(x_t, time, valid=valid), jnp.asarray(two_passes))
+        return self.net.per_token(kl_and_nll, (x_t, tokens), x_t, time, previous=previous, valid=valid, key=dropout_key)
 
     def estimated_bound(
         self, key: Key[Array, ""], tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], num_points: int

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.diffusion.elbo import MaskedLosses
 from jtextdiff.diffusion.losses import cross_entropy
 from jtextdiff.diffusion.randomness import Keys, fold_in
-from jtextdiff.diffusion.schedules import Schedule, Time
+from jtextdiff.diffusion.schedules import Schedule, Time, sigma
 from jtextdiff.methods.components.types import Given, Sample, TextSpec, allowed_tokens, valid_and_last, words_only
 from jtextdiff.nets.denoisers import PLAIN_HEAD, Head, TokenDenoiser
 from jtextdiff.nets.functional import Net
@@ -89,6 +89,7 @@ def masked_denoiser_net(
     trunk: Transformer,
     *,
     num_times: int = 0,
+    timed: bool = False,
     reads_length: bool = True,
     self_conditioned: bool = False,
     head: Head = PLAIN_HEAD,
@@ -100,6 +101,7 @@ def masked_denoiser_net(
             num_inputs=max(text_spec.vocab_size, text_spec.mask) + 1,
             vocab_size=text_spec.vocab_size,
             num_times=num_times,
+            timed=timed,
             num_lengths=text_spec.length + 1 if reads_length else 0,
             self_conditioned=self_conditioned,
             head=head,
@@ -115,11 +117,12 @@ def unmasked_nll(text_spec: TextSpec, logits: Float[Array, "b m v"], tokens: Int
 
 
 class MaskedDenoiser(NamedTuple):
-    """A network without time input, bound to its parameters."""
+    """A network of x_t, which implies the time, bound to its parameters."""
 
     net: Any  # a TokenDenoiser
     text_spec: TextSpec
     self_conditioned: bool = False
+    time_input: str = "none"  # see `Masked.time_input`
 
     def start(
         self, given: Given, length: Int[Array, "b"], shaping: LogitShaping, energy: Energy | None = None
@@ -128,11 +131,10 @@ class MaskedDenoiser(NamedTuple):
         start = masked_text(self.text_spec, given, length)
 
         def logits(x_t: Int[Array, "b l"], t: Time, hidden: Hidden) -> tuple[Float[Array, "b l v"], Hidden]:
-            return logits_and_hidden(self.net, hidden, x_t, valid=start.valid)
+            return logits_and_hidden(self.net, hidden, *self._inputs(x_t, start.valid), valid=start.valid)
 
         def masked_share(x_t: Int[Array, "b l"], t: Time) -> Float[Array, "b"]:
-            masked = start.valid & (x_t == self.text_spec.mask)
-            return jnp.sum(masked, axis=-1) / jnp.maximum(jnp.sum(start.valid, axis=-1), 1)
+            return self._masked_share(x_t, start.valid)
 
         return start, token_predictor(self.text_spec, logits, start, shaping, masked_share, energy)
 
@@ -152,12 +154,24 @@ class MaskedDenoiser(NamedTuple):
 
         def losses(masked: Bool[Array, "b l"]) -> Float[Array, "b l"]:
             x_t = jnp.where(masked, self.text_spec.mask, tokens)
+            inputs = self._inputs(x_t, valid)
             if not self.self_conditioned:
-                return self.net.per_token(token_nll, (tokens,), x_t, valid=valid, key=key)
-            previous = self_condition(lambda: self.net.hidden(x_t, valid=valid), jnp.asarray(two_passes))
-            return self.net.per_token(token_nll, (tokens,), x_t, previous=previous, valid=valid, key=key)
+                return self.net.per_token(token_nll, (tokens,), *inputs, valid=valid, key=key)
+            previous = self_condition(lambda: self.net.hidden(*inputs, valid=valid), jnp.asarray(two_passes))
+            return self.net.per_token(token_nll, (tokens,), *inputs, previous=previous, valid=valid, key=key)
 
         return losses
+
+    def _inputs(self, x_t: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> tuple[Array, ...]:
+        """Returns x_t and, if the network reads it, the time at which this share of the tokens is masked."""
+        if self.time_input == "none":
+            return (x_t,)
+        share = self._masked_share(x_t, valid)
+        return x_t, sigma(jnp.log1p(-share)) if self.time_input == "sigma" else share
+
+    def _masked_share(self, x_t: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Float[Array, "b"]:
+        masked = valid & (x_t == self.text_spec.mask)
+        return jnp.sum(masked, axis=-1) / jnp.maximum(jnp.sum(valid, axis=-1), 1)
 
 
 def unmask(

@@ -1,4 +1,4 @@
-"""The network of MDLM and BD3-LM as a plain transformer, and back.
+"""The network of MDLM and BD3-LM, at one noise level, as a plain transformer, and back.
 
 It is a DiT (Peebles & Xie 2023): shifts, scales and gates of each block are a function of the noise level sigma. Where
 sigma is the constant 0 they are constants, so that the network equals a plain pre-norm transformer: shift and scale
@@ -67,11 +67,11 @@ def _condition(read: Read) -> Float[np.ndarray, "c"]:
     """Returns the vector that modulates the blocks at sigma = 0, whose features are cosines 1 and sines 0."""
     features = np.repeat([1.0, 0.0], NUM_FREQUENCIES)
     for layer in (0, 2):
-        features = _silu(read(f"sigma_map.mlp.{layer}.weight") @ features + read(f"sigma_map.mlp.{layer}.bias"))
+        features = silu(read(f"sigma_map.mlp.{layer}.weight") @ features + read(f"sigma_map.mlp.{layer}.bias"))
     return features
 
 
-def _silu(x: Float[np.ndarray, "c"]) -> Float[np.ndarray, "c"]:
+def silu(x: Float[np.ndarray, "c"]) -> Float[np.ndarray, "c"]:
     return x * 0.5 * (1 + np.tanh(0.5 * x))  # x/(1 + exp(−x)) without overflow
 
 

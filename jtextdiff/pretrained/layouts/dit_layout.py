@@ -1,6 +1,6 @@
-"""The layout of MDLM and BD3-LM: names and shapes of its tensors, and the names of ours that they equal.
+"""The layout of MDLM, BD3-LM, SEDD, Duo, UDLM and GIDD: its tensors, and the names of ours that they equal.
 
-Sahoo et al. (2024), Arriola et al. (2025). `*` in a name is the number of a block.
+Sahoo et al. (2024), Arriola et al. (2025), Lou et al. (2024). `*` in a name is the number of a block.
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,9 @@ SHAPES = {
 }
 """Published tensor ↦ its shape, in the letters of `Sizes`; R is half the width of a head."""
 
+LABELS = {"cond_map.embedding_table.weight": "N C"}
+"""What a network of labelled texts has besides: a row for each of N − 1 labels, and the last for none."""
+
 NAMES = {
     "embed.embedding": "vocab_embed.embedding",
     "trunk.blocks.*.norm_attention.scale": "blocks.*.norm1.weight",
@@ -53,6 +56,22 @@ NAMES = {
 }
 """Our array ↦ the tensor of the folded layout that it equals; a kernel [in, out] is the transpose of a weight."""
 
+TIMED_NAMES = {ours: theirs for ours, theirs in NAMES.items() if not ("norm" in ours and ours.endswith("bias"))}
+TIMED_NAMES |= {
+    "trunk.blocks.*.attention.query.kernel": "blocks.*.attn_qkv.weight 0/3",
+    "trunk.blocks.*.attention.key.kernel": "blocks.*.attn_qkv.weight 1/3",
+    "trunk.blocks.*.attention.value.kernel": "blocks.*.attn_qkv.weight 2/3",
+    "trunk.blocks.*.modulation.kernel": "blocks.*.adaLN_modulation.weight",
+    "trunk.blocks.*.modulation.bias": "blocks.*.adaLN_modulation.bias",
+    "trunk.modulation.kernel": "output_layer.adaLN_modulation.weight",
+    "trunk.modulation.bias": "output_layer.adaLN_modulation.bias",
+    "trunk.time.up.kernel": "sigma_map.mlp.0.weight",
+    "trunk.time.up.bias": "sigma_map.mlp.0.bias",
+    "trunk.time.down.kernel": "sigma_map.mlp.2.weight",
+    "trunk.time.down.bias": "sigma_map.mlp.2.bias",
+}
+"""The same of a network that is conditioned on the time, or the part of a tensor that our array equals."""
+
 
 class Sizes(NamedTuple):
     """The sizes of a network in this layout."""
@@ -62,10 +81,13 @@ class Sizes(NamedTuple):
     cond_dim: int  # C
     num_blocks: int
     num_heads: int
+    length: int  # L: tokens of the longest text
+    labels: int = 0  # N: rows for labels and for none
 
 
 def shapes(sizes: Sizes, table: Mapping[str, str] = SHAPES) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each tensor of a table."""
     rotated = sizes.width // sizes.num_heads // 2
     letters = {"V": sizes.rows, "H": sizes.width, "C": sizes.cond_dim, "R": rotated}
+    letters |= {"L": sizes.length, "N": sizes.labels}
     return sized(table, letters, sizes.num_blocks)

@@ -1,13 +1,17 @@
-"""The config.json of MDLM and BD3-LM as settings of our methods, and back."""
+"""The config.json of MDLM, BD3-LM, SEDD, Duo, UDLM and GIDD as settings of our methods, and of MDLM back."""
 
+import functools
 import operator
-from typing import Any, NamedTuple
+from typing import Any
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.block_diffusion import BlockDiffusion
+from jtextdiff.methods.d3pm import D3PM
 from jtextdiff.methods.masked import Masked
-from jtextdiff.pretrained.layouts.dit import fold
-from jtextdiff.pretrained.layouts.dit_layout import Sizes, shapes
+from jtextdiff.pretrained.layouts.dit import NUM_FREQUENCIES, fold
+from jtextdiff.pretrained.layouts.dit_kinds import KINDS, Kind
+from jtextdiff.pretrained.layouts.dit_layout import LABELS, SHAPES, Sizes, shapes
+from jtextdiff.pretrained.layouts.dit_timed import timed_params
 from jtextdiff.pretrained.network import Network, check_constants, check_heads, positive
 from jtextdiff.pretrained.vocabulary import num_rows
 
@@ -40,79 +44,63 @@ PLAIN = {
 HEAD = {"tied": False, "bias": True, "transform": False, "shifted": False}
 """Settings of its head."""
 
-CONSTANT = {"time_conditioning": False, "causal": False, "adaln": True, "cross_attn": True}
-"""Fields of config.json that the networks read here share, if they have them."""
-
-
-class Kind(NamedTuple):
-    """What a `model_type` of config.json means."""
-
-    method: type
-    config_file: str  # whose method it is
-    prefix: str  # of the names of its tensors
-    buffers: dict[str, str]  # tensors that are no parameters and may be absent, and their shapes; "": a number
-
-
-ROTATION = {"backbone.rotary_emb.inv_freq": "R"}
-KINDS = {
-    "mdlm": Kind(Masked, "configs/masked.py", "backbone.", ROTATION),
-    "bd3lm": Kind(
-        BlockDiffusion,
-        "configs/block_diffusion.py",
-        "backbone.",
-        {**ROTATION, "sampling_eps_min": "", "sampling_eps_max": ""},
-    ),
-}
-"""By `model_type`."""
-
-
-def kind_of(config: dict[str, Any], source: str) -> Kind:
-    """Returns the kind of a checkpoint. Raises UserError if it is conditioned on the time, or otherwise another one."""
-    if config.get("time_conditioning"):
-        raise UserError(f"{source} is conditioned on the time (time_conditioning is true), which is not supported yet.")
-    check_constants(config, CONSTANT, source)
-    return KINDS[config["model_type"]]
-
 
 def sizes_of(config: dict[str, Any], source: str) -> Sizes:
     """Returns the sizes of a network. Raises UserError for one that is missing or impossible."""
-    fields = ("vocab_size", "hidden_dim", "cond_dim", "n_blocks", "n_heads")
-    check_heads(config, "hidden_dim", "n_heads", source)
-    return Sizes(*(positive(config, field, source) for field in fields))
-
-
-def network_settings(config: dict[str, Any], source: str) -> dict[str, Any]:
-    """Returns the fields of the method, and of its trunk, that the network of a checkpoint determines."""
-    kind, sizes = kind_of(config, source), sizes_of(config, source)
-    shape = {"num_layers": sizes.num_blocks, "width": sizes.width, "num_heads": config["n_heads"]}
-    trunk = {**PLAIN, **shape, "max_length": positive(config, "model_length", source)}
-    if kind.method is BlockDiffusion:
-        return {"trunk": trunk, "block_size": positive(config, "block_size", source)}
-    return {"trunk": trunk, "reads_length": False, "head": HEAD}
+    kind = KINDS[config["model_type"]]
+    check_heads(config, kind.fields["width"], kind.fields["num_heads"], source)
+    sizes = Sizes(**{name: positive(config, field, source) for name, field in kind.fields.items()})
+    labels = positive(config, "cfg_num_classes", source) + 1 if config.get("cfg") else 0
+    return sizes._replace(rows=sizes.rows + kind.extra_rows, labels=labels)
 
 
 def dit_network(config: dict[str, Any], source: str) -> Network:
     """Returns the network of a checkpoint. Raises UserError for a config that cannot be read."""
-    kind, sizes = kind_of(config, source), sizes_of(config, source)
+    config, kind = _with_dots(config), KINDS[config["model_type"]]
+    check_constants(config, kind.constants, source)
+    sizes, timed = sizes_of(config, source), bool(config.get("time_conditioning", kind.timed))
+    table = SHAPES | (LABELS if sizes.labels else {})
+    params = functools.partial(timed_params, labelled=sizes.labels > 0) if timed else fold
     return Network(
         model_type=config["model_type"],
         method=kind.method,
         config_file=kind.config_file,
-        settings=network_settings(config, source),
+        settings=_settings(kind, sizes, config, timed, source),
         prefix=kind.prefix,
-        tensors=shapes(sizes),
+        tensors=shapes(sizes, table),
         unread=shapes(sizes, kind.buffers),
         copies={},
         rows=sizes.rows,
         mask=None,
-        mask_is_token=False,
-        fold=lambda read, place: fold(read, sizes.num_blocks, place),
+        mask_is_token=kind.mask_is_token,
+        has_mask=kind.method is not D3PM,
+        fold=lambda read, place: params(read, sizes.num_blocks, place),
     )
+
+
+def _settings(kind: Kind, sizes: Sizes, config: dict[str, Any], timed: bool, source: str) -> dict[str, Any]:
+    """Returns the fields of the method, and of its trunk, that the network of a checkpoint determines."""
+    shape = {"num_layers": sizes.num_blocks, "width": sizes.width, "num_heads": sizes.num_heads}
+    trunk = {**PLAIN, **shape, "max_length": sizes.length}
+    if timed:
+        trunk |= {"norm_bias": False, "time": "dit", "time_width": sizes.cond_dim, "time_features": 2 * NUM_FREQUENCIES}
+    if kind.method is BlockDiffusion:
+        return {"trunk": trunk, "block_size": positive(config, "block_size", source)}
+    settings = {"trunk": trunk, "reads_length": False, "time_input": kind.time_input if timed else "none"}
+    return settings | ({"kernel": "uniform", "form": "joint"} if kind.method is D3PM else {"head": HEAD})
+
+
+def _with_dots(config: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Returns a config without objects in it: {"model": {"length": 9}} has the field "model.length"."""
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        fields |= _with_dots(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+    return fields
 
 
 def config_of(method: Masked, cond_dim: int) -> dict[str, Any]:
     """Returns the config.json of a masked model. Raises UserError naming a setting that the layout lacks."""
-    expected = {f"trunk.{name}": value for name, value in PLAIN.items()}
+    expected: dict[str, Any] = {"time_input": "none"} | {f"trunk.{name}": value for name, value in PLAIN.items()}
     expected |= {f"head.{name}": value for name, value in HEAD.items()}
     expected |= {"reads_length": False, "self_conditioning": 0.0}
     for name, value in expected.items():

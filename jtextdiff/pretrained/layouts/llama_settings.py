@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.masked import Masked
-from jtextdiff.pretrained.layouts.llama_layout import BIASES, HEAD_NORMS, LLADA, QWEN, Sizes, params_of, shapes
-from jtextdiff.pretrained.layouts.tables import per_block
+from jtextdiff.pretrained.layouts.llama_layout import BIASES, HEAD_NORMS, LLADA, QWEN, Sizes, shapes
+from jtextdiff.pretrained.layouts.tables import params_of, per_block
 from jtextdiff.pretrained.network import Network, check_constants, check_heads, number, positive
 
 LLAMA = {
@@ -110,7 +110,7 @@ def llama_network(config: dict[str, Any], source: str) -> Network:
         model_type=config["model_type"],
         method=Masked,
         config_file="configs/masked.py",
-        settings={"trunk": trunk, "reads_length": False, "head": head},
+        settings={"trunk": trunk, "reads_length": False, "time_input": "none", "head": head},
         prefix="",
         tensors=shapes(sizes, names),
         unread={answer: (sizes.rows, sizes.width)} if tied else {},
@@ -118,6 +118,7 @@ def llama_network(config: dict[str, Any], source: str) -> Network:
         rows=sizes.rows,
         mask=_mask(config, source),
         mask_is_token=True,
+        has_mask=True,
         fold=lambda read, place: params_of(read, per_block(names, sizes.num_blocks), place),
     )
 

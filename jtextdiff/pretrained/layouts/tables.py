@@ -52,6 +52,25 @@ def transposed(ours: str, array: Float[np.ndarray, "..."]) -> Float[np.ndarray, 
     return np.ascontiguousarray(array.T) if ours.endswith("kernel") else array
 
 
+def params_of(read: Read, names: Mapping[str, str], place: Place = lambda name, array: array) -> Params:
+    """Returns our parameters, one tensor at a time, each passed to `place`.
+
+    `names` has a row for each array: "name" of a tensor, or "name i/n" for part i of n equal ones along its rows.
+    """
+    params: Params = {}
+    for ours, theirs in names.items():
+        insert(params, ours, place(ours, transposed(ours, _read_part(read, theirs))))
+    return params
+
+
+def _read_part(read: Read, row: str) -> Float[np.ndarray, "..."]:
+    name, _, part = row.partition(" ")
+    if not part:
+        return read(name)
+    index, num = map(int, part.split("/"))
+    return np.split(read(name), num)[index]
+
+
 def leaf(tree: Any, path: str) -> Any:
     """Returns the leaf of nested dictionaries at a path with dots."""
     for name in path.split("."):
