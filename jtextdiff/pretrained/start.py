@@ -69,8 +69,8 @@ def tokenizer_spec(checkpoint: Checkpoint, given: str) -> str:
         return given
     if not (checkpoint.folder / "tokenizer.json").is_file():
         raise UserError(
-            f"{checkpoint.source} has no tokenizer.json. Name the tokenizer that it was trained with, such as "
-            f"{PRETRAINED}gpt2: --config.text.tokenizer=NAME, or from_pretrained(…, tokenizer=NAME)."
+            f"{checkpoint.source} has no tokenizer.json. Copy it there, or name the tokenizer that it was trained "
+            f"with, such as {PRETRAINED}gpt2: --config.text.tokenizer=NAME, or from_pretrained(…, tokenizer=NAME)."
         )
     return f"{PRETRAINED}{checkpoint.folder}"
 
@@ -80,9 +80,10 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = tokenizer_builder(name).train([])
     network, source, mask = network_of(checkpoint), checkpoint.source, tokenizer.mask
-    needed = max(tokenizer.vocab_size, mask + 1)
+    reads_mask = network.mask_kind != "none"
+    needed, included = num_rows(tokenizer, with_mask=reads_mask), ", MASK included" if reads_mask else ""
     remedy = f"Give the tokenizer that it was trained with: --config.text.tokenizer={PRETRAINED}NAME."
-    if network.mask_is_token and mask >= tokenizer.vocab_size:
+    if network.mask_kind == "token" and mask >= tokenizer.vocab_size:
         raise UserError(
             f"{source}: neither mask_token_id in config.json nor mask_token in tokenizer_config.json names MASK, "
             f"which must be a token of the tokenizer. {remedy}"
@@ -91,8 +92,7 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
         raise UserError(f"{source}: config.json has mask_token_id = {network.mask}, the tokenizer {mask}. {remedy}")
     if network.rows < needed:
         raise UserError(
-            f"{source} has {network.rows:,} rows of embeddings, and the tokenizer {needed:,} tokens, MASK included. "
-            f"{remedy}"
+            f"{source} has {network.rows:,} rows of embeddings, and the tokenizer {needed:,} tokens{included}. {remedy}"
         )
     return tokenizer
 
@@ -113,8 +113,8 @@ def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Par
     return network.fold(read, place)
 
 
-def read_model(source: str | Path, tokenizer: str | None) -> tuple[Config, Params, Tokenizer]:
-    """Returns the config of a checkpoint by itself, its parameters on the devices, and its tokenizer.
+def read_model(source: str | Path, tokenizer: str | None) -> dict[str, Any]:
+    """Returns the fields of the `Model` of a checkpoint by itself, with its parameters on the devices.
 
     `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length, at most MOST_TOKENS.
     Raises UserError for whatever cannot be read.
@@ -130,16 +130,20 @@ def read_model(source: str | Path, tokenizer: str | None) -> tuple[Config, Param
     text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
     with method.unlocked():
         method.text_spec = spec(TextSpec, **vars(text_spec))
-    shapes_of_params = jax.eval_shape(build(method).init, jax.random.key(0))
+    built = build(method)
+    shapes_of_params = jax.eval_shape(built.init, jax.random.key(0))
     params = read_params(checkpoint, text_spec, shardings(make_mesh(), shapes_of_params))
     text = spec(Text, tokenizer=tokenizer, length=length)
-    return base_config(method, None, num_steps=0, batch_size=1, text=text), params, tokens
+    config = base_config(method, None, num_steps=0, batch_size=1, text=text)
+    config.init = str(source)
+    return {"method": built, "params": params, "tokenizer": tokens, "config": config, "step": 0}
 
 
 def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:
     """Returns a line with the source of a checkpoint and the number of its parameters."""
     network = network_of(checkpoint)
-    count, padding = sum(map(math.prod, network.tensors.values())), network.rows - num_rows(text_spec)
+    count = sum(map(math.prod, network.tensors.values()))
+    padding = network.rows - num_rows(text_spec, with_mask=network.mask_kind != "none")
     left_out = f", {padding:,} rows of padding left out" if padding else ""
     return f"{network.model_type} checkpoint {checkpoint.source}: {count:,} parameters{left_out}"
 

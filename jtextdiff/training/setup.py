@@ -125,9 +125,10 @@ def _check_positions(config: Config) -> None:
     """Raises UserError if texts are longer than the learned positions of the network."""
     trunk, length = config.method.get("trunk"), config.method.text_spec.length
     if trunk is not None and "learned" in trunk.positions and trunk.max_length < length:
+        longer = "" if config.get("init") else f"--config.method.trunk.max_length={length} or "
         raise UserError(
             f"The texts have up to {length} tokens, the network positions for {trunk.max_length}. Set "
-            f"--config.method.trunk.max_length={length} or --config.text.length={trunk.max_length}."
+            f"{longer}--config.text.length={trunk.max_length}."
         )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from support import published, published_llama, published_modernbert
+from support import published, published_bert, published_gpt2, published_llama, published_modernbert
 
 from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
@@ -17,6 +17,7 @@ ABSENT = {"time_features", "context_dim", "fusion_rank"}
 CONFIGS = {kind: published.config_json(kind) for kind in ("mdlm", "bd3lm")}
 CONFIGS |= {kind: published_llama.config_json(kind) for kind in published_llama.KINDS}
 CONFIGS |= {"modernbert": published_modernbert.config_json()}
+CONFIGS |= {"bert": published_bert.config_json(), "gpt2": published_gpt2.config_json()}
 
 
 def fields(settings: type) -> set[str]:

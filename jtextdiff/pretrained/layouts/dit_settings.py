@@ -1,6 +1,5 @@
 """The config.json of MDLM and BD3-LM as settings of our methods, and back."""
 
-import operator
 from typing import Any, NamedTuple
 
 from jtextdiff.cli.errors import UserError
@@ -8,7 +7,7 @@ from jtextdiff.methods.block_diffusion import BlockDiffusion
 from jtextdiff.methods.masked import Masked
 from jtextdiff.pretrained.layouts.dit import fold
 from jtextdiff.pretrained.layouts.dit_layout import Sizes, shapes
-from jtextdiff.pretrained.network import Network, check_constants, check_heads, positive
+from jtextdiff.pretrained.network import Network, check_constants, check_fits, check_heads, positive
 from jtextdiff.pretrained.vocabulary import num_rows
 
 PLAIN = {
@@ -105,7 +104,7 @@ def dit_network(config: dict[str, Any], source: str) -> Network:
         copies={},
         rows=sizes.rows,
         mask=None,
-        mask_is_token=False,
+        mask_kind="row",
         fold=lambda read, place: fold(read, sizes.num_blocks, place),
     )
 
@@ -115,9 +114,7 @@ def config_of(method: Masked, cond_dim: int) -> dict[str, Any]:
     expected = {f"trunk.{name}": value for name, value in PLAIN.items()}
     expected |= {f"head.{name}": value for name, value in HEAD.items()}
     expected |= {"reads_length": False, "self_conditioning": 0.0}
-    for name, value in expected.items():
-        if (found := operator.attrgetter(name)(method)) != value:
-            raise UserError(f"method.{name} is {found!r}; the published layout of MDLM has only {value!r}.")
+    check_fits(method, expected, "MDLM")
     return {
         "model_type": "mdlm",
         "architectures": ["MDLM"],

@@ -6,8 +6,7 @@ Nie et al. (2025), Ye et al. (2025). `*` in a name is the number of a block.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.layouts.tables import Place, Read, insert, sized, transposed
+from jtextdiff.pretrained.layouts.tables import sized
 
 SHAPES = {
     "embed.embedding": "V H",
@@ -94,11 +93,3 @@ def shapes(sizes: Sizes, names: Mapping[str, str]) -> dict[str, tuple[int, ...]]
     letters = {"V": sizes.rows, "H": sizes.width, "I": sizes.mlp_width, "Q": queries, "K": keys, "E": sizes.head_width}
     table = {theirs: SHAPES[ours] for ours, theirs in names.items()}
     return sized(table, letters, sizes.num_blocks)
-
-
-def params_of(read: Read, names: Mapping[str, str], place: Place = lambda name, array: array) -> Params:
-    """Returns our parameters, one tensor at a time, each passed to `place`; `names` has a row for each array."""
-    params: Params = {}
-    for ours, theirs in names.items():
-        insert(params, ours, place(ours, transposed(ours, read(theirs))))
-    return params

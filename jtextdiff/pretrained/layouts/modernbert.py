@@ -1,15 +1,10 @@
 """The layout of ModernBERT, whose encoder and output start a masked diffusion model (Warner et al. 2024)."""
 
-from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.masked import Masked
-from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.layouts.tables import Place, Read, insert, per_block, sized, transposed
+from jtextdiff.pretrained.layouts.tables import params_of, part_of, per_block, sized, transposed
 from jtextdiff.pretrained.network import Network, check_constants, check_heads, number, positive
 
 SHAPES = {
@@ -107,8 +102,8 @@ def modernbert_network(config: dict[str, Any], source: str) -> Network:
         copies={"decoder.weight": embedding},
         rows=rows,
         mask=None,
-        mask_is_token=True,
-        fold=lambda read, place: _params(read, names, place),
+        mask_kind="token",
+        fold=lambda read, place: params_of(lambda ours, theirs: transposed(ours, part_of(read, theirs)), names, place),
     )
 
 
@@ -152,20 +147,3 @@ def _check_layers(config: dict[str, Any], num_layers: int, full_every: int, sour
     expected = ["sliding_attention" if block % full_every else "full_attention" for block in range(num_layers)]
     if (found := config.get("layer_types") or expected) != expected:
         raise UserError(f"{source}: config.json has layer_types = {found}; only {expected} can be read.")
-
-
-def _params(read: Read, names: Mapping[str, str], place: Place) -> Params:
-    """Returns our parameters, one tensor or part of one at a time, each passed to `place`."""
-    params: Params = {}
-    for ours, theirs in names.items():
-        insert(params, ours, place(ours, transposed(ours, _read_part(read, theirs))))
-    return params
-
-
-def _read_part(read: Read, text: str) -> Float[np.ndarray, "..."]:
-    """Returns the tensor "name", or part i of n equal ones, "name i/n"."""
-    name, _, part = text.partition(" ")
-    if not part:
-        return read(name)
-    index, num = map(int, part.split("/"))
-    return np.split(read(name), num)[index]
