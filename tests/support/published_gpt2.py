@@ -100,3 +100,21 @@ def log_likelihood(config: dict[str, Any], tensors: Tensors, rows: np.ndarray, e
     logits = forward(config, tensors, inputs)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     return np.take_along_axis(log_p, rows[..., None], axis=-1)[..., 0].sum(-1)
+
+
+def write_byte_tokenizer(folder: Path) -> dict[str, int]:
+    """Writes a tokenizer of GPT-2's kind, without merges: 256 letters for bytes, one special. Returns the vocabulary.
+
+    As published, the special token is named by the class of the tokenizer alone.
+    """
+    import tokenizers as hf
+
+    letters = sorted(hf.pre_tokenizers.ByteLevel.alphabet())
+    vocab = {letter: i for i, letter in enumerate([*letters, "<|endoftext|>"])}
+    tokenizer = hf.Tokenizer(hf.models.BPE(vocab, []))
+    tokenizer.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
+    tokenizer.decoder = hf.decoders.ByteLevel()  # pyright: ignore
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
+    return vocab
