@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.data.tokenizer_builders import tokenizer_builder
 from jtextdiff.devices.sharding import make_mesh, shardings
 from jtextdiff.methods.components.types import TextSpec, text_spec_of
+from jtextdiff.methods.method import Trainable
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import Checkpoint
 from jtextdiff.pretrained.families import network_of, open_source
 from jtextdiff.pretrained.layouts.tables import leaf
 from jtextdiff.pretrained.network import Network
+from jtextdiff.pretrained.parts import PARTS, part_of_vae, with_part
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
 from jtextdiff.run.checkpoints import has_checkpoints
 from jtextdiff.run.config import Config, build, class_of, spec
@@ -53,8 +56,9 @@ def with_settings(config: Config, workdir: Path) -> Config:
         return _with_settings_of_run(config, read_config(workdir))
     checkpoint = open_source(config.init)
     network = network_of(checkpoint)
-    _check_method(config, network, checkpoint)
-    _update(config.method, network.settings)
+    part = part_of_vae(class_of(config.method), network)
+    _check_method(config, network, checkpoint, part)
+    _update(config.method, network.settings if part is None else {part: network.settings["trunk"]})
     config.text.tokenizer = tokenizer_spec(checkpoint, config.text.tokenizer)
     _read_tokenizer(checkpoint, config.text.tokenizer)
     return config
@@ -95,6 +99,14 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
             f"{source} has {network.rows:,} rows of embeddings, and the tokenizer {needed:,} tokens{included}. {remedy}"
         )
     return tokenizer
+
+
+def start_params(checkpoint: Checkpoint, method: Trainable, layout: Any, fresh: Callable[[], Params]) -> Params:
+    """Returns the parameters of a method that starts from a checkpoint: all of them, or `fresh` ones with its part."""
+    network = network_of(checkpoint)
+    if part_of_vae(type(method), network) is None:
+        return read_params(checkpoint, method.text_spec, layout)
+    return with_part(fresh(), network, checkpoint, method.text_spec)
 
 
 def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Params:
@@ -148,8 +160,8 @@ def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:
     return f"{network.model_type} checkpoint {checkpoint.source}: {count:,} parameters{left_out}"
 
 
-def _check_method(config: Config, network: Network, checkpoint: Checkpoint) -> None:
-    if class_of(config.method) is not network.method:
+def _check_method(config: Config, network: Network, checkpoint: Checkpoint, part: str | None) -> None:
+    if part is None and class_of(config.method) is not network.method:
         raise UserError(
             f"{checkpoint.source} is a {network.model_type} checkpoint, the method of "
             f"{network.config_file}; give --config {network.config_file}."
@@ -170,8 +182,9 @@ def _update(config: Config, fields: dict[str, Any]) -> None:
 def _with_settings_of_run(config: Config, stored: Config) -> Config:
     """Returns a config with the network and tokenizer of the run that it resumes."""
     if class_of(config.method) is class_of(stored.method):
-        network = set(stored.method.trunk) - set(TRAINED_AND_COMPUTED)
-        config.method.trunk.update({name: stored.method.trunk[name] for name in network})
+        for part in {"trunk", *PARTS.values()} & set(stored.method):
+            network = set(stored.method[part]) - set(TRAINED_AND_COMPUTED)
+            config.method[part].update({name: stored.method[part][name] for name in network})
         config.method.update({name: stored.method[name] for name in OUTSIDE_TRUNK if name in stored.method})
     config.text.tokenizer = stored.text.tokenizer
     return config
