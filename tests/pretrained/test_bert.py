@@ -20,7 +20,7 @@ from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.pretrained.families import open_source
+from jtextdiff.pretrained.families import network_of, open_source
 from jtextdiff.pretrained.layouts.bert import bert_network
 
 TOKENS = np.array([[4, MASK, 13, 0, 3, MASK, 7, 3, 17], [3, 1, 6, 16, MASK, 18, 16, 16, 8]])
@@ -35,7 +35,7 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, {"layer_norm_eps": 0.1}, {"type_vocab_size": 1}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"type_vocab_size": 1, "layer_norm_eps": 0.1}], ids=str)
 def test_the_network_has_the_published_outputs(changes: dict[str, Any], tmp_path: Path) -> None:
     config = config_json(**changes)
     tensors = write_checkpoint(tmp_path, config)
@@ -51,6 +51,13 @@ def former_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         next((name.replace(new, old) for new, old in renamed.items() if name.endswith(new)), name): array
         for name, array in tensors.items()
     }
+
+
+def params_in(folder: Path) -> Any:
+    """Returns the parameters in a folder, before they are placed on devices."""
+    checkpoint = open_source(folder)
+    network = network_of(checkpoint)
+    return network.fold(lambda name: checkpoint.read(network.prefix + name), lambda name, array: array)
 
 
 FILES = {
@@ -76,7 +83,7 @@ def test_every_version_of_the_file_has_the_same_parameters(change: Any, tmp_path
     tensors = random_tensors(config_json())
     write_checkpoint(tmp_path / "plain", config_json(), tensors)
     write_checkpoint(tmp_path / "other", config_json(), change(tensors))
-    plain, other = (jtd.from_pretrained(tmp_path / name).params for name in ("plain", "other"))
+    plain, other = (params_in(tmp_path / name) for name in ("plain", "other"))
     jax.tree.map(np.testing.assert_array_equal, plain, other)
 
 

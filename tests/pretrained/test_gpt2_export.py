@@ -49,6 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_imported_export_is_the_same_model_to_the_bit(place: Path) -> None:
     first, again = jtd.load(place / "run"), jtd.load(place / "again")
     assert first.tokenizer.fingerprint() == again.tokenizer.fingerprint()
@@ -57,6 +58,7 @@ def test_an_imported_export_is_the_same_model_to_the_bit(place: Path) -> None:
     assert first.sample(2, seed=1) == again.sample(2, seed=1)
 
 
+@pytest.mark.slow
 def test_the_published_network_has_its_outputs(place: Path) -> None:
     model, config = jtd.load(place / "run"), json.loads((place / "exported" / "config.json").read_text())
     tokens = np.array(model.batch(TEXTS[:2]).tokens)

@@ -86,6 +86,7 @@ def test_a_run_starts_with_the_part_and_keeps_its_network(part: str, tmp_path: P
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     write_texts(tmp_path)
     published_gpt2.write_checkpoint(tmp_path / "checkpoint", published_gpt2.config_json(n_positions=11))
