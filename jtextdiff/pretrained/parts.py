@@ -7,13 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from jtextdiff.methods.components.latents import DECODER, ENCODER
-from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.checkpoint_files import Checkpoint
-from jtextdiff.pretrained.layouts.tables import insert, leaf
+from jtextdiff.pretrained.layouts.tables import Read, insert, leaf
 from jtextdiff.pretrained.network import Network
-from jtextdiff.pretrained.vocabulary import take_rows
 
 PARTS = {"gpt2": "decoder", "bert": "encoder"}
 """`model_type` ↦ the part of a text VAE that starts from it."""
@@ -30,16 +27,13 @@ def part_of_vae(method: type, network: Network) -> str | None:
     return PARTS.get(network.model_type) if method is TextVAE else None
 
 
-def with_part(params: Params, network: Network, checkpoint: Checkpoint, text_spec: TextSpec) -> Params:
-    """Returns parameters of a text VAE, with those of a published network in one of its parts.
+def with_part(params: Params, network: Network, read: Read) -> Params:
+    """Returns parameters of a text VAE, with those of a published network, which `read` gives, in one of its parts.
 
     The decoder's output starts as its embedding, which GPT-2 ties it to. Rows that the checkpoint lacks, such as that
     of MASK, keep their values, and so does all that the network lacks.
     """
     params, part = jax.tree.map(lambda array: array, params), STORED[PARTS[network.model_type]]
-
-    def read(name: str) -> Float[np.ndarray, "..."]:
-        return take_rows(name, checkpoint.read(network.prefix + name), text_spec)
 
     def replace(path: str, array: Float[np.ndarray, "..."]) -> None:
         fresh = leaf(params, path)
@@ -50,7 +44,7 @@ def with_part(params: Params, network: Network, checkpoint: Checkpoint, text_spe
         if name.startswith(SHARED):
             replace(f"{part}.{name}", array)
         if part == DECODER and name == "embed.embedding":
-            replace(f"{part}.answer.kernel", array[: text_spec.vocab_size].T)
+            replace(f"{part}.answer.kernel", array.T)
 
     network.fold(read, place)
     return params

@@ -20,7 +20,7 @@ from jtextdiff.methods.method import Trainable
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import Checkpoint
 from jtextdiff.pretrained.families import network_of, open_source
-from jtextdiff.pretrained.layouts.tables import leaf
+from jtextdiff.pretrained.layouts.tables import Read, leaf
 from jtextdiff.pretrained.network import Network
 from jtextdiff.pretrained.parts import PARTS, part_of_vae, with_part
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
@@ -106,7 +106,7 @@ def start_params(checkpoint: Checkpoint, method: Trainable, layout: Any, fresh: 
     network = network_of(checkpoint)
     if part_of_vae(type(method), network) is None:
         return read_params(checkpoint, method.text_spec, layout)
-    return with_part(fresh(), network, checkpoint, method.text_spec)
+    return with_part(fresh(), network, _reader(checkpoint, network, method.text_spec))
 
 
 def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Params:
@@ -116,13 +116,15 @@ def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Par
     """
     network = network_of(checkpoint)
 
-    def read(name: str) -> Float[np.ndarray, "..."]:
-        return take_rows(name, checkpoint.read(network.prefix + name), text_spec)
-
     def place(name: str, array: Float[np.ndarray, "..."]) -> Any:
         return jax.block_until_ready(jax.device_put(array, leaf(layout, name)))
 
-    return network.fold(read, place)
+    return network.fold(_reader(checkpoint, network, text_spec), place)
+
+
+def _reader(checkpoint: Checkpoint, network: Network, text_spec: TextSpec) -> Read:
+    """Returns what reads the tensors of a checkpoint, with the rows of a text's vocabulary."""
+    return lambda name: take_rows(name, checkpoint.read(network.prefix + name), text_spec)
 
 
 def read_model(source: str | Path, tokenizer: str | None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,6 @@ import jtextdiff as jtd
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.pretrained.checkpoint_files import Checkpoint
 from jtextdiff.pretrained.families import network_of, open_source
 from jtextdiff.pretrained.parts import STORED, with_part
 from jtextdiff.pretrained.vocabulary import take_rows
@@ -27,24 +25,19 @@ SMALL = Transformer(num_layers=1, width=8, num_heads=2)
 TOYS = {"decoder": published_gpt2, "encoder": published_bert}
 
 
-def whole_params(checkpoint: Checkpoint) -> Any:
-    """Returns the parameters of the whole network of a checkpoint."""
-    network = network_of(checkpoint)
-    read = lambda name: take_rows(name, checkpoint.read(network.prefix + name), TEXT_SPEC)
-    return network.fold(read, lambda name, array: array)
-
-
 @pytest.mark.parametrize("part", TOYS)
 def test_a_part_has_the_arrays_of_the_checkpoint_and_all_else_stays(part: str, tmp_path: Path) -> None:
     TOYS[part].write_checkpoint(tmp_path, TOYS[part].config_json())
     checkpoint = open_source(tmp_path)
-    network, whole = network_of(checkpoint), whole_params(checkpoint)
+    network = network_of(checkpoint)
+    read = lambda name: take_rows(name, checkpoint.read(network.prefix + name), TEXT_SPEC)
+    whole = network.fold(read, lambda name, array: array)
     trunks = {"encoder": SMALL, "decoder": dataclasses.replace(SMALL, causal=True)} | {
         part: Transformer(**network.settings["trunk"])
     }
     shapes = jax.eval_shape(TextVAE(text_spec=TEXT_SPEC, **trunks).init, jax.random.key(0))
     fresh = jax.tree.map(lambda array: jnp.full(array.shape, 7.0), shapes)
-    params = with_part(fresh, network, checkpoint, TEXT_SPEC)
+    params = with_part(fresh, network, read)
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, fresh)
     name = STORED[part]
     changed, before = params.pop(name), fresh.pop(name)
