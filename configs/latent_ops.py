@@ -9,6 +9,8 @@ on the label `--config.method.condition`. It needs no control for that label, an
 classifier for the others. `:paper` has the published sizes and constants, and `:reviews_zh` tokens and lengths for
 clauses of Chinese reviews, such as `python -m jtextdiff.prepare` writes; give both the text with `--config.text.path`.
 
+With `--config.init`, the decoder starts from a published GPT-2, or the encoder from a BERT.
+
 The fields of the method are explained in jtextdiff/methods/text_vae.py, the common ones in
 jtextdiff/run/config_files.py.
 """
@@ -66,7 +68,7 @@ def reviews_zh() -> Config:
 
 
 def paper() -> Config:
-    """The released sizes and constants for Yelp, trained from random parameters.
+    """The released sizes and constants for Yelp, trained from random parameters, or with `init` from GPT-2 or BERT.
 
     The released encoder started as a small BERT, the decoder as GPT-2 with one layer before it; most of these stayed
     frozen. The weight of the released divergence was 0, rose and was held, in cycles, and of each latent dimension

@@ -86,11 +86,9 @@ def from_pretrained(source: "str | Path", *, tokenizer: str | None = None) -> "M
     from jtextdiff.devices.compilation_cache import enable_compilation_cache
     from jtextdiff.inference.model import Model
     from jtextdiff.pretrained.start import read_model
-    from jtextdiff.run.config import build
 
     enable_compilation_cache()
-    config, params, tokens = read_model(source, tokenizer)
-    return Model(method=build(config.method), params=params, tokenizer=tokens, config=config, step=0)
+    return Model(**read_model(source, tokenizer))
 
 
 def __getattr__(name: str) -> Any:

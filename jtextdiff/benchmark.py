@@ -54,7 +54,11 @@ def build_parser() -> Parser:
     guide.add_argument("--against", metavar="DIR", help="an autoregressive run to compare with")
     guide.add_argument("--batches", type=_batches, default=[1, 16, 64], metavar="N,N", help="sizes (default: 1,16,64)")
     guide.add_argument("--num", type=int, default=0, metavar="N", help="number of texts to score (default: 0)")
-    guide.add_argument("--judge", metavar="DIR", help="an autoregressive run that computes perplexities of these texts")
+    guide.add_argument(
+        "--judge",
+        metavar="DIR|hub:NAME",
+        help="an autoregressive run, or a published GPT-2, that computes perplexities of these texts",
+    )
     edit = subparsers.add_parser("edit", help="latent editing", epilog=EXAMPLES)
     add_checkpoint(edit)
     add_control(edit)

@@ -22,6 +22,7 @@ from jtextdiff.cli.output import say, write_result
 EXAMPLES = """examples:
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --num 512
+  python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge hub:gpt2
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --steps 50 --out scores.json
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --judge runs/autoregressive --match_entropy
   python -m jtextdiff.evaluate --checkpoint runs/diffusion_lm --targets food+length:200 --num 2000
@@ -41,7 +42,11 @@ FEW_SAMPLES = 512
 def build_parser() -> Parser:
     parser = Parser(prog="python -m jtextdiff.evaluate", description="Scores a trained model.", epilog=EXAMPLES)
     add_checkpoint(parser)
-    parser.add_argument("--judge", metavar="DIR", help="a trained autoregressive run that judges the samples")
+    parser.add_argument(
+        "--judge",
+        metavar="DIR|hub:NAME",
+        help="what judges the samples: a trained autoregressive run, or a published GPT-2, such as hub:gpt2",
+    )
     add_control(parser)
     add_balance(parser)
     parser.add_argument(

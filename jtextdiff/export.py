@@ -17,8 +17,8 @@ EXAMPLES = """examples:
   python -m jtextdiff.export runs/diffusion_lm exported/sampler --program --num 16 --override method.sampler.steps=100
 
 Writes model.safetensors, config.json, the tokenizer and a model card into a new folder, and the scores of the run if it
-holds a file scores.json. The layout is that of MDLM, which masked diffusion has with the settings that
-configs/README.md lists. To read the folder back: python -m jtextdiff.train --config configs/masked.py
+holds a file scores.json. The layout is that of MDLM for masked diffusion, and of GPT-2 for autoregressive models, with
+the settings that configs/README.md lists. To read the folder back: python -m jtextdiff.train --config configs/masked.py
 --config.init=FOLDER.
 
 With --program, writes the whole sampler of any method as one compiled program with its parameters, which jax runs
@@ -59,19 +59,22 @@ def command(arguments: Sequence[str]) -> None:
     import jax
 
     import jtextdiff as jtd
-    from jtextdiff.pretrained.export_files import published_config, write_export
+    from jtextdiff.pretrained.export_files import write_export
+    from jtextdiff.pretrained.exported_layouts import layout_of
     from jtextdiff.pretrained.model_card import model_card
     from jtextdiff.run.config import build
     from jtextdiff.run.workdir import read_config
 
     out, run = Path(flags.out), Path(flags.run)
-    published_config(build(read_config(run).method))  # raises before parameters are read
+    method = build(read_config(run).method)
+    layout = layout_of(method)
+    layout.config_of(method)  # raises before parameters are read
     model = jtd.load(run, at=flags.at)
     count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     scores = scores_of(run, model.step)
     name = SCORES if scores else None
-    card = model_card(out.name, model.config, step=model.step, count=count, scores=name)
-    write_export(out, model.method, model.params, model.tokenizer, card, scores)
+    card = model_card(out.name, layout, model.config, step=model.step, count=count, scores=name)
+    write_export(out, layout, model.method, model.params, model.tokenizer, card, scores)
     say(f"{count:,} parameters of step {model.step} -> {out}")
 
 

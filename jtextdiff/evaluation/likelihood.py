@@ -10,6 +10,8 @@ from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.score import Score, compared_score, reference, score
 from jtextdiff.inference.model import Model, load
 from jtextdiff.metrics.units import units
+from jtextdiff.pretrained.families import is_published
+from jtextdiff.pretrained.start import read_model
 
 Rate = tuple[float, float]
 """Nats per token, word or character, and its standard error."""
@@ -63,11 +65,11 @@ def nll_gap(model: Model, grammar: Grammar, texts: list[str], nats: list[float])
 
 
 def load_judge(run: str, model: Model, checkpoint: str) -> Model:
-    """Loads the run that judges a model's texts.
+    """Loads the run, or the published checkpoint, that judges a model's texts in tokens of its own.
 
     Raises UserError if its likelihood is only a bound, or if it has another tokenizer with unknown words.
     """
-    judge = load(run)
+    judge = Model(**read_model(run, None)) if is_published(run) else load(run)
     if judge.method.bound != "exact":
         name = type(judge.method).__name__
         raise UserError(f"--judge {run} is {name}, whose likelihood is: {judge.method.bound}. A judge must be exact.")
@@ -96,7 +98,8 @@ def generative_perplexity(judge: Model, rates: dict[str, Rate], split: str, num:
     nll = {name: rate for name, (rate, _) in rates.items()}
     perplexity_se = perplexity["samples"] * rates["samples"][1]
     ratio_se = ratio["samples"] * math.hypot(rates["samples"][1], rates[split][1])
-    kind, n = f"under {type(judge.method).__name__} at step {judge.step}, {judge.method.bound}", num["samples"]
+    name = judge.config.init if judge.run is None else f"{type(judge.method).__name__} at step {judge.step}"
+    kind, n = f"under {name}, {judge.method.bound}", num["samples"]
     of_real_text = score(nll[split], "nats/token", rates[split][1], num[split], "the judge on real text")
     return {
         "generative_perplexity": compared_score(perplexity, split, "per token", n, kind, perplexity_se),

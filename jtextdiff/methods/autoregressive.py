@@ -23,7 +23,7 @@ from jtextdiff.methods.components.autoregressive_sampler import (
     stepwise_losses,
 )
 from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec
-from jtextdiff.nets.denoisers import TokenDenoiser
+from jtextdiff.nets.denoisers import Head, TokenDenoiser
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.transformer import Transformer
 
@@ -34,6 +34,7 @@ class Autoregressive:
 
     text_spec: TextSpec = TextSpec()
     trunk: Transformer = Transformer(causal=True)
+    head: Head = Head()
     sampler: DecodingSettings = DecodingSettings()
 
     bound = "exact"
@@ -42,11 +43,13 @@ class Autoregressive:
     def __post_init__(self) -> None:
         if not self.trunk.causal:
             raise ValueError("Autoregressive needs trunk.causal=True: a token may attend only to those before it.")
+        if self.head.shifted:
+            raise ValueError("Autoregressive needs head.shifted=False: its inputs are the tokens before.")
 
     @functools.cached_property
     def net(self) -> Net:
-        vocab_size = self.text_spec.vocab_size
-        return Net(lambda rngs: TokenDenoiser(self.trunk, num_inputs=vocab_size, vocab_size=vocab_size, rngs=rngs))
+        sizes = dict.fromkeys(("num_inputs", "vocab_size"), self.text_spec.vocab_size)
+        return Net(lambda rngs: TokenDenoiser(self.trunk, **sizes, head=self.head, rngs=rngs))
 
     def init(self, key: Key[Array, ""]) -> Params:
         return self.net.init(key)

@@ -29,6 +29,7 @@ class Tensor(NamedTuple):
     """Where a tensor is stored, its shape and its type."""
 
     file: Path
+    name: str  # there; the network may have another for it
     shape: tuple[int, ...]
     dtype: str
 
@@ -43,12 +44,12 @@ class Checkpoint(NamedTuple):
 
     def read(self, name: str) -> Float[np.ndarray, "..."]:
         """Returns one tensor as float32. Raises UserError if its file cannot be read."""
-        file = self.tensors[name].file
+        tensor = self.tensors[name]
         try:
-            with safe_open(file, framework="numpy") as stored:
-                return stored.get_tensor(name).astype(np.float32, copy=False)
+            with safe_open(tensor.file, framework="numpy") as stored:
+                return stored.get_tensor(tensor.name).astype(np.float32, copy=False)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} cannot be read: {error}. Copy or download it again.") from None
+            raise UserError(f"{tensor.file} cannot be read: {error}. Copy or download it again.") from None
 
 
 def open_checkpoint(source: str, folder: Path) -> Checkpoint:
@@ -118,14 +119,10 @@ def _refuse_pickled(folder: Path) -> list[Path]:
 
 
 def _header(file: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a file. Raises UserError if it is damaged, or holds what is no parameter."""
+    """Returns the tensors of a file. Raises UserError if it is damaged."""
     try:
         with safe_open(file, framework="numpy") as stored:
             slices = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118
-            tensors = {name: Tensor(file, tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+            return {name: Tensor(file, name, tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is damaged or cut short: {error}. Copy or download it again.") from None
-    for name, tensor in tensors.items():
-        if tensor.dtype not in FLOATS:
-            raise UserError(f"{file}: {name} has the type {tensor.dtype}; expected one of {', '.join(FLOATS)}.")
-    return tensors

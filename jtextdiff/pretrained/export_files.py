@@ -1,4 +1,4 @@
-"""Writes a masked model as a checkpoint in the layout of MDLM, all of it or nothing."""
+"""Writes a model as a checkpoint in a published layout, all of it or nothing."""
 
 import contextlib
 import json
@@ -13,46 +13,25 @@ from safetensors.numpy import save_file
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.data.tokenizer import Tokenizer
-from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import CONFIG, WHOLE
-from jtextdiff.pretrained.layouts.dit import unfold
-from jtextdiff.pretrained.layouts.dit_kinds import KINDS
-from jtextdiff.pretrained.layouts.dit_settings import PLAIN, config_of
-from jtextdiff.pretrained.vocabulary import give_rows
-
-COND_DIM = 128
-"""Width of the conditioning, as published. It is a constant here, so that any width would do."""
+from jtextdiff.pretrained.exported_layouts import Layout
 
 CARD = "README.md"
 
 
-def published_config(method: Any) -> dict[str, Any]:
-    """Returns the config.json of a method. Raises UserError naming what the layout lacks."""
-    if not isinstance(method, Masked):
-        raise UserError(f"The method is {type(method).__name__}; only Masked has a published layout to export to.")
-    return config_of(method, COND_DIM)
-
-
-def published_tensors(method: Masked, params: Params) -> dict[str, np.ndarray]:
-    """Returns the tensors of a masked model. Reading them back gives the same parameters to the bit."""
-    tensors = unfold(params, method.trunk.num_layers, COND_DIM)
-    tensors = {name: give_rows(name, tensor, method.text_spec) for name, tensor in tensors.items()}
-    pairs = np.arange(0, method.trunk.width // method.trunk.num_heads, 2)
-    exponents = pairs / (2 * len(pairs))
-    tensors["rotary_emb.inv_freq"] = (PLAIN["rotary_base"] ** -exponents).astype(np.float32)
-    return {KINDS["mdlm"].prefix + name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-
-
-def write_export(out: Path, method: Any, params: Params, tokenizer: Tokenizer, card: str, scores: Path | None) -> None:
+def write_export(
+    out: Path, layout: Layout, method: Any, params: Params, tokenizer: Tokenizer, card: str, scores: Path | None
+) -> None:
     """Writes weights, config, tokenizer, model card and scores into a new folder.
 
     Raises UserError, before anything is written, for a model that does not fit the layout.
     """
-    config = published_config(method)
+    config = layout.config_of(method)
     with whole_folder(out) as folder:
         # The published code reads only files that name this format.
-        save_file(published_tensors(method, params), folder / WHOLE, metadata={"format": "pt"})
+        tensors = {name: np.ascontiguousarray(tensor) for name, tensor in layout.tensors_of(method, params).items()}
+        save_file(tensors, folder / WHOLE, metadata={"format": "pt"})
         _write_json(folder / CONFIG, config)
         shutil.copymode(folder / CONFIG, folder / WHOLE)  # safetensors lets only the user read it
         tokenizer.save(folder)

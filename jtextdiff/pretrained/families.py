@@ -4,17 +4,21 @@ from pathlib import Path
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.data.hub import download_checkpoint
-from jtextdiff.pretrained.checkpoint_files import Checkpoint, open_checkpoint
+from jtextdiff.pretrained.checkpoint_files import CONFIG, Checkpoint, open_checkpoint, read_json
+from jtextdiff.pretrained.layouts.bert import bert_network
 from jtextdiff.pretrained.layouts.dit_kinds import KINDS, SEDD
 from jtextdiff.pretrained.layouts.dit_settings import dit_network
+from jtextdiff.pretrained.layouts.gpt2 import gpt2_network
 from jtextdiff.pretrained.layouts.llama_settings import LLAMAS, llama_network
 from jtextdiff.pretrained.layouts.modernbert import modernbert_network
-from jtextdiff.pretrained.network import Network, check_tensors
+from jtextdiff.pretrained.network import Network, check_tensors, with_current_names
 
 FAMILIES = {
     **dict.fromkeys(KINDS, dit_network),
     **dict.fromkeys(LLAMAS, llama_network),
     "modernbert": modernbert_network,
+    "bert": bert_network,
+    "gpt2": gpt2_network,
 }
 """`model_type` in config.json ↦ what reads it as a network."""
 
@@ -30,8 +34,16 @@ def open_source(source: str | Path) -> Checkpoint:
     else:
         with mistakes(FileNotFoundError, ValueError):
             checkpoint = open_checkpoint(source, download_checkpoint(source))
-    check_tensors(checkpoint, network_of(checkpoint))
+    network = network_of(checkpoint)
+    checkpoint = with_current_names(checkpoint, network)
+    check_tensors(checkpoint, network)
     return checkpoint
+
+
+def is_published(source: str | Path) -> bool:
+    """Returns whether this is "hub:NAME", or a folder whose config.json has a model_type, as that of no run has."""
+    file = Path(source) / CONFIG
+    return str(source).startswith("hub:") or (file.is_file() and "model_type" in read_json(file))
 
 
 def network_of(checkpoint: Checkpoint) -> Network:

@@ -3,21 +3,20 @@
 import json
 from typing import Any
 
+from jtextdiff.pretrained.exported_layouts import Layout
 from jtextdiff.run.config import Config, to_json
 
 TEMPLATE = """# {name}
 
-A masked diffusion model of text with {count:,} parameters, in the layout of MDLM (Sahoo et al. 2024): names, shapes and
-fields of the config are those of its published code. The network is not conditioned on the time: its `adaLN` weights
-are zero, and their biases hold the constants.
+{about}
 
 - trained for {step:,} steps of {batch_size:,} texts on {text}{init}
-- vocabulary of {vocab_size:,} tokens and MASK; texts of up to {length:,} tokens
+- vocabulary of {vocab_size:,} tokens; texts of up to {length:,} tokens
 {scores}
 ## Use
 
 ```bash
-python -m jtextdiff.train  --config configs/masked.py --config.init={name} --config.num_steps=0 \\
+python -m jtextdiff.train  --config {config_file} --config.init={name} --config.num_steps=0 \\
     --config.text.path=my_texts.txt --workdir runs/{name}                # import; more steps train it further
 python -m jtextdiff.sample --checkpoint runs/{name}
 ```
@@ -30,13 +29,14 @@ python -m jtextdiff.sample --checkpoint runs/{name}
 """
 
 
-def model_card(name: str, config: Config, *, step: int, count: int, scores: str | None) -> str:
+def model_card(name: str, layout: Layout, config: Config, *, step: int, count: int, scores: str | None) -> str:
     """Returns the card of a run at a step; `scores` is the name of its file of scores."""
     spec, settings = config.method.text_spec, json.loads(to_json(config))
     settings["method"].pop("text_spec")  # a long table of lengths
     return TEMPLATE.format(
         name=name,
-        count=count,
+        about=layout.about.format(count=count),
+        config_file=layout.config_file,
         step=step,
         batch_size=config.batch_size,
         text=_text(config),

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.data.tokenizer_builders import tokenizer_builder
 from jtextdiff.devices.sharding import make_mesh, shardings
 from jtextdiff.methods.components.types import TextSpec, text_spec_of
+from jtextdiff.methods.method import Trainable
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import Checkpoint
 from jtextdiff.pretrained.families import network_of, open_source
-from jtextdiff.pretrained.layouts.tables import leaf
+from jtextdiff.pretrained.layouts.tables import Read, leaf
 from jtextdiff.pretrained.network import Network
+from jtextdiff.pretrained.parts import PARTS, part_of_vae, with_part
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
 from jtextdiff.run.checkpoints import has_checkpoints
 from jtextdiff.run.config import Config, build, class_of, spec
@@ -53,8 +56,9 @@ def with_settings(config: Config, workdir: Path) -> Config:
         return _with_settings_of_run(config, read_config(workdir))
     checkpoint = open_source(config.init)
     network = network_of(checkpoint)
-    _check_method(config, network, checkpoint)
-    _update(config.method, network.settings)
+    part = part_of_vae(class_of(config.method), network)
+    _check_method(config, network, checkpoint, part)
+    _update(config.method, network.settings if part is None else {part: network.settings["trunk"]})
     config.text.tokenizer = tokenizer_spec(checkpoint, config.text.tokenizer)
     _read_tokenizer(checkpoint, config.text.tokenizer)
     return config
@@ -69,8 +73,8 @@ def tokenizer_spec(checkpoint: Checkpoint, given: str) -> str:
         return given
     if not (checkpoint.folder / "tokenizer.json").is_file():
         raise UserError(
-            f"{checkpoint.source} has no tokenizer.json. Name the tokenizer that it was trained with, such as "
-            f"{PRETRAINED}gpt2: --config.text.tokenizer=NAME, or from_pretrained(…, tokenizer=NAME)."
+            f"{checkpoint.source} has no tokenizer.json. Copy it there, or name the tokenizer that it was trained "
+            f"with, such as {PRETRAINED}gpt2: --config.text.tokenizer=NAME, or from_pretrained(…, tokenizer=NAME)."
         )
     return f"{PRETRAINED}{checkpoint.folder}"
 
@@ -80,9 +84,10 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = tokenizer_builder(name).train([])
     network, source, mask = network_of(checkpoint), checkpoint.source, tokenizer.mask
-    needed = num_rows(tokenizer, has_mask=network.has_mask)
+    reads_mask = network.mask_kind != "none"
+    needed, included = num_rows(tokenizer, with_mask=reads_mask), ", MASK included" if reads_mask else ""
     remedy = f"Give the tokenizer that it was trained with: --config.text.tokenizer={PRETRAINED}NAME."
-    if network.mask_is_token and mask >= tokenizer.vocab_size:
+    if network.mask_kind == "token" and mask >= tokenizer.vocab_size:
         raise UserError(
             f"{source}: neither mask_token_id in config.json nor mask_token in tokenizer_config.json names MASK, "
             f"which must be a token of the tokenizer. {remedy}"
@@ -91,10 +96,17 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
         raise UserError(f"{source}: config.json has mask_token_id = {network.mask}, the tokenizer {mask}. {remedy}")
     if network.rows < needed:
         raise UserError(
-            f"{source} has {network.rows:,} rows of embeddings, and the tokenizer {needed:,} tokens"
-            f"{', MASK included' if network.has_mask else ''}. {remedy}"
+            f"{source} has {network.rows:,} rows of embeddings, and the tokenizer {needed:,} tokens{included}. {remedy}"
         )
     return tokenizer
+
+
+def start_params(checkpoint: Checkpoint, method: Trainable, layout: Any, fresh: Callable[[], Params]) -> Params:
+    """Returns the parameters of a method that starts from a checkpoint: all of them, or `fresh` ones with its part."""
+    network = network_of(checkpoint)
+    if part_of_vae(type(method), network) is None:
+        return read_params(checkpoint, method.text_spec, layout)
+    return with_part(fresh(), network, _reader(checkpoint, network, method.text_spec))
 
 
 def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Params:
@@ -104,17 +116,19 @@ def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Par
     """
     network = network_of(checkpoint)
 
-    def read(name: str) -> Float[np.ndarray, "..."]:
-        return take_rows(name, checkpoint.read(network.prefix + name), text_spec)
-
     def place(name: str, array: Float[np.ndarray, "..."]) -> Any:
         return jax.block_until_ready(jax.device_put(array, leaf(layout, name)))
 
-    return network.fold(read, place)
+    return network.fold(_reader(checkpoint, network, text_spec), place)
 
 
-def read_model(source: str | Path, tokenizer: str | None) -> tuple[Config, Params, Tokenizer]:
-    """Returns the config of a checkpoint by itself, its parameters on the devices, and its tokenizer.
+def _reader(checkpoint: Checkpoint, network: Network, text_spec: TextSpec) -> Read:
+    """Returns what reads the tensors of a checkpoint, with the rows of a text's vocabulary."""
+    return lambda name: take_rows(name, checkpoint.read(network.prefix + name), text_spec)
+
+
+def read_model(source: str | Path, tokenizer: str | None) -> dict[str, Any]:
+    """Returns the fields of the `Model` of a checkpoint by itself, with its parameters on the devices.
 
     `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length, at most MOST_TOKENS.
     Raises UserError for whatever cannot be read.
@@ -130,23 +144,26 @@ def read_model(source: str | Path, tokenizer: str | None) -> tuple[Config, Param
     text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
     with method.unlocked():
         method.text_spec = spec(TextSpec, **vars(text_spec))
-    shapes_of_params = jax.eval_shape(build(method).init, jax.random.key(0))
+    built = build(method)
+    shapes_of_params = jax.eval_shape(built.init, jax.random.key(0))
     params = read_params(checkpoint, text_spec, shardings(make_mesh(), shapes_of_params))
     text = spec(Text, tokenizer=tokenizer, length=length)
-    return base_config(method, None, num_steps=0, batch_size=1, text=text), params, tokens
+    config = base_config(method, None, num_steps=0, batch_size=1, text=text)
+    config.init = str(source)
+    return {"method": built, "params": params, "tokenizer": tokens, "config": config, "step": 0}
 
 
 def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:
     """Returns a line with the source of a checkpoint and the number of its parameters."""
     network = network_of(checkpoint)
     count = sum(map(math.prod, network.tensors.values()))
-    padding = network.rows - num_rows(text_spec, has_mask=network.has_mask)
+    padding = network.rows - num_rows(text_spec, with_mask=network.mask_kind != "none")
     left_out = f", {padding:,} rows of padding left out" if padding else ""
     return f"{network.model_type} checkpoint {checkpoint.source}: {count:,} parameters{left_out}"
 
 
-def _check_method(config: Config, network: Network, checkpoint: Checkpoint) -> None:
-    if class_of(config.method) is not network.method:
+def _check_method(config: Config, network: Network, checkpoint: Checkpoint, part: str | None) -> None:
+    if part is None and class_of(config.method) is not network.method:
         raise UserError(
             f"{checkpoint.source} is a {network.model_type} checkpoint, the method of "
             f"{network.config_file}; give --config {network.config_file}."
@@ -167,8 +184,9 @@ def _update(config: Config, fields: dict[str, Any]) -> None:
 def _with_settings_of_run(config: Config, stored: Config) -> Config:
     """Returns a config with the network and tokenizer of the run that it resumes."""
     if class_of(config.method) is class_of(stored.method):
-        network = set(stored.method.trunk) - set(TRAINED_AND_COMPUTED)
-        config.method.trunk.update({name: stored.method.trunk[name] for name in network})
+        for part in {"trunk", *PARTS.values()} & set(stored.method):
+            network = set(stored.method[part]) - set(TRAINED_AND_COMPUTED)
+            config.method[part].update({name: stored.method[part][name] for name in network})
         config.method.update({name: stored.method[name] for name in OUTSIDE_TRUNK if name in stored.method})
     config.text.tokenizer = stored.text.tokenizer
     return config

@@ -22,7 +22,7 @@ from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.methods.method import Conditional, InitFromData, Trainable
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.families import open_source
-from jtextdiff.pretrained.start import described, read_params
+from jtextdiff.pretrained.start import described, start_params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build, is_control, spec
 from jtextdiff.run.corpus import label_values, open_corpus
@@ -122,13 +122,17 @@ def _fill_in_labels(config: Config, corpus: Corpus) -> None:
 
 
 def _check_positions(config: Config) -> None:
-    """Raises UserError if texts are longer than the learned positions of the network."""
-    trunk, length = config.method.get("trunk"), config.method.text_spec.length
-    if trunk is not None and "learned" in trunk.positions and trunk.max_length < length:
-        raise UserError(
-            f"The texts have up to {length} tokens, the network positions for {trunk.max_length}. Set "
-            f"--config.method.trunk.max_length={length} or --config.text.length={trunk.max_length}."
-        )
+    """Raises UserError if texts, and a decoder's memory before them, have more positions than a network has learned."""
+    method, length = config.method, config.method.text_spec.length
+    for name in {"trunk", "encoder", "decoder"} & set(method):
+        trunk, memory = method[name], method.memory_slots if name == "decoder" and method.levels.decoder_input else 0
+        if "learned" in trunk.positions and trunk.max_length < memory + length:
+            before = f" after {memory} of memory" if memory else ""
+            longer = "" if config.get("init") else f"--config.method.{name}.max_length={memory + length} or "
+            raise UserError(
+                f"The texts have up to {length} tokens{before}, the network positions for {trunk.max_length}. Set "
+                f"{longer}--config.text.length={trunk.max_length - memory}."
+            )
 
 
 def _fill_in_decay_steps(config: Config, workdir: Path) -> None:
@@ -156,6 +160,10 @@ def restore_or_init(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
     the published checkpoint that `config.init` names, or fresh ones.
     """
     config, layout = setup.config, setup.layout
+
+    def fresh() -> Params:
+        return jax.device_put(_init_params(setup), layout["params"])
+
     shapes = checkpoints.shapes_of(setup.shapes, layout)
     model, training = shapes["ema"], {name: part for name, part in shapes.items() if name != "ema"}
     restored = checkpoints.restore(workdir, {"model": model, "training": training})
@@ -168,10 +176,10 @@ def restore_or_init(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
         say(f"Starting from the parameters of {config.warm_start} at step {step}.")
     elif config.get("init"):
         checkpoint = open_source(config.init)
-        params = read_params(checkpoint, setup.method.text_spec, layout["params"])
+        params = start_params(checkpoint, setup.method, layout["params"], fresh)
         say(f"Starting from the {described(checkpoint, setup.method.text_spec)}.")
     else:
-        params = jax.device_put(_init_params(setup), layout["params"])
+        params = fresh()
     return jax.jit(functools.partial(state_of, setup.optimizer), out_shardings=layout)(params), 0
 
 

@@ -93,7 +93,7 @@ BROKEN = {
     "lost shard": (without_second_shard, f"lacks model-00002-of-00002.safetensors, which {INDEX} names"),
     "lost index": (without_index, f"has 2 safetensors files but no {INDEX}"),
     "shard elsewhere": (outside, "weight_map must give a file of this folder"),
-    "unknown type": (change_config(model_type="bert"), "model_type 'bert'.*can be read: mdlm, bd3lm"),
+    "unknown type": (change_config(model_type="t5"), "model_type 't5'.*can be read: mdlm, bd3lm"),
     "no type": (change_config(model_type=None), "model_type None"),
     "timed": (change_config(time_conditioning=True, model_type="bd3lm"), "time_conditioning = True; only False"),
     "not timed": (change_config(model_type="DUO"), "time_conditioning = False; only True can be read"),

@@ -119,11 +119,12 @@ OTHER = {
 @pytest.mark.parametrize("name", OTHER)
 def test_a_setting_that_the_layout_lacks_is_named(name: str) -> None:
     from jtextdiff.cli.errors import UserError
-    from jtextdiff.pretrained.export_files import published_config
+    from jtextdiff.pretrained.exported_layouts import layout_of
 
     def method(**changes: object) -> Masked:
         return Masked(trunk=Transformer(**{**PLAIN, **changes}), reads_length=False)
 
+    published_config = layout_of(method()).config_of
     assert published_config(method())["model_type"] == "mdlm"
     with pytest.raises(UserError, match=rf"method\.trunk\.{name} is {OTHER[name]!r}; the published layout"):
         published_config(method(**{name: OTHER[name]}))

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from support import published, published_llama, published_modernbert, published_timed
+from support import published, published_bert, published_gpt2, published_llama, published_modernbert, published_timed
 
 from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
@@ -20,6 +20,7 @@ CONFIGS = {kind: published.config_json(kind) for kind in ("mdlm", "bd3lm")}
 CONFIGS |= {kind: published_llama.config_json(kind) for kind in published_llama.KINDS}
 CONFIGS |= {"modernbert": published_modernbert.config_json()}
 CONFIGS |= {kind: published_timed.CONFIGS[kind] for kind in ("sedd", "DUO", "udlm", "dit")}
+CONFIGS |= {"bert": published_bert.config_json(), "gpt2": published_gpt2.config_json()}
 
 
 def fields(settings: type) -> set[str]:

@@ -55,7 +55,7 @@ class Kind(NamedTuple):
     timed: bool = False  # conditioned on the time, unless time_conditioning says otherwise
     time_input: str = "sigma"  # what it reads of the time then
     extra_rows: int = 0  # of the embedding, beyond those that config.json counts
-    mask_is_token: bool = False  # see `Network`
+    mask_kind: str = "row"  # see `Network`
 
 
 KINDS = {
@@ -77,7 +77,7 @@ KINDS = {
         timed=True,
         extra_rows=1,
     ),
-    "DUO": Kind(D3PM, "configs/d3pm.py", TIMED, FIELDS, timed=True),
+    "DUO": Kind(D3PM, "configs/d3pm.py", TIMED, FIELDS, timed=True, mask_kind="none"),
     "udlm": Kind(D3PM, "configs/d3pm.py", {"time_conditioning": True, "causal": False}, FIELDS, timed=True),
     "dit": Kind(
         Masked,
@@ -88,7 +88,7 @@ KINDS = {
         buffers={"rotary_emb.cos_cached": "1 L 3 1 2R", "rotary_emb.sin_cached": "1 L 3 1 2R", "logit_bias": "1 1 1"},
         timed=True,
         time_input="t",
-        mask_is_token=True,
+        mask_kind="token",
     ),
 }
 """By `model_type`; GIDD calls itself "dit"."""

@@ -1,10 +1,8 @@
 """The config.json of MDLM, BD3-LM, SEDD, Duo, UDLM and GIDD as settings of our methods, and of MDLM back."""
 
 import functools
-import operator
 from typing import Any
 
-from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.block_diffusion import BlockDiffusion
 from jtextdiff.methods.d3pm import D3PM
 from jtextdiff.methods.masked import Masked
@@ -12,7 +10,7 @@ from jtextdiff.pretrained.layouts.dit import NUM_FREQUENCIES, fold
 from jtextdiff.pretrained.layouts.dit_kinds import KINDS, Kind
 from jtextdiff.pretrained.layouts.dit_layout import LABELS, SHAPES, Sizes, shapes
 from jtextdiff.pretrained.layouts.dit_timed import timed_params
-from jtextdiff.pretrained.network import Network, check_constants, check_heads, positive
+from jtextdiff.pretrained.network import Network, check_constants, check_fits, check_heads, positive
 from jtextdiff.pretrained.vocabulary import num_rows
 
 PLAIN = {
@@ -72,8 +70,7 @@ def dit_network(config: dict[str, Any], source: str) -> Network:
         copies={},
         rows=sizes.rows,
         mask=None,
-        mask_is_token=kind.mask_is_token,
-        has_mask=kind.method is not D3PM,
+        mask_kind=kind.mask_kind,
         fold=lambda read, place: params(read, sizes.num_blocks, place),
     )
 
@@ -103,9 +100,7 @@ def config_of(method: Masked, cond_dim: int) -> dict[str, Any]:
     expected: dict[str, Any] = {"time_input": "none"} | {f"trunk.{name}": value for name, value in PLAIN.items()}
     expected |= {f"head.{name}": value for name, value in HEAD.items()}
     expected |= {"reads_length": False, "self_conditioning": 0.0}
-    for name, value in expected.items():
-        if (found := operator.attrgetter(name)(method)) != value:
-            raise UserError(f"method.{name} is {found!r}; the published layout of MDLM has only {value!r}.")
+    check_fits(method, expected, "MDLM")
     return {
         "model_type": "mdlm",
         "architectures": ["MDLM"],

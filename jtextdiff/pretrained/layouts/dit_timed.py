@@ -10,7 +10,7 @@ from jaxtyping import Float
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.layouts.dit import silu
 from jtextdiff.pretrained.layouts.dit_layout import LABELS, TIMED_NAMES
-from jtextdiff.pretrained.layouts.tables import Place, Read, params_of, per_block
+from jtextdiff.pretrained.layouts.tables import Place, Read, params_of, part_of, per_block, transposed
 
 IS_GATE = (0, 0, 1, 0, 0, 1)
 """Which parts of a block's modulation are gates."""
@@ -34,4 +34,5 @@ def timed_params(
             array = array - np.repeat(IS_GATE, len(array) // len(IS_GATE))
         return array.astype(np.float32, copy=False)
 
-    return params_of(read_ours, per_block(TIMED_NAMES, num_blocks), place)
+    names = per_block(TIMED_NAMES, num_blocks)
+    return params_of(lambda ours, theirs: transposed(ours, part_of(read_ours, theirs)), names, place)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.masked import Masked
 from jtextdiff.pretrained.layouts.llama_layout import BIASES, HEAD_NORMS, LLADA, QWEN, Sizes, shapes
-from jtextdiff.pretrained.layouts.tables import params_of, per_block
+from jtextdiff.pretrained.layouts.tables import params_of, per_block, transposed
 from jtextdiff.pretrained.network import Network, check_constants, check_heads, number, positive
 
 LLAMA = {
@@ -117,9 +117,10 @@ def llama_network(config: dict[str, Any], source: str) -> Network:
         copies={answer: embedding} if tied else {},
         rows=sizes.rows,
         mask=_mask(config, source),
-        mask_is_token=True,
-        has_mask=True,
-        fold=lambda read, place: params_of(read, per_block(names, sizes.num_blocks), place),
+        mask_kind="token",
+        fold=lambda read, place: params_of(
+            lambda ours, theirs: transposed(ours, read(theirs)), per_block(names, sizes.num_blocks), place
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.masked import Masked
-from jtextdiff.pretrained.layouts.tables import params_of, per_block, sized
+from jtextdiff.pretrained.layouts.tables import params_of, part_of, per_block, sized, transposed
 from jtextdiff.pretrained.network import Network, check_constants, check_heads, number, positive
 
 SHAPES = {
@@ -103,9 +103,8 @@ def modernbert_network(config: dict[str, Any], source: str) -> Network:
         copies={"decoder.weight": embedding},
         rows=rows,
         mask=None,
-        mask_is_token=True,
-        has_mask=True,
-        fold=lambda read, place: params_of(read, names, place),
+        mask_kind="token",
+        fold=lambda read, place: params_of(lambda ours, theirs: transposed(ours, part_of(read, theirs)), names, place),
     )
 
 

@@ -52,23 +52,26 @@ def transposed(ours: str, array: Float[np.ndarray, "..."]) -> Float[np.ndarray, 
     return np.ascontiguousarray(array.T) if ours.endswith("kernel") else array
 
 
-def params_of(read: Read, names: Mapping[str, str], place: Place = lambda name, array: array) -> Params:
-    """Returns our parameters, one tensor at a time, each passed to `place`.
-
-    `names` has a row for each array: "name" of a tensor, or "name i/n" for part i of n equal ones along its rows.
-    """
-    params: Params = {}
-    for ours, theirs in names.items():
-        insert(params, ours, place(ours, transposed(ours, _read_part(read, theirs))))
-    return params
-
-
-def _read_part(read: Read, row: str) -> Float[np.ndarray, "..."]:
-    name, _, part = row.partition(" ")
+def part_of(read: Read, text: str, axis: int = 0) -> Float[np.ndarray, "..."]:
+    """Returns the tensor "name", or part i of n equal ones along an axis, "name i/n"."""
+    name, _, part = text.partition(" ")
     if not part:
         return read(name)
     index, num = map(int, part.split("/"))
-    return np.split(read(name), num)[index]
+    return np.split(read(name), num, axis=axis)[index]
+
+
+def params_of(
+    array_of: Callable[[str, str], Float[np.ndarray, "..."]], names: Mapping[str, str], place: Place
+) -> Params:
+    """Returns our parameters, one at a time, each passed to `place`.
+
+    `names` has a row for each array, and `array_of` maps our name and theirs to the array.
+    """
+    params: Params = {}
+    for ours, theirs in names.items():
+        insert(params, ours, place(ours, array_of(ours, theirs)))
+    return params
 
 
 def leaf(tree: Any, path: str) -> Any:
