@@ -16,7 +16,7 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.components.types import Given, TextSpec
 from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.pretrained.export_files import published_config
+from jtextdiff.pretrained.exported_layouts import layout_of
 from jtextdiff.pretrained.families import FAMILIES, open_source
 from jtextdiff.pretrained.network import Network
 from jtextdiff.pretrained.start import described, read_model
@@ -213,4 +213,5 @@ def test_gidd_needs_a_tokenizer_that_names_mask(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "message"), [("sedd", "time_input is 'sigma'"), ("DUO", "The method is D3PM")])
 def test_they_are_not_exported(kind: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        published_config(method_of(network_of(kind), TEXT_SPEC))
+        method = method_of(network_of(kind), TEXT_SPEC)
+        layout_of(method).config_of(method)
