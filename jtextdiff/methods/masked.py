@@ -53,6 +53,7 @@ class Masked:
     trunk: Transformer = Transformer()
     reads_length: bool = True  # the network has an embedding of the text's length; published ones have none
     head: Head = Head()
+    param_dtype: str = "float32"  # of the stored parameters; "bfloat16": half the memory, for models that do not train
     masking: str = "fixed_count"  # in training: exactly k of L tokens; "bernoulli": each independently, as published
     self_conditioning: float = 0.0  # share of the training steps in which the network reads its own hidden states
     loss_weighting: str = "bound"  # of masked tokens in training; "words": all equal; "planner": more for likely ones
@@ -68,6 +69,7 @@ class Masked:
             "masking": ("fixed_count", "bernoulli"),
             "loss_weighting": ("bound", "words", "planner"),
             "schedule": tuple(TOKEN_SCHEDULES),
+            "param_dtype": ("float32", "bfloat16"),
         }
         check_settings(self, positive=("bound_points",), choices=choices)
         check_numbers(self, (), shares=("self_conditioning",))
@@ -84,6 +86,7 @@ class Masked:
             reads_length=self.reads_length,
             self_conditioned=self.self_conditioning > 0,
             head=self.head,
+            param_dtype=self.param_dtype,
         )
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key
 
@@ -18,14 +19,20 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class Net:
-    """A network, defined by the function that constructs its module."""
+    """A network, defined by the function that constructs its module, and the type of its parameters.
+
+    A layer with a bfloat16 parameter and a float32 input computes in float32: the type changes what is stored alone.
+    """
 
     make: Callable[[nnx.Rngs], nnx.Module]
+    param_dtype: str = "float32"
 
     def init(self, key: Key[Array, ""]) -> Params:
         """Returns freshly initialised parameters."""
         state = nnx.state(self.make(nnx.Rngs(key)), nnx.Param)
-        return _with_keys(nnx.to_pure_dict(state), str)
+        params = _with_keys(nnx.to_pure_dict(state), str)
+        half = self.param_dtype == "bfloat16"
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params) if half else params
 
     def bind(self, params: Params) -> Any:
         """Returns the module over `params`. Inside a traced function this is free at run time."""

@@ -16,12 +16,12 @@ from jtextdiff.data.tokenizer_builders import tokenizer_builder
 from jtextdiff.devices.sharding import make_mesh, shardings
 from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.checkpoint_files import Checkpoint
+from jtextdiff.pretrained.checkpoint_files import Checkpoint, is_bfloat16
 from jtextdiff.pretrained.families import network_of, open_source
 from jtextdiff.pretrained.layouts.tables import leaf
 from jtextdiff.pretrained.network import Network
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
-from jtextdiff.run.checkpoints import has_checkpoints
+from jtextdiff.run.checkpoints import has_checkpoints, shapes_of
 from jtextdiff.run.config import Config, build, class_of, spec
 from jtextdiff.run.config_files import base_config
 from jtextdiff.run.workdir import read_config
@@ -97,10 +97,10 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
     return tokenizer
 
 
-def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Params:
+def read_params(checkpoint: Checkpoint, text_spec: TextSpec, shapes: Params) -> Params:
     """Returns the parameters of a checkpoint in our names, with the rows of a text's vocabulary.
 
-    Each array is put on the devices as it is read; `layout` has the sharding of each.
+    Each array is put on the devices as it is read; `shapes` has the type and the sharding of each.
     """
     network = network_of(checkpoint)
 
@@ -108,7 +108,8 @@ def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Par
         return take_rows(name, checkpoint.read(network.prefix + name), text_spec)
 
     def place(name: str, array: Float[np.ndarray, "..."]) -> Any:
-        return jax.block_until_ready(jax.device_put(array, leaf(layout, name)))
+        target = leaf(shapes, name)
+        return jax.block_until_ready(jax.device_put(array.astype(target.dtype, copy=False), target.sharding))
 
     return network.fold(read, place)
 
@@ -130,8 +131,10 @@ def read_model(source: str | Path, tokenizer: str | None) -> tuple[Config, Param
     text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
     with method.unlocked():
         method.text_spec = spec(TextSpec, **vars(text_spec))
-    shapes_of_params = jax.eval_shape(build(method).init, jax.random.key(0))
-    params = read_params(checkpoint, text_spec, shardings(make_mesh(), shapes_of_params))
+    if "param_dtype" in method and is_bfloat16(checkpoint):
+        method.param_dtype = "bfloat16"
+    shapes = jax.eval_shape(build(method).init, jax.random.key(0))
+    params = read_params(checkpoint, text_spec, shapes_of(shapes, shardings(make_mesh(), shapes)))
     text = spec(Text, tokenizer=tokenizer, length=length)
     return base_config(method, None, num_steps=0, batch_size=1, text=text), params, tokens
 

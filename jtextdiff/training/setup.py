@@ -82,6 +82,11 @@ def validate_config(config: Config, workdir: Path) -> None:
         least = 0 if name == "num_steps" and config.get("init") else 1  # without steps, a run only imports
         if value < least:
             raise UserError(f"{name} must be at least {least}, got {value}.")
+    if config.method.get("param_dtype") == "bfloat16" and config.num_steps:
+        raise UserError(
+            "method.param_dtype=bfloat16 is for models that do not train: it would lose updates below 1/256 of a "
+            "parameter. Leave it out, or give --config.num_steps=0."
+        )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed must be from 0 to 2^32 - 1, got {config.seed}.")
     if config.batch_size % config.optim.accumulate:
@@ -168,7 +173,7 @@ def restore_or_init(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
         say(f"Starting from the parameters of {config.warm_start} at step {step}.")
     elif config.get("init"):
         checkpoint = open_source(config.init)
-        params = read_params(checkpoint, setup.method.text_spec, layout["params"])
+        params = read_params(checkpoint, setup.method.text_spec, shapes["params"])
         say(f"Starting from the {described(checkpoint, setup.method.text_spec)}.")
     else:
         params = jax.device_put(_init_params(setup), layout["params"])
