@@ -1,6 +1,8 @@
 """python -m jtextdiff.sample: samples texts from a trained model, one per line on stdout."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from jtextdiff.cli.arguments import (
     Parser,
@@ -34,6 +36,9 @@ def build_parser() -> Parser:
     add_control(parser)
     add_balance(parser)
     add_choice(parser)
+    parser.add_argument(
+        "--dry_run", action="store_true", help="do not sample: print the memory that it takes, as JSON; nothing is read"
+    )
     parser.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
     return parser
 
@@ -42,6 +47,11 @@ def command(arguments: Sequence[str]) -> None:
     flags = build_parser().parse_args(arguments)
     if flags.num < 1:
         raise UserError(f"--num must be at least 1, got {flags.num}.")
+    if flags.dry_run:
+        from jtextdiff.benchmarks.sampling_memory import sampling_memory
+
+        print(json.dumps(sampling_memory(Path(flags.checkpoint), flags.num, sampler_overrides(flags)), indent=2))
+        return
     from jtextdiff import load
     from jtextdiff.control.balancing import balance_if
     from jtextdiff.inference.reranking import sample_and_rerank, sampling_spec

@@ -10,29 +10,23 @@ import numpy as np
 from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError, mistakes
-from jtextdiff.data.corpus import Text
 from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.data.tokenizer_builders import tokenizer_builder
-from jtextdiff.devices.sharding import make_mesh, shardings
-from jtextdiff.methods.components.types import TextSpec, text_spec_of
+from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.nets.functional import Params
-from jtextdiff.pretrained.checkpoint_files import Checkpoint, is_bfloat16
+from jtextdiff.pretrained.checkpoint_files import Checkpoint
 from jtextdiff.pretrained.families import network_of, open_source
 from jtextdiff.pretrained.layouts.tables import leaf
 from jtextdiff.pretrained.network import Network
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
-from jtextdiff.run.checkpoints import has_checkpoints, shapes_of
-from jtextdiff.run.config import Config, build, class_of, spec
-from jtextdiff.run.config_files import base_config
+from jtextdiff.run.checkpoints import has_checkpoints
+from jtextdiff.run.config import Config, class_of
 from jtextdiff.run.workdir import read_config
 
 PRETRAINED = "pretrained:"
 
 TRAINED_AND_COMPUTED = ("dropout", "init", "bfloat16", "scan", "remat")
 """Settings of a trunk that stay those of the config. The others come from the checkpoint."""
-
-MOST_TOKENS = 1024
-"""Tokens, at most, of the texts of a checkpoint by itself: few samples are all computed at the longest length."""
 
 OUTSIDE_TRUNK = ("reads_length", "block_size", "head")
 """Settings of a method that come from the checkpoint."""
@@ -54,9 +48,9 @@ def with_settings(config: Config, workdir: Path) -> Config:
     checkpoint = open_source(config.init)
     network = network_of(checkpoint)
     _check_method(config, network, checkpoint)
-    _update(config.method, network.settings)
+    update(config.method, network.settings)
     config.text.tokenizer = tokenizer_spec(checkpoint, config.text.tokenizer)
-    _read_tokenizer(checkpoint, config.text.tokenizer)
+    read_tokenizer(checkpoint, config.text.tokenizer)
     return config
 
 
@@ -75,7 +69,7 @@ def tokenizer_spec(checkpoint: Checkpoint, given: str) -> str:
     return f"{PRETRAINED}{checkpoint.folder}"
 
 
-def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
+def read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
     """Returns a tokenizer. Raises UserError if it does not fit the rows or the MASK of the checkpoint."""
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = tokenizer_builder(name).train([])
@@ -114,31 +108,6 @@ def read_params(checkpoint: Checkpoint, text_spec: TextSpec, shapes: Params) -> 
     return network.fold(read, place)
 
 
-def read_model(source: str | Path, tokenizer: str | None) -> tuple[Config, Params, Tokenizer]:
-    """Returns the config of a checkpoint by itself, its parameters on the devices, and its tokenizer.
-
-    `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length, at most MOST_TOKENS.
-    Raises UserError for whatever cannot be read.
-    """
-    if tokenizer and not tokenizer.startswith(PRETRAINED):
-        raise UserError(f"tokenizer must be '{PRETRAINED}NAME' or '{PRETRAINED}FOLDER', got {tokenizer!r}.")
-    checkpoint = open_source(source)
-    tokenizer = tokenizer_spec(checkpoint, tokenizer or "")
-    tokens = _read_tokenizer(checkpoint, tokenizer)
-    network = network_of(checkpoint)
-    method, length = spec(network.method), min(network.settings["trunk"]["max_length"], MOST_TOKENS)
-    _update(method, network.settings)
-    text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
-    with method.unlocked():
-        method.text_spec = spec(TextSpec, **vars(text_spec))
-    if "param_dtype" in method and is_bfloat16(checkpoint):
-        method.param_dtype = "bfloat16"
-    shapes = jax.eval_shape(build(method).init, jax.random.key(0))
-    params = read_params(checkpoint, text_spec, shapes_of(shapes, shardings(make_mesh(), shapes)))
-    text = spec(Text, tokenizer=tokenizer, length=length)
-    return base_config(method, None, num_steps=0, batch_size=1, text=text), params, tokens
-
-
 def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:
     """Returns a line with the source of a checkpoint and the number of its parameters."""
     network = network_of(checkpoint)
@@ -157,11 +126,11 @@ def _check_method(config: Config, network: Network, checkpoint: Checkpoint) -> N
         raise UserError("method.self_conditioning must be 0: published checkpoints have no such network.")
 
 
-def _update(config: Config, fields: dict[str, Any]) -> None:
+def update(config: Config, fields: dict[str, Any]) -> None:
     """Sets fields of a spec, and of the specs within it."""
     for name, value in fields.items():
         if isinstance(value, dict):
-            _update(config[name], value)
+            update(config[name], value)
         else:
             config[name] = value
 

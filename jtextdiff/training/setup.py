@@ -14,6 +14,7 @@ from jtextdiff.cli.output import say
 from jtextdiff.control.controls import RESERVED
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
+from jtextdiff.devices.memory import check_fits
 from jtextdiff.devices.multihost import process_zero_first
 from jtextdiff.devices.sharding import check_batch, make_mesh, shardings
 from jtextdiff.inference.model import load
@@ -173,6 +174,7 @@ def restore_or_init(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
         say(f"Starting from the parameters of {config.warm_start} at step {step}.")
     elif config.get("init"):
         checkpoint = open_source(config.init)
+        check_fits(shapes, f"The parameters of {config.init}, their running mean and moments")
         params = read_params(checkpoint, setup.method.text_spec, shapes["params"])
         say(f"Starting from the {described(checkpoint, setup.method.text_spec)}.")
     else:
