@@ -30,7 +30,8 @@ def sampling_memory(source: Path, num: int, overrides: Sequence[str] = ()) -> di
 
     `source` is a run or the folder of a published checkpoint, of which its config alone is read. The program is that
     of this machine's compiler; on a CPU it keeps a float32 copy of each bfloat16 parameter that it multiplies, beside
-    the activations. `devices_of_80_gb`: the parameters are divided among so many, the rest is not. Raises UserError for a config that cannot be read.
+    the activations. `devices_of_80_gb`: the parameters are divided among so many, the rest is not. Raises UserError for
+    a config that cannot be read.
     """
     config = _config(source, overrides)
     method, mesh = build(config.method), make_mesh()
