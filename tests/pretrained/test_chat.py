@@ -19,7 +19,7 @@ from jtextdiff.sample import command
 
 TURN = "<turn>"
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %} {{ m['role'] == 'user' and 'The' or 'it' }} {{ m['content'] | trim }} "
+    "{{ bos_token }}{% for m in messages %} {{ m['role'] == 'user' and 'The' or 'it' }} {{ m['content'] | trim }}"
     + TURN
     + "{% endfor %}{% if add_generation_prompt %} it{% endif %}"
 )
