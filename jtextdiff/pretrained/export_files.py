@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from jtextdiff.cli.errors import UserError
 from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.methods.masked import Masked
-from jtextdiff.nets.functional import Params
+from jtextdiff.nets.functional import Params, merged
 from jtextdiff.pretrained.checkpoint_files import CONFIG, WHOLE
 from jtextdiff.pretrained.layouts.dit import unfold
 from jtextdiff.pretrained.layouts.dit_settings import KINDS, PLAIN, config_of
@@ -35,7 +35,7 @@ def published_config(method: Any) -> dict[str, Any]:
 
 def published_tensors(method: Masked, params: Params) -> dict[str, np.ndarray]:
     """Returns the tensors of a masked model. Reading them back gives the same parameters to the bit."""
-    tensors = unfold(params, method.trunk.num_layers, COND_DIM)
+    tensors = unfold(merged(params), method.trunk.num_layers, COND_DIM)
     tensors = {name: give_rows(name, tensor, method.text_spec) for name, tensor in tensors.items()}
     pairs = np.arange(0, method.trunk.width // method.trunk.num_heads, 2)
     exponents = pairs / (2 * len(pairs))

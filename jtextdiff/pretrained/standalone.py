@@ -73,6 +73,8 @@ def _without_text(checkpoint: Checkpoint, half: bool, overrides: Sequence[str]) 
         method.param_dtype = "bfloat16"
     text = spec(Text, length=min(longest, MOST_TOKENS))
     config = override(base_config(method, None, num_steps=0, batch_size=1, text=text), overrides)
+    if config.method.get("lora_rank"):
+        raise UserError("method.lora_rank is for training: give it to a run that starts from the checkpoint.")
     if not 1 <= config.text.length <= longest:
         raise UserError(
             f"text.length must be from 1 to {longest}, the positions of {checkpoint.source}; got {config.text.length}."
