@@ -35,20 +35,16 @@ def fold(read: Read, num_blocks: int, place: Place = lambda name, array: array) 
     One layer is read at a time, the largest first, and each array is passed to `place` at once, so that the host holds
     little more than what `place` keeps there.
     """
-
-    def read_exact(name: str) -> Float[np.ndarray, "..."]:
-        return read(name).astype(np.float32, copy=False)  # products of bfloat16 would be rounded twice
-
-    condition, params = _condition(read_exact), {}
+    condition, params = _condition(read), {}
 
     def add(names: dict[str, str], folded: Tensors) -> None:
         for ours, theirs in names.items():
-            array = folded.pop(theirs) if theirs in folded else read_exact(theirs)
+            array = folded.pop(theirs) if theirs in folded else read(theirs)
             insert(params, ours, place(ours, transposed(ours, array)))
 
-    add(outside_blocks(NAMES), _folded_norm(read_exact, condition))
+    add(outside_blocks(NAMES), _folded_norm(read, condition))
     for block in range(num_blocks):
-        add(of_block(NAMES, block), _folded_block(read_exact, f"blocks.{block}.", condition))
+        add(of_block(NAMES, block), _folded_block(read, f"blocks.{block}.", condition))
     return params
 
 
