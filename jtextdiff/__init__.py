@@ -65,30 +65,36 @@ _HOMES = {
 def load(run: "str | Path", *, at: int | str = "latest", overrides: Sequence[str] = ()) -> "Model":
     """Loads a trained model from its run directory; `at` is "latest", "best" or a step.
 
-    `overrides` such as "method.sampler.steps=50" change the stored config; "mesh.fsdp=8" divides the parameters, which
-    are otherwise whole on each device. From here on jax caches compiled programs below $JTEXTDIFF_CACHE. Raises
+    A published checkpoint, its folder or "hub:NAME", is loaded by `from_pretrained`. `overrides` such as
+    "method.sampler.steps=50" change the stored config; "mesh.fsdp=8" divides the parameters, which are otherwise whole
+    on each device. From here on jax caches compiled programs below $JTEXTDIFF_CACHE. Raises
     UserError if there is no run, or none of its checkpoints can be read.
     """
     from jtextdiff.devices.compilation_cache import enable_compilation_cache
     from jtextdiff.inference import model
+    from jtextdiff.pretrained.standalone import is_published
 
+    if is_published(run) and at == "latest":
+        return from_pretrained(run, overrides=overrides)
     enable_compilation_cache()
     return model.load(run, at=at, overrides=overrides)
 
 
-def from_pretrained(source: "str | Path", *, tokenizer: str | None = None) -> "Model":
+def from_pretrained(source: "str | Path", *, tokenizer: str | None = None, overrides: Sequence[str] = ()) -> "Model":
     """Loads a published checkpoint, such as one of MDLM or LLaDA, from its folder, or "hub:NAME".
 
     `tokenizer` is "pretrained:NAME" where the folder has none. All texts are as long as the checkpoint's longest, or
-    1,024 tokens, unless a control gives a length; a run that starts from it learns the lengths of its text. Raises
-    UserError for whatever cannot be read.
+    1,024 tokens, unless a control gives a length; a run that starts from it learns the lengths of its text. `overrides`
+    such as "text.length=256" and "method.trunk.bfloat16=true" change its config; "mesh.fsdp=8" divides the parameters.
+    Those that are all stored as bfloat16 stay so. Raises UserError for whatever cannot be read, or does not fit into
+    memory.
     """
     from jtextdiff.devices.compilation_cache import enable_compilation_cache
     from jtextdiff.inference.model import Model
-    from jtextdiff.pretrained.start import read_model
+    from jtextdiff.pretrained.standalone import read_model
 
     enable_compilation_cache()
-    return Model(**read_model(source, tokenizer))
+    return Model(**read_model(source, tokenizer, overrides))
 
 
 def __getattr__(name: str) -> Any:

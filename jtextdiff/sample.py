@@ -1,6 +1,9 @@
 """python -m jtextdiff.sample: samples texts from a trained model, one per line on stdout."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from jtextdiff.cli.arguments import (
     Parser,
@@ -20,6 +23,7 @@ EXAMPLES = """examples:
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --steps 50 --sampler dpm_solver --seed 3
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --template "The [MASK] [MASK] is near [MASK] ."
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --control food=Japanese --control length=12
+  python -m jtextdiff.sample --checkpoint hub:GSAI-ML/LLaDA-8B-Instruct --chat "What is rain?" --answer_length 64
 
 Sample i depends only on the seed and on i. With a template, every [MASK] is one word to write; the other words
 stay. An autoregressive model takes fixed words only at the start of a template.
@@ -34,7 +38,14 @@ def build_parser() -> Parser:
     add_control(parser)
     add_balance(parser)
     add_choice(parser)
+    parser.add_argument(
+        "--dry_run", action="store_true", help="do not sample: print the memory that it takes, as JSON; nothing is read"
+    )
     parser.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
+    parser.add_argument("--chat", metavar="QUESTION", help="answer it, by the chat template of the tokenizer")
+    parser.add_argument(
+        "--answer_length", type=int, default=128, metavar="N", help="with --chat: tokens at most (default: 128)"
+    )
     return parser
 
 
@@ -42,12 +53,23 @@ def command(arguments: Sequence[str]) -> None:
     flags = build_parser().parse_args(arguments)
     if flags.num < 1:
         raise UserError(f"--num must be at least 1, got {flags.num}.")
+    if flags.chat is not None:
+        _check_chat(flags)
+    if flags.dry_run:
+        from jtextdiff.benchmarks.sampling_memory import sampling_memory
+
+        print(json.dumps(sampling_memory(Path(flags.checkpoint), flags.num, sampler_overrides(flags)), indent=2))
+        return
     from jtextdiff import load
     from jtextdiff.control.balancing import balance_if
     from jtextdiff.inference.reranking import sample_and_rerank, sampling_spec
 
     spec = sampling_spec(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
+    if flags.chat is not None:
+        for text in model.chat(flags.chat, flags.num, length=flags.answer_length, seed=flags.seed):
+            print(one_line(text))
+        return
     spec = spec._replace(control=balance_if(flags.balance, model, spec.control))
     with progress_bar() as bar:
         task = bar.add_task("sampling", total=flags.num * spec.num_candidates)
@@ -64,6 +86,14 @@ def command(arguments: Sequence[str]) -> None:
         say(f"{description[0].upper()}{description[1:]}.")
     for text in texts:
         print(one_line(text))
+
+
+def _check_chat(flags: Any) -> None:
+    """Raises UserError for flags that say otherwise what the text is."""
+    others = ("template", "control", "balance")
+    given = [f"--{name}" for name in others if getattr(flags, name)] + ["--best_of"] * (flags.best_of > 1)
+    if given := given + ["--mbr"] * (flags.mbr > 1):
+        raise UserError(f"--chat answers a question as it was drawn: leave out {given[0]}.")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ ONLY_IMPORTED_IN = {
     "datasets": ("data/",),
     "safetensors": ("pretrained/",),
     "torch": ("benchmarks/torch_",),
+    "qwix": ("nets/functional.py",),
     "lm_eval": ("benchmarks/lm_harness.py",),
 }
 """Third party ↦ the only places that import it; the commands may also read ml_collections."""

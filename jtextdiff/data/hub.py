@@ -8,7 +8,7 @@ from typing import Any
 from jtextdiff.data.cache import give_hub_a_home
 from jtextdiff.data.text_files import SPLITS, Example, example_of, field_names
 
-CHECKPOINT_FILES = ("*.json", "*.txt", "*.safetensors")
+CHECKPOINT_FILES = ("*.json", "*.txt", "*.safetensors", "*.jinja")
 """Weights and tokenizer of a model: nothing that can be run."""
 
 PATH = re.compile(r"hub:(?P<name>[^:@\s]+)(:(?P<configuration>[^:@]+))?(@(?P<revision>.+))?")

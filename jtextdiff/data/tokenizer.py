@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,16 @@ if TYPE_CHECKING:
 
 MASK = "[MASK]"
 SPECIALS_FILE = "specials.json"
+CHAT_FILE = "chat.json"
 UNK = "[UNK]"
 _RARE_CHARACTERS = "qzxjk \u8a9e\u8a00 \U0001f642"
+
+
+class ChatTemplate(NamedTuple):
+    """How a conversation becomes one text: a template of Jinja, and the special tokens that it names."""
+
+    template: str
+    tokens: dict[str, str]  # such as bos_token ↦ <s>
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,6 +44,7 @@ class Tokenizer:
     unk: int | None
     mask: int
     spaced: bool
+    chat: ChatTemplate | None = None
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Returns the ids of each text, [length] each, without EOS.
@@ -98,6 +107,39 @@ class Tokenizer:
         fixed = [np.full(len(part), part is not free) for row in rows for part in (row, free)][:-1]
         return ids, np.concatenate(fixed)
 
+    def encode_chat(self, question: str) -> tuple[NDArray[np.int32], set[int]]:
+        """Returns the ids of a conversation up to its answer [length], and those that end the answer.
+
+        The chat template is rendered in the sandbox of transformers. It ends an answer with a special token, as EOS and
+        PAD do. Raises ValueError without a template, for one that cannot be rendered, and for a question that spells a
+        special token.
+        """
+        if self.chat is None:
+            raise ValueError("the tokenizer has no chat template (chat_template in tokenizer_config.json)")
+        specials = {token.content: i for i, token in self.backend.get_added_tokens_decoder().items() if token.special}
+        if spelled := [token for token in specials if token in question]:
+            raise ValueError(f"the question spells {spelled[0]!r}, a special token; remove it from the question")
+        asked, answer = {"role": "user", "content": question}, "\u2042"
+        prompt = self._rendered([asked], add_generation_prompt=True)
+        ending = self._rendered([asked, {"role": "assistant", "content": answer}]).rpartition(answer)[2]
+        ends = sorted((ending.index(token), i) for token, i in specials.items() if token in ending)
+        self.backend.encode_special_tokens = False
+        ids = self.backend.encode(prompt, add_special_tokens=False).ids
+        self.backend.encode_special_tokens = True
+        return np.asarray(ids, np.int32), {self.eos, self.pad, *(i for _, i in ends[:1])}
+
+    def _rendered(self, messages: list[dict[str, str]], **settings: bool) -> str:
+        """Returns messages as one text. Raises ValueError if the template cannot be rendered."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        template, tokens = self.chat or ("", {})
+        try:
+            return render_jinja_template([messages], chat_template=template, **tokens, **settings)[0][0]  # pyright: ignore
+        except ImportError as error:
+            raise ValueError(f"chat templates need jinja2: pip install jinja2 ({error})") from None
+        except Exception as error:  # a template can raise anything
+            raise ValueError(f"the chat template cannot be rendered: {' '.join(str(error).split())[:200]}") from None
+
     @functools.cached_property
     def token_texts(self) -> list[str]:
         """The text of each id [vocab_size], without blanks around it."""
@@ -139,6 +181,8 @@ class Tokenizer:
         directory.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(directory / "tokenizer.json"))
         (directory / SPECIALS_FILE).write_text(json.dumps(self._specials(), indent=1), encoding="utf-8")
+        if self.chat is not None:
+            (directory / CHAT_FILE).write_text(json.dumps(self.chat._asdict(), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> "Tokenizer":
@@ -155,7 +199,9 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
             specials = json.loads((directory / SPECIALS_FILE).read_text(encoding="utf-8"))
             backend.encode_special_tokens = True
-            return cls(backend=backend, **specials)
+            chat = directory / CHAT_FILE
+            template = ChatTemplate(**json.loads(chat.read_text(encoding="utf-8"))) if chat.is_file() else None
+            return cls(backend=backend, **specials, chat=template)
         except Exception as error:  # tokenizers raises bare Exception for a damaged file
             raise ValueError(f"cannot read the tokenizer in {directory}: {error}; save or train it again") from error
 
@@ -174,7 +220,14 @@ class Tokenizer:
 
 
 def wrap(
-    backend: "tokenizers.Tokenizer", *, pad: int, eos: int, unk: int | None, mask: int | None, spaced: bool
+    backend: "tokenizers.Tokenizer",
+    *,
+    pad: int,
+    eos: int,
+    unk: int | None,
+    mask: int | None,
+    spaced: bool,
+    chat: ChatTemplate | None = None,
 ) -> Tokenizer:
     """Returns a Tokenizer of a backend and its special ids. Appends MASK if `mask` is None.
 
@@ -189,4 +242,5 @@ def wrap(
         mask = backend.token_to_id(MASK)
         if mask is None or mask > vocab_size:
             raise ValueError(f"cannot append {MASK} at id {vocab_size}: the tokenizer gave it id {mask}")
-    return Tokenizer(backend=backend, vocab_size=vocab_size, pad=pad, eos=eos, unk=unk, mask=mask, spaced=spaced)
+    ids = {"vocab_size": vocab_size, "pad": pad, "eos": eos, "unk": unk, "mask": mask}
+    return Tokenizer(backend=backend, **ids, spaced=spaced, chat=chat)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jtextdiff.data.cache import give_hub_a_home
-from jtextdiff.data.tokenizer import SPECIALS_FILE, UNK, Tokenizer, wrap
+from jtextdiff.data.tokenizer import SPECIALS_FILE, UNK, ChatTemplate, Tokenizer, wrap
 
 SPECIALS = ("[PAD]", "[EOS]", UNK)  # ids 0, 1, 2 of every trained tokenizer
 
@@ -121,7 +121,15 @@ class Pretrained:
         unk = None if pretrained.unk_token_id in (pad, eos) else pretrained.unk_token_id
         mask = pretrained.mask_token_id
         mask = _mask_of_model(Path(self.name), backend) if mask is None else mask
-        return wrap(backend, pad=pad, eos=eos, unk=unk, mask=mask, spaced=False)
+        return wrap(backend, pad=pad, eos=eos, unk=unk, mask=mask, spaced=False, chat=_chat(pretrained))
+
+
+def _chat(pretrained: Any) -> ChatTemplate | None:
+    """Returns the chat template of a tokenizer, the default one of several, if it has any."""
+    template = pretrained.chat_template
+    template = template.get("default") if isinstance(template, dict) else template
+    tokens = {name: token for name, token in pretrained.special_tokens_map.items() if isinstance(token, str)}
+    return ChatTemplate(template, tokens) if isinstance(template, str) else None
 
 
 def _read_quietly(name: str) -> Any:

@@ -26,7 +26,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"(out|down)/kernel$", P("tensor", "fsdp")),
     (r"(lift|lower|look|lower_look/\d+)/kernel$", P("fsdp", None)),
     (r"(answer|bag|lower_answer/\d+)/kernel$", P("fsdp", "tensor")),
-    (r"(bias|scale)$", P()),
+    (r"(bias|scale|lora_[ab])$", P()),
 )
 """The first row whose pattern matches an array's path applies. Paths of optimiser moments and running means end in the
 paths of their parameters, so one table serves all. A dimension that an axis does not divide stays whole."""

@@ -10,8 +10,7 @@ from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.score import Score, compared_score, reference, score
 from jtextdiff.inference.model import Model, load
 from jtextdiff.metrics.units import units
-from jtextdiff.pretrained.families import is_published
-from jtextdiff.pretrained.start import read_model
+from jtextdiff.pretrained.standalone import is_published, read_model
 
 Rate = tuple[float, float]
 """Nats per token, word or character, and its standard error."""
@@ -69,7 +68,7 @@ def load_judge(run: str, model: Model, checkpoint: str) -> Model:
 
     Raises UserError if its likelihood is only a bound, or if it has another tokenizer with unknown words.
     """
-    judge = Model(**read_model(run, None)) if is_published(run) else load(run)
+    judge = Model(**read_model(run)) if is_published(run) else load(run)
     if judge.method.bound != "exact":
         name = type(judge.method).__name__
         raise UserError(f"--judge {run} is {name}, whose likelihood is: {judge.method.bound}. A judge must be exact.")

@@ -29,6 +29,7 @@ from jtextdiff.inference.prompts import (
     check_number,
     check_texts,
     note_on_unknown,
+    read_chat,
     read_template,
     read_texts,
     unknown_words,
@@ -84,6 +85,17 @@ class Model:
     def infill(self, template: str, num: int = 1, *, seed: int = 0, **sampler: Any) -> list[str]:
         """Fills the [MASK]s of a template in `num` ways; its other words stay."""
         return self.sample(num, seed=seed, template=template, **sampler)
+
+    def chat(self, question: str, num: int = 1, *, length: int = 128, seed: int = 0, **sampler: Any) -> list[str]:
+        """Answers a question in `num` ways with up to `length` tokens each, by the tokenizer's chat template.
+
+        Raises UserError for a method other than Masked, a tokenizer without a template, and a prompt that is too long.
+        """
+        method, num = self.with_sampler(sampler), check_number(num, "num", 0)
+        chat = read_chat(question, self.tokenizer, method, num, length)
+        keys = keys_for(jax.random.key(check_number(seed, "seed")), jnp.arange(num))
+        output = run_batched(chat.method, "sample", self.params, keys, chat.given, [None])
+        return [self.tokenizer.decode(chat.answer(row)) for row in output.tokens]
 
     def draw(
         self,

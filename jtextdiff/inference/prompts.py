@@ -1,20 +1,25 @@
 """Templates and texts as model inputs."""
 
 import contextlib
+import dataclasses
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.data.batches import Batch
 from jtextdiff.data.tokenizer import MASK, Tokenizer
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
+from jtextdiff.methods.masked import Masked
 from jtextdiff.methods.method import HasKnownLength, Method
+
+NO_TOKEN = -1
+"""An id that no token has."""
 
 
 def read_template(template: str | Sequence[str] | None, tokenizer: Tokenizer, method: Method, num: int) -> Given:
@@ -59,6 +64,45 @@ def _given_of_template(ids: Int[np.ndarray, "m"], fixed: Bool[np.ndarray, "m"], 
     all_fixed[:, : size - 1] = fixed
     all_fixed[:, size - 1] = not method.prefix_only
     return Given(jnp.asarray(tokens), jnp.asarray(all_fixed), jnp.full(num, size, jnp.int32))
+
+
+class ChatInput(NamedTuple):
+    """A question as the input of a method, and where its answers begin and end."""
+
+    method: Method
+    given: Given
+    start: int
+    ends: set[int]  # tokens that end an answer
+
+    def answer(self, tokens: Int[np.ndarray, "l"]) -> Int[np.ndarray, "m"]:
+        """Returns the tokens of an answer up to its end."""
+        tokens = tokens[self.start :]
+        return tokens[: np.argmax(np.isin(tokens, list(self.ends)))]  # the last one ends it
+
+
+def read_chat(question: str, tokenizer: Tokenizer, method: Method, num: int, length: int) -> ChatInput:
+    """Returns the input of `num` answers with up to `length` tokens each.
+
+    The prompt is fixed, and so is EOS after the answer; between them EOS and PAD are tokens like others. Raises
+    UserError for a question that the model cannot answer.
+    """
+    if not isinstance(method, Masked):
+        raise UserError(f"Only Masked answers a question by filling in masked tokens; this is {type(method).__name__}.")
+    with mistakes(ValueError):
+        prompt, ends = tokenizer.encode_chat(question)
+    spec, size = method.text_spec, len(prompt) + check_number(length, "length", 1) + 1
+    if size > spec.length:
+        raise UserError(
+            f"The prompt has {len(prompt)} tokens, the answer {length} and its end one; this model generates "
+            f"{spec.length}. Ask for a shorter answer, or set text.length where the model is loaded."
+        )
+    tokens = np.full(size, spec.eos, np.int32)
+    tokens[: len(prompt)] = prompt
+    fixed = (np.arange(size) < len(prompt)) | (np.arange(size) == size - 1)
+    tokens, fixed = (jnp.broadcast_to(jnp.asarray(row), (num, size)) for row in (tokens, fixed))
+    given = Given(tokens, fixed, jnp.full(num, size, jnp.int32))
+    method = dataclasses.replace(method, text_spec=dataclasses.replace(spec, eos=NO_TOKEN, pad=NO_TOKEN))
+    return ChatInput(method, given, len(prompt), ends)
 
 
 def check_texts(texts: Sequence[str], name: str = "texts") -> list[str]:

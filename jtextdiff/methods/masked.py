@@ -9,6 +9,7 @@ implies the time (Ou et al. 2025), so that the network needs no time input; one 
 import dataclasses
 import functools
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,8 @@ class Masked:
     reads_length: bool = True  # the network has an embedding of the text's length; published ones have none
     head: Head = Head()
     time_input: str = "none"  # what the network reads of the time: "sigma", −log ᾱ, or "t", which is 1 − ᾱ
+    param_dtype: str = "float32"  # of the stored parameters; "bfloat16": half the memory, for models that do not train
+    lora_rank: int = 0  # of adapters of the blocks' kernels, which alone are trained; 0: all parameters are
     masking: str = "fixed_count"  # in training: exactly k of L tokens; "bernoulli": each independently, as published
     self_conditioning: float = 0.0  # share of the training steps in which the network reads its own hidden states
     loss_weighting: str = "bound"  # of masked tokens in training; "words": all equal; "planner": more for likely ones
@@ -71,9 +74,14 @@ class Masked:
             "masking": ("fixed_count", "bernoulli"),
             "loss_weighting": ("bound", "words", "planner"),
             "schedule": tuple(TOKEN_SCHEDULES),
+            "param_dtype": ("float32", "bfloat16"),
         }
         check_settings(self, positive=("bound_points",), choices=choices)
-        check_numbers(self, (), shares=("self_conditioning",))
+        check_numbers(self, ("lora_rank",), shares=("self_conditioning",))
+        if self.lora_rank and find_spec("qwix") is None:
+            raise ValueError("lora_rank needs the package qwix: pip install -e '.[lora]'.")
+        if self.lora_rank and (self.trunk.scan or self.trunk.remat):
+            raise ValueError("lora_rank does not go with trunk.scan or trunk.remat, in which qwix finds no kernels.")
 
     @property
     def log_alpha_bar(self) -> Schedule:
@@ -88,6 +96,8 @@ class Masked:
             reads_length=self.reads_length,
             self_conditioned=self.self_conditioning > 0,
             head=self.head,
+            param_dtype=self.param_dtype,
+            lora_rank=self.lora_rank,
         )
 
     @property

@@ -23,6 +23,11 @@ def with_norm(embedding: Float[Array, "v d"], norm: float | None) -> Float[Array
     return embedding if norm is None else norm * embedding / jnp.linalg.norm(embedding, axis=-1, keepdims=True)
 
 
+def exact(x: Array) -> Array:
+    """Returns x in float32, or in float64 if it is."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class EmbeddingDenoiser(nnx.Module):
     """Token embeddings, and a trunk that reads noisy ones (Li et al. 2022, §4).
 
@@ -211,7 +216,7 @@ class TokenDenoiser(nnx.Module):
 
         With a `shifted` head, those of a position are the trunk's at the position before.
         """
-        x = look_up(self.embed.embedding[...], tokens)
+        x = exact(look_up(self.embed.embedding[...], tokens))
         if self.time is not None and t is not None:
             x = x + look_up(self.time.embedding[...], t)[:, None, :]
         if self.length is not None and valid is not None:

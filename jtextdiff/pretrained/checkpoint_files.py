@@ -22,7 +22,9 @@ CONVERT = (
 )
 
 FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types of parameters; they are read as float32."""
+"""Types of parameters."""
+
+BF16 = "BF16"
 
 
 class Tensor(NamedTuple):
@@ -43,13 +45,19 @@ class Checkpoint(NamedTuple):
     tensors: Mapping[str, Tensor]
 
     def read(self, name: str) -> Float[np.ndarray, "..."]:
-        """Returns one tensor as float32. Raises UserError if its file cannot be read."""
+        """Returns one tensor: bfloat16 as stored, others as float32. Raises UserError if its file cannot be read."""
         tensor = self.tensors[name]
         try:
             with safe_open(tensor.file, framework="numpy") as stored:
-                return stored.get_tensor(tensor.name).astype(np.float32, copy=False)
+                array = stored.get_tensor(tensor.name)
+                return array if tensor.dtype == BF16 else array.astype(np.float32, copy=False)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{tensor.file} cannot be read: {error}. Copy or download it again.") from None
+
+
+def is_bfloat16(checkpoint: Checkpoint) -> bool:
+    """Returns whether every tensor is stored as bfloat16, so that none loses anything in this type."""
+    return all(tensor.dtype == BF16 for tensor in checkpoint.tensors.values())
 
 
 def open_checkpoint(source: str, folder: Path) -> Checkpoint:

@@ -8,7 +8,7 @@ import numpy as np
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.masked import Masked
-from jtextdiff.nets.functional import Params
+from jtextdiff.nets.functional import Params, merged
 from jtextdiff.pretrained.layouts import dit_settings, gpt2
 from jtextdiff.pretrained.layouts.dit import unfold
 from jtextdiff.pretrained.layouts.tables import Tensors
@@ -37,7 +37,7 @@ def layout_of(method: Any) -> Layout:
 
 def mdlm_tensors(method: Masked, params: Params) -> Tensors:
     """Returns the tensors of a masked model, the frequencies of its rotation included."""
-    tensors = unfold(params, method.trunk.num_layers, COND_DIM)
+    tensors = unfold(merged(params), method.trunk.num_layers, COND_DIM)
     tensors = {name: give_rows(name, tensor, method.text_spec) for name, tensor in tensors.items()}
     pairs = np.arange(0, method.trunk.width // method.trunk.num_heads, 2)
     exponents = pairs / (2 * len(pairs))

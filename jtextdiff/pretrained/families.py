@@ -1,10 +1,12 @@
 """The families of published checkpoints that can be read."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.data.hub import download_checkpoint
-from jtextdiff.pretrained.checkpoint_files import CONFIG, Checkpoint, open_checkpoint, read_json
+from jtextdiff.pretrained.checkpoint_files import Checkpoint, open_checkpoint
 from jtextdiff.pretrained.layouts.bert import bert_network
 from jtextdiff.pretrained.layouts.dit_kinds import KINDS, SEDD
 from jtextdiff.pretrained.layouts.dit_settings import dit_network
@@ -40,16 +42,15 @@ def open_source(source: str | Path) -> Checkpoint:
     return checkpoint
 
 
-def is_published(source: str | Path) -> bool:
-    """Returns whether this is "hub:NAME", or a folder whose config.json has a model_type, as that of no run has."""
-    file = Path(source) / CONFIG
-    return str(source).startswith("hub:") or (file.is_file() and "model_type" in read_json(file))
+def model_type_of(config: Mapping[str, Any]) -> Any:
+    """Returns the model_type of a config.json, None for that of no published checkpoint. That of SEDD names none."""
+    return config.get("model_type", SEDD if "graph" in config else None)
 
 
 def network_of(checkpoint: Checkpoint) -> Network:
     """Returns the network of a checkpoint. Raises UserError if its kind is unknown, or its config cannot be read."""
     config, source = checkpoint.config, checkpoint.source
-    name = config.get("model_type", SEDD if "graph" in config else None)
+    name = model_type_of(config)
     if not isinstance(name, str) or name not in FAMILIES:
         raise UserError(
             f"{source} has the model_type {name!r} in config.json; those that can be read: {', '.join(FAMILIES)}."

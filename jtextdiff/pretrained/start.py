@@ -11,11 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError, mistakes
-from jtextdiff.data.corpus import Text
 from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.data.tokenizer_builders import tokenizer_builder
-from jtextdiff.devices.sharding import make_mesh, shardings
-from jtextdiff.methods.components.types import TextSpec, text_spec_of
+from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.method import Trainable
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import Checkpoint
@@ -25,17 +23,13 @@ from jtextdiff.pretrained.network import Network
 from jtextdiff.pretrained.parts import PARTS, part_of_vae, with_part
 from jtextdiff.pretrained.vocabulary import num_rows, take_rows
 from jtextdiff.run.checkpoints import has_checkpoints
-from jtextdiff.run.config import Config, build, class_of, spec
-from jtextdiff.run.config_files import base_config
+from jtextdiff.run.config import Config, class_of
 from jtextdiff.run.workdir import read_config
 
 PRETRAINED = "pretrained:"
 
 TRAINED_AND_COMPUTED = ("dropout", "init", "bfloat16", "scan", "remat")
 """Settings of a trunk that stay those of the config. The others come from the checkpoint."""
-
-MOST_TOKENS = 1024
-"""Tokens, at most, of the texts of a checkpoint by itself: few samples are all computed at the longest length."""
 
 OUTSIDE_TRUNK = ("reads_length", "time_input", "kernel", "form", "block_size", "head")
 """Settings of a method that come from the checkpoint."""
@@ -58,9 +52,9 @@ def with_settings(config: Config, workdir: Path) -> Config:
     network = network_of(checkpoint)
     part = part_of_vae(class_of(config.method), network)
     _check_method(config, network, checkpoint, part)
-    _update(config.method, network.settings if part is None else {part: network.settings["trunk"]})
+    update(config.method, network.settings if part is None else {part: network.settings["trunk"]})
     config.text.tokenizer = tokenizer_spec(checkpoint, config.text.tokenizer)
-    _read_tokenizer(checkpoint, config.text.tokenizer)
+    read_tokenizer(checkpoint, config.text.tokenizer)
     return config
 
 
@@ -79,7 +73,7 @@ def tokenizer_spec(checkpoint: Checkpoint, given: str) -> str:
     return f"{PRETRAINED}{checkpoint.folder}"
 
 
-def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
+def read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
     """Returns a tokenizer. Raises UserError if it does not fit the rows or the MASK of the checkpoint."""
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = tokenizer_builder(name).train([])
@@ -101,23 +95,27 @@ def _read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
     return tokenizer
 
 
-def start_params(checkpoint: Checkpoint, method: Trainable, layout: Any, fresh: Callable[[], Params]) -> Params:
-    """Returns the parameters of a method that starts from a checkpoint: all of them, or `fresh` ones with its part."""
+def start_params(checkpoint: Checkpoint, method: Trainable, shapes: Params, fresh: Callable[[], Params]) -> Params:
+    """Returns the parameters of a method that starts from a checkpoint: all of them, or `fresh` ones with its part.
+
+    `shapes` has the type and the sharding of each.
+    """
     network = network_of(checkpoint)
-    if part_of_vae(type(method), network) is None:
-        return read_params(checkpoint, method.text_spec, layout)
-    return with_part(fresh(), network, _reader(checkpoint, network, method.text_spec))
+    if part_of_vae(type(method), network) is not None:
+        return with_part(fresh(), network, _reader(checkpoint, network, method.text_spec))
+    return read_params(checkpoint, method.text_spec, shapes)
 
 
-def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Params:
+def read_params(checkpoint: Checkpoint, text_spec: TextSpec, shapes: Params) -> Params:
     """Returns the parameters of a checkpoint in our names, with the rows of a text's vocabulary.
 
-    Each array is put on the devices as it is read; `layout` has the sharding of each.
+    Each array is put on the devices as it is read; `shapes` has the type and the sharding of each.
     """
     network = network_of(checkpoint)
 
     def place(name: str, array: Float[np.ndarray, "..."]) -> Any:
-        return jax.block_until_ready(jax.device_put(array, leaf(layout, name)))
+        target = leaf(shapes, name)
+        return jax.block_until_ready(jax.device_put(array.astype(target.dtype, copy=False), target.sharding))
 
     return network.fold(_reader(checkpoint, network, text_spec), place)
 
@@ -125,32 +123,6 @@ def read_params(checkpoint: Checkpoint, text_spec: TextSpec, layout: Any) -> Par
 def _reader(checkpoint: Checkpoint, network: Network, text_spec: TextSpec) -> Read:
     """Returns what reads the tensors of a checkpoint, with the rows of a text's vocabulary."""
     return lambda name: take_rows(name, checkpoint.read(network.prefix + name), text_spec)
-
-
-def read_model(source: str | Path, tokenizer: str | None) -> dict[str, Any]:
-    """Returns the fields of the `Model` of a checkpoint by itself, with its parameters on the devices.
-
-    `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length, at most MOST_TOKENS.
-    Raises UserError for whatever cannot be read.
-    """
-    if tokenizer and not tokenizer.startswith(PRETRAINED):
-        raise UserError(f"tokenizer must be '{PRETRAINED}NAME' or '{PRETRAINED}FOLDER', got {tokenizer!r}.")
-    checkpoint = open_source(source)
-    tokenizer = tokenizer_spec(checkpoint, tokenizer or "")
-    tokens = _read_tokenizer(checkpoint, tokenizer)
-    network = network_of(checkpoint)
-    method, length = spec(network.method), min(network.settings["trunk"]["max_length"], MOST_TOKENS)
-    _update(method, network.settings)
-    text_spec = text_spec_of(tokens, length, (0,) * length + (1,))
-    with method.unlocked():
-        method.text_spec = spec(TextSpec, **vars(text_spec))
-    built = build(method)
-    shapes_of_params = jax.eval_shape(built.init, jax.random.key(0))
-    params = read_params(checkpoint, text_spec, shardings(make_mesh(), shapes_of_params))
-    text = spec(Text, tokenizer=tokenizer, length=length)
-    config = base_config(method, None, num_steps=0, batch_size=1, text=text)
-    config.init = str(source)
-    return {"method": built, "params": params, "tokenizer": tokens, "config": config, "step": 0}
 
 
 def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:
@@ -172,11 +144,11 @@ def _check_method(config: Config, network: Network, checkpoint: Checkpoint, part
         raise UserError("method.self_conditioning must be 0: published checkpoints have no such network.")
 
 
-def _update(config: Config, fields: dict[str, Any]) -> None:
+def update(config: Config, fields: dict[str, Any]) -> None:
     """Sets fields of a spec, and of the specs within it."""
     for name, value in fields.items():
         if isinstance(value, dict):
-            _update(config[name], value)
+            update(config[name], value)
         else:
             config[name] = value
 

@@ -51,6 +51,16 @@ def time_grid(num_steps: int, *, start: Time = 1.0) -> tuple[Array, Array]:
     return grid[:-1], grid[1:]
 
 
+def unmasking_times(num_steps: int, grid: str) -> tuple[Array, Array]:
+    """Returns (t, s) of each step: a uniform or a cosine grid (Shi et al. 2024, §4; Chang et al. 2022)."""
+
+    def warp(u: Array) -> Array:
+        return jnp.cos(jnp.pi / 2 * (1 - u))
+
+    t, s = time_grid(num_steps)
+    return (t, s) if grid == "uniform" else (warp(t), jnp.where(s > 0, warp(s), 0.0))
+
+
 def later(t: Time, s: Time) -> Array:
     """Returns whether t is a later time than s, more noise, and not the same one."""
     return jnp.asarray(t) > s + SAME_TIME

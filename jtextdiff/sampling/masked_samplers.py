@@ -18,8 +18,8 @@ from jtextdiff.diffusion.masking import first_of_ties, top_k_mask
 from jtextdiff.diffusion.randomness import Keys, fold_in, per_row
 from jtextdiff.diffusion.schedules import Schedule
 from jtextdiff.sampling.denoiser_transforms import LogitShaping
-from jtextdiff.sampling.loop import Step, time_grid, unroll
-from jtextdiff.sampling.masked_state import Draw, MaskedState, Predict, reveal, sample_tokens
+from jtextdiff.sampling.loop import Step, unmasking_times, unroll
+from jtextdiff.sampling.masked_state import Draw, MaskedState, Predict, in_blocks, reveal, sample_tokens
 from jtextdiff.sampling.remasking import CORRECTIONS, REMASKING, corrected, loop_times, remasking
 
 NAMES = ("ancestral", "first_hitting", "confidence", "entropy_bounded", "ordered", "self_planning", "remasking")
@@ -47,6 +47,7 @@ class Unmasking:
     remask_rate: float = 0.04  # remasking: of "cap", "rescale" and "loop"
     correct: str = "off"  # "doubtful" or "random": what to draw anew in a finished text, unless the sampler revises
     correct_tokens: int = 1  # masked again at once by a correction
+    block_length: int | None = None  # tokens are revealed block by block, from left to right; None: in one block
 
     names = NAMES
 
@@ -58,6 +59,9 @@ class Unmasking:
         for field in ("steps", "correct_tokens"):
             if getattr(self, field) < 1:
                 raise ValueError(f"sampler.{field} must be at least 1, got {getattr(self, field)}.")
+        if self.block_length is not None and (self.block_length < 1 or self.revises):
+            got = f"{self.block_length} with name={self.name!r}, correct={self.correct!r}"
+            raise ValueError(f"sampler.block_length must be at least 1, without revisions of tokens; got {got}.")
         self.shaping.check()
         if not 0 <= self.remask_rate <= 1:
             raise ValueError(f"sampler.remask_rate must be from 0 to 1, got {self.remask_rate}.")
@@ -81,7 +85,9 @@ class Unmasking:
 
     @property
     def description(self) -> str:
-        """The name of the sampler, and whether finished texts are corrected."""
+        """The name of the sampler, and whether finished texts are corrected or texts have blocks."""
+        if self.block_length is not None:
+            return f"{self.name} in blocks"
         corrects = self.correct != "off" and self.name not in REVISING
         return f"{self.name} with corrections" if corrects else self.name
 
@@ -100,7 +106,9 @@ class Unmasking:
             return step, loop_times(self.steps) if self.remask == "loop" else unmasking_times(self.steps, self.grid)
         if self.name == "self_planning":
             return self_planning(predict, start, self.eta, self.steps), jnp.arange(self.steps, 0, -1)
-        calls = shape[1] if self.name == "first_hitting" else min(self.steps, shape[1])
+        block = shape[1] if self.block_length is None else min(self.block_length, shape[1])
+        steps = max(1, self.steps * block // max(shape[1], 1))
+        calls = block if self.name == "first_hitting" else min(steps, block)
         if self.name == "ancestral":
             step = ancestral(schedule, predict, unmasking_times(self.steps, self.grid), keys, shape)
         elif self.name == "first_hitting":
@@ -114,17 +122,9 @@ class Unmasking:
         if self.correct != "off":
             step = corrected(step, start, choice=self.correct, count=self.correct_tokens)
             calls = self.steps
-        return step, jnp.arange(calls, 0, -1)
-
-
-def unmasking_times(num_steps: int, grid: str) -> tuple[Array, Array]:
-    """Returns (t, s) of each step: a uniform or a cosine grid (Shi et al. 2024, §4; Chang et al. 2022)."""
-
-    def warp(u: Array) -> Array:
-        return jnp.cos(jnp.pi / 2 * (1 - u))
-
-    t, s = time_grid(num_steps)
-    return (t, s) if grid == "uniform" else (warp(t), jnp.where(s > 0, warp(s), 0.0))
+        if self.block_length is None:
+            return step, jnp.arange(calls, 0, -1)
+        return in_blocks(step, start, block, calls)
 
 
 def ancestral(

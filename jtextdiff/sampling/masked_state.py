@@ -1,14 +1,16 @@
-"""The state of samplers of tokens, what they need of a network, and how they reveal tokens."""
+"""The state of samplers of tokens, what they need of a network, and how they reveal tokens, in blocks or in one."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jtextdiff.diffusion.distributions import Categorical
 from jtextdiff.diffusion.randomness import Keys, fold_in
 from jtextdiff.diffusion.schedules import Time
+from jtextdiff.sampling.loop import Step
 
 Hidden = Any
 """The last hidden states of a self-conditioned network, [b, l, w]; None of any other."""
@@ -54,3 +56,26 @@ def reveal(
     calls = state.calls + jnp.any(state.masked, axis=-1)
     drawn = jnp.where(selected, Categorical(logits=log_p).log_prob(tokens), state.log_p)
     return MaskedState(jnp.where(selected, tokens, state.tokens), state.masked & ~selected, calls, drawn, hidden)
+
+
+def in_blocks(step: Step, start: MaskedState, length: int, calls: int) -> tuple[Step, Any]:
+    """Returns the step that reveals tokens of one block, and its grid: blocks from left to right, `calls` in each.
+
+    A block holds the next `length` tokens that are masked at the `start`; given ones belong to none. While `step`
+    reveals tokens of a block, those of later blocks are MASK. A block whose tokens are all revealed makes no call. Nie
+    et al. (2025, LLaDA), §2.4.
+    """
+    block = (jnp.cumsum(start.masked, axis=-1) - 1) // length
+    num_blocks = -(-start.tokens.shape[1] // length)
+
+    def within(keys: Keys, state: MaskedState, point: tuple[Array, Array]) -> MaskedState:
+        number, steps_left = point
+        current = state.masked & (block == number)
+
+        def advance(state: MaskedState) -> MaskedState:
+            after = step(keys, state._replace(masked=current), steps_left)
+            return after._replace(masked=after.masked | (state.masked & ~current))
+
+        return jax.lax.cond(jnp.any(current), advance, lambda state: state, state)
+
+    return within, (jnp.repeat(jnp.arange(num_blocks), calls), jnp.tile(jnp.arange(calls, 0, -1), num_blocks))

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import say
 from jtextdiff.devices.collectives import collectives
 from jtextdiff.devices.flops import matmul_flops
+from jtextdiff.devices.memory import bytes_a_device
 from jtextdiff.methods.method import Fitted
 from jtextdiff.run.config import Config, build
 from jtextdiff.training.compile_ahead import step_arguments
@@ -53,8 +53,8 @@ def dry_run(config: Config, workdir: Path) -> dict[str, Any]:
     compiled = step.lower(*arguments).compile()
     seconds = time.perf_counter() - started_at
     state, memory = arguments[0], compiled.memory_analysis()
-    size_of = {name: _bytes(state[part]) for part, name in STATE_PARTS.items()}
-    size_of |= {"batch": _bytes(arguments[2]), "activations_and_gradients": memory.temp_size_in_bytes}
+    size_of = {name: bytes_a_device(state[part]) for part, name in STATE_PARTS.items()}
+    size_of |= {"batch": bytes_a_device(arguments[2]), "activations_and_gradients": memory.temp_size_in_bytes}
     flops, num_devices = matmul_flops(step, *arguments), setup.mesh.size
     rows, length = arguments[2].tokens.shape
     return {
@@ -70,11 +70,3 @@ def dry_run(config: Config, workdir: Path) -> dict[str, Any]:
         "collectives": {kind: traffic._asdict() for kind, traffic in collectives(compiled.as_text()).items()},
         "compile_seconds": round(seconds, 1),
     }
-
-
-def _bytes(tree: Any) -> int:
-    """Returns the bytes that the arrays of a tree take on one device."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * jnp.dtype(leaf.dtype).itemsize
-        for leaf in jax.tree.leaves(tree)
-    )

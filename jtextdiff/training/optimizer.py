@@ -10,7 +10,7 @@ import optax
 import optax.contrib
 from jaxtyping import Array, Int
 
-from jtextdiff.nets.functional import Params
+from jtextdiff.nets.functional import Params, has_adapters, is_adapter
 
 DECAYS = ("constant", "linear", "cosine", "cooldown")
 
@@ -66,8 +66,10 @@ class Optimizer:
         factor = {"constant": 1.0, "cosine": 0.5 * (1 + jnp.cos(jnp.pi * fraction))}.get(self.decay, 1 - fraction)
         return self.peak * jnp.minimum(1.0, (step + 1) / max(self.warmup, 1)) * factor
 
-    def transform(self) -> optax.GradientTransformation:
-        """Returns the optax transformation: clipping, then Adam or Muon."""
+    def transform(self, adapters: bool = False) -> optax.GradientTransformation:
+        """Returns the optax transformation: clipping, then Adam or Muon; of `adapters` alone if there are any."""
+        if adapters:
+            return optax.partition({"trained": self.transform(), "frozen": optax.set_to_zero()}, _trained_of)
         clip = optax.identity() if self.clip is None else optax.clip_by_global_norm(self.clip)
         adam = optax.adamw(
             self.learning_rate,
@@ -83,17 +85,27 @@ class Optimizer:
         return optax.chain(clip, optax.partition({"adam": adam, "muon": muon}, _optimizer_of))
 
     def init(self, params: Params) -> Any:
-        return self.transform().init(params)
+        return self.transform(has_adapters(params)).init(params)
 
     def update(self, gradient: Params, state: Any, params: Params) -> tuple[Any, Any]:
         """Returns the parameters and the optimizer state after one step."""
-        updates, state = self.transform().update(gradient, state, params)
+        updates, state = self.transform(has_adapters(params)).update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
     def average(self, ema: Params, params: Params, step: Int[Array, ""]) -> Params:
         """Returns the moving average after `step` steps. Tied weights are one leaf, and so are averaged once."""
         decay = jnp.minimum(self.ema, (1 + step) / (10 + step)) if self.ema_warmup else self.ema
-        return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
+        trained = _trained_of(params) if has_adapters(params) else jax.tree.map(lambda leaf: "trained", params)
+
+        def average(old: Array, new: Array, label: str) -> Array:
+            return decay * old + (1 - decay) * new if label == "trained" else new
+
+        return jax.tree.map(average, ema, params, trained)
+
+
+def _trained_of(params: Params) -> Any:
+    """Returns "trained" for adapters and "frozen" for all other arrays."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: "trained" if is_adapter(path) else "frozen", params)
 
 
 def _optimizer_of(params: Params) -> Any:

@@ -14,13 +14,14 @@ from jtextdiff.cli.output import say
 from jtextdiff.control.controls import RESERVED
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
+from jtextdiff.devices.memory import check_fits
 from jtextdiff.devices.multihost import process_zero_first
 from jtextdiff.devices.sharding import check_batch, make_mesh, shardings
 from jtextdiff.inference.model import load
 from jtextdiff.methods.classifier import Classifier
 from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.methods.method import Conditional, InitFromData, Trainable
-from jtextdiff.nets.functional import Params
+from jtextdiff.nets.functional import Params, adapters_of, has_adapters, with_adapters
 from jtextdiff.pretrained.families import open_source
 from jtextdiff.pretrained.start import described, start_params
 from jtextdiff.run import checkpoints
@@ -82,6 +83,11 @@ def validate_config(config: Config, workdir: Path) -> None:
         least = 0 if name == "num_steps" and config.get("init") else 1  # without steps, a run only imports
         if value < least:
             raise UserError(f"{name} must be at least {least}, got {value}.")
+    if config.method.get("param_dtype") == "bfloat16" and config.num_steps and not config.method.lora_rank:
+        raise UserError(
+            "method.param_dtype=bfloat16 is for models that do not train: it would lose updates below 1/256 of a "
+            "parameter. Leave it out, train adapters with method.lora_rank, or give --config.num_steps=0."
+        )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed must be from 0 to 2^32 - 1, got {config.seed}.")
     if config.batch_size % config.optim.accumulate:
@@ -176,7 +182,11 @@ def restore_or_init(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
         say(f"Starting from the parameters of {config.warm_start} at step {step}.")
     elif config.get("init"):
         checkpoint = open_source(config.init)
-        params = start_params(checkpoint, setup.method, layout["params"], fresh)
+        check_fits(shapes, f"The parameters of {config.init}, their running mean and moments")
+        params = start_params(checkpoint, setup.method, shapes["params"], fresh)
+        if has_adapters(shapes["params"]):
+            adapters = jax.jit(lambda key: adapters_of(setup.method.init(key)))(jax.random.key(config.seed))
+            params = with_adapters(params, adapters)
         say(f"Starting from the {described(checkpoint, setup.method.text_spec)}.")
     else:
         params = fresh()

@@ -19,7 +19,8 @@ from jtextdiff.nets.transformer import Transformer
 from jtextdiff.pretrained.exported_layouts import layout_of
 from jtextdiff.pretrained.families import FAMILIES, open_source
 from jtextdiff.pretrained.network import Network
-from jtextdiff.pretrained.start import described, read_model
+from jtextdiff.pretrained.standalone import read_model
+from jtextdiff.pretrained.start import described
 from jtextdiff.pretrained.vocabulary import take_rows
 
 TEXT_SPEC = TextSpec(vocab_size=20, mask=20, pad=0, eos=1, unk=2, length=9, length_counts=(0,) * 9 + (1,))
@@ -196,7 +197,7 @@ def test_a_folder_is_read_as_a_model(kind: str, tmp_path: Path) -> None:
     if kind == "dit":
         write_tokenizer(tmp_path, WORDS_OF_GIDD, mask_token="[MASK]")
     checkpoint = open_source(tmp_path)
-    _, params, _ = read_model(tmp_path, None)
+    params = read_model(tmp_path)["params"]
     jax.tree.map(np.testing.assert_array_equal, params, model_of(kind)[1])
     padding = ", 3 rows of padding left out" if kind == "dit" else ""
     text_spec = OF_GIDD if kind == "dit" else TEXT_SPEC
@@ -207,7 +208,7 @@ def test_gidd_needs_a_tokenizer_that_names_mask(tmp_path: Path) -> None:
     """Its embedding has rows of padding after MASK, so that the last row is not that of MASK."""
     write_checkpoint(tmp_path, CONFIGS["dit"], random_tensors("dit"))
     with pytest.raises(UserError, match="MASK, which must be a token of the tokenizer"):
-        read_model(tmp_path, None)
+        read_model(tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "message"), [("sedd", "time_input is 'sigma'"), ("DUO", "The method is D3PM")])

@@ -93,6 +93,8 @@ def masked_denoiser_net(
     reads_length: bool = True,
     self_conditioned: bool = False,
     head: Head = PLAIN_HEAD,
+    param_dtype: str = "float32",
+    lora_rank: int = 0,
 ) -> Net:
     """Returns a network from masked tokens, and the text's length if it `reads_length`, to logits over tokens."""
     return Net(
@@ -106,7 +108,9 @@ def masked_denoiser_net(
             self_conditioned=self_conditioned,
             head=head,
             rngs=rngs,
-        )
+        ),
+        param_dtype,
+        lora_rank,
     )
 
 

@@ -1,0 +1,84 @@
+"""Parameters that stay bfloat16, as stored: half the memory, and the same outputs."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.command_line import run
+from support.published import Tensors
+from support.published import config_json as mdlm_config
+from support.published import random_tensors as mdlm_tensors
+from support.published import write_checkpoint as write_mdlm
+from support.published_llama import KINDS, config_json, random_tensors, write_checkpoint
+from support.runs import ROOT, write_texts
+
+import jtextdiff as jtd
+from jtextdiff.inference.model import Model
+
+TOKENS = np.array([[4, 19, 13, 0, 3, 19, 7, 3, 17], [3, 1, 6, 16, 19, 18, 16, 16, 8]])
+
+
+def half(tensors: Tensors) -> Tensors:
+    return {name: array.astype(jnp.bfloat16) for name, array in tensors.items()}
+
+
+def logits(model: Model) -> np.ndarray:
+    return np.asarray(jax.jit(lambda params: model.method.net.bind(params)(jnp.asarray(TOKENS)))(model.params))
+
+
+def widened(model: Model) -> Model:
+    """Returns the model with the same parameters in float32."""
+    method: Any = dataclasses.replace(model.method, param_dtype="float32")
+    return dataclasses.replace(model, method=method, params=jax.tree.map(lambda a: a.astype(jnp.float32), model.params))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bfloat16_checkpoint_keeps_its_type_and_computes_in_float32(kind: str, tmp_path: Path) -> None:
+    config = config_json(kind)
+    write_checkpoint(tmp_path, config, half(random_tensors(config)))
+    model = jtd.from_pretrained(tmp_path)
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_array_equal(logits(model), logits(widened(model)))
+    assert logits(model).dtype == np.float32
+
+
+def test_a_checkpoint_of_mixed_types_becomes_float32_and_loses_nothing(tmp_path: Path) -> None:
+    config = config_json("llada")
+    tensors = random_tensors(config)
+    exact = {name: array for name, array in tensors.items() if "norm" in name}
+    write_checkpoint(tmp_path, config, half(tensors) | exact)
+    params = jtd.from_pretrained(tmp_path).params
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+    np.testing.assert_array_equal(
+        params["trunk"]["blocks"]["0"]["norm_mlp"]["scale"], exact["model.transformer.blocks.0.ff_norm.weight"]
+    )
+
+
+def test_products_of_bfloat16_tensors_are_rounded_once(tmp_path: Path) -> None:
+    """Those of MDLM are folded: constants of adaLN multiply its weights."""
+    tensors = half(mdlm_tensors(mdlm_config()))
+    write_mdlm(tmp_path / "half", mdlm_config(), tensors)
+    write_mdlm(tmp_path / "whole", mdlm_config(), {name: array.astype(np.float32) for name, array in tensors.items()})
+    found, expected = (jtd.from_pretrained(tmp_path / name).params for name in ("half", "whole"))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(jnp.bfloat16)), found, expected)
+
+
+@pytest.mark.slow
+def test_a_run_keeps_bfloat16_if_it_does_not_train(tmp_path: Path) -> None:
+    """A run that trains refuses it, before anything is read."""
+    write_texts(tmp_path)
+    config = config_json("Dream")
+    write_checkpoint(tmp_path / "checkpoint", config, half(random_tensors(config)))
+    flags = [f"--config={ROOT}/configs/masked.py", "--config.init=checkpoint", "--workdir=run"]
+    flags += ["--config.text.path=texts.txt", "--config.method.param_dtype=bfloat16", "--config.batch_size=8"]
+    refused = run("train", *flags, "--config.num_steps=5", cwd=tmp_path)
+    assert refused.returncode == 2 and "param_dtype=bfloat16 is for models that do not train" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    assert run("train", *flags, "--config.num_steps=0", cwd=tmp_path).returncode == 0
+    stored = jtd.load(tmp_path / "run").params
+    jax.tree.map(np.testing.assert_array_equal, stored, jtd.from_pretrained(tmp_path / "checkpoint").params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(stored)} == {jnp.dtype(jnp.bfloat16)}

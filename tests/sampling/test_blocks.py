@@ -1,0 +1,84 @@
+"""Masked sampling block by block: later blocks wait, given tokens stay, and one block is the plain sampler."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.cases import slow_but
+
+from jtextdiff.diffusion.schedules import TOKEN_SCHEDULES
+from jtextdiff.sampling import masked_samplers as unmasking
+from jtextdiff.sampling.loop import unroll
+from jtextdiff.sampling.masked_samplers import Unmasking, nll_in_order
+from jtextdiff.sampling.masked_state import MaskedState
+
+MASK, LENGTH, ROWS = 9, 10, 8
+SCHEDULE = TOKEN_SCHEDULES["reciprocal"](1000)
+NAMES = [name for name in unmasking.NAMES if name not in unmasking.REVISING]
+TABLE = jax.random.normal(jax.random.key(5), (LENGTH, LENGTH, MASK + 1, MASK))
+GIVEN = jnp.zeros((ROWS, LENGTH), bool).at[:, :2].set(True).at[1, 6].set(True).at[2, :7].set(True)
+
+
+def predict(x_t: jax.Array, t: Any, hidden: None) -> tuple[jax.Array, None]:
+    """Each token has logits that depend on all others, MASK included."""
+    columns = jnp.arange(LENGTH)[None, :, None]
+    logits = TABLE[columns, jnp.arange(LENGTH)[None, None], x_t[:, None, :]].sum(axis=2)
+    return jax.nn.log_softmax(logits), hidden
+
+
+def start_of(given: jax.Array) -> MaskedState:
+    return MaskedState.start(jnp.where(given, 4, MASK), ~given)
+
+
+def path_of(sampler: Unmasking, given: jax.Array) -> tuple[MaskedState, np.ndarray]:
+    start, keys = start_of(given), jax.random.split(jax.random.key(1), len(given))
+    step, grid = sampler.step_and_grid(SCHEDULE, predict, keys, start)
+    done = lambda state: ~jnp.any(state.masked)
+    end, path = unroll(step, start, keys, grid, record=lambda state: state.tokens, done=done)
+    return end, np.asarray(path)
+
+
+@pytest.mark.parametrize("name", slow_but(["confidence"], NAMES))
+def test_one_block_is_the_plain_sampler(name: str) -> None:
+    in_one, plain = (path_of(Unmasking(name=name, steps=4, block_length=length), GIVEN)[0] for length in (LENGTH, None))
+    jax.tree.map(np.testing.assert_array_equal, in_one, plain)
+
+
+@pytest.mark.parametrize("name", slow_but(["confidence"], NAMES))
+def test_later_blocks_wait_and_given_tokens_stay(name: str) -> None:
+    """A block is the next three tokens that were not given."""
+    end, path = path_of(Unmasking(name=name, steps=20, block_length=3), GIVEN)
+    given = np.asarray(GIVEN)
+    assert np.all(path[:, given] == 4) and not end.masked.any() and np.all(end.tokens < MASK)
+    for row in range(ROWS):
+        free = np.flatnonzero(~given[row])
+        for first in range(3, len(free), 3):
+            before, later = free[:first], free[first:]
+            written = (path[:, row, later] < MASK).any(axis=1)
+            assert not (path[:-1, row, before] == MASK).any(axis=1)[written[1:]].any()
+    assert np.all(np.asarray(end.calls) <= (~given).sum(axis=1))
+
+
+def test_a_block_has_an_even_share_of_its_tokens_in_each_of_its_calls() -> None:
+    """Six calls of ten positions: three for each block of five, which reveal two, two and one."""
+    _, path = path_of(Unmasking(name="confidence", steps=6, block_length=5), jnp.zeros((ROWS, LENGTH), bool))
+    revealed = -np.diff((path == MASK).sum(axis=-1), axis=0)
+    np.testing.assert_array_equal(revealed, np.tile([[2], [2], [1]] * 2, ROWS))
+
+
+def test_blocks_of_one_token_have_the_likelihood_of_left_to_right() -> None:
+    start, tokens = start_of(GIVEN), jax.random.randint(jax.random.key(2), GIVEN.shape, 0, MASK)
+    tokens = jnp.where(GIVEN, 4, tokens)
+    in_blocks = Unmasking(name="entropy_bounded", steps=LENGTH, block_length=1)
+    in_order = Unmasking(name="ordered", order="left_to_right", steps=LENGTH)
+    nats = [nll_in_order(sampler, SCHEDULE, predict, start, tokens) for sampler in (in_blocks, in_order)]
+    np.testing.assert_allclose(*nats, rtol=1e-5)
+    assert "in blocks" in in_blocks.description
+
+
+@pytest.mark.parametrize("settings", [{"block_length": 0}, {"name": "remasking"}, {"correct": "random"}], ids=str)
+def test_what_revises_tokens_has_no_blocks(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="sampler.block_length must be at least 1, without revisions"):
+        Unmasking(**{"block_length": 4} | settings)
