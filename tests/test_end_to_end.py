@@ -304,6 +304,7 @@ def test_verify_passes_a_correct_model_and_lists_its_checks(place: Path) -> None
     assert {"batch_invariance", "fixed_words", "two_likelihoods"} <= {check["name"] for check in certificate["checks"]}
 
 
+@pytest.mark.slow
 def test_benchmark_compiles_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jitted.cache_clear()  # compiled by other tests
     monkeypatch.setattr("jtextdiff.benchmarks.timing.MATMUL_SIZE", 64)

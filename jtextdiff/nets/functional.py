@@ -88,7 +88,7 @@ def merged(params: Params) -> Params:
     return tree
 
 
-def _adapted(module: nnx.Module, rank: int, rngs: nnx.Rngs) -> nnx.Module:
+def _adapted(module: Any, rank: int, rngs: nnx.Rngs) -> Any:
     """Returns a denoiser of tokens with adapters of the kernels of its blocks, whose outputs are all from `hidden`."""
     import qwix  # pyright: ignore[reportMissingImports]
 

@@ -99,6 +99,7 @@ def test_guidance_is_counted_at_the_steps_where_it_acts() -> None:
     assert count("updates=1", "stop=0", "input=network") > guided + 10  # through the network, and back
 
 
+@pytest.mark.slow
 def test_without_energy_only_the_length_remains() -> None:
     model = load("base")
     assert without_energy(classifier("price", "cheap") * 2 + length(5), model) == length(5)

@@ -41,6 +41,7 @@ def batch(rows: list[list[int]]) -> Batch:
     return Batch(tokens, np.ones(tokens.shape, bool), np.zeros(tokens.shape, bool), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [CAUSAL, MASKED])
 def test_the_tokens_of_one_place_are_a_distribution(method: Masked | Autoregressive) -> None:
     rows = batch([[2, 3, word, 4, 1] for word in range(SPEC.vocab_size)])

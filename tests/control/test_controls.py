@@ -271,6 +271,7 @@ def test_keyword_and_regex_energies_are_low_where_the_text_matches(params: Any) 
     assert satisfied(regex("w[78]")) == [True, False] and satisfied(~regex("w[78]")) == [False, True]
 
 
+@pytest.mark.slow
 def test_a_sample_does_not_depend_on_the_controls_of_its_batch(params: Any) -> None:
     """Targets, weights, lengths and kinds of control may differ within a batch."""
     from jtextdiff.diffusion.randomness import keys_for

@@ -44,6 +44,7 @@ def test_derivations_take_precedence_over_phrases(corpus: Corpus) -> None:
     assert judge.label_of(corpus.splits["valid"].texts()) == corpus.labels_of("valid", "sentiment")
 
 
+@pytest.mark.slow
 def test_ngrams_are_fitted_to_the_models_own_text(corpus: Corpus) -> None:
     judge = ngram_judge(corpus, "food", None, NO_MODEL, "valid")
     values = zip(judge.label_of(corpus.splits["valid"].texts()), corpus.labels_of("valid", "food"), strict=True)

@@ -7,6 +7,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from data.grammar.test_pcfg import SMALL_GRAMMAR, WITHIN
 
 from jtextdiff.data.grammar.automaton import automaton_of
@@ -42,6 +43,7 @@ def test_words_that_are_drawn_one_by_one_have_the_distribution_of_the_grammar() 
     assert chi_square < len(of_length) + 5 * np.sqrt(2 * len(of_length))
 
 
+@pytest.mark.slow
 def test_words_that_are_drawn_at_once_do_not_agree() -> None:
     at_once = dataclasses.replace(ONE_BY_ONE, name="ancestral", steps=1)
     shares = [text in SMALL_GRAMMAR for text in samples(at_once)]

@@ -59,7 +59,7 @@ def test_is_a_method() -> None:
     assert isinstance(method(2), Method)
 
 
-@pytest.mark.parametrize("block_size", slow_but([1, 3], [1, 2, 3, 4]))
+@pytest.mark.parametrize("block_size", slow_but([3], [1, 2, 3, 4]))
 def test_the_bound_in_one_pass_is_the_one_computed_block_by_block_with_the_cache(block_size: int) -> None:
     model, batch = method(block_size), all_texts()
     params = trained(model)
@@ -90,6 +90,7 @@ def test_samples_are_as_frequent_as_the_likelihood_says(block_size: int) -> None
         assert (abs(share - bound) <= slack).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", slow_but([2], [1, 2, 3]))
 @pytest.mark.parametrize("entropy", slow_but([0.0], [0.0, 0.5]))
 def test_samples_are_as_frequent_as_the_likelihood_in_order_says(block_size: int, entropy: float) -> None:
@@ -197,7 +198,7 @@ def test_samples_keep_what_is_given_and_do_not_depend_on_their_batch(sampler: st
         assert (tokens[row, size[row] :] == PAD).all() and (tokens[row, : size[row] - 1] >= 2).all()
 
 
-@pytest.mark.parametrize("steps", [2, 8])
+@pytest.mark.parametrize("steps", slow_but([2], [2, 8]))
 def test_the_path_ends_in_the_sample_and_changes_no_token_that_was_drawn(steps: int) -> None:
     model = method(2, "confidence", steps=steps)
     params, keys = trained(model), jax.random.split(jax.random.key(7), 200)
@@ -263,6 +264,7 @@ def test_the_temperature_anneals_by_the_masked_share_of_the_block() -> None:
     np.testing.assert_array_equal(*tokens)
 
 
+@pytest.mark.slow
 def test_calls_are_shared_by_the_blocks() -> None:
     """Four tokens in blocks of two: at most two calls a block, with one more between the blocks."""
     params = trained(method(2))

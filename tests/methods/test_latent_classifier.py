@@ -56,6 +56,7 @@ def test_probabilities_of_new_latents_are_near_the_true_ones(found: tuple[dict, 
     assert calibration_error(np.exp(log_p.max(-1)), log_p.argmax(-1) == new.value, np.ones(4000)) < 0.05
 
 
+@pytest.mark.slow
 def test_the_accuracy_of_a_level_is_that_of_its_part_of_the_latent(found: tuple[dict, dict]) -> None:
     """Only the first number depends on the value, so that the second level is right as often as chance."""
     new = world(2000, 12)
@@ -79,6 +80,7 @@ def test_the_accuracy_of_a_level_is_that_of_its_part_of_the_latent(found: tuple[
     assert "valid_accuracy_1" not in one_level
 
 
+@pytest.mark.slow
 def test_a_report_does_not_depend_on_how_many_texts_have_a_value(found: tuple[dict, dict]) -> None:
     new, reports = world(500, 12), []
     bad, good = (np.flatnonzero(new.value == value)[:200] for value in (0, 1))
@@ -131,6 +133,7 @@ def test_every_fold_has_the_same_number_of_each_value() -> None:
     assert counts.sum() == 15 and np.all(counts.max(1) - counts.min(1) <= 1)
 
 
+@pytest.mark.slow
 def test_a_member_is_not_fitted_to_its_fold() -> None:
     """With the labels of one fold flipped, that member is the same, and the others are not."""
     texts = world(90, 7)._replace(value=np.arange(90, dtype=np.int32) % 2)  # flipped, both are as frequent as before

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.cases import slow_but
 
 from jtextdiff.methods.components.affine_prior import initial_prior
 from jtextdiff.methods.components.cross_validation import fold_ids
@@ -78,7 +77,8 @@ def test_the_normal_velocity_is_the_conditional_mean_of_the_difference() -> None
     np.testing.assert_allclose(velocity, fit, atol=0.03)
 
 
-@pytest.mark.parametrize("coupling", slow_but(["independent"], ["independent", "transport"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("coupling", ["independent", "transport"])
 def test_a_fitted_network_carries_one_normal_to_the_other(coupling: str) -> None:
     method = dataclasses.replace(METHOD, coupling=coupling)
     params, losses = method.fit_latents(jax.random.key(0), {"law": initial_prior(DIM)}, latents(4_000, 0))

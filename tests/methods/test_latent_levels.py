@@ -166,6 +166,7 @@ def test_the_divergence_of_relative_latents_is_that_of_the_latents() -> None:
     np.testing.assert_allclose(method.levels.absolute(net, epsilon), net(e).reshape(3, 6))
 
 
+@pytest.mark.slow
 def test_the_divergence_is_the_mean_log_ratio_of_draws() -> None:
     """log q(ε) along a draw is its log-density: E_q[log q − log p] = E[KL]."""
     noise = jax.random.normal(jax.random.key(2), (4_000, 3, 6))
@@ -275,6 +276,7 @@ def test_the_loss_has_a_gradient_in_every_parameter(name: str) -> None:
     assert not [path for path in silent if "['key']['bias']" not in path]  # which changes no softmax
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but(["published"], ["levels", "published"]))
 def test_its_terms_are_sums_over_levels(name: str) -> None:
     terms = jitted(METHODS[name], "loss")(random_params(name), jax.random.key(2), BATCH)[1]

@@ -83,6 +83,7 @@ def second_pass(params: Params, first: Params) -> jax.Array:
     return -jnp.take_along_axis(log_p, TOKENS[..., None], axis=-1)[..., 0]
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_a_second_pass_through_whose_first_no_gradient_flows() -> None:
     params = trained("masked")
 
@@ -108,7 +109,7 @@ def test_terms_of_the_bound_are_those_of_a_second_pass() -> None:
     np.testing.assert_allclose(terms[1], by_hand, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["masked", "uniform"])
+@pytest.mark.parametrize("name", slow_but(["masked"], ["masked", "uniform"]))
 def test_a_share_of_the_training_steps_has_two_passes(name: str) -> None:
     half, always = (dataclasses.replace(METHODS[name], self_conditioning=share) for share in (0.5, 0.999999))
     params, num_equal = trained(name), 0

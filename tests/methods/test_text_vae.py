@@ -144,6 +144,7 @@ def test_divergence_below_free_bits_costs_nothing(params: dict) -> None:
     np.testing.assert_allclose(loss(0.0)[1]["kl"].shape, (3,))
 
 
+@pytest.mark.slow
 def test_the_weight_of_the_divergence_is_annealed(params: dict) -> None:
     plain = dataclasses.replace(METHOD, beta=0.8, beta_first=0.2)
     loss = lambda progress: np.asarray(

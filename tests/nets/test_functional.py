@@ -84,6 +84,7 @@ def test_binding_does_not_change_other_bindings(net: Net) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_bound_module_under_jit_equals_the_original() -> None:
     net = Net(lambda rngs: MAKERS["tokens"](rngs=rngs))
     params = net.init(jax.random.key(5))

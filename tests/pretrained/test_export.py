@@ -41,6 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_imported_export_is_the_same_model_to_the_bit(place: Path) -> None:
     first, again = jtd.load(place / "run"), jtd.load(place / "again")
     assert first.method.trunk == again.method.trunk and first.method.text_spec == again.method.text_spec

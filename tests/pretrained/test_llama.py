@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.cases import slow_but
 from support.published import Tensors
 from support.published_llama import KINDS, MASK, config_json, forward, random_tensors, shifted
 
@@ -130,7 +129,8 @@ def test_scan_rematerialisation_and_bfloat16_change_nothing_else(trunk: dict[str
     assert (0 < gap < 0.1) if trunk.get("bfloat16") else gap < 1e-5
 
 
-@pytest.mark.parametrize("bfloat16", slow_but([True], [False, True]))
+@pytest.mark.slow
+@pytest.mark.parametrize("bfloat16", [False, True])
 def test_the_cache_has_the_grouped_heads_and_gives_the_outputs_of_the_whole_pass(bfloat16: bool) -> None:
     """Blocks read from the cache have the outputs of a noisy and a clean text in one pass."""
     trunk = dataclasses.replace(GROUPED, bfloat16=bfloat16)
@@ -147,7 +147,8 @@ def test_the_cache_has_the_grouped_heads_and_gives_the_outputs_of_the_whole_pass
         _, cache = net.block_step(clean[:, block], jnp.asarray(first), cache)
 
 
-@pytest.mark.parametrize("kind", slow_but(["llada"], KINDS))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_published_sizes_have_the_published_number_of_parameters(kind: str) -> None:
     """Without memory: of shapes alone. Every large array has a rule of sharding."""
     sizes, count = PUBLISHED[kind]

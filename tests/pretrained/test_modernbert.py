@@ -83,6 +83,7 @@ def test_states_of_numbered_blocks_are_the_same_in_scans() -> None:
     jax.tree.map(lambda *each: np.testing.assert_allclose(*each, atol=1e-5), plain, scanned)
 
 
+@pytest.mark.slow
 def test_a_window_holds_with_the_cache_and_in_a_noisy_and_a_clean_text() -> None:
     """Blocks read from the cache have the outputs of both texts in one pass; a local block sees its window alone."""
     method = BlockDiffusion(text_spec=TEXT_SPEC, trunk=LOCAL, block_size=3)
@@ -109,6 +110,7 @@ def test_a_local_block_attends_to_its_window_alone() -> None:
     np.testing.assert_array_equal(influence > 0, jnp.abs(positions[:, None] - positions) <= 2)
 
 
+@pytest.mark.slow
 def test_the_published_size_has_the_published_number_of_parameters() -> None:
     config = config_json(**BASE)
     assert sum(map(math.prod, modernbert_network(config, "base").tensors.values())) == 149_655_232

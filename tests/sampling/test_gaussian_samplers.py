@@ -154,6 +154,7 @@ def test_the_first_step_of_the_solver_is_first_order_at_any_start() -> None:
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_solver_is_as_exact_at_every_number_of_steps() -> None:
     """Compiled, from 1 to 0, at 20 numbers of steps: the end moves by less than 2 % of the spread of the data."""
     x_1 = jnp.linspace(-2.0, 2.0, 9)[:, None, None]

@@ -113,6 +113,7 @@ def test_a_field_stops_at_the_threshold_of_the_energy_too() -> None:
     np.testing.assert_array_equal(end.z[np.asarray(nats) < 0.5], Z[np.asarray(nats) < 0.5])
 
 
+@pytest.mark.slow
 def test_two_quadratic_energies_add_up() -> None:
     both = Sum(energies=(bowl(1.0, 1.5), bowl(0.5, -1.0)), weights=(0.3, 0.4))
     middle = (0.3 * 1.5 - 0.2 * 1.0) / 0.5
@@ -161,7 +162,7 @@ def test_a_row_stops_at_the_energy_threshold(tau: float) -> None:
     assert np.all(np.asarray(result.steps)[before <= 0.3] == 0)
 
 
-@pytest.mark.parametrize("probability", [0.3, 0.99, 0.9999])
+@pytest.mark.parametrize("probability", slow_but([0.9999], [0.3, 0.99, 0.9999]))
 def test_without_a_schedule_a_row_follows_the_same_curve_to_its_threshold(probability: float) -> None:
     """Near p = 1 the slope of the energy vanishes, so that a row would need a time of 1/(1 − p)."""
     energy, threshold = Sum(energies=(logistic(6.0), bowl(0.1, 3.0)), weights=(1.0, 2.0)), -np.log(probability)
@@ -254,6 +255,7 @@ def test_a_row_that_cannot_be_solved_stays_and_is_reported() -> None:
     assert np.all(np.isfinite(result.z)) and np.any(result.z[1] != z[1])
 
 
+@pytest.mark.slow
 def test_a_row_that_needs_too_many_steps_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jtextdiff.sampling.latent_flow.MAX_STEPS", 3)
     z = jnp.asarray([[1.5, 1.5], [9.0, 9.0]])  # at the minimum, where one step suffices; and far from it

@@ -45,6 +45,7 @@ def two_steps(setup: Setup, step) -> TrainState:
     return state
 
 
+@pytest.mark.slow
 def test_steps_equal_those_of_jit_and_each_length_is_compiled_once(setup: Setup) -> None:
     reported = []
     with compiled_ahead(step_of(setup), setup, LENGTHS * 3, reported.append) as step:

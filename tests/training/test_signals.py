@@ -107,6 +107,7 @@ def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return toy("run", 3)
 
 
+@pytest.mark.slow
 def test_a_run_whose_messages_nobody_reads_is_saved(flags: list[str], tmp_path: Path) -> None:
     config = load_config(flags[0].removeprefix("--config="), flags[2:])
     with lost_reader() as pipe, contextlib.redirect_stderr(pipe), pytest.raises(Interrupted) as stop:

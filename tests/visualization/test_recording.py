@@ -149,6 +149,7 @@ def test_a_trajectory_has_each_energy_at_each_frame_and_ends_on_that_of_the_text
     np.testing.assert_allclose(nats[:, :, -1].T @ [1.0, 2.0], base.energy(texts, WANTED), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_trajectory_shows_the_sampled_texts_and_lowers_its_energy() -> None:
     """Recording energies changes no word, and guidance lowers the energy."""
     base = model(BASE)
@@ -170,6 +171,7 @@ def test_a_trajectory_has_a_frame_for_each_call_also_if_no_word_changes() -> Non
         assert trajectory.words == ((("w3", "w4", "⏎"),) * 3,)
 
 
+@pytest.mark.slow
 def test_a_length_has_no_curve_and_impossible_controls_are_refused() -> None:
     assert record(model(BASE), 1, control=length(3)).energies == () and record(model(BASE), 1).energies == ()
     with pytest.raises(UserError, match="leave out controls"):
