@@ -92,6 +92,7 @@ def bert_network(config: dict[str, Any], source: str) -> Network:
         settings={
             "trunk": trunk,
             "reads_length": False,
+            "time_input": "none",
             "head": {"tied": True, "bias": True, "transform": True, "shifted": False},
         },
         prefix="",
