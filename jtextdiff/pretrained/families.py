@@ -43,8 +43,12 @@ def open_source(source: str | Path) -> Checkpoint:
 
 
 def model_type_of(config: Mapping[str, Any]) -> Any:
-    """Returns the model_type of a config.json, None for that of no published checkpoint. That of SEDD names none."""
-    return config.get("model_type", SEDD if "graph" in config else None)
+    """Returns the model_type of a config.json, None for that of no published checkpoint.
+
+    That of SEDD has none, but the type of a graph.
+    """
+    graph = config.get("graph")
+    return config.get("model_type") or (SEDD if isinstance(graph, dict) and "type" in graph else None)
 
 
 def network_of(checkpoint: Checkpoint) -> Network:

@@ -28,6 +28,8 @@ from jtextdiff.run.workdir import read_config
 
 PRETRAINED = "pretrained:"
 
+TOKENIZER = "tokenizer.json"
+
 TRAINED_AND_COMPUTED = ("dropout", "init", "bfloat16", "scan", "remat")
 """Settings of a trunk that stay those of the config. The others come from the checkpoint."""
 
@@ -53,7 +55,9 @@ def with_settings(config: Config, workdir: Path) -> Config:
     part = part_of_vae(class_of(config.method), network)
     _check_method(config, network, checkpoint, part)
     update(config.method, network.settings if part is None else {part: network.settings["trunk"]})
-    config.text.tokenizer = tokenizer_spec(checkpoint, config.text.tokenizer)
+    # A preset of a text VAE names the tokenizer of one of its published parts, which may not be this one.
+    own = part is not None and (checkpoint.folder / TOKENIZER).is_file()
+    config.text.tokenizer = tokenizer_spec(checkpoint, "" if own else config.text.tokenizer)
     read_tokenizer(checkpoint, config.text.tokenizer)
     return config
 
@@ -65,7 +69,7 @@ def tokenizer_spec(checkpoint: Checkpoint, given: str) -> str:
     """
     if given.startswith(PRETRAINED):
         return given
-    if not (checkpoint.folder / "tokenizer.json").is_file():
+    if not (checkpoint.folder / TOKENIZER).is_file():
         raise UserError(
             f"{checkpoint.source} has no tokenizer.json. Copy it there, or name the tokenizer that it was trained "
             f"with, such as {PRETRAINED}gpt2: --config.text.tokenizer=NAME, or from_pretrained(…, tokenizer=NAME)."

@@ -17,7 +17,7 @@ from jtextdiff.methods.components.types import Given, TextSpec
 from jtextdiff.nets.denoisers import Head
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.pretrained.exported_layouts import layout_of
-from jtextdiff.pretrained.families import FAMILIES, open_source
+from jtextdiff.pretrained.families import FAMILIES, model_type_of, open_source
 from jtextdiff.pretrained.network import Network
 from jtextdiff.pretrained.standalone import read_model
 from jtextdiff.pretrained.start import described
@@ -183,6 +183,12 @@ REFUSED = {
 def test_another_diffusion_is_refused(kind: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         network_of(kind, **changes)
+
+
+def test_sedd_is_known_by_the_type_of_its_graph() -> None:
+    graph = {"graph": {"type": "absorb"}}
+    assert model_type_of(graph) == model_type_of({**graph, "model_type": None}) == "sedd"
+    assert model_type_of({"graph": "absorb"}) is model_type_of({"graph": {}}) is None
 
 
 @pytest.mark.parametrize("kind", ["sedd", "DUO", "dit"])

@@ -65,7 +65,7 @@ def start(folder: Path, *more: str, steps: int = 0) -> Completed:
 def test_a_run_starts_with_the_part_and_keeps_its_network(part: str, tmp_path: Path) -> None:
     write_texts(tmp_path)
     TOYS[part].write_checkpoint(tmp_path / "checkpoint", TOYS[part].config_json())
-    done = start(tmp_path)
+    done = start(tmp_path, "--config.text.tokenizer=pretrained:of_the_other_part")
     assert done.returncode == 0 and "Starting from the" in done.stderr, done.stderr
     whole, model = jtd.from_pretrained(tmp_path / "checkpoint"), jtd.load(tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, model.params[STORED[part]]["trunk"], whole.params["trunk"])
