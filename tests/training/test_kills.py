@@ -18,8 +18,8 @@ from support.runs import ROOT
 
 import jtextdiff as jtd
 
-STEPS = 100
-KILLS = int(os.environ.get("KILLS", "2"))
+STEPS = 60
+KILLS = int(os.environ.get("KILLS", "1"))
 """Kills of each kind; KILLS=7 makes twenty-one."""
 
 TOY = [
