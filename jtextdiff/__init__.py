@@ -89,8 +89,8 @@ def from_pretrained(source: "str | Path", *, tokenizer: str | None = None, overr
     `tokenizer` is "pretrained:NAME", in place of that of the folder. All texts are as long as the checkpoint's longest,
     or 1,024 tokens, unless a control gives a length; a run that starts from it learns the lengths of its text.
     `overrides` such as "text.length=256" and "method.trunk.bfloat16=true" change its config; "mesh.fsdp=8" divides the
-    parameters. Those that are all stored as bfloat16 stay so. Raises UserError for whatever cannot be read, or does not fit into
-    memory.
+    parameters. Those that are all stored as bfloat16 stay so. Raises UserError for whatever cannot be read, or does not
+    fit into memory.
     """
     from jtextdiff.devices.compilation_cache import enable_compilation_cache
     from jtextdiff.inference.model import Model
