@@ -70,11 +70,14 @@ def load(run: "str | Path", *, at: int | str = "latest", overrides: Sequence[str
     on each device. From here on jax caches compiled programs below $JTEXTDIFF_CACHE. Raises
     UserError if there is no run, or none of its checkpoints can be read.
     """
+    from jtextdiff.cli.errors import UserError
     from jtextdiff.devices.compilation_cache import enable_compilation_cache
     from jtextdiff.inference import model
     from jtextdiff.pretrained.standalone import is_published
 
-    if is_published(run) and at == "latest":
+    if is_published(run):
+        if at != "latest":
+            raise UserError(f"{run} is a published checkpoint, which has no steps: leave out at={at}.")
         return from_pretrained(run, overrides=overrides)
     enable_compilation_cache()
     return model.load(run, at=at, overrides=overrides)
@@ -83,18 +86,20 @@ def load(run: "str | Path", *, at: int | str = "latest", overrides: Sequence[str
 def from_pretrained(source: "str | Path", *, tokenizer: str | None = None, overrides: Sequence[str] = ()) -> "Model":
     """Loads a published checkpoint, such as one of MDLM or LLaDA, from its folder, or "hub:NAME".
 
-    `tokenizer` is "pretrained:NAME" where the folder has none. All texts are as long as the checkpoint's longest, or
-    1,024 tokens, unless a control gives a length; a run that starts from it learns the lengths of its text. `overrides`
-    such as "text.length=256" and "method.trunk.bfloat16=true" change its config; "mesh.fsdp=8" divides the parameters.
-    Those that are all stored as bfloat16 stay so. Raises UserError for whatever cannot be read, or does not fit into
-    memory.
+    `tokenizer` is "pretrained:NAME", in place of that of the folder. All texts are as long as the checkpoint's longest,
+    or 1,024 tokens, unless a control gives a length; a run that starts from it learns the lengths of its text.
+    `overrides` such as "text.length=256" and "method.trunk.bfloat16=true" change its config; "mesh.fsdp=8" divides the
+    parameters. Those that are all stored as bfloat16 stay so. Raises UserError for whatever cannot be read, or does not
+    fit into memory.
     """
     from jtextdiff.devices.compilation_cache import enable_compilation_cache
     from jtextdiff.inference.model import Model
     from jtextdiff.pretrained.standalone import read_model
+    from jtextdiff.run.config_files import check_overrides
 
     enable_compilation_cache()
-    return Model(**read_model(source, tokenizer, overrides))
+    named = [] if tokenizer is None else [f"text.tokenizer={tokenizer}"]
+    return Model(**read_model(source, [*check_overrides(overrides), *named]))
 
 
 def __getattr__(name: str) -> Any:

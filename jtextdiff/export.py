@@ -19,7 +19,7 @@ EXAMPLES = """examples:
 Writes model.safetensors, config.json, the tokenizer and a model card into a new folder, and the scores of the run if it
 holds a file scores.json. The layout is that of MDLM for masked diffusion, and of GPT-2 for autoregressive models, with
 the settings that configs/README.md lists. To read the folder back: python -m jtextdiff.train --config configs/masked.py
---config.init=FOLDER.
+--config.init=FOLDER, with configs/autoregressive.py for the layout of GPT-2.
 
 With --program, writes the whole sampler of any method as one compiled program with its parameters, which jax runs
 without this library; OUT/README.md has the ten lines that do it.
@@ -62,9 +62,14 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.pretrained.export_files import write_export
     from jtextdiff.pretrained.exported_layouts import layout_of
     from jtextdiff.pretrained.model_card import model_card
+    from jtextdiff.pretrained.standalone import is_published
     from jtextdiff.run.config import build
     from jtextdiff.run.workdir import read_config
 
+    if is_published(flags.run):
+        raise UserError(
+            f"{flags.run} is a published checkpoint already: export takes a run, and either with --program."
+        )
     out, run = Path(flags.out), Path(flags.run)
     method = build(read_config(run).method)
     layout = layout_of(method)

@@ -56,6 +56,7 @@ def command(arguments: Sequence[str]) -> None:
     if flags.chat is not None:
         _check_chat(flags)
     if flags.dry_run:
+        _check_dry_run(flags)
         from jtextdiff.benchmarks.sampling_memory import sampling_memory
 
         print(json.dumps(sampling_memory(Path(flags.checkpoint), flags.num, sampler_overrides(flags)), indent=2))
@@ -94,6 +95,13 @@ def _check_chat(flags: Any) -> None:
     given = [f"--{name}" for name in others if getattr(flags, name)] + ["--best_of"] * (flags.best_of > 1)
     if given := given + ["--mbr"] * (flags.mbr > 1):
         raise UserError(f"--chat answers a question as it was drawn: leave out {given[0]}.")
+
+
+def _check_dry_run(flags: Any) -> None:
+    """Raises UserError for flags that a dry run does not read."""
+    others = {"at": "latest", "chat": None, "template": None, "control": [], "balance": False, "best_of": 1, "mbr": 1}
+    if given := [f"--{name}" for name, default in others.items() if getattr(flags, name) != default]:
+        raise UserError(f"--dry_run is for --num texts of the longest length, at any step: leave out {given[0]}.")
 
 
 if __name__ == "__main__":

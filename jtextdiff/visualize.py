@@ -33,7 +33,12 @@ def build_parser() -> Parser:
         help="latent editing: show how the latent flow edits this sentence to meet the controls, instead of sampling",
     )
     parser.add_argument("--frames", type=int, default=100, help="maximum number of frames (default: 100)")
-    parser.add_argument("--out", metavar="PATH", help="output path without suffix (default: DIR/denoising)")
+    parser.add_argument(
+        "--out",
+        metavar="PATH",
+        help="output path without suffix (default: denoising in the run's directory, in this one for a published "
+        "checkpoint)",
+    )
     return parser
 
 
@@ -62,7 +67,7 @@ def command(arguments: Sequence[str]) -> None:
     trajectory = record(model, num, seed=flags.seed, template=flags.template, control=control, text=flags.text)
     trajectory = subsample(trajectory, min(flags.frames, len(trajectory.times)))
     play(trajectory, Console(stderr=True))
-    out = Path(flags.out) if flags.out else Path(flags.checkpoint) / "denoising"
+    out = Path(flags.out) if flags.out else (model.run or Path()) / "denoising"
     png, page = out.with_name(out.name + ".png"), out.with_name(out.name + ".html")
     draw_png(trajectory, png)
     write_atomically(page, html_page(trajectory))

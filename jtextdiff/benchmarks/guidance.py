@@ -22,7 +22,7 @@ from jtextdiff.devices.sharding import mesh_of
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.evaluation.control_success import ControlChecker, control_checker
 from jtextdiff.evaluation.label_judges import phrase_judge
-from jtextdiff.evaluation.likelihood import generative_perplexity, judge_nll
+from jtextdiff.evaluation.likelihood import check_judge, generative_perplexity, judge_nll, judged_texts
 from jtextdiff.evaluation.score import Score, mean_score, real_texts
 from jtextdiff.inference.batched import jitted
 from jtextdiff.inference.model import Model
@@ -186,6 +186,9 @@ def score_texts(
     say(f"{num} texts of each …")
     guided, names = models["guided"], ("released", "guided") if judge is None else tuple(models)
     controls = {name: without_energy(control, guided) if name == "unguided" else control for name in models}
+    real = {split: real_texts(guided, checker.corpus, split, num) for split in (SPLIT, "train")}
+    if judge is not None:
+        check_judge(judge, [*real[SPLIT], *real["train"]])
     texts = {name: _texts(models[name], num, controls[name]) for name in names}
     success = {name: [checker.satisfied(control, text) for text in texts[name]] for name in names}
     judged_how = checker.how(control)
@@ -193,10 +196,11 @@ def score_texts(
         name: {"control_success": mean_score(success[name], "share", judged_how)} for name in names
     }
     if judge is not None:
-        real = {split: real_texts(guided, checker.corpus, split, num) for split in (SPLIT, "train")}
-        sizes, rates = {"samples": num, SPLIT: len(real[SPLIT])}, {name: judge_nll(judge, real[name]) for name in real}
+        rates = {split: judge_nll(judge, real[split]) for split in real}
         for name in names:
-            judged = generative_perplexity(judge, {"samples": judge_nll(judge, texts[name]), **rates}, SPLIT, sizes)
+            samples = judged_texts(judge, texts[name])
+            sizes = {"samples": len(samples), SPLIT: len(real[SPLIT])}
+            judged = generative_perplexity(judge, {"samples": judge_nll(judge, samples), **rates}, SPLIT, sizes)
             scores[name] |= {key: judged[key] for key in ("generative_perplexity", "perplexity_ratio")}
     gains = [ours - theirs for ours, theirs in zip(success["guided"], success["released"], strict=True)]
     paired = f"paired by text; lower_95 is one-sided: mean - {ONE_SIDED} standard errors"

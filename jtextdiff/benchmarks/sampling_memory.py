@@ -26,7 +26,7 @@ DEVICE_BYTES = 80 * 10**9
 
 
 def sampling_memory(source: Path, num: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns the bytes of one call of the sampler for `num` texts of the longest length, on one device.
+    """Returns the bytes of one call of the sampler for `num` texts of the longest length, on each device of its mesh.
 
     `source` is a run or the folder of a published checkpoint, of which its config alone is read. The program is that
     of this machine's compiler; on a CPU it keeps a float32 copy of each bfloat16 parameter that it multiplies, beside
@@ -34,7 +34,7 @@ def sampling_memory(source: Path, num: int, overrides: Sequence[str] = ()) -> di
     a config that cannot be read.
     """
     config = _config(source, overrides)
-    method, mesh = build(config.method), make_mesh()
+    method, mesh = build(config.method), make_mesh(**config.mesh)
     params = jax.eval_shape(method.init, jax.random.key(0))
     params = shapes_of(params, shardings(mesh, params))
     rows = next((size for size in BATCH_SIZES if size >= num), BATCH_SIZES[-1])
@@ -48,6 +48,7 @@ def sampling_memory(source: Path, num: int, overrides: Sequence[str] = ()) -> di
     compiled = jax.jit(sample).lower(params, jax.eval_shape(lambda: jax.random.key(0))).compile()
     memory: Any = compiled.memory_analysis()
     needed = {"parameters": bytes_a_device(params), "activations_and_casts": memory.temp_size_in_bytes}
+    bytes_of_all = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     room = DEVICE_BYTES - needed["activations_and_casts"]
     return {
         "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
@@ -55,7 +56,7 @@ def sampling_memory(source: Path, num: int, overrides: Sequence[str] = ()) -> di
         "batch": {"rows": rows, "length": length},
         "compiled_for": jax.default_backend(),
         "bytes": needed | {"total": sum(needed.values()), "memory_here": memory_a_device()},
-        "devices_of_80_gb": math.ceil(needed["parameters"] / room) if room > 0 else None,
+        "devices_of_80_gb": math.ceil(bytes_of_all / room) if room > 0 else None,
         "compile_seconds": round(time.perf_counter() - started_at, 1),
     }
 
@@ -63,4 +64,6 @@ def sampling_memory(source: Path, num: int, overrides: Sequence[str] = ()) -> di
 def _config(source: Path, overrides: Sequence[str]) -> Config:
     if is_published(source):
         return config_of_shapes(source, overrides)
-    return override(read_config(source), overrides)
+    config = read_config(source)
+    config.mesh.update(data=-1, fsdp=1, tensor=1)  # as it is loaded
+    return override(config, overrides)

@@ -21,7 +21,10 @@ class Parser(argparse.ArgumentParser):
 def add_checkpoint(parser: Parser) -> None:
     """Adds the flags that select a trained model and its sampler."""
     parser.add_argument(
-        "--checkpoint", required=True, metavar="DIR", help="a run's directory, such as runs/diffusion_lm"
+        "--checkpoint",
+        required=True,
+        metavar="DIR",
+        help="a run's directory, such as runs/diffusion_lm; or a published checkpoint, its folder or hub:NAME",
     )
     parser.add_argument("--at", default="latest", metavar="STEP", help="latest (default), best, or a checkpoint's step")
     parser.add_argument("--steps", type=int, metavar="N", help="sampling steps: method.sampler.steps")

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,7 @@ class Tokenizer:
 
     def _rendered(self, messages: list[dict[str, str]], **settings: bool) -> str:
         """Returns messages as one text. Raises ValueError if the template cannot be rendered."""
+        silence_transformers()
         from transformers.utils.chat_template_utils import render_jinja_template
 
         template, tokens = self.chat or ("", {})
@@ -244,3 +246,8 @@ def wrap(
             raise ValueError(f"cannot append {MASK} at id {vocab_size}: the tokenizer gave it id {mask}")
     ids = {"vocab_size": vocab_size, "pad": pad, "eos": eos, "unk": unk, "mask": mask}
     return Tokenizer(backend=backend, **ids, spaced=spaced, chat=chat)
+
+
+def silence_transformers() -> None:
+    """Keeps transformers, which is imported after this, from warning that PyTorch is missing: it is not needed."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

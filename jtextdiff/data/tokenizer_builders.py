@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jtextdiff.data.cache import give_hub_a_home
-from jtextdiff.data.tokenizer import SPECIALS_FILE, UNK, ChatTemplate, Tokenizer, wrap
+from jtextdiff.data.tokenizer import SPECIALS_FILE, UNK, ChatTemplate, Tokenizer, silence_transformers, wrap
 
 SPECIALS = ("[PAD]", "[EOS]", UNK)  # ids 0, 1, 2 of every trained tokenizer
 
@@ -135,6 +135,7 @@ def _chat(pretrained: Any) -> ChatTemplate | None:
 def _read_quietly(name: str) -> Any:
     """Reads a tokenizer without warnings: transformers also reads config.json, of models that it does not know."""
     give_hub_a_home()
+    silence_transformers()
     import transformers
 
     verbosity = transformers.logging.get_verbosity()

@@ -21,7 +21,7 @@ from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.label_judges import LabelJudge, derived_labels, grammar_knows, label_judge
-from jtextdiff.evaluation.likelihood import judge_nll
+from jtextdiff.evaluation.likelihood import check_judge, judge_nll, judged_texts
 from jtextdiff.evaluation.score import Score, mean_score, score
 from jtextdiff.inference.editing import check_edit
 from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json
@@ -102,6 +102,8 @@ def evaluate_edits(
         conditioning = resolve(classifier(task.label, target), model)
         for settings in points.values():
             check_edit(model.method, conditioning, settings.strength, flow=settings.flow)
+    if common.judge is not None:
+        check_judge(common.judge, task.texts)
     judge = label_judge(corpus, task.label, common.judge_text, model, common.split)
     say(f"{task.label} is judged by {judge.how}.")
     grammar = corpus.grammar if grammar_knows(corpus, task.label) else None
@@ -191,9 +193,10 @@ def edit_scores(
     if grammar is not None:
         scores |= _grammar_scores(texts, task, grammar)
     if text_judge is not None:
-        rate, se = judge_nll(text_judge, list(texts))
+        judged = judged_texts(text_judge, texts)
+        rate, se = judge_nll(text_judge, judged)
         perplexity = float(np.exp(rate))
-        scores["perplexity"] = score(perplexity, "per token", perplexity * se, n, "judge")
+        scores["perplexity"] = score(perplexity, "per token", perplexity * se, len(judged), "judge")
     return scores
 
 

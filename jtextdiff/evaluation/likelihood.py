@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.output import say
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.score import Score, compared_score, reference, score
 from jtextdiff.inference.model import Model, load
@@ -68,18 +69,49 @@ def load_judge(run: str, model: Model, checkpoint: str) -> Model:
 
     Raises UserError if its likelihood is only a bound, or if it has another tokenizer with unknown words.
     """
-    judge = Model(**read_model(run)) if is_published(run) else load(run)
+    judge = Model(**read_model(run, how="copy it to a folder with the checkpoint")) if is_published(run) else load(run)
     if judge.method.bound != "exact":
         name = type(judge.method).__name__
         raise UserError(f"--judge {run} is {name}, whose likelihood is: {judge.method.bound}. A judge must be exact.")
     if not judge.tokenizer.open_vocabulary and judge.tokenizer.fingerprint() != model.tokenizer.fingerprint():
         of_judge, of_model = (f"{run.config.text.tokenizer} of {run.tokenizer.vocab_size:,}" for run in (judge, model))
+        remedy = "Train it with the same text.tokenizer, on the same text, or with byte_pairs:N on any."
+        if judge.run is None:
+            remedy = "Give a judge whose tokenizer knows all words, such as hub:gpt2."
         raise UserError(
             f"--judge {run} has another tokenizer ({of_judge}) than {checkpoint} ({of_model}): all words that it lacks "
-            "would be one unknown word. Train it with the same text.tokenizer, on the same text, or with byte_pairs:N "
-            "on any."
+            f"would be one unknown word. {remedy}"
         )
     return judge
+
+
+def check_judge(judge: Model, texts: Sequence[str]) -> None:
+    """Raises UserError, before anything is sampled, if a real text has more tokens than the judge can read."""
+    longest, allowed = max(judge.num_tokens(texts), default=0), judge.method.text_spec.length
+    if longest > allowed:
+        raise UserError(
+            f"A real text has {longest:,} tokens of the judge {_name(judge)}, which reads {allowed:,} at most, the end "
+            "included. Give another --judge."
+        )
+
+
+def judged_texts(judge: Model, texts: Sequence[str]) -> list[str]:
+    """Returns the texts that the judge can read, and prints how many are too long for it.
+
+    Raises UserError if fewer than two are left.
+    """
+    allowed = judge.method.text_spec.length
+    kept = [text for text, num in zip(texts, judge.num_tokens(texts), strict=True) if num <= allowed]
+    left_out = f"{len(texts) - len(kept)} of {len(texts)} texts are longer than the {allowed:,} tokens of the judge"
+    if len(kept) < min(2, len(texts)):
+        raise UserError(f"{left_out} {_name(judge)}. Give another --judge.")
+    if len(kept) < len(texts):
+        say(f"warning: {left_out} {_name(judge)}; its scores leave them out.")
+    return kept
+
+
+def _name(judge: Model) -> str:
+    return str(judge.run or judge.config.init)
 
 
 def judge_nll(judge: Model, texts: list[str]) -> Rate:

@@ -24,8 +24,10 @@ from jtextdiff.evaluation.diversity import copy_rate, diversity_scores, equal_nu
 from jtextdiff.evaluation.label_judges import LabelJudge, label_judge, phrase_judge
 from jtextdiff.evaluation.latent_space import latent_scores
 from jtextdiff.evaluation.likelihood import (
+    check_judge,
     generative_perplexity,
     judge_nll,
+    judged_texts,
     likelihood_scores,
     nll_gap,
     nll_in_order_score,
@@ -109,6 +111,8 @@ def score_samples(task: SampleTask, bar: Progress) -> tuple[dict[str, Score], fl
     checker = control_checker(corpus, requested, lambda label: _judge_of_label(task, label))
     # Texts as the tokenizer decodes them, so that samples and real text are spelled in the same way.
     real = {name: real_texts(model, corpus, name, task.num) for name in (split, "train")}
+    if task.judge is not None:
+        check_judge(task.judge, [*real[split], *real["train"]])
     bar.add_task("likelihood", total=None)
     scores = _likelihood(task, real)
     progress = bar.add_task("sampling", total=task.num * task.spec.num_candidates)
@@ -200,12 +204,13 @@ def _likelihood(task: SampleTask, real: dict[str, list[str]]) -> dict[str, Score
 
 def judge_scores(task: SampleTask, judge: Model, samples: list[str], real: dict[str, list[str]]) -> dict[str, Score]:
     """Returns generative perplexity and MAUVE of samples; MAUVE compares with real texts that are not in `real`."""
-    texts = {"samples": samples, **real}
+    texts = {"samples": judged_texts(judge, samples), **real}
     rates = {name: judge_nll(judge, rows) for name, rows in texts.items()}
     sizes = {name: len(rows) for name, rows in texts.items()}
     scored = set(real[task.split])
     candidates = real_texts(task.model, task.corpus, task.split, 2 * task.num)
     comparison = [text for text in candidates if text not in scored]
+    comparison = judged_texts(judge, comparison)
     return generative_perplexity(judge, rates, task.split, sizes) | mauve_score(judge, texts, comparison, task.split)
 
 

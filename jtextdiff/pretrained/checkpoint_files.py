@@ -1,7 +1,7 @@
 """A published checkpoint on disk: config.json and safetensors files, of which one tensor is read at a time."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,9 +55,9 @@ class Checkpoint(NamedTuple):
             raise UserError(f"{tensor.file} cannot be read: {error}. Copy or download it again.") from None
 
 
-def is_bfloat16(checkpoint: Checkpoint) -> bool:
-    """Returns whether every tensor is stored as bfloat16, so that none loses anything in this type."""
-    return all(tensor.dtype == BF16 for tensor in checkpoint.tensors.values())
+def is_bfloat16(checkpoint: Checkpoint, names: Iterable[str]) -> bool:
+    """Returns whether these tensors are stored as bfloat16, so that none loses anything in this type."""
+    return all(checkpoint.tensors[name].dtype == BF16 for name in names)
 
 
 def open_checkpoint(source: str, folder: Path) -> Checkpoint:

@@ -14,6 +14,7 @@ from jtextdiff.pretrained.layouts.gpt2 import gpt2_network
 from jtextdiff.pretrained.layouts.llama_settings import LLAMAS, llama_network
 from jtextdiff.pretrained.layouts.modernbert import modernbert_network
 from jtextdiff.pretrained.network import Network, check_tensors, with_current_names
+from jtextdiff.run.checkpoints import has_checkpoints
 
 FAMILIES = {
     **dict.fromkeys(KINDS, dit_network),
@@ -32,6 +33,11 @@ def open_source(source: str | Path) -> Checkpoint:
     """
     source = str(source)
     if not source.startswith("hub:"):
+        if has_checkpoints(Path(source)):
+            raise UserError(
+                f"init: {source} is a run, not a published checkpoint. To start from its parameters, give warm_start "
+                "in place of init; jtextdiff.load reads it."
+            )
         checkpoint = open_checkpoint(source, Path(source))
     else:
         with mistakes(FileNotFoundError, ValueError):

@@ -16,7 +16,7 @@ from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.nets.functional import Params
 from jtextdiff.pretrained.checkpoint_files import CONFIG, Checkpoint, is_bfloat16, read_json
 from jtextdiff.pretrained.families import model_type_of, network_of, open_source
-from jtextdiff.pretrained.start import PRETRAINED, read_params, read_tokenizer, tokenizer_spec, update
+from jtextdiff.pretrained.start import BY_ITSELF, PRETRAINED, read_params, read_tokenizer, tokenizer_spec, update
 from jtextdiff.run.checkpoints import shapes_of
 from jtextdiff.run.config import Config, build, spec
 from jtextdiff.run.config_files import base_config, override
@@ -35,40 +35,44 @@ def is_published(source: str | Path) -> bool:
         return False
 
 
-def read_model(source: str | Path, tokenizer: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read_model(source: str | Path, overrides: Sequence[str] = (), how: str = BY_ITSELF) -> dict[str, Any]:
     """Returns the fields of the `Model` of a checkpoint, with its parameters on the devices.
 
-    Raises UserError for whatever cannot be read, or does not fit into memory.
+    Raises UserError for whatever cannot be read, or does not fit into memory. `how` says in a message how another
+    tokenizer is given.
     """
     checkpoint = open_source(source)
-    config, tokens = config_of(checkpoint, tokenizer, overrides)
+    config, tokens = config_of(checkpoint, overrides, how)
     method = build(config.method)
     return {"method": method, "params": params_of(checkpoint, config), "tokenizer": tokens, "config": config, "step": 0}
 
 
-def config_of(
-    checkpoint: Checkpoint, tokenizer: str | None = None, overrides: Sequence[str] = ()
-) -> tuple[Config, Tokenizer]:
+def config_of(checkpoint: Checkpoint, overrides: Sequence[str], how: str) -> tuple[Config, Tokenizer]:
     """Returns the config of a checkpoint, changed by `overrides`, and its tokenizer; no tensor is read.
 
-    `tokenizer` is "pretrained:NAME" where its folder has none. All texts have the longest length, at most MOST_TOKENS.
+    The tokenizer is that of its folder, or of `overrides`. All texts have the longest length, at most MOST_TOKENS.
     Parameters stay bfloat16 if all are stored so. Raises UserError for whatever cannot be read.
     """
-    if tokenizer and not tokenizer.startswith(PRETRAINED):
-        raise UserError(f"tokenizer must be '{PRETRAINED}NAME' or '{PRETRAINED}FOLDER', got {tokenizer!r}.")
-    tokenizer = tokenizer_spec(checkpoint, tokenizer or "")
-    tokens = read_tokenizer(checkpoint, tokenizer)
-    config = _without_text(checkpoint, is_bfloat16(checkpoint), overrides)
-    length = config.text.length
-    config.text.tokenizer, config.init = tokenizer, checkpoint.source
+    network = network_of(checkpoint)
+    half = is_bfloat16(checkpoint, [network.prefix + name for name in network.tensors])
+    config = _without_text(checkpoint, half, overrides)
+    given, length = config.text.tokenizer, config.text.length
+    if given and not given.startswith(PRETRAINED):
+        raise UserError(f"text.tokenizer must be '{PRETRAINED}NAME' or '{PRETRAINED}FOLDER', got {given!r}.")
+    config.text.tokenizer, config.init = tokenizer_spec(checkpoint, given, how), checkpoint.source
+    tokens = read_tokenizer(checkpoint, config.text.tokenizer, how)
     return _with_text_spec(config, text_spec_of(tokens, length, (0,) * length + (1,))), tokens
 
 
 def config_of_shapes(folder: Path, overrides: Sequence[str] = ()) -> Config:
     """Returns the config of a checkpoint of which config.json alone is read: each row is a token.
 
-    Raises UserError if it cannot be read.
+    Raises UserError if it cannot be read, or is not a folder.
     """
+    if str(folder).startswith("hub:"):
+        raise UserError(
+            f"{folder} would be downloaded: give a folder that holds its {CONFIG}, which is all that is read."
+        )
     checkpoint = Checkpoint(str(folder), folder, read_json(folder / CONFIG), {})
     half = "bfloat16" in (checkpoint.config.get("dtype"), checkpoint.config.get("torch_dtype"))
     config, rows = _without_text(checkpoint, half, overrides), network_of(checkpoint).rows
@@ -83,7 +87,7 @@ def _without_text(checkpoint: Checkpoint, half: bool, overrides: Sequence[str]) 
     update(method, network.settings)
     if "param_dtype" in method and half:
         method.param_dtype = "bfloat16"
-    text = spec(Text, length=min(longest, MOST_TOKENS))
+    text = spec(Text, length=min(longest, MOST_TOKENS), tokenizer="")
     config = override(base_config(method, None, num_steps=0, batch_size=1, text=text), overrides)
     if config.method.get("lora_rank"):
         raise UserError("method.lora_rank is for training: give it to a run that starts from the checkpoint.")

@@ -30,6 +30,10 @@ PRETRAINED = "pretrained:"
 
 TOKENIZER = "tokenizer.json"
 
+IN_TRAINING = f"--config.text.tokenizer={PRETRAINED}NAME"
+BY_ITSELF = f"--override text.tokenizer={PRETRAINED}NAME, or tokenizer='{PRETRAINED}NAME' in Python"
+"""How the tokenizer of a checkpoint is given to a run that starts from it, and to a command that reads it."""
+
 TRAINED_AND_COMPUTED = ("dropout", "init", "bfloat16", "scan", "remat")
 """Settings of a trunk that stay those of the config. The others come from the checkpoint."""
 
@@ -57,34 +61,37 @@ def with_settings(config: Config, workdir: Path) -> Config:
     update(config.method, network.settings if part is None else {part: network.settings["trunk"]})
     # A preset of a text VAE names the tokenizer of one of its published parts, which may not be this one.
     own = part is not None and (checkpoint.folder / TOKENIZER).is_file()
-    config.text.tokenizer = tokenizer_spec(checkpoint, "" if own else config.text.tokenizer)
-    read_tokenizer(checkpoint, config.text.tokenizer)
+    config.text.tokenizer = tokenizer_spec(checkpoint, "" if own else config.text.tokenizer, IN_TRAINING)
+    read_tokenizer(checkpoint, config.text.tokenizer, IN_TRAINING)
     return config
 
 
-def tokenizer_spec(checkpoint: Checkpoint, given: str) -> str:
+def tokenizer_spec(checkpoint: Checkpoint, given: str, how: str) -> str:
     """Returns the `text.tokenizer` of a checkpoint: the `given` one if it is a pretrained one, else that of its folder.
 
-    Raises UserError if there is neither.
+    Raises UserError, with `how` to give one, if there is neither.
     """
     if given.startswith(PRETRAINED):
         return given
     if not (checkpoint.folder / TOKENIZER).is_file():
         raise UserError(
-            f"{checkpoint.source} has no tokenizer.json. Copy it there, or name the tokenizer that it was trained "
-            f"with, such as {PRETRAINED}gpt2: --config.text.tokenizer=NAME, or from_pretrained(…, tokenizer=NAME)."
+            f"{checkpoint.source} has no tokenizer.json. Give the tokenizer that it was trained with, such as "
+            f"{PRETRAINED}gpt2: {how}."
         )
     return f"{PRETRAINED}{checkpoint.folder}"
 
 
-def read_tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
-    """Returns a tokenizer. Raises UserError if it does not fit the rows or the MASK of the checkpoint."""
+def read_tokenizer(checkpoint: Checkpoint, name: str, how: str) -> Tokenizer:
+    """Returns a tokenizer.
+
+    Raises UserError, with `how` to give another, if it does not fit the rows or the MASK of the checkpoint.
+    """
     with mistakes(FileNotFoundError, ValueError):
         tokenizer = tokenizer_builder(name).train([])
     network, source, mask = network_of(checkpoint), checkpoint.source, tokenizer.mask
     reads_mask = network.mask_kind != "none"
     needed, included = num_rows(tokenizer, with_mask=reads_mask), ", MASK included" if reads_mask else ""
-    remedy = f"Give the tokenizer that it was trained with: --config.text.tokenizer={PRETRAINED}NAME."
+    remedy = f"Give the tokenizer that it was trained with: {how}."
     if network.mask_kind == "token" and mask >= tokenizer.vocab_size:
         raise UserError(
             f"{source}: neither mask_token_id in config.json nor mask_token in tokenizer_config.json names MASK, "

@@ -77,9 +77,12 @@ def from_json(text: str) -> Config:
 
     Former names are replaced by current ones, and a field that did not exist gets its default. A null of a spec stays
     open to a value of its field's type. A setting of a sampler that no longer exists is dropped, since nothing that
-    was trained depends on it.
+    was trained depends on it. Raises ValueError for JSON that is no object.
     """
-    return _completed(ConfigDict(with_current_names(json.loads(text))))
+    stored = json.loads(text)
+    if not isinstance(stored, dict):
+        raise ValueError(f"it holds a {type(stored).__name__}; expected an object with named fields")
+    return _completed(ConfigDict(with_current_names(stored)))
 
 
 def _completed(config: Config, in_sampler: bool = False) -> Config:

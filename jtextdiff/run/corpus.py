@@ -15,10 +15,15 @@ from jtextdiff.run.workdir import read_config
 def open_corpus(config: Config, workdir: Path) -> Corpus:
     """Returns the corpus of a config, tokenised as in the run, or as in the run that it starts from.
 
-    Raises UserError for whatever is wrong with the user's text.
+    Raises UserError for whatever is wrong with the user's text, and for a published checkpoint by itself without one.
     """
     runs = [workdir] if checkpoints.has_checkpoints(workdir) else []
     runs += [Path(other) for other in (config.warm_start, config.get("base")) if other]
+    if config.get("init") and Path(config.init) == workdir and config.text.path is None:
+        raise UserError(
+            f"{workdir} is a published checkpoint and has no text of its own: give the real text to compare with, "
+            "--override text.path=FILE, FOLDER or hub:NAME."
+        )
     stored = next((run / "tokenizer" for run in runs if (run / "tokenizer").is_dir()), None)
     _check_warm_start(config, workdir)
     notes: list[str] = []

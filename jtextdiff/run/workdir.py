@@ -56,7 +56,9 @@ def read_config(workdir: Path) -> Config:
     try:
         config = from_json(file.read_text(encoding="utf-8"))
     except (ValueError, TypeError, AttributeError, ImportError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read as the config of a run: {error}") from None
+        raise UserError(
+            f"{file} cannot be read as the config of a run, or of a published checkpoint: {error}."
+        ) from None
     for part in ("text", "method", "optim"):
         if part not in config:
             raise UserError(f"{file} is not the config of a run: it has no {part!r}.")

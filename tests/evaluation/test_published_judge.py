@@ -12,7 +12,7 @@ from support.published_gpt2 import config_json, log_likelihood, write_byte_token
 from support.runs import TEXTS, trained, write_texts
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.evaluation.likelihood import generative_perplexity, judge_nll, load_judge
+from jtextdiff.evaluation.likelihood import check_judge, generative_perplexity, judge_nll, judged_texts, load_judge
 from jtextdiff.inference.model import Model
 
 NO_MODEL = cast(Model, None)  # the tokenizer of the judged model matters only to a judge with unknown words
@@ -42,6 +42,27 @@ def test_a_text_longer_than_its_positions_is_named(tmp_path: Path) -> None:
     assert len(judge.nll(["x" * 39])) == 1
     with pytest.raises(UserError, match="A text of 41 tokens .* is longer than the 40"):
         judge.nll(["x" * 40])
+
+
+def test_texts_are_checked_before_sampling_and_samples_that_are_too_long_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_judge(tmp_path)
+    judge, texts = load_judge(str(tmp_path), NO_MODEL, "run"), ["x" * 39, "x" * 40, "x"]
+    check_judge(judge, texts[:1])
+    with pytest.raises(UserError, match=f"A real text has 41 tokens of the judge {tmp_path}, which reads 40 at most"):
+        check_judge(judge, texts)
+    assert judged_texts(judge, texts) == [texts[0], texts[2]]
+    assert "1 of 3 texts are longer than the 40 tokens of the judge" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"1 of 2 texts .* of the judge .* Give another --judge"):
+        judged_texts(judge, texts[:2])
+
+
+def test_a_judge_without_a_tokenizer_is_given_it_as_a_file(tmp_path: Path) -> None:
+    write_judge(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="has no tokenizer.json.*: copy it to a folder with the checkpoint"):
+        load_judge(str(tmp_path), NO_MODEL, "run")
 
 
 def test_a_judge_without_an_exact_likelihood_is_refused(tmp_path: Path) -> None:

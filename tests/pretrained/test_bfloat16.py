@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import published_bert
 from support.command_line import run
 from support.published import Tensors
 from support.published import config_json as mdlm_config
@@ -44,6 +45,14 @@ def test_a_bfloat16_checkpoint_keeps_its_type_and_computes_in_float32(kind: str,
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype(jnp.bfloat16)}
     np.testing.assert_array_equal(logits(model), logits(widened(model)))
     assert logits(model).dtype == np.float32
+
+
+def test_tensors_that_the_network_does_not_read_have_no_say_in_its_type(tmp_path: Path) -> None:
+    config = published_bert.config_json()
+    tensors = half(published_bert.random_tensors(config))
+    positions = {"bert.embeddings.position_ids": np.arange(config["max_position_embeddings"])[None]}
+    published_bert.write_checkpoint(tmp_path, config, tensors | positions)
+    assert jtd.from_pretrained(tmp_path).config.method.param_dtype == "bfloat16"
 
 
 def test_a_checkpoint_of_mixed_types_becomes_float32_and_loses_nothing(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from support.command_line import run
 from support.published_llama import config_json, write_checkpoint
 
 import jtextdiff as jtd
@@ -34,6 +36,66 @@ def test_a_checkpoint_is_loaded_where_a_run_is(tmp_path: Path, capsys: pytest.Ca
     short = jtd.from_pretrained(tmp_path, overrides=["text.length=6"])
     assert capsys.readouterr().out.splitlines() == short.sample(1, steps=1)
     assert short.method.text_spec.length == 6
+
+
+def test_a_tokenizer_is_given_where_there_is_none_and_in_place_of_its_own(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "checkpoint", config_json("llada"))
+    write_checkpoint(tmp_path / "other", config_json("llada"))
+    named = f"pretrained:{tmp_path / 'other'}"
+    flag = [f"text.tokenizer={named}"]
+    assert jtd.load(tmp_path / "checkpoint", overrides=flag).config.text.tokenizer == named
+    (tmp_path / "checkpoint/tokenizer.json").unlink()
+    assert jtd.load(tmp_path / "checkpoint", overrides=flag).config.text.tokenizer == named
+    assert jtd.from_pretrained(tmp_path / "checkpoint", tokenizer=named).config.text.tokenizer == named
+    done = run("sample", "--checkpoint=checkpoint", cwd=tmp_path)
+    assert done.returncode == 2 and "pretrained:gpt2: --override text.tokenizer=pretrained:NAME" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("sample --checkpoint=toy --at=5", "a published checkpoint, which has no steps: leave out at=5"),
+        ("sample --checkpoint=hub:a/b --at=best", "which has no steps: leave out at=best"),
+        ("export toy out", "toy is a published checkpoint already: export takes a run"),
+        ("export hub:a/b out", "hub:a/b is a published checkpoint already"),
+        ("evaluate --checkpoint=toy", "give the real text to compare with, --override text.path=FILE"),
+        ("verify --checkpoint=./toy/", "give the real text to compare with, --override text.path=FILE"),
+        ("sample --checkpoint=hub:a/b --dry_run", "give a folder that holds its config.json"),
+        ("sample --checkpoint=toy --dry_run --at=best", "leave out --at"),
+        ("sample --checkpoint=toy --dry_run --chat=What?", "leave out --chat"),
+        ("sample --checkpoint=toy --dry_run --template=[MASK]", "leave out --template"),
+        ("sample --checkpoint=toy --dry_run --override mesh.fsdp=64", "fsdp=64, tensor=1 does not fit"),
+        ("sample --checkpoint=toy --override text.tokenizer=words", "must be 'pretrained:NAME' .*, got 'words'"),
+    ],
+)
+def test_what_it_cannot_be_used_for_is_named(arguments: str, message: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "toy", config_json("llada"))
+    command, *flags = arguments.split()
+    done = run(command, *flags, cwd=tmp_path)
+    assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ("[]", "it holds a list; expected an object"),
+        ("null", "it holds a NoneType; expected an object"),
+        ('"x"', "it holds a str; expected an object"),
+        ("{", "config of a run, or of a published checkpoint: Expecting property name"),
+    ],
+)
+def test_a_config_that_is_none_is_named(stored: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(stored)
+    with pytest.raises(UserError, match=message):
+        jtd.load(tmp_path)
+
+
+def test_a_film_of_it_is_written_beside_it(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "toy", config_json("llada"))
+    before = set((tmp_path / "toy").iterdir())
+    done = run("visualize", "--checkpoint=toy", "--num=1", "--steps=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "denoising.html").is_file() and set((tmp_path / "toy").iterdir()) == before
 
 
 @pytest.mark.parametrize("length", [0, 13])
