@@ -95,7 +95,7 @@ def _adapted(module: Any, rank: int, rngs: nnx.Rngs) -> Any:
     import qwix  # pyright: ignore[reportMissingImports]
 
     adapters = qwix.LoraProvider(module_path=".*blocks.*", rank=rank, alpha=float(rank))
-    tokens, t = jnp.zeros((1, 2), jnp.int32), jnp.zeros(1, jnp.int32)
+    tokens, t = jnp.zeros((1, 2), jnp.int32), jnp.zeros(1)
     return qwix.apply_lora_to_model(module, adapters, tokens, t, methods=("hidden",), rngs=rngs)
 
 
