@@ -21,10 +21,13 @@ from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.functional import adapters_of, is_adapter, merged, with_adapters
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.pretrained.exported_layouts import mdlm_tensors
+from jtextdiff.pretrained.layouts.dit_settings import PLAIN
 from jtextdiff.run.config_files import load_config
 from jtextdiff.training.optimizer import Optimizer
 from jtextdiff.training.setup import validate_config
 
+TEXT_SPEC = TextSpec(vocab_size=8, mask=7, length=4, length_counts=(0,) * 4 + (1,))
 TEXTS = ["The Mill is cheap .", "The Swan is dear ."]
 
 
@@ -61,8 +64,7 @@ def test_joined_kernels_are_float32_so_that_small_adapters_remain() -> None:
 def test_the_layers_that_read_the_time_have_adapters_too() -> None:
     pytest.importorskip("qwix")
     trunk = Transformer(num_layers=1, width=8, num_heads=2, max_length=4, time="dit", time_width=4)
-    text_spec = TextSpec(vocab_size=8, mask=7, length=4, length_counts=(0,) * 4 + (1,))
-    net = Masked(text_spec=text_spec, trunk=trunk, reads_length=False, time_input="sigma", lora_rank=2).net
+    net = Masked(text_spec=TEXT_SPEC, trunk=trunk, reads_length=False, time_input="sigma", lora_rank=2).net
     params, tokens = net.init(jax.random.key(0)), jnp.zeros((1, 4), jnp.int32)
     block = adapters_of(params)["trunk"]["blocks"]["0"]
     assert block.keys() == {"attention", "mlp", "modulation"}
@@ -102,6 +104,18 @@ def test_adapters_of_random_parameters_are_an_error(tmp_path: Path) -> None:
     pytest.importorskip("qwix")
     with pytest.raises(UserError, match=r"method.lora_rank trains adapters alone.*config.init.*config.warm_start"):
         validate_config(load_config(f"{ROOT}/configs/masked.py", ["--config.method.lora_rank=2"]), tmp_path / "run")
+
+
+def test_an_export_has_the_joined_kernels_and_is_float32() -> None:
+    pytest.importorskip("qwix")
+    trunk = Transformer(**PLAIN | {"num_layers": 1, "width": 8, "num_heads": 2, "max_length": 4})
+    method = Masked(text_spec=TEXT_SPEC, trunk=trunk, reads_length=False, param_dtype="bfloat16", lora_rank=2)
+    fresh = method.init(jax.random.key(0))
+    params = with_adapters(fresh, jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), adapters_of(fresh)))
+    tensors = mdlm_tensors(method, params)
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32"}
+    kernel = params["trunk"]["blocks"]["0"]["mlp"]["up"]["kernel"].astype(jnp.float32) + 2e-6
+    np.testing.assert_array_equal(tensors["backbone.blocks.0.mlp.0.weight"].T, kernel)
 
 
 @pytest.mark.slow
