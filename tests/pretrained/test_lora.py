@@ -23,9 +23,12 @@ from jtextdiff.nets.functional import adapters_of, is_adapter, merged, with_adap
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.pretrained.exported_layouts import mdlm_tensors
 from jtextdiff.pretrained.layouts.dit_settings import PLAIN
+from jtextdiff.run.checkpoints import open_checkpoints, save
 from jtextdiff.run.config_files import load_config
+from jtextdiff.run.workdir import store_config
 from jtextdiff.training.optimizer import Optimizer
-from jtextdiff.training.setup import validate_config
+from jtextdiff.training.setup import Setup, build_setup, restore_or_init, validate_config
+from jtextdiff.training.summary import print_summary
 
 TEXT_SPEC = TextSpec(vocab_size=8, mask=7, length=4, length_counts=(0,) * 4 + (1,))
 TEXTS = ["The Mill is cheap .", "The Swan is dear ."]
@@ -116,6 +119,32 @@ def test_an_export_has_the_joined_kernels_and_is_float32() -> None:
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32"}
     kernel = params["trunk"]["blocks"]["0"]["mlp"]["up"]["kernel"].astype(jnp.float32) + 2e-6
     np.testing.assert_array_equal(tensors["backbone.blocks.0.mlp.0.weight"].T, kernel)
+
+
+def test_adapters_start_beside_the_parameters_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("qwix")
+    monkeypatch.chdir(tmp_path)
+    write_texts(tmp_path)
+
+    def setup(*more: str) -> Setup:
+        file, workdir, *flags = toy("run", 3, "--config.method.trunk.num_layers=1", *more, config="masked.py")
+        config = load_config(file.removeprefix("--config="), flags)
+        return build_setup(config, Path(workdir.removeprefix("--workdir=")))
+
+    first = setup()
+    params = first.method.init(jax.random.key(5))
+    (tmp_path / "base").mkdir()
+    store_config(tmp_path / "base", first.config, {}, resumed=False)
+    with open_checkpoints(tmp_path / "base") as manager:
+        save(manager, 3, params, {"step": jnp.zeros(())}, 1.0)
+    adapted = setup("--config.warm_start=base", "--config.method.lora_rank=2")
+    state, _ = restore_or_init(adapted, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, merged(state["params"]), params)
+    print_summary(adapted, tmp_path / "run")
+    adapters = sum(leaf.size for leaf in jax.tree.leaves(adapters_of(state["params"])))
+    assert adapters and f", of which {adapters:,} are trained, 3 steps" in capsys.readouterr().err
 
 
 @pytest.mark.slow
