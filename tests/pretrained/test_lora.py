@@ -68,13 +68,14 @@ def test_the_layers_that_read_the_time_have_adapters_too() -> None:
     pytest.importorskip("qwix")
     trunk = Transformer(num_layers=1, width=8, num_heads=2, max_length=4, time="dit", time_width=4)
     net = Masked(text_spec=TEXT_SPEC, trunk=trunk, reads_length=False, time_input="sigma", lora_rank=2).net
-    params, tokens = net.init(jax.random.key(0)), jnp.zeros((1, 4), jnp.int32)
+    params = jax.jit(net.init)(jax.random.key(0))
     block = adapters_of(params)["trunk"]["blocks"]["0"]
     assert block.keys() == {"attention", "mlp", "modulation"}
     changed = with_adapters(
         params, {"trunk": {"blocks": {"0": {"modulation": jax.tree.map(jnp.ones_like, block["modulation"])}}}}
     )
-    early, late = (net.bind(changed).hidden(tokens, jnp.full(1, t)) for t in (0.1, 2.0))
+    hidden = jax.jit(lambda t: net.bind(changed).hidden(jnp.zeros((1, 4), jnp.int32), t))
+    early, late = hidden(jnp.full(1, 0.1)), hidden(jnp.full(1, 2.0))
     assert np.abs(early - late).max() > 1e-3
 
 
@@ -113,7 +114,7 @@ def test_an_export_has_the_joined_kernels_and_is_float32() -> None:
     pytest.importorskip("qwix")
     trunk = Transformer(**PLAIN | {"num_layers": 1, "width": 8, "num_heads": 2, "max_length": 4})
     method = Masked(text_spec=TEXT_SPEC, trunk=trunk, reads_length=False, param_dtype="bfloat16", lora_rank=2)
-    fresh = method.init(jax.random.key(0))
+    fresh = jax.jit(method.init)(jax.random.key(0))
     params = with_adapters(fresh, jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), adapters_of(fresh)))
     tensors = mdlm_tensors(method, params)
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32"}
