@@ -59,6 +59,7 @@ def command(arguments: Sequence[str]) -> None:
     import jax
 
     import jtextdiff as jtd
+    from jtextdiff.nets.functional import merged
     from jtextdiff.pretrained.export_files import write_export
     from jtextdiff.pretrained.exported_layouts import layout_of
     from jtextdiff.pretrained.model_card import model_card
@@ -75,7 +76,7 @@ def command(arguments: Sequence[str]) -> None:
     layout = layout_of(method)
     layout.config_of(method)  # raises before parameters are read
     model = jtd.load(run, at=flags.at)
-    count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(merged, model.params)))
     scores = scores_of(run, model.step)
     name = SCORES if scores else None
     card = model_card(out.name, layout, model.config, step=model.step, count=count, scores=name)

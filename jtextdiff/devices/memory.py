@@ -25,11 +25,15 @@ def memory_a_device() -> int:
     return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
 
 
-def check_fits(shapes: Any, what: str) -> None:
-    """Raises UserError if arrays of these shapes, with their sharding, are larger than the memory of a device."""
+def check_memory(shapes: Any, what: str, *, can_be_half: bool) -> None:
+    """Raises UserError if arrays of these shapes, with their sharding, are larger than the memory of a device.
+
+    `can_be_half` is whether the method has a `param_dtype` that is still float32.
+    """
     needed, available = bytes_a_device(shapes), memory_a_device()
     if needed > available:
+        half = ", or set method.param_dtype=bfloat16 if they do not train" if can_be_half else ""
         raise UserError(
             f"{what} need {needed / 1e9:.1f} GB on each device, which has {available / 1e9:.1f} GB. Divide them over "
-            "more devices with mesh.fsdp, or set method.param_dtype=bfloat16 if they do not train."
+            f"more devices with mesh.fsdp{half}."
         )

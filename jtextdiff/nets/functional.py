@@ -79,21 +79,24 @@ def with_adapters(params: Params, adapters: Params) -> Params:
 
 
 def merged(params: Params) -> Params:
-    """Returns parameters without adapters, whose kernels are W + A B."""
+    """Returns parameters without adapters, whose kernels are W + A B, in float32: bfloat16 could round A B away."""
     parts: dict[str, Any] = {name: merged(part) if isinstance(part, dict) else part for name, part in params.items()}
     tree = {name: part for name, part in parts.items() if "_lora_" not in name}
     if "kernel_lora_a" in params:
-        product = params["kernel_lora_a"] @ params["kernel_lora_b"]
-        tree["kernel"] = (tree["kernel"] + product).astype(tree["kernel"].dtype)
+        tree["kernel"] = tree["kernel"].astype("float32") + params["kernel_lora_a"] @ params["kernel_lora_b"]
     return tree
 
 
 def _adapted(module: Any, rank: int, rngs: nnx.Rngs) -> Any:
-    """Returns a denoiser of tokens with adapters of the kernels of its blocks, whose outputs are all from `hidden`."""
+    """Returns a denoiser of tokens with adapters of the kernels of its blocks, whose outputs are all from `hidden`.
+
+    They are made where a call with a time reads kernels; a denoiser that is not conditioned on the time ignores it.
+    """
     import qwix  # pyright: ignore[reportMissingImports]
 
     adapters = qwix.LoraProvider(module_path=".*blocks.*", rank=rank, alpha=float(rank))
-    return qwix.apply_lora_to_model(module, adapters, jnp.zeros((1, 2), jnp.int32), methods=("hidden",), rngs=rngs)
+    tokens, t = jnp.zeros((1, 2), jnp.int32), jnp.zeros(1)
+    return qwix.apply_lora_to_model(module, adapters, tokens, t, methods=("hidden",), rngs=rngs)
 
 
 @functools.lru_cache(maxsize=32)

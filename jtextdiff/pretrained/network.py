@@ -33,6 +33,7 @@ class Network(NamedTuple):
     mask: int | None  # the id of MASK, if config.json has it
     mask_kind: str  # "token" of the tokenizer, "row" that may come after them, or "none": MASK is never read
     fold: Callable[[Read, Place], Params]  # the published tensors ↦ our parameters
+    computed: bool = False  # by arithmetic, in float32, so that bfloat16 would round what it returns
     former: tuple[tuple[str, str], ...] = ()  # patterns in former names of tensors, and what replaces them
 
 

@@ -10,7 +10,7 @@ import jax
 from jtextdiff.cli.errors import UserError
 from jtextdiff.data.corpus import Text
 from jtextdiff.data.tokenizer import Tokenizer
-from jtextdiff.devices.memory import check_fits
+from jtextdiff.devices.memory import check_memory
 from jtextdiff.devices.sharding import make_mesh, shardings
 from jtextdiff.methods.components.types import TextSpec, text_spec_of
 from jtextdiff.nets.functional import Params
@@ -51,7 +51,7 @@ def config_of(checkpoint: Checkpoint, overrides: Sequence[str], how: str) -> tup
     """Returns the config of a checkpoint, changed by `overrides`, and its tokenizer; no tensor is read.
 
     The tokenizer is that of its folder, or of `overrides`. All texts have the longest length, at most MOST_TOKENS.
-    Parameters stay bfloat16 if all are stored so. Raises UserError for whatever cannot be read.
+    Parameters stay bfloat16 if all are stored so and copied. Raises UserError for whatever cannot be read.
     """
     network = network_of(checkpoint)
     half = is_bfloat16(checkpoint, [network.prefix + name for name in network.tensors])
@@ -85,7 +85,7 @@ def _without_text(checkpoint: Checkpoint, half: bool, overrides: Sequence[str]) 
     network = network_of(checkpoint)
     method, longest = spec(network.method), network.settings["trunk"]["max_length"]
     update(method, network.settings)
-    if "param_dtype" in method and half:
+    if "param_dtype" in method and half and not network.computed:
         method.param_dtype = "bfloat16"
     text = spec(Text, length=min(longest, MOST_TOKENS), tokenizer="")
     config = override(base_config(method, None, num_steps=0, batch_size=1, text=text), overrides)
@@ -109,5 +109,6 @@ def params_of(checkpoint: Checkpoint, config: Config) -> Params:
     method = build(config.method)
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     shapes = shapes_of(shapes, shardings(make_mesh(**config.mesh), shapes))
-    check_fits(shapes, f"The parameters of {checkpoint.source}")
+    wide = config.method.get("param_dtype") == "float32"
+    check_memory(shapes, f"The parameters of {checkpoint.source}", can_be_half=wide)
     return read_params(checkpoint, method.text_spec, shapes)

@@ -133,7 +133,12 @@ def read_params(checkpoint: Checkpoint, text_spec: TextSpec, shapes: Params) -> 
 
 def _reader(checkpoint: Checkpoint, network: Network, text_spec: TextSpec) -> Read:
     """Returns what reads the tensors of a checkpoint, with the rows of a text's vocabulary."""
-    return lambda name: take_rows(name, checkpoint.read(network.prefix + name), text_spec)
+
+    def read(name: str) -> Float[np.ndarray, "..."]:
+        array = take_rows(name, checkpoint.read(network.prefix + name), text_spec)
+        return array.astype(np.float32, copy=False) if network.computed else array
+
+    return read
 
 
 def described(checkpoint: Checkpoint, text_spec: TextSpec) -> str:

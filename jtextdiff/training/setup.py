@@ -1,10 +1,11 @@
 """Builds a run before its first step: corpus, completed config, method, optimizer, initial or restored state."""
 
 import copy
+import dataclasses
 import functools
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 from jax.sharding import Mesh
@@ -14,7 +15,7 @@ from jtextdiff.cli.output import say
 from jtextdiff.control.controls import RESERVED
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
-from jtextdiff.devices.memory import check_fits
+from jtextdiff.devices.memory import check_memory
 from jtextdiff.devices.multihost import process_zero_first
 from jtextdiff.devices.sharding import check_batch, make_mesh, shardings
 from jtextdiff.inference.model import load
@@ -87,6 +88,11 @@ def validate_config(config: Config, workdir: Path) -> None:
         raise UserError(
             "method.param_dtype=bfloat16 is for models that do not train: it would lose updates below 1/256 of a "
             "parameter. Leave it out, train adapters with method.lora_rank, or give --config.num_steps=0."
+        )
+    if config.method.get("lora_rank") and not (config.get("init") or config.warm_start):
+        raise UserError(
+            "method.lora_rank trains adapters alone, of parameters that are trained already: name them with "
+            "--config.init (a published checkpoint) or --config.warm_start (a run), or leave out method.lora_rank."
         )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed must be from 0 to 2^32 - 1, got {config.seed}.")
@@ -178,19 +184,38 @@ def restore_or_init(setup: Setup, workdir: Path) -> tuple[TrainState, int]:
         say(f"Resuming from step {step} of {workdir}.")
         return {**parts["training"], "ema": parts["model"]}, step
     if config.warm_start:
-        step, params = checkpoints.load_params(Path(config.warm_start), setup.method, setup.mesh)
+        step, params = _warm_params(setup)
         say(f"Starting from the parameters of {config.warm_start} at step {step}.")
     elif config.get("init"):
         checkpoint = open_source(config.init)
-        check_fits(shapes, f"The parameters of {config.init}, their running mean and moments")
-        params = start_params(checkpoint, setup.method, shapes["params"], fresh)
-        if has_adapters(shapes["params"]):
-            adapters = jax.jit(lambda key: adapters_of(setup.method.init(key)))(jax.random.key(config.seed))
-            params = with_adapters(params, adapters)
+        wide = config.method.get("param_dtype") == "float32"
+        check_memory(shapes, f"The parameters of {config.init}, their running mean and moments", can_be_half=wide)
+        params = _with_fresh_adapters(setup, start_params(checkpoint, setup.method, shapes["params"], fresh))
         say(f"Starting from the {described(checkpoint, setup.method.text_spec)}.")
     else:
         params = fresh()
     return jax.jit(functools.partial(state_of, setup.optimizer), out_shardings=layout)(params), 0
+
+
+def _warm_params(setup: Setup) -> tuple[int, Params]:
+    """Returns the step and the parameters of the run that `config.warm_start` names.
+
+    If that has no adapters and this run does, those are fresh.
+    """
+    base, method = Path(setup.config.warm_start), setup.method
+    if not setup.config.method.get("lora_rank") or read_config(base).method.get("lora_rank"):
+        return checkpoints.load_params(base, method, setup.mesh)
+    without: Any = dataclasses.replace(cast(Any, method), lora_rank=0)
+    step, params = checkpoints.load_params(base, without, setup.mesh)
+    return step, _with_fresh_adapters(setup, params)
+
+
+def _with_fresh_adapters(setup: Setup, params: Params) -> Params:
+    """Returns parameters with the adapters that the method has besides, if any."""
+    if not has_adapters(setup.shapes["params"]):
+        return params
+    adapters = jax.jit(lambda key: adapters_of(setup.method.init(key)))(jax.random.key(setup.config.seed))
+    return with_adapters(params, adapters)
 
 
 def _init_params(setup: Setup) -> Params:

@@ -6,6 +6,7 @@ import jax
 
 from jtextdiff.cli.output import say
 from jtextdiff.control.trained import control_dir
+from jtextdiff.nets.functional import adapters_of
 from jtextdiff.run.config import Config, is_control
 from jtextdiff.training.control_setup import control_flag
 from jtextdiff.training.setup import Setup
@@ -14,10 +15,13 @@ from jtextdiff.training.setup import Setup
 def print_summary(setup: Setup, workdir: Path) -> None:
     """Prints what is about to be trained, on which text and which devices."""
     config, corpus = setup.config, setup.corpus
-    count = sum(leaf.size for leaf in jax.tree.leaves(setup.shapes["params"]))
+    params = setup.shapes["params"]
+    count, adapters = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, adapters_of(params)))
+    trained = f", of which {adapters:,} are trained" if adapters else ""
     train, valid = corpus.splits["train"], corpus.splits["valid"]
     method = type(setup.method).__name__
-    say(f"{method}: {count:,} parameters, {config.num_steps} steps of {config.batch_size} sequences -> {workdir}")
+    steps = f"{config.num_steps} steps of {config.batch_size} sequences"
+    say(f"{method}: {count:,} parameters{trained}, {steps} -> {workdir}")
     say(
         f"text: {len(train):,} training and {len(valid):,} validation sequences, {len(train.tokens):,} training "
         f"tokens, vocabulary {corpus.tokenizer.vocab_size:,}, lengths up to {corpus.buckets}"

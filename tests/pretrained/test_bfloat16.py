@@ -1,6 +1,7 @@
 """Parameters that stay bfloat16, as stored: half the memory, and the same outputs."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,23 @@ from support.published import Tensors
 from support.published import config_json as mdlm_config
 from support.published import random_tensors as mdlm_tensors
 from support.published import write_checkpoint as write_mdlm
+from support.published_bert import config_json as bert_config
+from support.published_bert import random_tensors as bert_tensors
+from support.published_bert import write_checkpoint as write_bert
 from support.published_llama import KINDS, config_json, random_tensors, write_checkpoint
+from support.published_timed import CONFIGS as timed_configs
+from support.published_timed import random_tensors as timed_tensors
 from support.runs import ROOT, write_texts
 
 import jtextdiff as jtd
 from jtextdiff.inference.model import Model
+
+COMPUTED: dict[str, tuple[Callable[..., Any], Any, Tensors]] = {
+    "mdlm": (write_mdlm, mdlm_config(), mdlm_tensors(mdlm_config())),
+    "sedd": (write_mdlm, timed_configs["sedd"], timed_tensors("sedd")),
+    "bert": (write_bert, bert_config(), bert_tensors(bert_config())),
+}
+"""Families whose parameters are computed from the published tensors: what writes a toy, its config and tensors."""
 
 TOKENS = np.array([[4, 19, 13, 0, 3, 19, 7, 3, 17], [3, 1, 6, 16, 19, 18, 16, 16, 8]])
 
@@ -67,13 +80,18 @@ def test_a_checkpoint_of_mixed_types_becomes_float32_and_loses_nothing(tmp_path:
     )
 
 
-def test_products_of_bfloat16_tensors_are_rounded_once(tmp_path: Path) -> None:
-    """Those of MDLM are folded: constants of adaLN multiply its weights."""
-    tensors = half(mdlm_tensors(mdlm_config()))
-    write_mdlm(tmp_path / "half", mdlm_config(), tensors)
-    write_mdlm(tmp_path / "whole", mdlm_config(), {name: array.astype(np.float32) for name, array in tensors.items()})
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_computed_parameters_are_float32_or_rounded_once(kind: str, tmp_path: Path) -> None:
+    """Such as those of MDLM: constants of adaLN multiply its weights."""
+    write, config, tensors = COMPUTED[kind]
+    tensors = half(tensors)
+    write(tmp_path / "half", config, tensors)
+    write(tmp_path / "whole", config, {name: array.astype(np.float32) for name, array in tensors.items()})
     found, expected = (jtd.from_pretrained(tmp_path / name).params for name in ("half", "whole"))
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(jnp.bfloat16)), found, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    rounded = jtd.from_pretrained(tmp_path / "half", overrides=["method.param_dtype=bfloat16"]).params
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(jnp.bfloat16)), rounded, expected)
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 from support.command_line import run
+from support.published_gpt2 import config_json as gpt2_config
+from support.published_gpt2 import write_checkpoint as write_gpt2
 from support.published_llama import config_json, write_checkpoint
 
 import jtextdiff as jtd
@@ -105,15 +107,23 @@ def test_texts_have_the_positions_of_the_network(length: int, tmp_path: Path) ->
         jtd.from_pretrained(tmp_path, overrides=[f"text.length={length}"])
 
 
-def test_what_does_not_fit_is_said_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_checkpoint(tmp_path, config_json("llada"))
+@pytest.mark.parametrize("kind", ["llada", "gpt2"])
+def test_what_does_not_fit_is_said_before_it_is_read(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPT-2 has no `param_dtype`, so that none is advised."""
+    if kind == "gpt2":
+        write_gpt2(tmp_path, gpt2_config())
+    else:
+        write_checkpoint(tmp_path, config_json(kind))
     needed = memory.bytes_a_device(jtd.from_pretrained(tmp_path).params)
     monkeypatch.setattr(memory, "memory_a_device", lambda: needed)
     assert jtd.from_pretrained(tmp_path)
     monkeypatch.setattr(memory, "memory_a_device", lambda: needed - 1)
     monkeypatch.setattr("jtextdiff.pretrained.checkpoint_files.Checkpoint.read", None)
-    with pytest.raises(UserError, match="The parameters of .* need .* GB on each device, which has"):
+    with pytest.raises(UserError, match="The parameters of .* need .* GB on each device, which has") as error:
         jtd.from_pretrained(tmp_path)
+    assert ("method.param_dtype=bfloat16" in str(error.value)) == (kind == "llada")
 
 
 def test_a_dry_run_reads_the_config_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

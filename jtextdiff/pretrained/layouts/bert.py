@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from jtextdiff.methods.masked import Masked
 from jtextdiff.pretrained.layouts import gpt2
-from jtextdiff.pretrained.layouts.tables import Read, params_of, per_block, sized, transposed, widened
+from jtextdiff.pretrained.layouts.tables import Read, params_of, per_block, sized, transposed
 from jtextdiff.pretrained.network import Network, activation_of, check_constants, check_heads, number, positive
 
 WORDS, POSITIONS, SEGMENTS = (
@@ -102,7 +102,8 @@ def bert_network(config: dict[str, Any], source: str) -> Network:
         rows=rows,
         mask=None,
         mask_kind="token",
-        fold=lambda read, place: params_of(_array_of(widened(read)), names, place),
+        fold=lambda read, place: params_of(_array_of(read), names, place),
+        computed=True,
         former=((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
     )
 

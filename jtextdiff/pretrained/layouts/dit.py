@@ -49,9 +49,12 @@ def fold(read: Read, num_blocks: int, place: Place = lambda name, array: array) 
 
 
 def unfold(params: Params, num_blocks: int, cond_dim: int) -> Tensors:
-    """Returns the published tensors whose `fold` is `params`: they ignore sigma, and all shifts are biases of adaLN."""
+    """Returns the published tensors whose `fold` is `params`: they ignore sigma, and all shifts are biases of adaLN.
+
+    All are float32.
+    """
     names = per_block(NAMES, num_blocks)
-    tensors = {theirs: transposed(ours, np.asarray(leaf(params, ours))) for ours, theirs in names.items()}
+    tensors = {theirs: transposed(ours, np.asarray(leaf(params, ours), np.float32)) for ours, theirs in names.items()}
     for block in range(num_blocks):
         _unfold_block(tensors, f"blocks.{block}.", cond_dim)
     final = "output_layer."

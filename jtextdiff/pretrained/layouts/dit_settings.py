@@ -10,7 +10,6 @@ from jtextdiff.pretrained.layouts.dit import NUM_FREQUENCIES, fold
 from jtextdiff.pretrained.layouts.dit_kinds import KINDS, Kind
 from jtextdiff.pretrained.layouts.dit_layout import LABELS, SHAPES, Sizes, shapes
 from jtextdiff.pretrained.layouts.dit_timed import timed_params
-from jtextdiff.pretrained.layouts.tables import widened
 from jtextdiff.pretrained.network import Network, check_constants, check_fits, check_heads, positive
 from jtextdiff.pretrained.vocabulary import num_rows
 
@@ -72,7 +71,8 @@ def dit_network(config: dict[str, Any], source: str) -> Network:
         rows=sizes.rows,
         mask=None,
         mask_kind=kind.mask_kind,
-        fold=lambda read, place: params(widened(read), sizes.num_blocks, place),
+        fold=lambda read, place: params(read, sizes.num_blocks, place),
+        computed=True,
     )
 
 

@@ -61,11 +61,6 @@ def part_of(read: Read, text: str, axis: int = 0) -> Float[np.ndarray, "..."]:
     return np.split(read(name), num, axis=axis)[index]
 
 
-def widened(read: Read) -> Read:
-    """Returns what reads tensors as float32, for layouts that compute with them."""
-    return lambda name: read(name).astype(np.float32, copy=False)
-
-
 def params_of(
     array_of: Callable[[str, str], Float[np.ndarray, "..."]], names: Mapping[str, str], place: Place
 ) -> Params:
