@@ -94,9 +94,11 @@ def read_chat(question: str, tokenizer: Tokenizer, method: Method, num: int, len
         prompt, ends = tokenizer.encode_chat(question)
     spec, size = method.text_spec, len(prompt) + check_number(length, "length", 1) + 1
     if size > spec.length:
+        fits = size <= method.trunk.max_length
+        longer = f", or load a published checkpoint with --override text.length={size}" if fits else ""
         raise UserError(
             f"The prompt has {len(prompt)} tokens, the answer {length} and its end one; this model generates "
-            f"{spec.length}. Ask for a shorter answer, or load the model with --override text.length={size}."
+            f"{spec.length}. Ask for a shorter answer{longer}."
         )
     tokens = np.full(size, spec.eos, np.int32)
     tokens[: len(prompt)] = prompt
