@@ -18,6 +18,9 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.main import main
 from jtextdiff.cli.output import one_line, progress_bar, say
 
+ANSWER_LENGTH = 128
+"""Tokens of an answer at most, unless --answer_length is given."""
+
 EXAMPLES = """examples:
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --num 8
   python -m jtextdiff.sample --checkpoint runs/diffusion_lm --steps 50 --sampler dpm_solver --seed 3
@@ -44,7 +47,7 @@ def build_parser() -> Parser:
     parser.add_argument("--template", help="words that stay, and a [MASK] for each word to write")
     parser.add_argument("--chat", metavar="QUESTION", help="answer it, by the chat template of the tokenizer")
     parser.add_argument(
-        "--answer_length", type=int, default=128, metavar="N", help="with --chat: tokens at most (default: 128)"
+        "--answer_length", type=int, metavar="N", help=f"with --chat: tokens at most (default: {ANSWER_LENGTH})"
     )
     return parser
 
@@ -53,8 +56,7 @@ def command(arguments: Sequence[str]) -> None:
     flags = build_parser().parse_args(arguments)
     if flags.num < 1:
         raise UserError(f"--num must be at least 1, got {flags.num}.")
-    if flags.chat is not None:
-        _check_chat(flags)
+    _check_chat(flags)
     if flags.dry_run:
         _check_dry_run(flags)
         from jtextdiff.benchmarks.sampling_memory import sampling_memory
@@ -68,7 +70,8 @@ def command(arguments: Sequence[str]) -> None:
     spec = sampling_spec(flags)
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     if flags.chat is not None:
-        for text in model.chat(flags.chat, flags.num, length=flags.answer_length, seed=flags.seed):
+        length = ANSWER_LENGTH if flags.answer_length is None else flags.answer_length
+        for text in model.chat(flags.chat, flags.num, length=length, seed=flags.seed):
             print(one_line(text))
         return
     spec = spec._replace(control=balance_if(flags.balance, model, spec.control))
@@ -90,11 +93,19 @@ def command(arguments: Sequence[str]) -> None:
 
 
 def _check_chat(flags: Any) -> None:
-    """Raises UserError for flags that say otherwise what the text is."""
+    """Raises UserError for flags of a chat that miss their question, and for others that do not go with it."""
+    if flags.answer_length is not None and flags.chat is None:
+        raise UserError("--answer_length is the length of an answer: add --chat QUESTION, or leave it out.")
+    if flags.answer_length is not None and flags.answer_length < 1:
+        raise UserError(f"--answer_length must be at least 1, got {flags.answer_length}.")
+    if flags.chat is None:
+        return
+    if not flags.chat.strip():
+        raise UserError(f"--chat needs a question, got {flags.chat!r}.")
     others = ("template", "control", "balance")
     given = [f"--{name}" for name in others if getattr(flags, name)] + ["--best_of"] * (flags.best_of > 1)
     if given := given + ["--mbr"] * (flags.mbr > 1):
-        raise UserError(f"--chat answers a question as it was drawn: leave out {given[0]}.")
+        raise UserError(f"--chat draws each answer once, from the question alone: leave out {given[0]}.")
 
 
 def _check_dry_run(flags: Any) -> None:

@@ -112,21 +112,27 @@ class Tokenizer:
         """Returns the ids of a conversation up to its answer [length], and those that end the answer.
 
         The chat template is rendered in the sandbox of transformers. It ends an answer with a special token, as EOS and
-        PAD do. Raises ValueError without a template, for one that cannot be rendered, and for a question that spells a
-        special token.
+        PAD do. Raises ValueError without a template, for one that cannot be rendered or leaves out what is said, and
+        for a question that spells a special token.
         """
         if self.chat is None:
             raise ValueError("the tokenizer has no chat template (chat_template in tokenizer_config.json)")
         specials = {token.content: i for i, token in self.backend.get_added_tokens_decoder().items() if token.special}
         if spelled := [token for token in specials if token in question]:
             raise ValueError(f"the question spells {spelled[0]!r}, a special token; remove it from the question")
-        asked, answer = {"role": "user", "content": question}, "\u2042"
-        prompt = self._rendered([asked], add_generation_prompt=True)
-        ending = self._rendered([asked, {"role": "assistant", "content": answer}]).rpartition(answer)[2]
+        prompt = self._rendered([{"role": "user", "content": question}], add_generation_prompt=True)
+        said = "\u2042"
+        *turns, ending = self._rendered([{"role": role, "content": said} for role in ("user", "assistant")]).split(said)
+        if len(turns) < 2:
+            raise ValueError(
+                "the chat template does not render the question or the answer; expected the content of both"
+            )
         ends = sorted((ending.index(token), i) for token, i in specials.items() if token in ending)
-        self.backend.encode_special_tokens = False
-        ids = self.backend.encode(prompt, add_special_tokens=False).ids
-        self.backend.encode_special_tokens = True
+        try:
+            self.backend.encode_special_tokens = False
+            ids = self.backend.encode(prompt, add_special_tokens=False).ids
+        finally:
+            self.backend.encode_special_tokens = True
         return np.asarray(ids, np.int32), {self.eos, self.pad, *(i for _, i in ends[:1])}
 
     def _rendered(self, messages: list[dict[str, str]], **settings: bool) -> str:
@@ -138,7 +144,7 @@ class Tokenizer:
         try:
             return render_jinja_template([messages], chat_template=template, **tokens, **settings)[0][0]  # pyright: ignore
         except ImportError as error:
-            raise ValueError(f"chat templates need jinja2: pip install jinja2 ({error})") from None
+            raise ValueError(f"chat templates need jinja2: pip install -e '.[chat]' ({error})") from None
         except Exception as error:  # a template can raise anything
             raise ValueError(f"the chat template cannot be rendered: {' '.join(str(error).split())[:200]}") from None
 

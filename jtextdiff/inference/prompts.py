@@ -88,13 +88,17 @@ def read_chat(question: str, tokenizer: Tokenizer, method: Method, num: int, len
     """
     if not isinstance(method, Masked):
         raise UserError(f"Only Masked answers a question by filling in masked tokens; this is {type(method).__name__}.")
+    if not isinstance(question, str) or not question.strip():
+        raise UserError(f"The question is {question!r}; expected a text that asks something.")
     with mistakes(ValueError):
         prompt, ends = tokenizer.encode_chat(question)
     spec, size = method.text_spec, len(prompt) + check_number(length, "length", 1) + 1
     if size > spec.length:
+        fits = size <= method.trunk.max_length
+        longer = f", or load a published checkpoint with --override text.length={size}" if fits else ""
         raise UserError(
             f"The prompt has {len(prompt)} tokens, the answer {length} and its end one; this model generates "
-            f"{spec.length}. Ask for a shorter answer, or set text.length where the model is loaded."
+            f"{spec.length}. Ask for a shorter answer{longer}."
         )
     tokens = np.full(size, spec.eos, np.int32)
     tokens[: len(prompt)] = prompt

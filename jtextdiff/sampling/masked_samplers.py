@@ -56,12 +56,14 @@ class Unmasking:
         for field, names in choices.items():
             if getattr(self, field) not in names:
                 raise ValueError(f"sampler.{field} must be one of {tuple(names)}, got {getattr(self, field)!r}.")
-        for field in ("steps", "correct_tokens"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"sampler.{field} must be at least 1, got {getattr(self, field)}.")
-        if self.block_length is not None and (self.block_length < 1 or self.revises):
-            got = f"{self.block_length} with name={self.name!r}, correct={self.correct!r}"
-            raise ValueError(f"sampler.block_length must be at least 1, without revisions of tokens; got {got}.")
+        for field in ("steps", "correct_tokens", "block_length"):
+            if (value := getattr(self, field)) is not None and value < 1:
+                raise ValueError(f"sampler.{field} must be at least 1, got {value}.")
+        if self.block_length is not None and self.revises:
+            got, instead = f"correct={self.correct!r}", "--override method.sampler.correct=off"
+            if self.name in REVISING:
+                got, instead = f"name={self.name!r}", "another sampler, such as --sampler confidence"
+            raise ValueError(f"sampler.block_length needs a sampler without revisions, got {got}; use {instead}.")
         self.shaping.check()
         if not 0 <= self.remask_rate <= 1:
             raise ValueError(f"sampler.remask_rate must be from 0 to 1, got {self.remask_rate}.")
@@ -107,8 +109,7 @@ class Unmasking:
         if self.name == "self_planning":
             return self_planning(predict, start, self.eta, self.steps), jnp.arange(self.steps, 0, -1)
         block = shape[1] if self.block_length is None else min(self.block_length, shape[1])
-        steps = max(1, self.steps * block // max(shape[1], 1))
-        calls = block if self.name == "first_hitting" else min(steps, block)
+        steps = self.steps if self.uses_steps else block * shape[1]  # a call for each token of any block
         if self.name == "ancestral":
             step = ancestral(schedule, predict, unmasking_times(self.steps, self.grid), keys, shape)
         elif self.name == "first_hitting":
@@ -120,11 +121,9 @@ class Unmasking:
         else:
             step = entropy_bounded(predict, self.entropy, draw)
         if self.correct != "off":
-            step = corrected(step, start, choice=self.correct, count=self.correct_tokens)
-            calls = self.steps
-        if self.block_length is None:
-            return step, jnp.arange(calls, 0, -1)
-        return in_blocks(step, start, block, calls)
+            return corrected(step, start, choice=self.correct, count=self.correct_tokens), jnp.arange(steps, 0, -1)
+        in_one = step, jnp.arange(min(steps, block), 0, -1)
+        return in_one if self.block_length is None else in_blocks(step, start, block, steps)
 
 
 def ancestral(
@@ -170,7 +169,8 @@ def scheduled_unmasking(
     def step(keys: Keys, state: MaskedState, steps_left: Array) -> MaskedState:
         next_index = jnp.min(jnp.where(state.masked, reveal_at, jnp.iinfo(reveal_at.dtype).max), axis=-1)
         log_p, hidden = predict(state.tokens, time(next_index), state.hidden)
-        return reveal(keys, state, (reveal_at == next_index[:, None]) | (steps_left == 1), log_p, hidden)
+        selected = (reveal_at == next_index[:, None]) | (jnp.reshape(steps_left, (-1, 1)) == 1)
+        return reveal(keys, state, selected, log_p, hidden)
 
     return step
 

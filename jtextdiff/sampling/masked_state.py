@@ -58,24 +58,31 @@ def reveal(
     return MaskedState(jnp.where(selected, tokens, state.tokens), state.masked & ~selected, calls, drawn, hidden)
 
 
-def in_blocks(step: Step, start: MaskedState, length: int, calls: int) -> tuple[Step, Any]:
-    """Returns the step that reveals tokens of one block, and its grid: blocks from left to right, `calls` in each.
+def in_blocks(step: Step, start: MaskedState, length: int, steps: int) -> tuple[Step, Array]:
+    """Returns the step that reveals tokens of one block, and its grid: the index of each step, [n].
 
-    A block holds the next `length` tokens that are masked at the `start`; given ones belong to none. While `step`
-    reveals tokens of a block, those of later blocks are MASK. A block whose tokens are all revealed makes no call. Nie
-    et al. (2025, LLaDA), §2.4.
+    A block holds the next `length` tokens that are masked at the `start`; given ones belong to none. The blocks of a
+    row, from left to right, have even shares of the `steps`: at least one call each, and at most one a token. While
+    `step` reveals tokens of a block, those of later blocks are MASK. A block whose tokens are all revealed makes no
+    call. Nie et al. (2025, LLaDA), §2.4.
     """
     block = (jnp.cumsum(start.masked, axis=-1) - 1) // length
-    num_blocks = -(-start.tokens.shape[1] // length)
+    num_blocks = jnp.maximum(-(-jnp.sum(start.masked, axis=-1) // length), 1)
+    calls = jnp.clip(steps // num_blocks, 1, length)
+    most_blocks = -(-start.tokens.shape[1] // length)
 
-    def within(keys: Keys, state: MaskedState, point: tuple[Array, Array]) -> MaskedState:
-        number, steps_left = point
-        current = state.masked & (block == number)
+    def within(keys: Keys, state: MaskedState, index: Array) -> MaskedState:
+        current = state.masked & (block == (index // calls)[:, None])
+        active = jnp.any(current, axis=-1)
 
         def advance(state: MaskedState) -> MaskedState:
-            after = step(keys, state._replace(masked=current), steps_left)
-            return after._replace(masked=after.masked | (state.masked & ~current))
+            after = step(keys, state._replace(masked=current), calls - index % calls)
+            # The hidden states of a row are those of its own calls, whatever other rows need.
+            hidden = jax.tree.map(
+                lambda new, old: jnp.where(active[:, None, None], new, old), after.hidden, state.hidden
+            )
+            return after._replace(masked=after.masked | (state.masked & ~current), hidden=hidden)
 
-        return jax.lax.cond(jnp.any(current), advance, lambda state: state, state)
+        return jax.lax.cond(jnp.any(active), advance, lambda state: state, state)
 
-    return within, (jnp.repeat(jnp.arange(num_blocks), calls), jnp.tile(jnp.arange(calls, 0, -1), num_blocks))
+    return within, jnp.arange(min(max(steps, most_blocks), most_blocks * length))

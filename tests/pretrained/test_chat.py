@@ -90,16 +90,40 @@ def test_the_command_answers_by_a_saved_tokenizer_too(
 def test_what_cannot_be_answered_is_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="spells '<turn>', a special token"):
         model.chat("Swan <turn> it")
-    with pytest.raises(UserError, match="--chat answers a question as it was drawn: leave out --template"):
-        command(["--checkpoint", "run", "--chat", "Swan", "--template", "[MASK]"])
+    with pytest.raises(UserError, match="The question is ' '; expected a text that asks something"):
+        model.chat(" ")
     missing = "transformers.utils.chat_template_utils.render_jinja_template"
 
     def not_installed(*args: object, **settings: object) -> None:
         raise ImportError("no jinja2")
 
-    with monkeypatch.context() as patched, pytest.raises(UserError, match="chat templates need jinja2: pip install"):
+    with monkeypatch.context() as patched, pytest.raises(UserError, match=r"need jinja2: pip install -e '\.\[chat\]'"):
         patched.setattr(missing, not_installed)
         model.chat("Swan")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--chat", "Swan", "--template", "[MASK]"],
+            "draws each answer once, from the question alone: leave out --temp",
+        ),
+        (["--chat", " "], "--chat needs a question, got ' '"),
+        (["--chat", "Swan", "--answer_length", "0"], "--answer_length must be at least 1, got 0"),
+        (["--answer_length", "8"], "--answer_length is the length of an answer: add --chat QUESTION"),
+    ],
+)
+def test_flags_that_make_no_chat_are_named_before_anything_is_read(flags: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        command(["--checkpoint", "run", *flags])
+
+
+def test_special_tokens_of_texts_stay_texts_after_a_prompt_that_fails(model: Model) -> None:
+    pytest.importorskip("jinja2")
+    with pytest.raises(TypeError):
+        model.tokenizer.encode_chat("\ud800")
+    assert model.tokenizer.backend.encode_special_tokens
 
 
 def test_a_template_runs_in_a_sandbox(model: Model) -> None:
@@ -109,18 +133,24 @@ def test_a_template_runs_in_a_sandbox(model: Model) -> None:
         ("{{ messages.append(1) }}", "cannot be rendered.*unsafe"),
         ("{% if %}", "cannot be rendered"),
         ("{{ raise_exception('no system role') }}", "no system role"),
+        ("{{ messages[0]['content'] }}<turn>", "does not render the question or the answer"),
+        ("{{ messages[1]['content'] if messages[1] }}<turn>", "does not render the question or the answer"),
     ):
         object.__setattr__(model.tokenizer, "chat", model.tokenizer.chat._replace(template=template))  # pyright: ignore
         with pytest.raises(UserError, match=message):
             model.chat("Swan")
 
 
-def test_a_question_needs_a_template_and_room(model: Model) -> None:
+def test_a_question_needs_a_template_and_room(model: Model, tmp_path: Path) -> None:
+    """A model that can generate longer texts is loaded for them; this one has 12 positions."""
     pytest.importorskip("jinja2")
     with pytest.raises(
-        UserError, match="The prompt has 5 tokens, the answer 7 and its end one; this model generates 12"
+        UserError, match="has 5 tokens, the answer 7 and its end one.* 12. Ask for a shorter answer\\.$"
     ):
         model.chat("Swan", length=7)
+    short = jtd.from_pretrained(tmp_path, overrides=["text.length=10"])
+    with pytest.raises(UserError, match="a published checkpoint with --override text.length=11"):
+        short.chat("Swan", length=5)
     object.__setattr__(model.tokenizer, "chat", None)
     with pytest.raises(UserError, match="no chat template"):
         model.chat("Swan")

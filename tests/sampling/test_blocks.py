@@ -1,4 +1,4 @@
-"""Masked sampling block by block: later blocks wait, given tokens stay, and one block is the plain sampler."""
+"""Masked sampling block by block: later blocks wait, given tokens stay, one block is the plain sampler, rows differ."""
 
 from typing import Any
 
@@ -28,13 +28,21 @@ def predict(x_t: jax.Array, t: Any, hidden: None) -> tuple[jax.Array, None]:
     return jax.nn.log_softmax(logits), hidden
 
 
+def predict_locally(x_t: jax.Array, t: Any, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Each token has logits that depend on its neighbours, at any width, and on the number of calls."""
+    beside = jnp.pad(x_t, ((0, 0), (1, 1)), constant_values=4)
+    logits = TABLE[0, 0, beside[:, :-2]] + TABLE[1, 1, x_t] + TABLE[2, 2, beside[:, 2:]]
+    return jax.nn.log_softmax(logits + 3 * jnp.cos(hidden * jnp.arange(float(MASK))[None, None])), hidden + 1
+
+
 def start_of(given: jax.Array) -> MaskedState:
     return MaskedState.start(jnp.where(given, 4, MASK), ~given)
 
 
-def path_of(sampler: Unmasking, given: jax.Array) -> tuple[MaskedState, np.ndarray]:
-    start, keys = start_of(given), jax.random.split(jax.random.key(1), len(given))
-    step, grid = sampler.step_and_grid(SCHEDULE, predict, keys, start)
+def path_of(sampler: Unmasking, given: jax.Array, local: bool = False) -> tuple[MaskedState, np.ndarray]:
+    start, keys = start_of(given), jax.random.split(jax.random.key(1), ROWS)[: len(given)]
+    start = start._replace(hidden=jnp.zeros((*given.shape, 1)) if local else None)
+    step, grid = sampler.step_and_grid(SCHEDULE, predict_locally if local else predict, keys, start)
     done = lambda state: ~jnp.any(state.masked)
     end, path = unroll(step, start, keys, grid, record=lambda state: state.tokens, done=done)
     return end, np.asarray(path)
@@ -61,11 +69,34 @@ def test_later_blocks_wait_and_given_tokens_stay(name: str) -> None:
     assert np.all(np.asarray(end.calls) <= (~given).sum(axis=1))
 
 
-def test_a_block_has_an_even_share_of_its_tokens_in_each_of_its_calls() -> None:
-    """Six calls of ten positions: three for each block of five, which reveal two, two and one."""
-    _, path = path_of(Unmasking(name="confidence", steps=6, block_length=5), jnp.zeros((ROWS, LENGTH), bool))
+@pytest.mark.parametrize("prompt", [0, 30])
+def test_a_block_has_an_even_share_of_its_tokens_in_each_of_its_calls(prompt: int) -> None:
+    """Six calls of ten tokens to write: three for each block of five, which reveal two, two and one."""
+    given = jnp.broadcast_to(jnp.arange(prompt + 10) < prompt, (ROWS, prompt + 10))
+    end, path = path_of(Unmasking(name="confidence", steps=6, block_length=5), given, local=True)
     revealed = -np.diff((path == MASK).sum(axis=-1), axis=0)
-    np.testing.assert_array_equal(revealed, np.tile([[2], [2], [1]] * 2, ROWS))
+    np.testing.assert_array_equal(revealed[:6], np.tile([[2], [2], [1]] * 2, ROWS))
+    assert np.all(np.asarray(end.calls) == 6)
+
+
+def test_a_block_takes_one_call_at_least_and_one_a_token_at_most() -> None:
+    for steps, calls in ((1, 4), (100, LENGTH)):
+        end, _ = path_of(Unmasking(name="confidence", steps=steps, block_length=3), jnp.zeros((ROWS, LENGTH), bool))
+        assert not end.masked.any() and np.all(np.asarray(end.calls) == calls)
+
+
+@pytest.mark.parametrize("name", slow_but(["entropy_bounded"], NAMES))
+@pytest.mark.parametrize("steps", slow_but([9], [1, 6, 9]))
+def test_a_text_depends_neither_on_the_width_of_its_batch_nor_on_other_texts(name: str, steps: int) -> None:
+    sampler, lengths = Unmasking(name=name, steps=steps, block_length=3, entropy=1.5), [9, 4, 12, 7, 9, 9, 8, 15]
+
+    def end_of(rows: int, width: int) -> MaskedState:
+        given = jnp.arange(width)[None] >= jnp.asarray(lengths[:rows])[:, None]
+        return path_of(sampler, given, local=True)[0]
+
+    narrow, wide = end_of(2, 9), end_of(8, 16)
+    np.testing.assert_array_equal(narrow.tokens, wide.tokens[:2, :9])
+    np.testing.assert_array_equal(narrow.calls, wide.calls[:2])
 
 
 def test_blocks_of_one_token_have_the_likelihood_of_left_to_right() -> None:
@@ -78,7 +109,14 @@ def test_blocks_of_one_token_have_the_likelihood_of_left_to_right() -> None:
     assert "in blocks" in in_blocks.description
 
 
-@pytest.mark.parametrize("settings", [{"block_length": 0}, {"name": "remasking"}, {"correct": "random"}], ids=str)
-def test_what_revises_tokens_has_no_blocks(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="sampler.block_length must be at least 1, without revisions"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"block_length": 0}, "sampler.block_length must be at least 1, got 0"),
+        ({"name": "remasking"}, "name='remasking'; use another sampler, such as --sampler confidence"),
+        ({"correct": "random"}, "correct='random'; use --override method.sampler.correct=off"),
+    ],
+)
+def test_what_revises_tokens_has_no_blocks(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Unmasking(**{"block_length": 4} | settings)
