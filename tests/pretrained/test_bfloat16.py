@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import published_bert
 from support.command_line import run
 from support.published import Tensors
 from support.published import config_json as mdlm_config
@@ -25,6 +24,8 @@ from support.runs import ROOT, write_texts
 
 import jtextdiff as jtd
 from jtextdiff.inference.model import Model
+from jtextdiff.pretrained.checkpoint_files import is_bfloat16
+from jtextdiff.pretrained.families import network_of, open_source
 
 COMPUTED: dict[str, tuple[Callable[..., Any], Any, Tensors]] = {
     "mdlm": (write_mdlm, mdlm_config(), mdlm_tensors(mdlm_config())),
@@ -61,11 +62,13 @@ def test_a_bfloat16_checkpoint_keeps_its_type_and_computes_in_float32(kind: str,
 
 
 def test_tensors_that_the_network_does_not_read_have_no_say_in_its_type(tmp_path: Path) -> None:
-    config = published_bert.config_json()
-    tensors = half(published_bert.random_tensors(config))
+    config = bert_config()
     positions = {"bert.embeddings.position_ids": np.arange(config["max_position_embeddings"])[None]}
-    published_bert.write_checkpoint(tmp_path, config, tensors | positions)
-    assert jtd.from_pretrained(tmp_path).config.method.param_dtype == "bfloat16"
+    write_bert(tmp_path, config, half(bert_tensors(config)) | positions)
+    checkpoint = open_source(tmp_path)
+    network = network_of(checkpoint)
+    assert is_bfloat16(checkpoint, [network.prefix + name for name in network.tensors])
+    assert not is_bfloat16(checkpoint, checkpoint.tensors)
 
 
 def test_a_checkpoint_of_mixed_types_becomes_float32_and_loses_nothing(tmp_path: Path) -> None:
