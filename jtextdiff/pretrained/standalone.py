@@ -42,12 +42,18 @@ def read_model(source: str | Path, overrides: Sequence[str] = (), how: str = BY_
     tokenizer is given.
     """
     checkpoint = open_source(source)
-    config, tokens = config_of(checkpoint, overrides, how)
+    config, tokens = standalone_config(checkpoint, overrides, how)
     method = build(config.method)
-    return {"method": method, "params": params_of(checkpoint, config), "tokenizer": tokens, "config": config, "step": 0}
+    return {
+        "method": method,
+        "params": standalone_params(checkpoint, config),
+        "tokenizer": tokens,
+        "config": config,
+        "step": 0,
+    }
 
 
-def config_of(checkpoint: Checkpoint, overrides: Sequence[str], how: str) -> tuple[Config, Tokenizer]:
+def standalone_config(checkpoint: Checkpoint, overrides: Sequence[str], how: str) -> tuple[Config, Tokenizer]:
     """Returns the config of a checkpoint, changed by `overrides`, and its tokenizer; no tensor is read.
 
     The tokenizer is that of its folder, or of `overrides`. All texts have the longest length, at most MOST_TOKENS.
@@ -104,7 +110,7 @@ def _with_text_spec(config: Config, text_spec: TextSpec) -> Config:
     return config
 
 
-def params_of(checkpoint: Checkpoint, config: Config) -> Params:
+def standalone_params(checkpoint: Checkpoint, config: Config) -> Params:
     """Returns the parameters of a checkpoint on the devices. Raises UserError, before reading, if they do not fit."""
     method = build(config.method)
     shapes = jax.eval_shape(method.init, jax.random.key(0))

@@ -78,6 +78,14 @@ PLAIN = {**gpt2.PLAIN, **gpt2.UNUSED, "norm": "post", "causal": False}
 """Settings of the trunk that these networks share."""
 
 
+ENCODER: dict[str, Any] = {
+    "reads_length": False,
+    "time_input": "none",
+    "head": {"tied": True, "bias": True, "transform": True, "shifted": False},
+}
+"""Settings of a method that starts from an encoder with an output for MASK, beside those of its trunk."""
+
+
 def bert_network(config: dict[str, Any], source: str) -> Network:
     """Returns the network of a checkpoint. Raises UserError for a config that cannot be read."""
     check_constants(config, CONSTANTS, source)
@@ -89,12 +97,7 @@ def bert_network(config: dict[str, Any], source: str) -> Network:
         model_type="bert",
         method=Masked,
         config_file="configs/masked.py",
-        settings={
-            "trunk": trunk,
-            "reads_length": False,
-            "time_input": "none",
-            "head": {"tied": True, "bias": True, "transform": True, "shifted": False},
-        },
+        settings={"trunk": trunk, **ENCODER},
         prefix="",
         tensors=sized(SHAPES, letters, trunk["num_layers"]),
         unread=sized(UNREAD, letters, trunk["num_layers"]),

@@ -4,6 +4,7 @@ from typing import Any
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.masked import Masked
+from jtextdiff.pretrained.layouts.bert import ENCODER
 from jtextdiff.pretrained.layouts.tables import params_of, part_of, per_block, sized, transposed
 from jtextdiff.pretrained.network import Network, check_constants, check_heads, number, positive
 
@@ -91,12 +92,7 @@ def modernbert_network(config: dict[str, Any], source: str) -> Network:
         model_type="modernbert",
         method=Masked,
         config_file="configs/masked.py",
-        settings={
-            "trunk": trunk,
-            "reads_length": False,
-            "time_input": "none",
-            "head": {"tied": True, "bias": True, "transform": True, "shifted": False},
-        },
+        settings={"trunk": trunk, **ENCODER},
         prefix="",
         tensors=tensors,
         unread={"decoder.weight": tensors[embedding]},
