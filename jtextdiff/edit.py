@@ -76,9 +76,9 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.control.controls import parse_controls
     from jtextdiff.control.fields import learned_field
     from jtextdiff.control.resolve import resolve
-    from jtextdiff.inference.editing import check_edit
-    from jtextdiff.inference.flow_settings import flow_settings
-    from jtextdiff.inference.pieces import check_pieces
+    from jtextdiff.inference.editing.edits import check_edit
+    from jtextdiff.inference.editing.flow_settings import flow_settings
+    from jtextdiff.inference.editing.pieces import check_pieces
     from jtextdiff.methods.method import LatentVariableModel
 
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
@@ -119,7 +119,7 @@ def settings_of(flags: Any, model: Any) -> dict[str, Any]:
 
 def write_edits(flags: Any, model: Any, edit_texts: Any, settings: dict[str, Any]) -> None:
     """Edits the lines of --input that --out does not have yet."""
-    from jtextdiff.inference.edit_files import digest, edit_stream, resume_output
+    from jtextdiff.inference.editing.files import digest, edit_stream, resume_output
 
     made_with = digest(settings)
     with ExitStack() as files:

@@ -162,7 +162,7 @@ def edit_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) -> d
 def task_and_settings(flags: Any, model: Any, corpus: Any, judge: Any) -> tuple[Any, Any]:
     """Returns the texts to edit, and how they are edited and judged."""
     from jtextdiff.evaluation.edits import EditSettings, edit_task, read_edit_task
-    from jtextdiff.inference.flow_settings import flow_settings
+    from jtextdiff.inference.editing.flow_settings import flow_settings
 
     if flags.references:
         task = read_edit_task(flags.references, model, corpus, flags.edits)
@@ -206,7 +206,7 @@ def write_frontier(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
 def frontier_digest(flags: Any, model: Any) -> str:
     """Returns the digest of what decides the scores of a frontier: model, control, field and all flags but names."""
     from jtextdiff.control.trained import FIELDS, control_dir, stored_state
-    from jtextdiff.inference.edit_files import digest
+    from jtextdiff.inference.editing.files import digest
     from jtextdiff.run.config import to_json
 
     fitted = [control_dir(flags.checkpoint, flags.edits), Path(flags.checkpoint) / FIELDS / flags.edits]
@@ -222,7 +222,7 @@ def check_flags(flags: Any) -> None:
     if flags.num < 2:
         raise UserError(f"--num must be at least 2, got {flags.num}.")
     check_out(flags.out)
-    from jtextdiff.inference.flow_settings import flow_settings
+    from jtextdiff.inference.editing.flow_settings import flow_settings
 
     flow = flow_settings(flags)
     for_samples = flags.control or flags.balance or flags.targets or flags.interference

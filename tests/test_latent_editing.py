@@ -9,7 +9,7 @@ from support.command_line import Completed, run
 from support.runs import NAMES, ROOT, toy, trained, write_texts
 
 import jtextdiff as jtd
-from jtextdiff.inference.latent_editing import STOPS
+from jtextdiff.inference.editing.latent import STOPS
 
 FIT = ["--config.latent.max_iterations=20", "--config.latent.penalties=(3.0,30.0)"]
 

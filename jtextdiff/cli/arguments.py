@@ -82,7 +82,7 @@ def add_choice(parser: Parser) -> None:
 
 
 def add_flow(parser: Parser) -> None:
-    """Adds the settings of latent editing; `inference.flow_settings` reads them. None: not given."""
+    """Adds the settings of latent editing; `inference.editing.flow_settings` reads them. None: not given."""
     parser.add_argument(
         "--target_probability",
         type=float,

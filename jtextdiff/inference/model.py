@@ -21,10 +21,10 @@ from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.devices.sharding import make_mesh, mesh_of, num_shards
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import BATCH_SIZES, SMALL_BATCH, LengthBucket, jitted, map_batches
-from jtextdiff.inference.editing import UNKNOWN_IN_EDITS, edit_texts
-from jtextdiff.inference.flow_settings import FlowSettings
-from jtextdiff.inference.latent_editing import Edit, EditBatch
-from jtextdiff.inference.pieces import check_pieces, edit_by_pieces
+from jtextdiff.inference.editing.edits import UNKNOWN_IN_EDITS, edit_texts
+from jtextdiff.inference.editing.flow_settings import FlowSettings
+from jtextdiff.inference.editing.latent import Edit, EditBatch
+from jtextdiff.inference.editing.pieces import check_pieces, edit_by_pieces
 from jtextdiff.inference.prompts import (
     check_number,
     check_texts,

@@ -11,7 +11,7 @@ import pytest
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import as_control, keyword, length
 from jtextdiff.data.tokenizer_builders import Words
-from jtextdiff.inference.editing import UNKNOWN_IN_EDITS
+from jtextdiff.inference.editing.edits import UNKNOWN_IN_EDITS
 from jtextdiff.inference.model import Model
 from jtextdiff.inference.prompts import read_template
 from jtextdiff.methods.components.types import TextSpec

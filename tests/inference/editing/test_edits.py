@@ -9,7 +9,7 @@ import pytest
 from support.cases import slow_but
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.inference.editing import masked_words
+from jtextdiff.inference.editing.edits import masked_words
 from jtextdiff.inference.model import Model
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.cmlm import CMLM

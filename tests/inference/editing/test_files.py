@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.edit import build_parser, check_flags, command, input_lines, settings_of
-from jtextdiff.inference.edit_files import digest, edit_stream, resume_output, write_rows
-from jtextdiff.inference.latent_editing import Edit
+from jtextdiff.inference.editing.files import digest, edit_stream, resume_output, write_rows
+from jtextdiff.inference.editing.latent import Edit
 
 FLAGS = ["--checkpoint=runs/a", "--control=food=Japanese", "--seed=1"]
 

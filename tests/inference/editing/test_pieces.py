@@ -4,8 +4,8 @@ import pytest
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import parse_controls
-from jtextdiff.inference.latent_editing import FLOW_FAILED, Edit
-from jtextdiff.inference.pieces import ID_STRIDE, check_pieces, edit_by_pieces
+from jtextdiff.inference.editing.latent import FLOW_FAILED, Edit
+from jtextdiff.inference.editing.pieces import ID_STRIDE, check_pieces, edit_by_pieces
 from jtextdiff.methods.masked import Masked
 from jtextdiff.methods.text_vae import TextVAE
 

@@ -39,7 +39,7 @@ def edit_stream(
     """
     from rich.progress import TextColumn, TimeElapsedColumn
 
-    from jtextdiff.inference.editing import UNKNOWN_IN_EDITS
+    from jtextdiff.inference.editing.edits import UNKNOWN_IN_EDITS
     from jtextdiff.inference.prompts import note_on_unknown
 
     # Lines are not counted beforehand: the input may be a stream.

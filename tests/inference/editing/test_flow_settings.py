@@ -8,8 +8,8 @@ import pytest
 
 from jtextdiff.cli.arguments import Parser, add_flow
 from jtextdiff.cli.errors import UserError
-from jtextdiff.inference.flow_settings import FlowSettings, flow_as_json, flow_settings
-from jtextdiff.inference.latent_editing import DEFAULT_GUIDANCE, RERANK_GUIDANCE, Edit, _best, _guidances, _limits
+from jtextdiff.inference.editing.flow_settings import FlowSettings, flow_as_json, flow_settings
+from jtextdiff.inference.editing.latent import DEFAULT_GUIDANCE, RERANK_GUIDANCE, Edit, _best, _guidances, _limits
 from jtextdiff.methods.components.latents import LatentSampler
 
 

@@ -16,7 +16,7 @@ from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
-from jtextdiff.inference.flow_settings import FlowSettings
+from jtextdiff.inference.editing.flow_settings import FlowSettings
 from jtextdiff.inference.sample_batches import check_tokens
 from jtextdiff.methods.components.latents import FlowLimits, Rewrite
 from jtextdiff.methods.components.types import Given

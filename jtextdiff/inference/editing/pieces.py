@@ -7,7 +7,7 @@ from typing import Any
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import TRAINING_FREE, Control
 from jtextdiff.data.cutting import cut
-from jtextdiff.inference.latent_editing import FLOW_FAILED, Edit
+from jtextdiff.inference.editing.latent import FLOW_FAILED, Edit
 from jtextdiff.methods.method import LatentVariableModel, Method
 from jtextdiff.metrics.units import is_unspaced
 

@@ -11,8 +11,8 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.control.phrases import known_tokens
 from jtextdiff.control.resolve import Conditioning
 from jtextdiff.diffusion.randomness import Keys, fold_in, keys_for, per_row
-from jtextdiff.inference.flow_settings import FlowSettings
-from jtextdiff.inference.latent_editing import Edit, EditBatch, edit_in_latent_space
+from jtextdiff.inference.editing.flow_settings import FlowSettings
+from jtextdiff.inference.editing.latent import Edit, EditBatch, edit_in_latent_space
 from jtextdiff.inference.prompts import check_texts
 from jtextdiff.inference.sample_batches import run_batched
 from jtextdiff.methods.components.types import Given

@@ -1,0 +1,1 @@
+"""Editing texts: by diffusion, in latent space, piece by piece, and from files."""
