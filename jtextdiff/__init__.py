@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jtextdiff.evaluation.edits import run_edits as run_edits
     from jtextdiff.evaluation.label_judges import phrase_judge as phrase_judge
     from jtextdiff.inference.editing.flow_settings import FlowSettings as FlowSettings
-    from jtextdiff.inference.editing.latent import Edit as Edit
+    from jtextdiff.inference.editing.types import Edit as Edit
     from jtextdiff.inference.model import Model as Model
     from jtextdiff.metrics.bleu import corpus_bleu as corpus_bleu
     from jtextdiff.metrics.ngrams import distinct_ngrams as distinct_ngrams
@@ -42,7 +42,7 @@ _HOMES = {
     "train_model": ("jtextdiff.train", "train_model"),
     "open_corpus": ("jtextdiff.run.corpus", "open_corpus"),
     # latent editing
-    "Edit": ("jtextdiff.inference.editing.latent", "Edit"),
+    "Edit": ("jtextdiff.inference.editing.types", "Edit"),
     "FlowSettings": ("jtextdiff.inference.editing.flow_settings", "FlowSettings"),
     "interference": ("jtextdiff.control.balancing", "interference"),
     # trajectories

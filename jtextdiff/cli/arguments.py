@@ -87,7 +87,8 @@ def add_flow(parser: Parser) -> None:
         "--target_probability",
         type=float,
         metavar="P",
-        help="latent editing: stop when the controls' probability reaches P (default: 0.99)",
+        help="latent editing: the probability that the controls are to have: of a minimal edit when it is read again, "
+        "else where the latent stops (default: 0.9 of minimal edits, else 0.99)",
     )
     parser.add_argument(
         "--max_time",
@@ -129,12 +130,19 @@ def add_flow(parser: Parser) -> None:
         "--push", type=float, metavar="G", help="latent editing: the factor of the learned field (default: 1)"
     )
     parser.add_argument(
+        "--minimal",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="latent editing: leave out the changes of an edit that it does not need to have the probability P, and "
+        "prefer fluent texts (default: yes, if words guide the decoding)",
+    )
+    parser.add_argument(
         "--rerank",
         action="store_true",
         default=None,
         help="latent editing: decode at several stops, with several --word_guidance unless one is given; take the edit "
-        "closest to its source whose words have the probability P, or nearly the highest one if none has P (by the "
-        "latent of the edit with keywords, and with controls that have learned no words)",
+        "closest to its source that has the probability P when it is read again, or nearly the highest one if none has "
+        "P, and prefer fluent texts",
     )
 
 

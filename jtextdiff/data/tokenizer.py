@@ -178,7 +178,10 @@ class Tokenizer:
 
     def normalize_spacing(self, text: str) -> str:
         """Returns the text with this tokenizer's spacing; unknown words stay as they are."""
-        (ids,), unknown_words = self.encode([text]), self.unknown_words(text)
+        return self.decode_with(self.encode([text])[0], self.unknown_words(text))
+
+    def decode_with(self, ids: Sequence[int] | NDArray[np.integer], unknown_words: Sequence[str]) -> str:
+        """Returns the text of ids [length] with these words in place of UNK, in their order."""
         pieces = self.decode(ids).split(UNK)
         if len(pieces) != len(unknown_words) + 1:  # a text that itself spells [UNK]
             return self.decode(ids)

@@ -25,7 +25,8 @@ from jtextdiff.evaluation.likelihood import check_judge, judge_nll, judged_texts
 from jtextdiff.evaluation.score import Score, mean_score, score
 from jtextdiff.inference.editing.edits import check_edit
 from jtextdiff.inference.editing.flow_settings import FlowSettings, flow_as_json
-from jtextdiff.inference.editing.latent import FLOW_FAILED, STOPS, Edit
+from jtextdiff.inference.editing.latent import FLOW_FAILED, STOPS
+from jtextdiff.inference.editing.types import Edit
 from jtextdiff.inference.model import Model
 from jtextdiff.inference.references import read_references
 from jtextdiff.methods.method import Conditional, LatentVariableModel

@@ -23,8 +23,8 @@ from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import BATCH_SIZES, SMALL_BATCH, LengthBucket, jitted, map_batches
 from jtextdiff.inference.editing.edits import UNKNOWN_IN_EDITS, edit_texts
 from jtextdiff.inference.editing.flow_settings import FlowSettings
-from jtextdiff.inference.editing.latent import Edit, EditBatch
 from jtextdiff.inference.editing.pieces import check_pieces, edit_by_pieces
+from jtextdiff.inference.editing.types import Edit, EditBatch
 from jtextdiff.inference.prompts import (
     check_number,
     check_texts,
@@ -151,14 +151,13 @@ class Model:
                 texts,
                 range(len(texts)) if ids is None else ids,
                 longest=self.method.text_spec.length,
-                target_probability=(flow or FlowSettings()).target_probability,
             )
         method, conditioning = self.with_sampler(sampler), resolve(as_control(control), self)
         batch = self.batch(texts)
         field = learned_field(as_control(control), self, flow.push) if flow is not None and flow.learned else None
-        edits = EditBatch(method, self.params, self.tokenizer, batch, conditioning, field)
-        edited = edit_texts(edits, strength=strength, hold=hold, flow=flow, seed=seed, ids=ids, progress=progress)
         unknown = unknown_words(texts, batch, self.tokenizer)
+        edits = EditBatch(method, self.params, self.tokenizer, batch, conditioning, unknown, field)
+        edited = edit_texts(edits, strength=strength, hold=hold, flow=flow, seed=seed, ids=ids, progress=progress)
         return [edit._replace(unknown=tuple(words)) for edit, words in zip(edited, unknown, strict=True)]
 
     @property

@@ -171,8 +171,8 @@ class LatentVariableModel(Protocol):
         """Returns samples of each text's latent, [b, s, z], its mean, and its KL from N(0, I) in nats."""
         ...
 
-    def latent_energies(self, params: Params, tokens: Any, *, energy: Any) -> Float[Array, "b parts"]:
-        """Returns the parts of an energy at the latents of finished texts, in nats."""
+    def reread(self, params: Params, tokens: Any, *, energy: Any) -> tuple[Float[Array, "b parts"], Float[Array, "b"]]:
+        """Returns the parts of an energy at the latents of finished texts, and −ELBO of the texts, in nats."""
         ...
 
     def word_params(self, params: Params) -> Params:

@@ -249,15 +249,18 @@ class TextVAE:
         """Returns the whitened posterior means of a batch's texts; latents have no positions."""
         return self.encode(params, jnp.asarray(batch.tokens), jnp.asarray(batch.valid)), None
 
-    def latent_energies(self, params: Params, tokens: Int[Array, "b l"], *, energy: Energy) -> Float[Array, "b terms"]:
-        """Returns the terms of an energy at the latents of finished texts, in nats."""
+    def reread(self, params: Params, tokens: Int[Array, "b l"], *, energy: Energy) -> tuple[Array, Array]:
+        """Returns, of finished texts, the terms of an energy at their latents [b, terms], and −ELBO there [b], nats."""
         ends = tokens == self.text_spec.eos
-        return energy_terms(energy, self.encode(params, tokens, jnp.cumsum(ends, axis=-1) - ends == 0), 0.0)
+        valid, no_label = jnp.cumsum(ends, axis=-1) <= ends, jnp.zeros(len(tokens), jnp.int32)
+        z, normal = self.posterior(params, tokens, valid).draw(jnp.zeros((len(tokens), self.latent_dim)))
+        nll = self._decoder(params).text_nll(tokens, valid, no_label, cached=False)(z)
+        terms = energy_terms(energy, affine_prior.whitened(params[PRIOR], z), 0.0)
+        return terms, nll + jnp.sum(normal.kl(standard_normal(z)), axis=-1)
 
     def encode(self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Float[Array, "b z"]:
         """Returns the mean of q(z | text), in whitened coordinates; of a chained level given the means below it."""
-        noise = jnp.zeros((len(tokens), self.latent_dim))
-        return affine_prior.whitened(params[PRIOR], self.posterior(params, tokens, valid).draw(noise)[0])
+        return self.latent_samples(params, tokens, valid, jnp.zeros((len(tokens), 0, self.latent_dim)))[1]
 
     def latent_samples(
         self, params: Params, tokens: Int[Array, "b l"], valid: Bool[Array, "b l"], noise: Float[Array, "b s z"]

@@ -11,7 +11,14 @@ from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import jitted
-from jtextdiff.methods.components.affine_prior import initial_prior, prior_fit_loss, prior_nll, unwhitened, whitened
+from jtextdiff.methods.components.affine_prior import (
+    initial_prior,
+    prior_fit_loss,
+    prior_nll,
+    standard_normal,
+    unwhitened,
+    whitened,
+)
 from jtextdiff.methods.components.latents import FlowLimits, LatentSampler
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.method import LatentVariableModel, Method
@@ -247,14 +254,18 @@ def test_editing_lowers_the_energy(params: dict) -> None:
     np.testing.assert_array_equal(edited.tokens[1:2], alone.tokens)
 
 
-def test_energies_of_finished_texts_are_those_of_their_latents(params: dict) -> None:
-    """A text is read up to EOS, or whole if it has none, whatever follows."""
+def test_finished_texts_are_read_again_at_their_latents(params: dict) -> None:
+    """A text is read up to EOS, or whole if it has none, whatever follows; −ELBO is that of the posterior's mean."""
     energy = lambda z, t, valid=None, x_0=None: jnp.sum((z - 1.0) ** 2, axis=-1)
     tokens, valid = np.vstack([TOKENS, [3, 4, 5, 6, 7, 8]]).astype(np.int32), np.vstack([VALID, [True] * 6])
-    state, _ = jitted(METHOD, "clean_state")(params, Batch(tokens, valid, np.zeros_like(valid), {}))
+    batch = Batch(tokens, valid, np.zeros_like(valid), {})
+    state, _ = jitted(METHOD, "clean_state")(params, batch)
     filled = jnp.where(valid, tokens, 8)
-    energies = jitted(METHOD, "latent_energies", energy=energy)(params, filled)
+    energies, nll = jitted(METHOD, "reread", energy=energy)(params, filled)
     np.testing.assert_allclose(energies, energy(state, 0.0)[:, None], rtol=1e-4)
+    posterior, text_nll = METHOD._posterior_and_text_nll(params, batch, cached=True)
+    z, normal = posterior.draw(jnp.zeros_like(state))
+    np.testing.assert_allclose(nll, text_nll(z) + normal.kl(standard_normal(z)).sum(-1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("prior", ["affine", "standard"])

@@ -12,14 +12,16 @@ from jtextdiff.control.phrases import known_tokens
 from jtextdiff.control.resolve import Conditioning
 from jtextdiff.diffusion.randomness import Keys, fold_in, keys_for, per_row
 from jtextdiff.inference.editing.flow_settings import FlowSettings
-from jtextdiff.inference.editing.latent import Edit, EditBatch, edit_in_latent_space
+from jtextdiff.inference.editing.latent import edit_in_latent_space
+from jtextdiff.inference.editing.types import Edit, EditBatch
+from jtextdiff.inference.editing.unknown_words import text_of
 from jtextdiff.inference.prompts import check_texts
 from jtextdiff.inference.sample_batches import run_batched
 from jtextdiff.methods.components.types import Given
 from jtextdiff.methods.method import Editable, LatentVariableModel, Method
 from jtextdiff.sampling.phrases import word_terms
 
-UNKNOWN_IN_EDITS = "Each becomes the unknown word, and no edit keeps it."
+UNKNOWN_IN_EDITS = "The model reads each as the unknown word; an edit keeps those that it does not replace."
 
 EDIT_PURPOSE = 10
 """What the keys of masked positions are derived for, apart from those of a sampler."""
@@ -76,13 +78,13 @@ def check_edit(
             )
         if flow is not None:
             flow.check()
-            if (flow.word_guidance or flow.word_hold) and (
+            if (flow.word_guidance or flow.word_hold or flow.minimal) and (
                 conditioning.readings is None or not conditioning.readings.guides
             ):
                 raise UserError(
-                    "word_guidance and word_hold need controls of labels, all of which have learned words: values such "
-                    "as food=Thai, excluded ones, and their sums. keyword and regex have no words, nor has a control "
-                    "that was fitted before controls learned words: remove its folder, and fit it again."
+                    "word_guidance, word_hold and minimal need controls of labels, all of which have learned words: "
+                    "values such as food=Thai, excluded ones, and their sums. keyword and regex have no words, nor has "
+                    "a control that was fitted before controls learned words: remove its folder, and fit it again."
                 )
             if flow.learned and not flow.energy_time and len(conditioning.names) > 1:
                 raise UserError(
@@ -122,7 +124,7 @@ def edit_by_diffusion(
     given = Given(*map(jnp.asarray, (tokens, fixed & valid, valid.sum(-1))))
     energies = [edits.conditioning.energy]
     output = run_batched(edits.method, name, edits.params, keys, given, energies, progress, **settings)
-    return [Edit(edits.tokenizer.decode(row)) for row in output.tokens]
+    return [Edit(text_of(tokens.tolist(), edits, row)) for row, tokens in enumerate(output.tokens)]
 
 
 def masked_words(

@@ -10,13 +10,14 @@ class FlowSettings(NamedTuple):
     """How far controls move the latent of a text, and how the edit is chosen."""
 
     max_time: float | None = None  # of the flow down the energy; None: until the target is reached; see `energy_time`
-    target_probability: float = 0.99  # of all controls together, at which a latent stops
+    target_probability: float | None = None  # of all controls together; None: .9 if edits are minimal, else .99
     source_pull: float = 0.0  # from 0, the controls alone, to 1, back to the text's own latent alone
     rerank: bool = False  # decode at several stops; take the edit closest to its source that has the value
     learned: bool = False  # follow the field that was fitted to the label
     push: float = 1.0  # factor of the field: 1 ends among texts with the value, more goes beyond
     word_guidance: float | None = None  # of decoding: times what a word says for the controls, added to its logit
     word_hold: float | None = None  # of decoding: nats added to the logits of neutral words of the source
+    minimal: bool | None = None  # leave out changes that are not needed; None: if decoding is guided by words
 
     @property
     def energy_time(self) -> float:
@@ -39,12 +40,12 @@ class FlowSettings(NamedTuple):
             if not 0 <= (getattr(self, name) or 0.0) <= 1000:
                 raise UserError(f"{name} must be from 0 to 1000, got {getattr(self, name)}.")
         for name in ("target_probability", "source_pull"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= (getattr(self, name) or 0.0) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
 
 
 STORED_NAMES = {"max_time": "tau", "target_probability": "until", "source_pull": "keep", "rerank": "rerank"} | {
-    name: name for name in ("learned", "push", "word_guidance", "word_hold")
+    name: name for name in ("minimal", "learned", "push", "word_guidance", "word_hold")
 }
 """The names that files of scores have always had for these settings."""
 

@@ -7,7 +7,8 @@ from typing import Any
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import TRAINING_FREE, Control
 from jtextdiff.data.cutting import cut
-from jtextdiff.inference.editing.latent import FLOW_FAILED, Edit
+from jtextdiff.inference.editing.latent import FLOW_FAILED
+from jtextdiff.inference.editing.types import Edit
 from jtextdiff.methods.method import LatentVariableModel, Method
 from jtextdiff.metrics.units import is_unspaced
 
@@ -31,7 +32,6 @@ def edit_by_pieces(
     ids: Sequence[int],
     *,
     longest: int,
-    target_probability: float,
 ) -> list[Edit]:
     """Edits texts of any length: one with more than `longest` tokens is cut at the ends of sentences or clauses.
 
@@ -51,18 +51,18 @@ def edit_by_pieces(
     edit_of = dict(zip(places, edits, strict=True))
     too_long = f"a clause of it is longer than {longest - 1} tokens"
     return [
-        _joined(parts, [edit_of[row, part] for part in range(len(parts))], target_probability)
+        _joined(parts, [edit_of[row, part] for part in range(len(parts))])
         if editable[row]
         else Edit(text, skipped_because=too_long)
         for row, (text, parts) in enumerate(zip(texts, pieces, strict=True))
     ]
 
 
-def _joined(pieces: list[str], edits: list[Edit], target_probability: float) -> Edit:
+def _joined(pieces: list[str], edits: list[Edit]) -> Edit:
     """Returns the edit of a text from those of its pieces, with the blanks between them."""
     if len(edits) == 1:
         return edits[0]
-    edits = [_unless_reached(piece, edit, target_probability) for piece, edit in zip(pieces, edits, strict=True)]
+    edits = [_unless_unneeded(piece, edit) for piece, edit in zip(pieces, edits, strict=True)]
     blanks = [piece[len(piece.rstrip()) :] for piece in pieces]
     return Edit(
         "".join(edit.text + blank for edit, blank in zip(edits, blanks, strict=True)).strip(),
@@ -76,13 +76,12 @@ def _joined(pieces: list[str], edits: list[Edit], target_probability: float) -> 
     )
 
 
-def _unless_reached(piece: str, edit: Edit, target_probability: float) -> Edit:
+def _unless_unneeded(piece: str, edit: Edit) -> Edit:
     """Returns the edit, or the piece itself if it needed none or its flow failed."""
-    reached = bool(edit.before) and math.prod(edit.before.values()) >= target_probability
     unchanged = Edit(piece.strip(), before=edit.before, after=edit.before, distance=0.0, steps=0, unknown=edit.unknown)
     if edit.skipped_because:
         return unchanged._replace(skipped_because=edit.skipped_because, reached=False)
-    return unchanged if reached else edit
+    return unchanged if edit.unneeded else edit
 
 
 def _least(probabilities: Any) -> dict[str, float]:

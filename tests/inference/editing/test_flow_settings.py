@@ -9,7 +9,15 @@ import pytest
 from jtextdiff.cli.arguments import Parser, add_flow
 from jtextdiff.cli.errors import UserError
 from jtextdiff.inference.editing.flow_settings import FlowSettings, flow_as_json, flow_settings
-from jtextdiff.inference.editing.latent import DEFAULT_GUIDANCE, RERANK_GUIDANCE, Edit, _best, _guidances, _limits
+from jtextdiff.inference.editing.latent import (
+    DEFAULT_GUIDANCE,
+    MINIMAL_STOP,
+    RERANK_GUIDANCE,
+    _guidances,
+    _limits,
+    is_minimal,
+    target_probability,
+)
 from jtextdiff.methods.components.latents import LatentSampler
 
 
@@ -36,7 +44,9 @@ def test_flags_have_their_old_spellings_too() -> None:
     ],
 )
 def test_a_flow_has_a_time_unless_it_ends_at_the_target(flow: FlowSettings, max_time: float | None) -> None:
-    edits: Any = SimpleNamespace(method=SimpleNamespace(sampler=LatentSampler()), field=None)
+    edits: Any = SimpleNamespace(
+        method=SimpleNamespace(sampler=LatentSampler()), field=None, conditioning=SimpleNamespace(readings=None)
+    )
     limits = _limits(flow, edits)
     assert limits.max_time == max_time and limits.source_pull == pytest.approx(flow.source_pull)
 
@@ -83,22 +93,24 @@ def test_guidance_has_a_default_where_controls_have_words(
 
 
 @pytest.mark.parametrize(
-    ("target", "chosen"),
+    ("flow", "guides", "minimal", "target"),
     [
-        (0.3, "the soup was cold today"),
-        (0.6, "the soup was warm today"),
-        (0.89, "a soup was warm here"),
-        (0.99, "a soup was warm here"),  # .88 is nearly .9, the highest probability there is
+        (FlowSettings(), True, True, 0.9),
+        (FlowSettings(), None, False, 0.99),
+        (FlowSettings(), False, False, 0.99),
+        (FlowSettings(word_guidance=0.0, word_hold=0.0), True, False, 0.99),
+        (FlowSettings(word_guidance=0.0, word_hold=0.0, minimal=True), True, True, 0.9),
+        (FlowSettings(minimal=False), True, False, 0.99),
+        (FlowSettings(target_probability=0.6), True, True, 0.6),
     ],
 )
-def test_the_closest_edit_with_the_probability_is_chosen(target: float, chosen: str) -> None:
-    texts = {
-        "the soup was cold today": 0.4,
-        "the soup was warm today": 0.7,
-        "a soup was warm here": 0.88 if target == 0.99 else 0.89,
-        "we loved it all": 0.9,
-    }
-    edits = [Edit(text, after={"mood=good": p}) for text, p in texts.items()]
-    assert _best(edits, "the soup was cold today", target).text == chosen
-    failed = [Edit("", skipped_because="no path", after={"mood=good": 0.0})] * 2
-    assert _best(failed, "the soup", target).text == "the soup"
+def test_edits_are_minimal_where_words_guide_the_decoding(
+    flow: FlowSettings, guides: bool | None, minimal: bool, target: float
+) -> None:
+    """The latent of a minimal edit goes far, whatever the target."""
+    readings = None if guides is None else SimpleNamespace(guides=guides)
+    sampler = SimpleNamespace(sampler=LatentSampler())
+    edits: Any = SimpleNamespace(conditioning=SimpleNamespace(readings=readings), method=sampler, field=None)
+    assert is_minimal(edits, flow) is minimal and target_probability(edits, flow) == target
+    stop = MINIMAL_STOP if minimal else target
+    assert _limits(flow, edits).target_probability == pytest.approx([stop])

@@ -4,16 +4,17 @@ import pytest
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import parse_controls
-from jtextdiff.inference.editing.latent import FLOW_FAILED, Edit
+from jtextdiff.inference.editing.latent import FLOW_FAILED
 from jtextdiff.inference.editing.pieces import ID_STRIDE, check_pieces, edit_by_pieces
+from jtextdiff.inference.editing.types import Edit
 from jtextdiff.methods.masked import Masked
 from jtextdiff.methods.text_vae import TextVAE
 
 LONG = "The soup was cold . The staff was rude , the room was dark ! We love it"
 
 
-def edited(texts: list[str], ids: list[int], longest: int = 6, p: float = 0.9) -> tuple[list[Edit], list, list]:
-    """Edits by a stand-in that writes in capitals; a piece with "love" has reached the target before."""
+def edited(texts: list[str], ids: list[int], longest: int = 6) -> tuple[list[Edit], list, list]:
+    """Edits by a stand-in that writes in capitals; a piece with "love" has the target probability before."""
     seen_texts: list[str] = []
     seen_ids: list[int] = []
 
@@ -27,6 +28,7 @@ def edited(texts: list[str], ids: list[int], longest: int = 6, p: float = 0.9) -
                 after={"mood": 0.93},
                 distance=3.0,
                 steps=len(text),
+                unneeded="love" in text,
                 skipped_because=FLOW_FAILED if "rude" in text else "",
             )
             for text in texts
@@ -34,7 +36,7 @@ def edited(texts: list[str], ids: list[int], longest: int = 6, p: float = 0.9) -
 
     num_tokens = lambda texts: [len(text.split()) + 1 for text in texts]
     return (
-        edit_by_pieces(edit_texts, num_tokens, texts, ids, longest=longest, target_probability=p),
+        edit_by_pieces(edit_texts, num_tokens, texts, ids, longest=longest),
         seen_texts,
         seen_ids,
     )
