@@ -25,18 +25,18 @@ EXAMPLES = """examples:
   echo "The Mill is a cheap pub ." | python -m jtextdiff.edit --checkpoint runs/diffusion_lm --control food=Japanese
   python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --strength 0.7 --control food!=Thai
   python -m jtextdiff.edit --checkpoint runs/diffusion_lm --input texts.txt --out edits.jsonl --hold Mill
-  python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --control sentiment=positive \\
-    --target_probability 0.999
+  python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --control sentiment=positive --rerank
   python -m jtextdiff.edit --checkpoint runs/latent_ops --input texts.txt --control length=8 --sampler sample --num 3
 
 Diffusion-LM noises each text to --strength and denoises it, with its length, towards the controls. Masked diffusion,
 D3PM and CMLM mask a share --strength of its words and sample them again: with controls those that speak most against
-them, else any. A text VAE edits in latent space: controls move the latent of a text until they have
---target_probability by the model's own classifiers, for at most --max_time, and the text is decoded from there. Empty
-lines stay empty. A text that is too long for the model stays as it is or, with --pieces, is edited piece by piece.
-With --out, each line is a JSON object with the source, the edit (rewrite), how the latent moved, words that the model
-does not know (unknown) and, if the text was skipped, why (left). An interrupted run continues after the last complete
-line, with the same settings (made_with).
+them, else any. A text VAE edits in latent space: controls move the latent of a text, for at most --max_time, and the
+text is decoded from there. Changes that --target_probability does not need, by the model's own classifiers, are left
+out again; with --no-minimal the latent stops at that probability instead, and all changes stay. Empty lines stay
+empty. A text that is too long for the model stays as it is or, with --pieces, is edited piece by piece. With --out,
+each line is a JSON object with the source, the edit (rewrite), how the latent moved, words that the model does not know
+(unknown) and, if the text was skipped, why (left). An interrupted run continues after the last complete line, with the
+same settings (made_with).
 """
 
 

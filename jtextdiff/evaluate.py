@@ -64,6 +64,14 @@ def build_parser() -> Parser:
         "samples (default: phrases of the model's own text); the grammar needs none",
     )
     parser.add_argument(
+        "--value_judge",
+        action="append",
+        default=[],
+        metavar="VALUE=DIR",
+        help="an autoregressive run that was trained on texts of one value; give one for each: success of --edits is "
+        "also judged by which of them gives an edit the highest probability",
+    )
+    parser.add_argument(
         "--references",
         metavar="FILE",
         help='the texts to edit, JSON lines of "text", the value "wanted" and another\'s edit, "reference"',
@@ -162,6 +170,7 @@ def edit_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) -> d
 def task_and_settings(flags: Any, model: Any, corpus: Any, judge: Any) -> tuple[Any, Any]:
     """Returns the texts to edit, and how they are edited and judged."""
     from jtextdiff.evaluation.edits import EditSettings, edit_task, read_edit_task
+    from jtextdiff.evaluation.label_judges import load_value_judges
     from jtextdiff.inference.editing.flow_settings import flow_settings
 
     if flags.references:
@@ -169,7 +178,9 @@ def task_and_settings(flags: Any, model: Any, corpus: Any, judge: Any) -> tuple[
     else:
         task = edit_task(corpus, flags.split, flags.edits, flags.num)
     settings = {"flow": flow_settings(flags), "strength": flags.strength, "split": flags.split, "seed": flags.seed}
-    return task, EditSettings(judge=judge, judge_text=flags.judge_text, **settings)
+    judges = {"judge": judge, "judge_text": flags.judge_text}
+    judges["value_judges"] = load_value_judges(flags.value_judge, corpus, flags.edits, model, flags.checkpoint)
+    return task, EditSettings(**judges, **settings)
 
 
 def write_frontier(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
@@ -248,6 +259,8 @@ def check_flags(flags: Any) -> None:
         check_frontier(flags)
     if flags.references and not flags.edits:
         raise UserError("--references are texts to edit: give --edits LABEL.")
+    if flags.value_judge and not flags.edits:
+        raise UserError("--value_judge judges edits: give --edits LABEL.")
     if flags.judge_text and not (flags.edits or flags.control or flags.targets):
         raise UserError("--judge_text needs --edits, --control or --targets.")
     if flow is not None:

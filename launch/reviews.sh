@@ -2,8 +2,9 @@
 # A text VAE with one latent, at two weights of the KL, one with a latent for every layer, and a CVAE, on the same
 # reviews with the same sizes; a control of few labels and one of all; and edits to the other value: by the control's
 # energy, by the difference of the means, by the flow of two normals and by a learned field, with and without the
-# energy, and by the energy with decoding guided by words. All edits are of the same texts, by the same judges. Finished
-# rows are skipped, so the script can be stopped and run again. Tokens are characters, as suits Chinese and Japanese.
+# energy; and by the energy with decoding guided by words, as decoded and minimal. All edits are of the same texts, by
+# the same judges. Finished rows are skipped, so the script can be stopped and run again. Tokens are characters, as suits
+# Chinese and Japanese.
 #
 #   launch/reviews.sh DATA LABEL OUT [STEPS] [SEED]
 #
@@ -96,9 +97,10 @@ train cvae latent_ops.py:cvae whole $((steps * 3 / 8)) "${size[@]}" --config.met
 edit cvae label all
 
 for p in 0.97 0.99; do
-  edit single-more-nats-200 words "$p" --target_probability "$p"
+  edit single-more-nats-200 words "$p" --no-minimal --target_probability "$p"
 done
-for p in 0.9 0.99; do
+for p in 0.8 0.9 0.97; do
+  edit single-more-nats-200 minimal "$p" --target_probability "$p"
   edit single-more-nats-200 rerank "$p" --rerank --target_probability "$p"
 done
 

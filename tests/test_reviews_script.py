@@ -30,7 +30,8 @@ MODELS = ("levels", "single", "single-more-nats")
 ENERGY = {f"{model}-{kind}-energy.{p}" for model in MODELS for kind in ("200", "all") for p in STOPS}
 LEARNED = {f"levels-all-{velocity}.{push}" for velocity in ("shift", "normal", "network") for push in PUSHES}
 LEARNED |= {f"levels-all-network+energy.{p}" for p in STOPS}
-GUIDED = {f"single-more-nats-200-{row}" for row in ("words.0.97", "words.0.99", "rerank.0.9", "rerank.0.99")}
+GUIDED = {f"single-more-nats-200-words.{p}" for p in ("0.97", "0.99")}
+GUIDED |= {f"single-more-nats-200-{row}.{p}" for row in ("minimal", "rerank") for p in ("0.8", "0.9", "0.97")}
 
 
 @pytest.fixture
@@ -67,6 +68,7 @@ def test_rows_are_those_of_the_table_and_guided_where_they_should_be(
         flags = evaluate.build_parser().parse_args(call[1:])
         evaluate.check_flags(flags)
         assert (flags.word_guidance, flags.word_hold) == ((0, 0) if row in ENERGY | LEARNED else (None, None)), row
+        assert flags.minimal is (False if "-words" in row else None), row
         assert bool(flags.rerank) == ("rerank" in row) and bool(flags.learned) == (row in LEARNED), row
         assert (flags.num, flags.judge_text, flags.judge) == (1000, "data/judge", "out/judge")
 

@@ -20,7 +20,7 @@ from jtextdiff.control.resolve import resolve
 from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.data.grammar.pcfg import Grammar
-from jtextdiff.evaluation.label_judges import LabelJudge, derived_labels, grammar_knows, label_judge
+from jtextdiff.evaluation.label_judges import LabelJudge, derived_labels, grammar_knows, label_judge, likelihood_judge
 from jtextdiff.evaluation.likelihood import check_judge, judge_nll, judged_texts
 from jtextdiff.evaluation.score import Score, mean_score, score
 from jtextdiff.inference.editing.edits import check_edit
@@ -61,6 +61,7 @@ class EditSettings:
     strength: float | None = None  # of edits by diffusion
     judge: Model | None = None
     judge_text: str | None = None
+    value_judges: dict[str, Model] = dataclasses.field(default_factory=dict)  # of the texts of each value
     split: str = "valid"
     seed: int = 0
 
@@ -108,7 +109,10 @@ def evaluate_edits(
     judge = label_judge(corpus, task.label, common.judge_text, model, common.split)
     say(f"{task.label} is judged by {judge.how}.")
     grammar = corpus.grammar if grammar_knows(corpus, task.label) else None
-    score_texts = functools.partial(edit_scores, task=task, judge=judge, grammar=grammar, text_judge=common.judge)
+    judges = {"judge": judge, "grammar": grammar, "text_judge": common.judge}
+    if common.value_judges:
+        judges["second"] = likelihood_judge(common.value_judges, corpus, task.label, common.split)
+    score_texts = functools.partial(edit_scores, task=task, **judges)
     unedited = {"copy": task.texts, "reconstruction": model.edit(task.texts, seed=common.seed)}
     before = {name: score_texts(texts) for name, texts in unedited.items()}
     about = {"method": type(model.method).__name__, "step": model.step}
@@ -172,17 +176,24 @@ def run_edits(model: Model, task: EditTask, settings: EditSettings, progress: Ca
 
 
 def edit_scores(
-    texts: Sequence[str], task: EditTask, judge: LabelJudge, grammar: Grammar | None, text_judge: Model | None
+    texts: Sequence[str],
+    task: EditTask,
+    judge: LabelJudge,
+    grammar: Grammar | None,
+    text_judge: Model | None,
+    second: LabelJudge | None = None,
 ) -> dict[str, Score]:
     """Scores one text per text of the task: success, similarity to its source, and what the judges say."""
     n = len(texts)
-    successes = [float(value == target) for value, target in zip(judge.label_of(texts), task.targets, strict=True)]
+    successes = _successes(judge, texts, task)
     copies = [float(text == source) for text, source in zip(texts, task.texts, strict=True)]
     scores = {
         "success": mean_score(successes, "share", judge.how),
         "source_bleu": score(100 * corpus_bleu(texts, task.texts), "0 to 100", None, n, "corpus BLEU-4"),
         "copies": mean_score(copies, "share", "word for word"),
     }
+    if second is not None:
+        scores["success_by_models"] = mean_score(_successes(second, texts, task), "share", second.how)
     targets = dict.fromkeys(task.targets)
     for target in targets if 1 < len(targets) <= MAX_DIRECTIONS else ():
         of_target = [success for success, other in zip(successes, task.targets, strict=True) if other == target]
@@ -199,6 +210,11 @@ def edit_scores(
         perplexity = float(np.exp(rate))
         scores["perplexity"] = score(perplexity, "per token", perplexity * se, len(judged), "judge")
     return scores
+
+
+def _successes(judge: LabelJudge, texts: Sequence[str], task: EditTask) -> list[float]:
+    """1 for each text that has the value that it is to have, else 0."""
+    return [float(value == target) for value, target in zip(judge.label_of(texts), task.targets, strict=True)]
 
 
 def _grammar_scores(texts: Sequence[str], task: EditTask, grammar: Grammar) -> dict[str, Score]:

@@ -1,4 +1,4 @@
-"""Label judges: the value of a text by the grammar, by phrases or by an n-gram classifier.
+"""Label judges: the value of a text by the grammar, by phrases, by an n-gram classifier or by language models.
 
 The classifiers are of another kind than the models, and are fitted to labelled text: the model's own, or better
 another. They select nothing.
@@ -13,6 +13,7 @@ import numpy as np
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
 from jtextdiff.data.grammar.pcfg import Grammar
+from jtextdiff.evaluation.likelihood import load_judge
 from jtextdiff.inference.model import Model
 from jtextdiff.metrics import ngram_classifier, phrase_classifier
 from jtextdiff.metrics.units import units
@@ -99,6 +100,47 @@ def ngram_judge(corpus: Corpus, label: str, judge_text: str | None, model: Model
     return LabelJudge(
         label_of, f"n-grams of {len(train):,} texts of {fitted_to}, right for {accuracy:.1%} of {tested_on}"
     )
+
+
+def load_value_judges(
+    pairs: Sequence[str], corpus: Corpus, label: str, model: Model, checkpoint: str
+) -> dict[str, Model]:
+    """Loads a language model of the texts of each value of a label, from `VALUE=DIR` each; none without any.
+
+    Raises UserError for another form, and unless every value has one.
+    """
+    if not pairs:
+        return {}
+    values = [value for value in label_values(corpus, label, "--edits: the text") if value != "none"]
+    runs = {value: run for value, _, run in (pair.partition("=") for pair in pairs)}
+    if sorted(runs) != sorted(values) or len(runs) < len(pairs) or not all(runs.values()):
+        expected = " ".join(f"--value_judge {value}=DIR" for value in values)
+        raise UserError(f"expected one run for each value of {label}, {expected}; got {', '.join(pairs)}.")
+    return {value: load_judge(runs[value], model, checkpoint) for value in values}
+
+
+def likelihood_judge(models: dict[str, Model], corpus: Corpus, label: str, split: str) -> LabelJudge:
+    """Returns a judge by Bayes' rule: the value whose language model gives a text the highest probability.
+
+    All values are equally probable before. A text that is too long for a model has no value.
+    """
+    names = list(models)
+
+    def label_of(texts: Sequence[str]) -> list[str | None]:
+        lengths = np.stack([model.num_tokens(texts) for model in models.values()])
+        limits = [[model.method.text_spec.length] for model in models.values()]
+        fits = np.flatnonzero(np.all(lengths <= limits, axis=0)).tolist()
+        values: list[str | None] = [None] * len(texts)
+        nats = np.stack([model.nll([texts[row] for row in fits]) for model in models.values()])
+        for row, best in zip(fits, nats.argmin(axis=0), strict=True):
+            values[row] = names[best]
+        return values
+
+    rows = corpus.splits[split].evenly_spaced(AGREEMENT_TEXTS)
+    labelled = [(row, value) for row, value in zip(rows, corpus.labels_of(split, label, rows), strict=True)]
+    rows, values = zip(*[(row, value) for row, value in labelled if value in names], strict=True)
+    agreement = _agreement(label_of, corpus.splits[split].texts(np.asarray(rows)), values)
+    return LabelJudge(label_of, f"language models of each value, right for {agreement:.1%} of {len(rows)} of {split}")
 
 
 def grammar_knows(corpus: Corpus, label: str) -> bool:

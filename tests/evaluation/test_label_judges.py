@@ -9,7 +9,13 @@ import pytest
 from jtextdiff.cli.errors import UserError
 from jtextdiff.data import sources
 from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
-from jtextdiff.evaluation.label_judges import label_judge, ngram_judge, phrase_judge
+from jtextdiff.evaluation.label_judges import (
+    label_judge,
+    likelihood_judge,
+    load_value_judges,
+    ngram_judge,
+    phrase_judge,
+)
 
 NO_MODEL: Any = SimpleNamespace()
 
@@ -57,3 +63,31 @@ def test_ngrams_are_fitted_to_the_models_own_text(corpus: Corpus) -> None:
 def test_a_label_that_the_text_lacks_is_refused(corpus: Corpus, make: Any) -> None:
     with pytest.raises(UserError, match="the text has no label 'mood'; it has: area"):
         make(corpus, "mood", None, NO_MODEL, "valid")
+
+
+def of_a_value(value: str, corpus: Corpus) -> Any:
+    """A stand-in for a language model of the texts of one value of sentiment; it reads 24 tokens."""
+    own = dict(zip(corpus.splits["valid"].texts(), corpus.labels_of("valid", "sentiment"), strict=True))
+    return SimpleNamespace(
+        nll=lambda texts: [len(text) + (own.get(text, "positive") != value) for text in texts],
+        num_tokens=lambda texts: [len(text.split()) + 1 for text in texts],
+        method=SimpleNamespace(text_spec=SimpleNamespace(length=24)),
+    )
+
+
+def test_language_models_judge_by_the_value_under_which_a_text_is_most_probable(corpus: Corpus) -> None:
+    models = {value: of_a_value(value, corpus) for value in corpus.label_values["sentiment"] if value != "none"}
+    judge = likelihood_judge(models, corpus, "sentiment", "valid")
+    texts, values = corpus.splits["valid"].texts(), corpus.labels_of("valid", "sentiment")
+    judged = judge.label_of([*texts, "word " * 24])
+    readable = [len(text.split()) < 24 for text in texts]
+    expected = [value if fits else None for fits, value in zip(readable, values, strict=True)]
+    assert judged == [*expected, None] and 0 < sum(readable) < 40
+    assert judge.how == f"language models of each value, right for {sum(readable) / 40:.1%} of 40 of valid"
+
+
+@pytest.mark.parametrize("pairs", [["positive=a"], ["positive=a", "negative"], ["positive=a", "positive=b", "x=c"]])
+def test_every_value_needs_one_language_model(corpus: Corpus, pairs: list[str]) -> None:
+    assert load_value_judges([], corpus, "sentiment", NO_MODEL, "run") == {}
+    with pytest.raises(UserError, match="expected one run for each value of sentiment"):
+        load_value_judges(pairs, corpus, "sentiment", NO_MODEL, "run")
