@@ -97,7 +97,7 @@ train cvae latent_ops.py:cvae whole $((steps * 3 / 8)) "${size[@]}" --config.met
 edit cvae label all
 
 for p in 0.97 0.99; do
-  edit single-more-nats-200 words "$p" --no-minimal --target_probability "$p"
+  edit single-more-nats-200 words "$p" --no-minimal --word_guidance 2 --word_hold 1 --target_probability "$p"
 done
 for p in 0.8 0.9 0.97; do
   edit single-more-nats-200 minimal "$p" --target_probability "$p"

@@ -67,7 +67,8 @@ def test_rows_are_those_of_the_table_and_guided_where_they_should_be(
     for row, call in rows.items():
         flags = evaluate.build_parser().parse_args(call[1:])
         evaluate.check_flags(flags)
-        assert (flags.word_guidance, flags.word_hold) == ((0, 0) if row in ENERGY | LEARNED else (None, None)), row
+        guidance = (0, 0) if row in ENERGY | LEARNED else (2, 1) if "-words" in row else (None, None)
+        assert (flags.word_guidance, flags.word_hold) == guidance, row
         assert flags.minimal is (False if "-words" in row else None), row
         assert bool(flags.rerank) == ("rerank" in row) and bool(flags.learned) == (row in LEARNED), row
         assert (flags.num, flags.judge_text, flags.judge) == (1000, "data/judge", "out/judge")

@@ -108,14 +108,15 @@ def add_flow(parser: Parser) -> None:
         type=float,
         metavar="W",
         help="latent editing: while the edit is written, add W times what each word says for the controls to its "
-        "logit (default: 2; controls that have learned no words guide no decoding)",
+        "logit (default: a minimal edit is chosen among texts with 0 and 2; controls that have learned no words guide "
+        "no decoding)",
     )
     parser.add_argument(
         "--word_hold",
         type=float,
         metavar="NATS",
         help="latent editing: add NATS to the logits of words of the source that say nothing of the controls, until "
-        "they are written (default: 1)",
+        "they are written (default: 1 where words guide)",
     )
     for former, name in (("--until", "target_probability"), ("--tau", "max_time"), ("--keep", "source_pull")):
         parser.add_argument(former, dest=name, type=float, help=argparse.SUPPRESS)
@@ -134,7 +135,7 @@ def add_flow(parser: Parser) -> None:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="latent editing: leave out the changes of an edit that it does not need to have the probability P, and "
-        "prefer fluent texts (default: yes, if words guide the decoding)",
+        "prefer fluent texts (default: with controls that have learned words, unless --word_guidance 0 --word_hold 0)",
     )
     parser.add_argument(
         "--rerank",

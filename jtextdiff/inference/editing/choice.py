@@ -35,25 +35,26 @@ FLUENCY_WEIGHT = 0.4
 
 
 class Candidate(NamedTuple):
-    """A text, the rewrite that it comes from, and its BLEU with the source."""
+    """A text, its BLEU with the source, and the rewrite that it is a part of, with the number of that."""
 
     tokens: Tokens
-    rewrite: int
     bleu: float
+    rewrite: Tokens
+    stop: int
 
 
 class Reading(NamedTuple):
-    """Texts as the model reads them: the probability of each control, and −ELBO in nats per token."""
+    """Texts as the model reads them: the probability of each control, and −ELBO in nats."""
 
     p: Float[np.ndarray, "n parts"]
     nll: Float[np.ndarray, "n"]
 
 
 class Choice(NamedTuple):
-    """The chosen text, the rewrite that it comes from, and the probability of each control in the source and in it."""
+    """The chosen text, the number of its rewrite, and the probability of each control in the source and in it."""
 
     tokens: Tokens
-    rewrite: int
+    stop: int
     before: Float[np.ndarray, "parts"]
     after: Float[np.ndarray, "parts"]
 
@@ -104,31 +105,42 @@ def _candidates(row: int, source: Tokens, rewrites: Rewrite, edits: EditBatch, m
     """The distinct rewrites of a text, and their partial edits that have a valid length."""
     longest, length = edits.method.text_spec.length, edits.conditioning.length
     valid = lambda text: text and (len(text) + 1 == length if length > 0 else len(text) < longest)
-    found: dict[Tokens, int] = {}
+    found: dict[Tokens, Candidate] = {}
     for stop in np.flatnonzero(rewrites.solved[row]).tolist():
         rewrite = tokens_of(np.asarray(rewrites.tokens[row, stop]), edits)
-        found.setdefault(rewrite, stop)
-        for text in filter(valid, partial_edits(source, rewrite) if minimal else ()):
-            found.setdefault(text, stop)
-    return [Candidate(text, stop, sentence_bleu(text, source)) for text, stop in found.items()]
+        for text in [rewrite, *filter(valid, partial_edits(source, rewrite) if minimal else ())]:
+            if text not in found:
+                found[text] = Candidate(text, sentence_bleu(text, source), rewrite, stop)
+    return list(found.values())
 
 
 def _shortlist(candidates: list[Candidate], p: Float[np.ndarray, "n"], target: float, num: int) -> list[Candidate]:
-    """The nearest candidates whose words have the target probability; if they are too few, the next probable ones."""
+    """The nearest candidates whose words have the target probability; if they are too few, the next probable ones.
+
+    Also the rewrites of which they are parts.
+    """
     order = sorted(range(len(p)), key=lambda i: (p[i] < target, -candidates[i].bleu if p[i] >= target else -p[i]))
-    return [candidates[i] for i in order[:num]]
+    chosen = [candidates[i] for i in order[:num]]
+    needed = {candidate.rewrite for candidate in chosen} - {candidate.tokens for candidate in chosen}
+    return chosen + [candidate for candidate in candidates if candidate.tokens in needed]
 
 
 def _best(candidates: list[Candidate], reading: Reading, target: float) -> Choice | None:
-    """The nearest fluent candidate with the target probability; the reading begins with that of the source."""
+    """The nearest fluent candidate with the target probability; the reading begins with that of the source.
+
+    A part of a rewrite that is less fluent than both the source and the rewrite contradicts itself.
+    """
     if not candidates:
         return None
-    p = reading.p.prod(axis=-1)[1:]
-    least = target if p.max() >= target else NEARLY_BEST * p.max()
-    disfluency = reading.nll[1:] - reading.nll[0]
-    scores = [candidate.bleu - FLUENCY_WEIGHT * nats for candidate, nats in zip(candidates, disfluency, strict=True)]
-    best = int(np.argmax(np.where(p >= least, scores, -np.inf)))
-    return Choice(candidates[best].tokens, candidates[best].rewrite, reading.p[0], reading.p[1 + best])
+    p, nll, source_nll = reading.p.prod(axis=-1)[1:], reading.nll[1:], reading.nll[0]
+    nll_of = {candidate.tokens: nats for candidate, nats in zip(candidates, nll, strict=True)}
+    fluent = nll <= [max(source_nll, nll_of[candidate.rewrite]) for candidate in candidates]
+    highest = p[fluent].max()
+    least = target if highest >= target else NEARLY_BEST * highest
+    per_token = nll / [len(candidate.tokens) + 1 for candidate in candidates]
+    scores = np.asarray([candidate.bleu for candidate in candidates]) - FLUENCY_WEIGHT * per_token
+    best = int(np.argmax(np.where(fluent & (p >= least), scores, -np.inf)))
+    return Choice(candidates[best].tokens, candidates[best].stop, reading.p[0], reading.p[1 + best])
 
 
 def _read(edits: EditBatch, texts: Sequence[Tokens]) -> Reading:
@@ -140,7 +152,7 @@ def _read(edits: EditBatch, texts: Sequence[Tokens]) -> Reading:
 
     latent, nll = _map(read, edits, texts)
     words = () if edits.conditioning.readings is None else (_by_words(edits, texts),)
-    return Reading(_probabilities(latent, *words), nll / (1 + np.asarray([len(text) for text in texts])))
+    return Reading(_probabilities(latent, *words), nll)
 
 
 def _by_words(edits: EditBatch, texts: Sequence[Tokens]) -> Float[np.ndarray, "n parts"]:

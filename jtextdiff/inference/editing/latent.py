@@ -30,19 +30,22 @@ REACHED = 1.02
 TARGET, MINIMAL_TARGET = 0.99, 0.9
 """The target probability unless it is given: where a latent stops, and of a minimal edit when it is read again."""
 
-MINIMAL_STOP = 0.999
-"""The probability at which the latent of a minimal edit stops: changes that are not needed are left out later."""
+MINIMAL_STOPS = (0.99, 0.999)
+"""Probabilities at which the latent of a minimal edit is decoded: changes that are not needed are left out later."""
 
 STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
 """Probabilities at which a latent is decoded for reranking."""
 
 DEFAULT_GUIDANCE = (2.0, 1.0)
-"""Word guidance and hold of edits by controls that have learned words, unless they are given."""
+"""Word guidance and hold by controls that have learned words, where only the other one is given."""
+
+MINIMAL_GUIDANCE = ((0.0, 0.0), DEFAULT_GUIDANCE)
+"""Word guidance and hold of the candidates of a minimal edit, unless one of them is given."""
 
 RERANK_GUIDANCE = ((0.0, 0.0), (2.0, 1.0), (4.0, 1.0))
 """Word guidance and hold of the candidates of reranking, unless one of them is given."""
 
-NUM_READ, NUM_READ_RERANK = 4, 32
+NUM_READ, NUM_READ_RERANK = 8, 32
 """Candidates of each text that the model reads again, for a minimal edit and with `rerank`."""
 
 
@@ -88,8 +91,8 @@ def _guidances(edits: EditBatch, flow: FlowSettings) -> list[tuple[float, float]
     readings, given = edits.conditioning.readings, (flow.word_guidance, flow.word_hold)
     if readings is None or not readings.guides:
         return [(0.0, 0.0)]
-    if flow.rerank and given == (None, None):
-        return list(RERANK_GUIDANCE)
+    if given == (None, None):  # a guided text is one of several, since guidance can break a sentence
+        return list(RERANK_GUIDANCE if flow.rerank else MINIMAL_GUIDANCE[: 1 if flow.minimal is False else 2])
     strength, hold = (
         default if value is None else value for value, default in zip(given, DEFAULT_GUIDANCE, strict=True)
     )
@@ -114,8 +117,8 @@ def _limits(flow: FlowSettings, edits: EditBatch) -> FlowLimits:
 
     Without a time, a pull or a field, a latent moves until the probability is reached; that of 1 never is.
     """
-    stop = MINIMAL_STOP if is_minimal(edits, flow) else target_probability(edits, flow)
-    stops = np.asarray(STOPS if flow.rerank else [stop], np.float32)
+    single = (target_probability(edits, flow),)
+    stops = np.asarray(STOPS if flow.rerank else MINIMAL_STOPS if is_minimal(edits, flow) else single, np.float32)
     timed = flow.max_time is not None or flow.learned or flow.source_pull or edits.method.sampler.num_noise_averages
     timed = timed or np.any(stops == 1)
     return FlowLimits(
@@ -160,8 +163,8 @@ def _edit_of(row: int, choice: Choice | None, rewrites: Rewrite, edits: EditBatc
         text_of(choice.tokens, edits, row),
         before=before,
         after=after,
-        distance=float(rewrites.distance[row, choice.rewrite]),
-        steps=int(rewrites.steps[row, choice.rewrite]),
+        distance=float(rewrites.distance[row, choice.stop]),
+        steps=int(rewrites.steps[row, choice.stop]),
         reached=_reached(after, target),
         unneeded=bool(before) and math.prod(before.values()) >= target,
     )

@@ -57,12 +57,13 @@ def test_odds_are_the_geometric_mean_of_those_of_the_readings() -> None:
 
 
 def candidates(*bleu: float) -> list[Candidate]:
-    return [Candidate((number,), number, value) for number, value in enumerate(bleu)]
+    """Texts that are rewrites themselves."""
+    return [Candidate((number,), value, (number,), number) for number, value in enumerate(bleu)]
 
 
 def reading(p: list[float], nll: list[float] | None = None) -> Reading:
-    """The source has a probability of .2 and 3 nats a token."""
-    return Reading(np.asarray([[0.2], *([value] for value in p)]), np.asarray([3.0, *(nll or [3.0] * len(p))]))
+    """The source has a probability of .2 and 8 nats; the texts have one token and EOS."""
+    return Reading(np.asarray([[0.2], *([value] for value in p)]), np.asarray([8.0, *(nll or [8.0] * len(p))]))
 
 
 @pytest.mark.parametrize(
@@ -71,24 +72,34 @@ def reading(p: list[float], nll: list[float] | None = None) -> Reading:
 )
 def test_the_nearest_with_the_probability_is_chosen(target: float, chosen: int) -> None:
     choice = _best(candidates(0.9, 0.7, 0.5, 0.1), reading([0.4, 0.7, 0.88 if target == 0.99 else 0.89, 0.9]), target)
-    assert choice is not None and choice.rewrite == chosen
+    assert choice is not None and choice.stop == chosen
     assert choice.before.item() == 0.2 and choice.after.item() >= min(target, 0.88)
 
 
 def test_a_more_fluent_text_may_be_less_near() -> None:
-    nearer = 0.9 * FLUENCY_WEIGHT  # than the other
-    choose = lambda nats: _best(candidates(0.3 + nearer, 0.3), reading([0.9, 0.9], [3.0 + nats, 3.0]), 0.5)
-    assert choose(0.8).rewrite == 0 and choose(1.0).rewrite == 1
+    nearer = FLUENCY_WEIGHT  # than the other
+    choose = lambda nats: _best(candidates(0.3 + nearer, 0.3), reading([0.9, 0.9], [8.0 + 2 * nats, 8.0]), 0.5)
+    assert choose(0.9).stop == 0 and choose(1.1).stop == 1
+
+
+@pytest.mark.parametrize(("nats", "chosen"), [(9.9, 1), (10.1, 0)])
+def test_a_part_that_is_less_fluent_than_both_of_its_ends_is_not_chosen(nats: float, chosen: int) -> None:
+    """The rewrite has 10 nats, the source 8."""
+    whole = Candidate((5, 6), 0.2, (5, 6), 0)
+    part = Candidate((5, 9), 0.9, (5, 6), 0)
+    choice = _best([whole, part], reading([0.9, 0.9], [10.0, nats]), 0.5)
+    assert choice is not None and choice.tokens == [whole, part][chosen].tokens
 
 
 def test_nothing_is_chosen_where_no_flow_was_solved() -> None:
     assert _best([], Reading(np.asarray([[0.2]]), np.asarray([3.0])), 0.9) is None
 
 
-def test_the_shortlist_has_the_nearest_first_then_the_most_probable() -> None:
-    of = candidates(0.9, 0.5, 0.8, 0.4)
-    order = [candidate.rewrite for candidate in _shortlist(of, np.asarray([0.1, 0.95, 0.5, 0.92]), 0.9, 3)]
-    assert order == [1, 3, 2]
+def test_the_shortlist_has_the_nearest_first_then_the_most_probable_then_their_rewrites() -> None:
+    of = [*candidates(0.9, 0.5, 0.8, 0.4), Candidate((9,), 0.45, (3,), 3), Candidate((8,), 0.3, (0,), 0)]
+    p = np.asarray([0.1, 0.95, 0.5, 0.3, 0.93, 0.2])
+    chosen = [candidate.tokens for candidate in _shortlist(of, p, 0.9, 3)]
+    assert chosen == [(1,), (9,), (2,), (3,)]
 
 
 @pytest.mark.parametrize(("length", "sizes"), [(0, {4, 5, 6}), (6, {5, 6})])
@@ -100,15 +111,13 @@ def test_candidates_have_a_length_that_is_given_and_come_from_solved_flows(lengt
         conditioning=SimpleNamespace(length=length),
     )
     tokens = np.asarray([[[5, 20, 7, 21, 8, 9, 1], [5, 6, 7, 8, 1, 1, 1], [30, 31, 32, 1, 1, 1, 1]]])
-    rewrites: Any = SimpleNamespace(
-        tokens=tokens[:, :1] if length else tokens, solved=np.asarray([[True, True, False]])
-    )
-    if length:
-        rewrites.solved = rewrites.solved[:, :1]
+    stops, solved = slice(1 if length else 3), np.asarray([[True, True, False]])
+    rewrites: Any = SimpleNamespace(tokens=tokens[:, stops], solved=solved[:, stops])
     found = _candidates(0, SOURCE, rewrites, edits, minimal=True)
     assert {len(candidate.tokens) for candidate in found} == sizes
     assert not any(30 in candidate.tokens for candidate in found)
-    assert len({candidate.tokens for candidate in found}) == len(found)
     by_text = {candidate.tokens: candidate for candidate in found}
-    assert by_text[5, 20, 7, 21, 8, 9].rewrite == 0
-    assert [c.tokens for c in _candidates(0, SOURCE, rewrites, edits, minimal=False)][0] == (5, 20, 7, 21, 8, 9)
+    assert len(by_text) == len(found) and by_text[5, 20, 7, 21, 8, 9].stop == 0
+    assert by_text[5, 20, 7, 8, 9].rewrite == (5, 20, 7, 21, 8, 9)
+    whole = _candidates(0, SOURCE, rewrites, edits, minimal=False)
+    assert [candidate.tokens for candidate in whole] == [(5, 20, 7, 21, 8, 9), (5, 6, 7, 8)][: 1 if length else 2]

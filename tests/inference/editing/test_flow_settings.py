@@ -11,7 +11,8 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.inference.editing.flow_settings import FlowSettings, flow_as_json, flow_settings
 from jtextdiff.inference.editing.latent import (
     DEFAULT_GUIDANCE,
-    MINIMAL_STOP,
+    MINIMAL_GUIDANCE,
+    MINIMAL_STOPS,
     RERANK_GUIDANCE,
     _guidances,
     _limits,
@@ -75,8 +76,10 @@ def test_settings_out_of_range_are_refused(flow: FlowSettings, message: str) -> 
 @pytest.mark.parametrize(
     ("flow", "guides", "guidances"),
     [
-        (FlowSettings(), True, [DEFAULT_GUIDANCE]),
-        (FlowSettings(word_guidance=3.0), True, [(3.0, 1.0)]),
+        (FlowSettings(), True, list(MINIMAL_GUIDANCE)),
+        (FlowSettings(minimal=False), True, [(0.0, 0.0)]),
+        (FlowSettings(minimal=False, rerank=True), True, list(RERANK_GUIDANCE)),
+        (FlowSettings(word_guidance=3.0), True, [(3.0, DEFAULT_GUIDANCE[1])]),
         (FlowSettings(word_guidance=0.0, word_hold=0.0), True, [(0.0, 0.0)]),
         (FlowSettings(word_hold=3.0, rerank=True), True, [(2.0, 3.0)]),
         (FlowSettings(rerank=True), True, list(RERANK_GUIDANCE)),
@@ -107,10 +110,10 @@ def test_guidance_has_a_default_where_controls_have_words(
 def test_edits_are_minimal_where_words_guide_the_decoding(
     flow: FlowSettings, guides: bool | None, minimal: bool, target: float
 ) -> None:
-    """The latent of a minimal edit goes far, whatever the target."""
+    """The latent of a minimal edit is decoded at its own stops, whatever the target."""
     readings = None if guides is None else SimpleNamespace(guides=guides)
     sampler = SimpleNamespace(sampler=LatentSampler())
     edits: Any = SimpleNamespace(conditioning=SimpleNamespace(readings=readings), method=sampler, field=None)
     assert is_minimal(edits, flow) is minimal and target_probability(edits, flow) == target
-    stop = MINIMAL_STOP if minimal else target
-    assert _limits(flow, edits).target_probability == pytest.approx([stop])
+    stops = MINIMAL_STOPS if minimal else [target]
+    assert _limits(flow, edits).target_probability == pytest.approx(stops)
