@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -76,10 +77,13 @@ def random_params(name: str) -> dict:
     return {**jax.tree.unflatten(tree, moved), "law": fresh["law"]}
 
 
+@functools.cache
+def drawn(name: str) -> Callable[..., tuple]:
+    return jax.jit(lambda params, tokens, valid, noise: METHODS[name].posterior(params, tokens, valid).draw(noise))
+
+
 def draw(name: str, noise: jax.Array, tokens: np.ndarray = TOKENS, valid: np.ndarray = VALID) -> tuple:
-    params = random_params(name)
-    of = lambda noise: METHODS[name].posterior(params, jnp.asarray(tokens), jnp.asarray(valid)).draw(noise)
-    return jax.jit(of)(noise)
+    return drawn(name)(random_params(name), tokens, valid, noise)
 
 
 def test_levels_are_read_from_evenly_spaced_blocks_up_to_the_last() -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import published_timed
+from support.cases import slow_but
 from support.command_line import Completed, run
 from support.published import config_json, write_checkpoint, write_tokenizer
 from support.runs import ROOT, metrics, write_texts
@@ -56,7 +57,7 @@ def logits(model: Model, tokens: np.ndarray, clean: np.ndarray | None, sigma: np
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"there are no published checkpoints in {GOLDEN}")
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", slow_but(["mdlm", "duo"], CONFIGS))
 def test_an_imported_run_has_the_outputs_of_the_published_code(kind: str, tmp_path: Path) -> None:
     write_texts(tmp_path)
     shutil.copytree(GOLDEN / kind, tmp_path / "checkpoint", copy_function=shutil.copyfile)

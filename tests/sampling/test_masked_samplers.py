@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import slow_but
 
 from jtextdiff.diffusion.distributions import UNDEFINED
 from jtextdiff.diffusion.randomness import fold_in
@@ -166,8 +167,12 @@ def test_a_margin_is_a_difference_of_probabilities_and_not_their_ratio() -> None
     np.testing.assert_allclose(unmasking.ORDERS["margin"](log_p[None])[0], [0.28, 0.2], rtol=1e-5)
 
 
-@pytest.mark.parametrize("correct", ["off", "random", "doubtful"])
-@pytest.mark.parametrize("name", [name for name in unmasking.NAMES if name != "remasking"])
+UNMASKING = [name for name in unmasking.NAMES if name != "remasking"]
+CORRECTED = [*itertools.product(UNMASKING, ["off", "random", "doubtful"])]
+FAST_CORRECTED = [case for case in CORRECTED if case[1] == "off" or case[0] == "confidence"]
+
+
+@pytest.mark.parametrize(("name", "correct"), slow_but(FAST_CORRECTED, CORRECTED))
 def test_a_token_without_a_distribution_is_undefined_and_never_stays_masked(name: str, correct: str) -> None:
     """An error after sampling looks for UNDEFINED; MASK would be printed."""
 
@@ -182,7 +187,7 @@ def test_a_token_without_a_distribution_is_undefined_and_never_stays_masked(name
         assert np.all(end[:, 0] == UNDEFINED) and np.all(end[:, 1:] < 4) and np.all(end[:, 1:] >= 0)
 
 
-@pytest.mark.parametrize("name", [name for name in unmasking.NAMES if name != "remasking"])
+@pytest.mark.parametrize("name", UNMASKING)
 def test_corrections_make_as_many_calls_whatever_the_longest_text_of_the_batch(name: str) -> None:
     for length in (4, 12):
         start = MaskedState.start(jnp.full((2, length), 9), jnp.ones((2, length), bool))
