@@ -333,6 +333,7 @@ def test_without_decoder_input_a_level_reaches_no_state_before_its_block() -> No
     z = jax.random.normal(jax.random.key(4), (1, 6))
     x = jax.random.normal(jax.random.key(5), (1, 4, 16))
 
+    @jax.jit
     def states(z: jax.Array) -> list[jax.Array]:
         return decoder.trunk.states(x, contexts=decoder._contexts(z), blocks=(0, 1, 2))[1]
 

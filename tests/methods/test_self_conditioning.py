@@ -127,9 +127,9 @@ def test_a_share_of_the_training_steps_has_two_passes(name: str) -> None:
 
 
 def test_the_first_pass_reads_zeros() -> None:
-    net, valid = conditioned("masked").net.bind(trained("masked")), jnp.asarray(VALID)
-    first = net.hidden(jnp.asarray(TOKENS), valid=valid)
-    np.testing.assert_array_equal(first, net.hidden(jnp.asarray(TOKENS), previous=jnp.zeros_like(first), valid=valid))
+    hidden = jax.jit(conditioned("masked").net.bind(trained("masked")).hidden)
+    first = hidden(TOKENS, valid=VALID)
+    np.testing.assert_array_equal(first, hidden(TOKENS, previous=jnp.zeros_like(first), valid=VALID))
 
 
 def test_what_is_bounded_is_named() -> None:

@@ -50,10 +50,10 @@ def place(imported: Path, tmp_path: Path) -> Path:
 def logits(model: Model, tokens: np.ndarray, clean: np.ndarray | None, sigma: np.ndarray | None) -> np.ndarray:
     net = model.method.net.bind(model.params)
     if clean is None:
-        return np.asarray(net(jnp.asarray(tokens), None if sigma is None else jnp.asarray(sigma)))
+        return np.asarray(jax.jit(net)(tokens, sigma))
     layout = noisy_and_clean(tokens.shape[1], model.method.block_size)
-    hidden = net.hidden(jnp.concatenate([tokens, clean], axis=1), layout=layout)
-    return np.asarray(net.logits(hidden[:, : tokens.shape[1]]))
+    of_both = lambda both: net.logits(net.hidden(both, layout=layout)[:, : tokens.shape[1]])
+    return np.asarray(jax.jit(of_both)(np.concatenate([tokens, clean], axis=1)))
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"there are no published checkpoints in {GOLDEN}")

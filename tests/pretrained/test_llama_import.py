@@ -54,7 +54,7 @@ def test_an_imported_run_has_the_outputs_of_the_published_code(kind: str, tmp_pa
     assert f"Starting from the {kind} checkpoint checkpoint: {size:,} parameters." in done.stderr.splitlines()
     model, expected = jtd.load(tmp_path / "run"), np.load(golden / "expected.npz")
     assert model.method.text_spec.mask == MASK == model.method.text_spec.vocab_size - 1
-    found = model.method.net.bind(model.params)(jnp.asarray(expected["tokens"].astype(np.int32)))
+    found = jax.jit(model.method.net.bind(model.params))(jnp.asarray(expected["tokens"].astype(np.int32)))
     output = shifted(expected["output"]) if kind == "Dream" else expected["output"]
     np.testing.assert_allclose(found, output, atol=2e-5, rtol=0)
 
