@@ -51,8 +51,9 @@ FAST_SAMPLERS = [("masked", "ancestral"), ("blocks", "remasking"), *SAMPLERS[4:7
 """One for each way of drawing tokens; tests of masked samplers hold the others to the same without a network."""
 
 
-@pytest.mark.parametrize(("name", "sampler"), slow_but(FAST_SAMPLERS, SAMPLERS))
-def test_logits_of_nan_are_no_text(name: str, sampler: str) -> None:
+@pytest.mark.parametrize("case", slow_but(FAST_SAMPLERS, SAMPLERS), ids="-".join)
+def test_logits_of_nan_are_no_text(case: tuple[str, str]) -> None:
+    name, sampler = case
     method = METHODS[name]
     changes: dict[str, Any] = {"name": sampler} if sampler else {}
     changes |= {"beams": 2} if sampler == "beam" else {}

@@ -1,5 +1,7 @@
 """Unmasking: rare tokens at their frequency, the order in which tokens are revealed, and the times of its grids."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,13 +174,14 @@ CORRECTED = [*itertools.product(UNMASKING, ["off", "random", "doubtful"])]
 FAST_CORRECTED = [case for case in CORRECTED if case[1] == "off" or case[0] == "confidence"]
 
 
-@pytest.mark.parametrize(("name", "correct"), slow_but(FAST_CORRECTED, CORRECTED))
-def test_a_token_without_a_distribution_is_undefined_and_never_stays_masked(name: str, correct: str) -> None:
+@pytest.mark.parametrize("case", slow_but(FAST_CORRECTED, CORRECTED), ids="-".join)
+def test_a_token_without_a_distribution_is_undefined_and_never_stays_masked(case: tuple[str, str]) -> None:
     """An error after sampling looks for UNDEFINED; MASK would be printed."""
 
     def predict(x_t: jax.Array, t: float, hidden: None) -> tuple[jax.Array, None]:
         return predict_choices(x_t, t, hidden)[0].at[:, 0].set(jnp.nan), hidden
 
+    name, correct = case
     start = MaskedState.start(jnp.full((2, 4), 9), jnp.ones((2, 4), bool))
     for order in unmasking.ORDERS if name == "ordered" else ["margin"]:
         sampler = Unmasking(name=name, order=order, correct=correct, steps=8)
