@@ -119,6 +119,7 @@ def test_a_field_is_fitted_to_texts_and_edits_of_them(two_controls: Path) -> Non
     assert short.returncode == 2 and "give it two at least" in short.stderr, short.stderr
 
 
+@pytest.mark.slow
 def test_long_texts_are_edited_piece_by_piece(place: Path) -> None:
     longest = "The Mill is awful . " * 9 + "very " * 40 + ".\n"
     text = "The Mill is awful . The Swan is awful . " * 5 + "\n" + longest

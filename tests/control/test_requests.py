@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cases import slow_but
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import Control, classifier, length, parse_control
@@ -37,7 +38,10 @@ def checker(corpus: Corpus, controls: Sequence[Control]) -> ControlChecker:
     return control_checker(corpus, controls, lambda label: phrase_judge(corpus, label, "valid"))
 
 
-@pytest.mark.parametrize("names", ["food", "pos", "tree", "span", "length", "food*0.5+length", "sentiment+pos"])
+NAMES = ["food", "pos", "tree", "span", "length", "food*0.5+length", "sentiment+pos"]
+
+
+@pytest.mark.parametrize("names", slow_but(NAMES[:-1], NAMES))
 def test_a_text_satisfies_the_request_made_from_it(corpus: Corpus, names: str) -> None:
     split = corpus.splits["valid"]
     texts = split.texts(split.evenly_spaced(20))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import slow_but
 
 from jtextdiff.diffusion import discrete, masking
 from jtextdiff.diffusion.discrete import Discrete, delta
@@ -22,7 +23,11 @@ def skewed(schedule: object, num_words: int) -> Discrete:
     return Discrete(log_alpha_bar=schedule, log_pi=log_pi, log_guess=log_pi)
 
 
-@pytest.fixture(params=[*itertools.product(["absorbing", "uniform", "skewed"], TOKEN_SCHEDULES)], ids="-".join)
+PROCESSES = [*itertools.product(["absorbing", "uniform", "skewed"], TOKEN_SCHEDULES)]
+FAST_PROCESSES = [(kind, name) for kind, name in PROCESSES if kind == "absorbing" or name == "cosine_d3pm"]
+
+
+@pytest.fixture(params=slow_but(FAST_PROCESSES, PROCESSES), ids=lambda case: "-".join(case))
 def process(request: pytest.FixtureRequest) -> Discrete:
     kind, schedule = request.param
     return (KINDS | {"skewed": skewed})[kind](TOKEN_SCHEDULES[schedule](STEPS), NUM_TOKENS)

@@ -69,12 +69,16 @@ def biased(x_t: jax.Array, t: jax.Array) -> jax.Array:
 
 def bound_of(denoise: elbo.Denoiser) -> tuple[np.ndarray, np.ndarray]:
     """The bound of each token, nats, and its standard error."""
-    tokens = jnp.repeat(jnp.arange(3), ROWS)[:, None]
-    x_0, t = jnp.asarray(TOKENS)[tokens][..., None], jnp.full((3 * ROWS, 1), T_MIN)
-    bound = jax.jit(lambda x_0: elbo.continuous_bound(LINE, x_0, denoise, jax.random.key(3), T_MIN, 64))
-    gap = bound(x_0)
-    x_t = LINE.marginal(x_0, t).sample(jax.random.key(4))
-    total = np.asarray(gap + cross_entropy(logits_of(x_t, t), tokens), np.float64).reshape(3, ROWS)
+    tokens = jnp.asarray(np.repeat(np.arange(3), ROWS)[:, None])
+
+    @jax.jit
+    def bound(tokens: jax.Array) -> jax.Array:
+        x_0, t = jnp.asarray(TOKENS)[tokens][..., None], jnp.full((3 * ROWS, 1), T_MIN)
+        gap = elbo.continuous_bound(LINE, x_0, denoise, jax.random.key(3), T_MIN, 64)
+        x_t = LINE.marginal(x_0, t).sample(jax.random.key(4))
+        return gap + cross_entropy(logits_of(x_t, t), tokens)
+
+    total = np.asarray(bound(tokens), np.float64).reshape(3, ROWS)
     return total.mean(axis=1), total.std(axis=1) / np.sqrt(ROWS)
 
 
@@ -92,7 +96,9 @@ def nll_by_quadrature(denoise: elbo.Denoiser, num_steps: int) -> np.ndarray:
         ).ravel()
         kernel = np.exp(-0.5 * distance**2)
         mass = (mass / mass.sum()) @ (kernel / kernel.sum(axis=1, keepdims=True))
-    p_token = np.asarray(jax.nn.softmax(logits_of(x, jnp.full((len(grid), 1), T_MIN))), np.float64)[:, 0]
+    p_token = np.asarray(
+        jax.jit(lambda x: jax.nn.softmax(logits_of(x, jnp.full((len(grid), 1), T_MIN))))(x), np.float64
+    )[:, 0]
     assert width < 0.25 * float(posterior.std.ravel()[0])  # the grid resolves the narrowest step
     return -np.log(mass @ p_token)
 

@@ -11,16 +11,15 @@ from jtextdiff.evaluation.diversity import diversity_scores
 from jtextdiff.evaluation.likelihood import likelihood_scores, nll_gap
 from jtextdiff.metrics.ngrams import unigram_entropy
 
-TEXTS = [sentence.text for sentence in sentences(40, seed=5)]
-
 
 def test_the_nll_gap_to_the_grammar() -> None:
     """A gap of a tenth of a nat per token is measured, and texts outside the grammar are skipped."""
+    texts = [sentence.text for sentence in sentences(40, seed=5)]
     model: Any = SimpleNamespace(num_tokens=lambda texts: [len(text.split()) + 1 for text in texts])
-    nats = [0.1 * (len(text.split()) + 1) - grammar().log_prob(text.split()) for text in TEXTS]
-    scores = nll_gap(model, grammar(), [*TEXTS, "not of the grammar"], [*nats, math.inf])["excess_nll"]
+    nats = [0.1 * (len(text.split()) + 1) - grammar().log_prob(text.split()) for text in texts]
+    scores = nll_gap(model, grammar(), [*texts, "not of the grammar"], [*nats, math.inf])["excess_nll"]
     assert scores["value"] == pytest.approx(0.1) and scores["se"] == pytest.approx(0, abs=1e-9)
-    assert scores["n"] == len(TEXTS)
+    assert scores["n"] == len(texts)
     assert nll_gap(model, grammar(), ["not of the grammar"] * 3, [1.0] * 3) == {}
 
 

@@ -16,10 +16,14 @@ from jtextdiff.sampling.phrases import WordEnergy, WordGuide
 PAD, EOS, VOCAB, LENGTH = 0, 1, 8, 5
 SPEC = TextSpec(vocab_size=VOCAB, mask=VOCAB, pad=PAD, eos=EOS, length=LENGTH, length_counts=(0, 1, 1, 1, 1, 1))
 RNG = np.random.default_rng(0)
-LOGITS = jnp.asarray(RNG.normal(size=(LENGTH, VOCAB)), jnp.float32).at[:-1, EOS].set(-9.0)
+LOGITS = RNG.normal(size=(LENGTH, VOCAB))
+LOGITS[:-1, EOS] = -9.0
+LOGITS = jnp.asarray(LOGITS, jnp.float32)
 WEIGHTS = jnp.asarray(RNG.normal(size=(VOCAB, 2)), jnp.float32)
 NEUTRAL = jnp.asarray([1, 1, 1, 1, 1, 1, 0.5, 0.25], jnp.float32)
-SOURCE = jnp.zeros((3, VOCAB)).at[0, jnp.asarray([2, 6])].set(1).at[1, jnp.asarray([5])].set(1).at[2, 7].set(1)
+SOURCES = ({2, 6}, {5}, {7})
+"""The words of three sources."""
+SOURCE = jnp.asarray([[token in words for token in range(VOCAB)] for words in SOURCES], jnp.float32)
 
 
 def guide(strength: float, hold: float) -> WordGuide:
@@ -88,10 +92,10 @@ def test_a_guide_without_weight_changes_nothing() -> None:
 
 def test_the_last_token_is_drawn_by_bayes_rule() -> None:
     """At a strength of 1, p(token) ∝ p(token | text) p(both controls | all words) for one position."""
-    before = jnp.zeros((3, VOCAB)).at[:, 4].set(1)
-    logits, (occurs, _) = guided_by_words(next_logits, guide(1.0, 0.0))(
-        jnp.asarray([2, 3, 3]), jnp.asarray(LENGTH - 1), (before, ())
-    )
+    before = jnp.asarray(np.tile(np.arange(VOCAB) == 4, (3, 1)), jnp.float32)
+    following = jax.jit(guided_by_words(next_logits, guide(1.0, 0.0)))
+    logits, (occurs, _) = following(jnp.asarray([2, 3, 3]), jnp.asarray(LENGTH - 1), (before, ()))
+    p = np.asarray(jax.nn.softmax(logits))
     weights = np.asarray(WEIGHTS, np.float64)
     for row, words in enumerate(({2, 4}, {3, 4}, {3, 4})):
         assert set(np.flatnonzero(occurs[row])) == words
@@ -99,7 +103,7 @@ def test_the_last_token_is_drawn_by_bayes_rule() -> None:
             log_p(words | {token}, weights, 0.0, 2.0) + 0.5 * log_p(words | {token}, weights, 1.0, 1.0)
             for token in range(VOCAB)
         ]
-        np.testing.assert_allclose(jax.nn.softmax(logits[row]), np.exp(joint) / np.exp(joint).sum(), rtol=1e-4)
+        np.testing.assert_allclose(p[row], np.exp(joint) / np.exp(joint).sum(), rtol=1e-4)
 
 
 def test_beams_follow_the_guide_of_their_own_text() -> None:

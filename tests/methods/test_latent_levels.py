@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -76,10 +77,13 @@ def random_params(name: str) -> dict:
     return {**jax.tree.unflatten(tree, moved), "law": fresh["law"]}
 
 
+@functools.cache
+def drawn(name: str) -> Callable[..., tuple]:
+    return jax.jit(lambda params, tokens, valid, noise: METHODS[name].posterior(params, tokens, valid).draw(noise))
+
+
 def draw(name: str, noise: jax.Array, tokens: np.ndarray = TOKENS, valid: np.ndarray = VALID) -> tuple:
-    params = random_params(name)
-    of = lambda noise: METHODS[name].posterior(params, jnp.asarray(tokens), jnp.asarray(valid)).draw(noise)
-    return jax.jit(of)(noise)
+    return drawn(name)(random_params(name), tokens, valid, noise)
 
 
 def test_levels_are_read_from_evenly_spaced_blocks_up_to_the_last() -> None:
@@ -329,6 +333,7 @@ def test_without_decoder_input_a_level_reaches_no_state_before_its_block() -> No
     z = jax.random.normal(jax.random.key(4), (1, 6))
     x = jax.random.normal(jax.random.key(5), (1, 4, 16))
 
+    @jax.jit
     def states(z: jax.Array) -> list[jax.Array]:
         return decoder.trunk.states(x, contexts=decoder._contexts(z), blocks=(0, 1, 2))[1]
 

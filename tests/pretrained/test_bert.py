@@ -40,7 +40,7 @@ def test_the_network_has_the_published_outputs(changes: dict[str, Any], tmp_path
     config = config_json(**changes)
     tensors = write_checkpoint(tmp_path, config)
     model = jtd.from_pretrained(tmp_path)
-    found = model.method.net.bind(model.params)(jnp.asarray(TOKENS), valid=jnp.ones(TOKENS.shape, bool))
+    found = jax.jit(model.method.net.bind(model.params))(jnp.asarray(TOKENS), valid=jnp.ones(TOKENS.shape, bool))
     np.testing.assert_allclose(found, forward(config, tensors, TOKENS), atol=2e-5, rtol=0)
 
 

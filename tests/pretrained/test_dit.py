@@ -46,11 +46,11 @@ def our_log_p(method: Any, params: Any, tokens: np.ndarray, clean: np.ndarray | 
     """Returns log p of the tokens but MASK, and 0 or −∞ at written positions."""
     net = method.net.bind(jax.tree.map(jnp.asarray, params))
     if clean is None:
-        logits = net(jnp.asarray(tokens), valid=jnp.ones(tokens.shape, bool))
+        logits = jax.jit(net)(tokens, valid=np.ones(tokens.shape, bool))
     else:
         layout = noisy_and_clean(tokens.shape[1], method.block_size)
-        hidden = net.hidden(jnp.concatenate([tokens, clean], axis=1), layout=layout)
-        logits = net.logits(hidden[:, : tokens.shape[1]])
+        of_both = lambda both: net.logits(net.hidden(both, layout=layout)[:, : tokens.shape[1]])
+        logits = jax.jit(of_both)(np.concatenate([tokens, clean], axis=1))
     return denoised(np.asarray(logits), tokens, method.text_spec.mask)
 
 

@@ -48,7 +48,7 @@ def test_an_imported_export_is_the_same_model_to_the_bit(place: Path) -> None:
     assert first.tokenizer.fingerprint() == again.tokenizer.fingerprint()
     jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
     tokens = jnp.asarray(first.batch(TEXTS[:2]).tokens)
-    outputs = [np.asarray(model.method.net.bind(model.params)(tokens)) for model in (first, again)]
+    outputs = [np.asarray(jax.jit(model.method.net.bind(model.params))(tokens)) for model in (first, again)]
     np.testing.assert_array_equal(*outputs)
 
 
@@ -61,7 +61,7 @@ def test_the_published_network_has_its_outputs(place: Path) -> None:
     np.testing.assert_allclose(rotation, 10_000.0 ** (-np.arange(8) / 8), rtol=1e-6)
     tokens = np.array(model.batch(TEXTS[:2]).tokens)
     tokens[:, 1:4] = mask
-    found = np.asarray(model.method.net.bind(model.params)(jnp.asarray(tokens)))
+    found = np.asarray(jax.jit(model.method.net.bind(model.params))(jnp.asarray(tokens)))
     expected = denoised(forward(config, tensors, tokens), tokens, mask)[:, 1:4, :mask]
     np.testing.assert_allclose(denoised(found, tokens, mask)[:, 1:4, :mask], expected, atol=2e-5, rtol=0)
 

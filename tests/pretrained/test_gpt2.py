@@ -34,7 +34,7 @@ def test_the_network_has_the_published_outputs(changes: dict[str, Any], tmp_path
     config = config_json(**changes)
     tensors = write_checkpoint(tmp_path, config)
     model = jtd.from_pretrained(tmp_path)
-    found = model.method.net.bind(model.params)(jnp.asarray(TOKENS))
+    found = jax.jit(model.method.net.bind(model.params))(jnp.asarray(TOKENS))
     np.testing.assert_allclose(found, forward(config, tensors, TOKENS), atol=2e-5, rtol=0)
 
 

@@ -63,7 +63,7 @@ def test_the_published_network_has_its_outputs(place: Path) -> None:
     model, config = jtd.load(place / "run"), json.loads((place / "exported" / "config.json").read_text())
     tokens = np.array(model.batch(TEXTS[:2]).tokens)
     tensors = load_file(place / "exported" / "model.safetensors")
-    found = model.method.net.bind(model.params)(jnp.asarray(tokens))
+    found = jax.jit(model.method.net.bind(model.params))(jnp.asarray(tokens))
     np.testing.assert_allclose(found, forward(config, tensors, tokens), atol=2e-5, rtol=0)
 
 

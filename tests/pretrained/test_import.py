@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import published_timed
+from support.cases import slow_but
 from support.command_line import Completed, run
 from support.published import config_json, write_checkpoint, write_tokenizer
 from support.runs import ROOT, metrics, write_texts
@@ -49,14 +50,14 @@ def place(imported: Path, tmp_path: Path) -> Path:
 def logits(model: Model, tokens: np.ndarray, clean: np.ndarray | None, sigma: np.ndarray | None) -> np.ndarray:
     net = model.method.net.bind(model.params)
     if clean is None:
-        return np.asarray(net(jnp.asarray(tokens), None if sigma is None else jnp.asarray(sigma)))
+        return np.asarray(jax.jit(net)(tokens, sigma))
     layout = noisy_and_clean(tokens.shape[1], model.method.block_size)
-    hidden = net.hidden(jnp.concatenate([tokens, clean], axis=1), layout=layout)
-    return np.asarray(net.logits(hidden[:, : tokens.shape[1]]))
+    of_both = lambda both: net.logits(net.hidden(both, layout=layout)[:, : tokens.shape[1]])
+    return np.asarray(jax.jit(of_both)(np.concatenate([tokens, clean], axis=1)))
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"there are no published checkpoints in {GOLDEN}")
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", slow_but(["mdlm", "duo"], CONFIGS))
 def test_an_imported_run_has_the_outputs_of_the_published_code(kind: str, tmp_path: Path) -> None:
     write_texts(tmp_path)
     shutil.copytree(GOLDEN / kind, tmp_path / "checkpoint", copy_function=shutil.copyfile)

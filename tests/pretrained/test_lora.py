@@ -182,13 +182,13 @@ def test_a_run_with_adapters_is_resumed_and_its_export_has_them(tmp_path: Path) 
     assert done.returncode == 0
     model, exported = jtd.load(tmp_path / "run"), jtd.from_pretrained(tmp_path / "exported")
     tokens = jnp.asarray([[3, 4, 8, 20, 12, 1]])
-    found, expected = (m.method.net.bind(m.params)(tokens) for m in (exported, model))
+    found, expected = (jax.jit(m.method.net.bind(m.params))(tokens) for m in (exported, model))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     original = jtd.from_pretrained(tmp_path / "checkpoint")
     count = sum(leaf.size for leaf in jax.tree.leaves(original.params))
     assert f"{count:,} parameters of step 10" in done.stderr  # without those of adapters, which are joined
     assert f"with {count:,} parameters" in (tmp_path / "exported" / "README.md").read_text()
-    assert np.abs(original.method.net.bind(original.params)(tokens) - expected).max() > 1e-3
+    assert np.abs(jax.jit(original.method.net.bind(original.params))(tokens) - expected).max() > 1e-3
 
 
 @pytest.mark.slow

@@ -306,10 +306,13 @@ def test_noise_is_averaged_over_the_whole_composition() -> None:
     assert abs(float(whole[0, 0]) - posterior) < 0.03 < abs(float(parts[0, 0]) - posterior)
 
 
+def steep(slope: float, target: Any, z: Array, t: Any, valid: Any) -> Array:
+    return -5 * jax.nn.sigmoid(-slope * (z[..., 0] - 1))
+
+
 @pytest.mark.parametrize("slope", slow_but([4.0, 200.0], [4.0, 30.0, 200.0]))
 def test_a_row_stops_at_its_threshold_however_steep_the_energy_is(slope: float) -> None:
     """Each row crosses 0.5 nats of 5 σ(−slope (z − 1)), which is flat on both sides, and ends there, within 1 %."""
-    steep = lambda slope, target, z, t, valid: -5 * jax.nn.sigmoid(-slope * (z[..., 0] - 1))
     stop = {"energy_threshold": 0.5, "stop_energy": Learned(params=slope, target=(), log_prob=steep)}
     z = flow(bowl(2.0, 2.0), jnp.linspace(-2.0, 0.5, 100)[:, None], tolerance=1e-3, **stop).z
     np.testing.assert_allclose(z[:, 0], 1 + np.log(9) / slope, atol=0.01)

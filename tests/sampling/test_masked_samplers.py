@@ -1,9 +1,12 @@
 """Unmasking: rare tokens at their frequency, the order in which tokens are revealed, and the times of its grids."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.cases import slow_but
 
 from jtextdiff.diffusion.distributions import UNDEFINED
 from jtextdiff.diffusion.randomness import fold_in
@@ -166,14 +169,19 @@ def test_a_margin_is_a_difference_of_probabilities_and_not_their_ratio() -> None
     np.testing.assert_allclose(unmasking.ORDERS["margin"](log_p[None])[0], [0.28, 0.2], rtol=1e-5)
 
 
-@pytest.mark.parametrize("correct", ["off", "random", "doubtful"])
-@pytest.mark.parametrize("name", [name for name in unmasking.NAMES if name != "remasking"])
-def test_a_token_without_a_distribution_is_undefined_and_never_stays_masked(name: str, correct: str) -> None:
+UNMASKING = [name for name in unmasking.NAMES if name != "remasking"]
+CORRECTED = [*itertools.product(UNMASKING, ["off", "random", "doubtful"])]
+FAST_CORRECTED = [case for case in CORRECTED if case[1] == "off" or case[0] == "confidence"]
+
+
+@pytest.mark.parametrize("case", slow_but(FAST_CORRECTED, CORRECTED), ids="-".join)
+def test_a_token_without_a_distribution_is_undefined_and_never_stays_masked(case: tuple[str, str]) -> None:
     """An error after sampling looks for UNDEFINED; MASK would be printed."""
 
     def predict(x_t: jax.Array, t: float, hidden: None) -> tuple[jax.Array, None]:
         return predict_choices(x_t, t, hidden)[0].at[:, 0].set(jnp.nan), hidden
 
+    name, correct = case
     start = MaskedState.start(jnp.full((2, 4), 9), jnp.ones((2, 4), bool))
     for order in unmasking.ORDERS if name == "ordered" else ["margin"]:
         sampler = Unmasking(name=name, order=order, correct=correct, steps=8)
@@ -182,7 +190,7 @@ def test_a_token_without_a_distribution_is_undefined_and_never_stays_masked(name
         assert np.all(end[:, 0] == UNDEFINED) and np.all(end[:, 1:] < 4) and np.all(end[:, 1:] >= 0)
 
 
-@pytest.mark.parametrize("name", [name for name in unmasking.NAMES if name != "remasking"])
+@pytest.mark.parametrize("name", UNMASKING)
 def test_corrections_make_as_many_calls_whatever_the_longest_text_of_the_batch(name: str) -> None:
     for length in (4, 12):
         start = MaskedState.start(jnp.full((2, length), 9), jnp.ones((2, length), bool))
