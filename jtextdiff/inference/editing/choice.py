@@ -105,13 +105,15 @@ def _candidates(row: int, source: Tokens, rewrites: Rewrite, edits: EditBatch, m
     """The distinct rewrites of a text, and their partial edits that have a valid length."""
     longest, length = edits.method.text_spec.length, edits.conditioning.length
     valid = lambda text: text and (len(text) + 1 == length if length > 0 else len(text) < longest)
-    found: dict[Tokens, Candidate] = {}
+    stop_of: dict[Tokens, int] = {}
     for stop in np.flatnonzero(rewrites.solved[row]).tolist():
-        rewrite = tokens_of(np.asarray(rewrites.tokens[row, stop]), edits)
-        for text in [rewrite, *filter(valid, partial_edits(source, rewrite) if minimal else ())]:
-            if text not in found:
-                found[text] = Candidate(text, sentence_bleu(text, source), rewrite, stop)
-    return list(found.values())
+        stop_of.setdefault(tokens_of(np.asarray(rewrites.tokens[row, stop]), edits), stop)
+    rewrite_of = {text: text for text in stop_of}  # first, since a rewrite counts as no part of another one
+    if minimal:
+        for rewrite in stop_of:
+            for text in filter(valid, partial_edits(source, rewrite)):
+                rewrite_of.setdefault(text, rewrite)
+    return [Candidate(text, sentence_bleu(text, source), of, stop_of[of]) for text, of in rewrite_of.items()]
 
 
 def _shortlist(candidates: list[Candidate], p: Float[np.ndarray, "n"], target: float, num: int) -> list[Candidate]:

@@ -121,3 +121,19 @@ def test_candidates_have_a_length_that_is_given_and_come_from_solved_flows(lengt
     assert by_text[5, 20, 7, 8, 9].rewrite == (5, 20, 7, 21, 8, 9)
     whole = _candidates(0, SOURCE, rewrites, edits, minimal=False)
     assert [candidate.tokens for candidate in whole] == [(5, 20, 7, 21, 8, 9), (5, 6, 7, 8)][: 1 if length else 2]
+
+
+def test_a_rewrite_is_no_part_of_another_rewrite() -> None:
+    """Else the shortlist would lack the rewrite with which its fluency is compared."""
+    edits: Any = SimpleNamespace(
+        tokenizer=SimpleNamespace(eos=1),
+        method=SimpleNamespace(text_spec=SimpleNamespace(length=8)),
+        conditioning=SimpleNamespace(length=0),
+    )
+    tokens = np.asarray([[[5, 20, 7, 21, 9, 1], [5, 20, 7, 8, 9, 1]]])
+    rewrites: Any = SimpleNamespace(tokens=tokens, solved=np.ones((1, 2), bool))
+    found = _candidates(0, SOURCE, rewrites, edits, minimal=True)
+    assert {candidate.rewrite for candidate in found} == {(5, 20, 7, 21, 9), (5, 20, 7, 8, 9)}
+    for num in range(1, len(found)):
+        chosen = _shortlist(found, np.full(len(found), 0.95), 0.9, num)
+        assert {candidate.rewrite for candidate in chosen} <= {candidate.tokens for candidate in chosen}
