@@ -41,7 +41,7 @@ def two_controls(place: Path) -> Path:
 
 
 def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> None:
-    lines = "The Mill is awful .\n\nThe Swan is fine .\n" + "very " * 40 + "long\n"
+    lines = "The Mill is awful .\n\nThe Swan is lovely .\n" + "very " * 40 + "long\n"
     done = run("edit", "--checkpoint=vae", "--control=mood=good", "--out=out.jsonl", cwd=place, text=lines)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
@@ -50,6 +50,8 @@ def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> 
     for row in (rows[0], rows[2]):
         p_after = row["p_after"]["mood=good"]
         assert p_after >= row["p_before"]["mood=good"] and p_after >= 0.9
+    assert rows[0]["rewrite"] != rows[0]["source"] and rows[0]["moved"] > 0
+    assert rows[2]["rewrite"] == rows[2]["source"] and rows[2]["moved"] == 0, "it is good already"
     plain = run("edit", "--checkpoint=vae", "--control=mood=good", cwd=place, text=lines)
     assert plain.stdout.splitlines() == [row["rewrite"] for row in rows]
     flow = ["--no-minimal", "--out=flow.jsonl"]
@@ -242,7 +244,7 @@ def test_a_frontier_is_scored_drawn_and_continued(place: Path) -> None:
     assert done.returncode == 0 and "energy.0.99" in done.stdout, done.stderr
     files = sorted((place / "scores").glob("energy.*.json"))
     assert len(files) == len(STOPS) and (place / "scores/energy.png").stat().st_size
-    probabilities = [json.loads(file.read_text())["flow"].get("until", 0.99) for file in files]
+    probabilities = [json.loads(file.read_text())["flow"]["until"] for file in files]
     assert sorted(probabilities) == sorted(STOPS)
     files[0].unlink()
     again = run(*frontier, cwd=place)

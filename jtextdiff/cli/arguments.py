@@ -95,7 +95,7 @@ def add_flow(parser: Parser) -> None:
         type=float,
         metavar="T",
         help="latent editing: maximum time of the flow down the energy (default: none, until P is reached; 100 with "
-        "--source_pull or P = 1, 0 with --learned)",
+        "--source_pull or with --no-minimal and P = 1, 0 with --learned)",
     )
     parser.add_argument(
         "--source_pull",
@@ -108,15 +108,15 @@ def add_flow(parser: Parser) -> None:
         type=float,
         metavar="W",
         help="latent editing: while the edit is written, add W times what each word says for the controls to its "
-        "logit (default: a minimal edit is chosen among texts with 0 and 2; controls that have learned no words guide "
-        "no decoding)",
+        "logit (default: a minimal edit is chosen among texts with 0 and 2; 2 with --word_hold alone; controls that "
+        "have learned no words guide no decoding)",
     )
     parser.add_argument(
         "--word_hold",
         type=float,
         metavar="NATS",
         help="latent editing: add NATS to the logits of words of the source that say nothing of the controls, until "
-        "they are written (default: 1 where words guide)",
+        "they are written (default: 1 where words guide, and with --word_guidance alone)",
     )
     for former, name in (("--until", "target_probability"), ("--tau", "max_time"), ("--keep", "source_pull")):
         parser.add_argument(former, dest=name, type=float, help=argparse.SUPPRESS)
@@ -141,9 +141,9 @@ def add_flow(parser: Parser) -> None:
         "--rerank",
         action="store_true",
         default=None,
-        help="latent editing: decode at several stops, with several --word_guidance unless one is given; take the edit "
-        "closest to its source that has the probability P when it is read again, or nearly the highest one if none has "
-        "P, and prefer fluent texts",
+        help="latent editing: decode at eight stops, with several --word_guidance unless one is given, and choose "
+        "among more texts; the chosen one has the probability P when it is read again, or nearly the highest one if "
+        "none has P",
     )
 
 

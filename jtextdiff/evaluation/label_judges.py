@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jtextdiff.cli.errors import UserError, mistakes
+from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
 from jtextdiff.data.grammar.pcfg import Grammar
 from jtextdiff.evaluation.likelihood import load_judge
@@ -116,7 +117,7 @@ def load_value_judges(
     if sorted(runs) != sorted(values) or len(runs) < len(pairs) or not all(runs.values()):
         expected = " ".join(f"--value_judge {value}=DIR" for value in values)
         raise UserError(f"expected one run for each value of {label}, {expected}; got {', '.join(pairs)}.")
-    return {value: load_judge(runs[value], model, checkpoint) for value in values}
+    return {value: load_judge(runs[value], model, checkpoint, "--value_judge") for value in values}
 
 
 def likelihood_judge(models: dict[str, Model], corpus: Corpus, label: str, split: str) -> LabelJudge:
@@ -136,10 +137,9 @@ def likelihood_judge(models: dict[str, Model], corpus: Corpus, label: str, split
             values[row] = names[best]
         return values
 
-    rows = corpus.splits[split].evenly_spaced(AGREEMENT_TEXTS)
-    labelled = [(row, value) for row, value in zip(rows, corpus.labels_of(split, label, rows), strict=True)]
-    rows, values = zip(*[(row, value) for row, value in labelled if value in names], strict=True)
-    agreement = _agreement(label_of, corpus.splits[split].texts(np.asarray(rows)), values)
+    values = np.asarray(corpus.splits[split].labels[label])
+    rows = evenly_spaced(np.flatnonzero(values < len(names)), AGREEMENT_TEXTS)  # "none" comes last
+    agreement = _agreement(label_of, corpus.splits[split].texts(rows), corpus.labels_of(split, label, rows))
     return LabelJudge(label_of, f"language models of each value, right for {agreement:.1%} of {len(rows)} of {split}")
 
 

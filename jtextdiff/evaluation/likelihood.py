@@ -64,7 +64,7 @@ def nll_gap(model: Model, grammar: Grammar, texts: list[str], nats: list[float])
     return {"excess_nll": score(rate, "nats/token", se, len(gaps), "over the grammar's own") | reference(0.0, None)}
 
 
-def load_judge(run: str, model: Model, checkpoint: str) -> Model:
+def load_judge(run: str, model: Model, checkpoint: str, flag: str = "--judge") -> Model:
     """Loads the run, or the published checkpoint, that judges a model's texts in tokens of its own.
 
     Raises UserError if its likelihood is only a bound, or if it has another tokenizer with unknown words.
@@ -72,14 +72,14 @@ def load_judge(run: str, model: Model, checkpoint: str) -> Model:
     judge = Model(**read_model(run, how="copy it to a folder with the checkpoint")) if is_published(run) else load(run)
     if judge.method.bound != "exact":
         name = type(judge.method).__name__
-        raise UserError(f"--judge {run} is {name}, whose likelihood is: {judge.method.bound}. A judge must be exact.")
+        raise UserError(f"{flag} {run} is {name}, whose likelihood is: {judge.method.bound}. A judge must be exact.")
     if not judge.tokenizer.open_vocabulary and judge.tokenizer.fingerprint() != model.tokenizer.fingerprint():
         of_judge, of_model = (f"{run.config.text.tokenizer} of {run.tokenizer.vocab_size:,}" for run in (judge, model))
         remedy = "Train it with the same text.tokenizer, on the same text, or with byte_pairs:N on any."
         if judge.run is None:
             remedy = "Give a judge whose tokenizer knows all words, such as hub:gpt2."
         raise UserError(
-            f"--judge {run} has another tokenizer ({of_judge}) than {checkpoint} ({of_model}): all words that it lacks "
+            f"{flag} {run} has another tokenizer ({of_judge}) than {checkpoint} ({of_model}): all words that it lacks "
             f"would be one unknown word. {remedy}"
         )
     return judge

@@ -1,7 +1,8 @@
 """Choosing an edit among several rewrites of a text, and among texts that make only some of their changes.
 
-A rewrite changes more than it must. Of all candidates, the nearest to the source is taken that has the target
-probability when it is read again, and that is about as fluent as its source.
+A rewrite changes more than it must. Of the candidates that have the target probability when they are read again, the
+one is taken that is near to the source and fluent: with the highest BLEU less a multiple of −ELBO. A source that has
+the probability itself stays as it is.
 """
 
 import itertools
@@ -54,7 +55,7 @@ class Choice(NamedTuple):
     """The chosen text, the number of its rewrite, and the probability of each control in the source and in it."""
 
     tokens: Tokens
-    stop: int
+    stop: int | None  # None: the source stays as it is
     before: Float[np.ndarray, "parts"]
     after: Float[np.ndarray, "parts"]
 
@@ -74,7 +75,11 @@ def choose(edits: EditBatch, rewrites: Rewrite, *, target: float, minimal: bool,
     texts = [[source, *(candidate.tokens for candidate in row)] for source, row in zip(sources, rows, strict=True)]
     p, nll = _read(edits, [text for of_row in texts for text in of_row])
     readings = zip(_split(p, texts), _split(nll, texts), strict=True)
-    return [_best(row, Reading(*reading), target) for row, reading in zip(rows, readings, strict=True)]
+    choices = [_best(row, Reading(*reading), target) for row, reading in zip(rows, readings, strict=True)]
+    return [
+        _or_source(choice, source, target) if minimal else choice
+        for choice, source in zip(choices, sources, strict=True)
+    ]
 
 
 def tokens_of(row: Int[np.ndarray, "l"], edits: EditBatch) -> Tokens:
@@ -128,7 +133,7 @@ def _shortlist(candidates: list[Candidate], p: Float[np.ndarray, "n"], target: f
 
 
 def _best(candidates: list[Candidate], reading: Reading, target: float) -> Choice | None:
-    """The nearest fluent candidate with the target probability; the reading begins with that of the source.
+    """The near and fluent candidate with the target probability; the reading begins with that of the source.
 
     A part of a rewrite that is less fluent than both the source and the rewrite contradicts itself.
     """
@@ -143,6 +148,13 @@ def _best(candidates: list[Candidate], reading: Reading, target: float) -> Choic
     scores = np.asarray([candidate.bleu for candidate in candidates]) - FLUENCY_WEIGHT * per_token
     best = int(np.argmax(np.where(fluent & (p >= least), scores, -np.inf)))
     return Choice(candidates[best].tokens, candidates[best].stop, reading.p[0], reading.p[1 + best])
+
+
+def _or_source(choice: Choice | None, source: Tokens, target: float) -> Choice | None:
+    """The source, if it has the target probability already or is the best of all candidates; else the choice."""
+    if choice is None or (choice.tokens != source and choice.before.prod() < target):
+        return choice
+    return Choice(source, None, choice.before, choice.before)
 
 
 def _read(edits: EditBatch, texts: Sequence[Tokens]) -> Reading:

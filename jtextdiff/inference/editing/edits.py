@@ -70,27 +70,8 @@ def check_edit(
     if isinstance(method, LatentVariableModel):
         if strength is not None or hold:
             raise UserError(f"{name} edits in latent space, by {flow_names}: leave out strength and hold.")
-        if flow is not None and conditioning.energy is None:
-            given = [field for field, value in flow._asdict().items() if value != getattr(FlowSettings(), field)]
-            raise UserError(
-                f"{', '.join(given) or flow_names}: no control moves a latent; a length or the label of a "
-                "CVAE is enforced exactly. Give --control, or leave the settings out."
-            )
         if flow is not None:
-            flow.check()
-            if (flow.word_guidance or flow.word_hold or flow.minimal) and (
-                conditioning.readings is None or not conditioning.readings.guides
-            ):
-                raise UserError(
-                    "word_guidance, word_hold and minimal need controls of labels, all of which have learned words: "
-                    "values such as food=Thai, excluded ones, and their sums. keyword and regex have no words, nor has "
-                    "a control that was fitted before controls learned words: remove its folder, and fit it again."
-                )
-            if flow.learned and not flow.energy_time and len(conditioning.names) > 1:
-                raise UserError(
-                    f"learned follows the field of one label, and {' and '.join(conditioning.names)} require more: "
-                    "give max_time too, the time for which their energies are followed."
-                )
+            check_flow(flow, conditioning)
         return
     if not isinstance(method, Editable) and method.prefix_only:
         raise UserError(
@@ -102,6 +83,31 @@ def check_edit(
         raise UserError(f"strength must be above 0 and at most 1, got {strength!r}.")
     if conditioning.length > 0:
         raise UserError("An edit by diffusion keeps the length of its text: leave out controls that set one.")
+
+
+def check_flow(flow: FlowSettings, conditioning: Conditioning) -> None:
+    """Raises UserError for settings out of range, or that the controls cannot follow."""
+    flow_names = ", ".join(FlowSettings._fields)
+    if conditioning.energy is None:
+        given = [field for field, value in flow._asdict().items() if value != getattr(FlowSettings(), field)]
+        raise UserError(
+            f"{', '.join(given) or flow_names}: no control moves a latent; a length or the label of a "
+            "CVAE is enforced exactly. Give --control, or leave the settings out."
+        )
+    flow.check()
+    if (flow.word_guidance or flow.word_hold or flow.minimal) and (
+        conditioning.readings is None or not conditioning.readings.guides
+    ):
+        raise UserError(
+            "word_guidance, word_hold and minimal need controls of labels, all of which have learned words: "
+            "values such as food=Thai, excluded ones, and their sums. keyword and regex have no words, nor has "
+            "a control that was fitted before controls learned words: remove its folder, and fit it again."
+        )
+    if flow.learned and not flow.energy_time and len(conditioning.names) > 1:
+        raise UserError(
+            f"learned follows the field of one label, and {' and '.join(conditioning.names)} require more: "
+            "give max_time too, the time for which their energies are followed."
+        )
 
 
 def edit_by_diffusion(

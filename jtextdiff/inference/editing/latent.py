@@ -67,12 +67,13 @@ def edit_in_latent_space(
     rewrites = map_batches(rewrites_of, (keys, given), full, longest=longest, shards=shards, progress=progress)
     check_tokens(rewrites.tokens[rewrites.solved])
     minimal, target = is_minimal(edits, flow), target_probability(edits, flow)
-    if minimal or rewrites.solved.shape[1] > 1:
+    chosen = minimal or rewrites.solved.shape[1] > 1
+    if chosen:
         num_read = NUM_READ_RERANK if flow.rerank else NUM_READ
         choices = choose(edits, rewrites, target=target, minimal=minimal, num_read=num_read)
     else:
         choices = [_only_rewrite(row, rewrites, edits) for row in range(num)]
-    return [_edit_of(row, choice, rewrites, edits, target) for row, choice in enumerate(choices)]
+    return [_edit_of(row, choice, rewrites, edits, target, chosen) for row, choice in enumerate(choices)]
 
 
 def is_minimal(edits: EditBatch, flow: FlowSettings) -> bool:
@@ -115,10 +116,12 @@ def _rewrites(edits: EditBatch, flow: FlowSettings, bucket: LengthBucket, inputs
 def _limits(flow: FlowSettings, edits: EditBatch) -> FlowLimits:
     """Returns how far latents move, as arrays, so that another value needs no recompilation.
 
-    Without a time, a pull or a field, a latent moves until the probability is reached; that of 1 never is.
+    Without a time, a pull or a field, a latent moves until the probability is reached; that of 1 never is, and a latent
+    that is to have it, without a choice among several edits, moves for a time.
     """
-    single = (target_probability(edits, flow),)
-    stops = np.asarray(STOPS if flow.rerank else MINIMAL_STOPS if is_minimal(edits, flow) else single, np.float32)
+    target = target_probability(edits, flow)
+    far = (MINIMAL_STOPS[0], min(max(MINIMAL_STOPS[1], target), STOPS[-1]))
+    stops = np.asarray(STOPS if flow.rerank else far if is_minimal(edits, flow) else (target,), np.float32)
     timed = flow.max_time is not None or flow.learned or flow.source_pull or edits.method.sampler.num_noise_averages
     timed = timed or np.any(stops == 1)
     return FlowLimits(
@@ -151,7 +154,7 @@ def _only_rewrite(row: int, rewrites: Rewrite, edits: EditBatch) -> Choice | Non
     return Choice(tokens, 0, before, after) if rewrites.solved[row, 0] else None
 
 
-def _edit_of(row: int, choice: Choice | None, rewrites: Rewrite, edits: EditBatch, target: float) -> Edit:
+def _edit_of(row: int, choice: Choice | None, rewrites: Rewrite, edits: EditBatch, target: float, chosen: bool) -> Edit:
     """The chosen edit of a text, or the text itself."""
     names, source = edits.conditioning.names, tokens_of(edits.batch.tokens[row], edits)
     if choice is None:
@@ -163,13 +166,13 @@ def _edit_of(row: int, choice: Choice | None, rewrites: Rewrite, edits: EditBatc
         text_of(choice.tokens, edits, row),
         before=before,
         after=after,
-        distance=float(rewrites.distance[row, choice.stop]),
-        steps=int(rewrites.steps[row, choice.stop]),
-        reached=_reached(after, target),
+        distance=0.0 if choice.stop is None else float(rewrites.distance[row, choice.stop]),
+        steps=0 if choice.stop is None else int(rewrites.steps[row, choice.stop]),
+        reached=_reached(after, target) or (target == 1 and not chosen),
         unneeded=bool(before) and math.prod(before.values()) >= target,
     )
 
 
 def _reached(after: dict[str, float], target: float) -> bool:
     nats = -sum(math.log(max(p, 1e-38)) for p in after.values())
-    return target == 1 or nats <= -REACHED * math.log(max(target, 1e-38))
+    return nats <= -REACHED * math.log(max(target, 1e-38))

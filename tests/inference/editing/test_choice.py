@@ -11,9 +11,11 @@ from jtextdiff.inference.editing.choice import (
     FLUENCY_WEIGHT,
     MAX_CHANGES,
     Candidate,
+    Choice,
     Reading,
     _best,
     _candidates,
+    _or_source,
     _probabilities,
     _shortlist,
     partial_edits,
@@ -137,3 +139,11 @@ def test_a_rewrite_is_no_part_of_another_rewrite() -> None:
     for num in range(1, len(found)):
         chosen = _shortlist(found, np.full(len(found), 0.95), 0.9, num)
         assert {candidate.rewrite for candidate in chosen} <= {candidate.tokens for candidate in chosen}
+
+
+@pytest.mark.parametrize(("before", "tokens", "stays"), [(0.95, (7,), True), (0.5, (7,), False), (0.5, (5,), True)])
+def test_a_source_stays_if_it_has_the_probability_or_is_the_best(before: float, tokens: tuple, stays: bool) -> None:
+    choice = _or_source(Choice(tokens, 3, np.asarray([before]), np.asarray([0.97])), (5,), 0.9)
+    assert choice is not None and choice.tokens == ((5,) if stays else (7,))
+    assert choice.stop == (None if stays else 3) and choice.after.item() == (before if stays else 0.97)
+    assert _or_source(None, (5,), 0.9) is None

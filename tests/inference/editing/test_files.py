@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jtextdiff.cli.errors import UserError
 from jtextdiff.edit import build_parser, check_flags, command, input_lines, settings_of
 from jtextdiff.inference.editing.files import digest, edit_stream, resume_output, write_rows
-from jtextdiff.inference.editing.latent import Edit
+from jtextdiff.inference.editing.types import Edit
 
 FLAGS = ["--checkpoint=runs/a", "--control=food=Japanese", "--seed=1"]
 

@@ -116,4 +116,6 @@ def test_edits_are_minimal_where_words_guide_the_decoding(
     edits: Any = SimpleNamespace(conditioning=SimpleNamespace(readings=readings), method=sampler, field=None)
     assert is_minimal(edits, flow) is minimal and target_probability(edits, flow) == target
     stops = MINIMAL_STOPS if minimal else [target]
+    further = _limits(flow._replace(target_probability=0.9995), edits).target_probability
+    assert further == pytest.approx([MINIMAL_STOPS[0], 0.9995] if minimal else [0.9995]), "as far as the target"
     assert _limits(flow, edits).target_probability == pytest.approx(stops)
