@@ -32,8 +32,15 @@ def model() -> Model:
         text_spec=TEXT_SPEC, trunk=Transformer(num_layers=1, width=8, num_heads=2), embed_dim=4, embeddings="learned"
     )
     encode = lambda texts: [np.asarray(list(map(int, text.split()))) for text in texts]
+    unknown_words = lambda text: text.split().count("2") * ["zorb"]
     tokenizer: Any = SimpleNamespace(
-        pad=0, eos=1, unk=2, encode=encode, decode=str, unknown_words=lambda text: text.split().count("2") * ["zorb"]
+        pad=0,
+        eos=1,
+        unk=2,
+        encode=encode,
+        decode=str,
+        decode_with=lambda ids, words: str(ids),
+        unknown_words=unknown_words,
     )
     return Model(method=method, params=method.init(jax.random.key(0)), tokenizer=tokenizer, config=None, step=0)
 
