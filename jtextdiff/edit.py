@@ -84,6 +84,8 @@ def command(arguments: Sequence[str]) -> None:
     model = load(flags.checkpoint, at=flags.at, overrides=sampler_overrides(flags))
     if flags.num > 1 and model.method.sampler.name in ("greedy", "beam"):
         say(f"note: {model.method.sampler.name} decoding is deterministic; --sampler sample makes edits differ.")
+    if flags.num > 1 and isinstance(model.method, LatentVariableModel) and flags.minimal is not False:
+        say("note: minimal edits of one text are often the same; --no-minimal writes each as it is drawn.")
     flow = flow_settings(flags)
     if flags.balance and flow is not None and flow.learned and not flow.energy_time:
         raise UserError("--balance weighs energies, which --learned leaves out: give --max_time too.")

@@ -158,12 +158,15 @@ def test_edit_does_not_overwrite_other_files_or_edits_of_other_texts(place: Path
 @pytest.mark.slow
 def test_a_text_is_edited_several_times(place: Path) -> None:
     lines = "The Mill is awful .\n\nThe Swan is fine .\n"
-    short = run("edit", "--checkpoint=vae", "--control=mood=good", "--max_time=0.001", cwd=place, text=lines)
+    short = run(
+        "edit", "--checkpoint=vae", "--control=mood=good", "--max_time=0.001", "--no-minimal", cwd=place, text=lines
+    )
     assert "warning: 2 edits end below the target probability" in short.stderr
     lines = "The Mill is awful .\nThe Swan is fine .\n"
     flags = [
         "--checkpoint=vae",
         "--control=mood=good",
+        "--no-minimal",
         "--num=3",
         "--sampler=sample",
         "--override=method.sampler.temperature=3",
