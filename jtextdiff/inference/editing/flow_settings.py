@@ -12,12 +12,12 @@ class FlowSettings(NamedTuple):
     max_time: float | None = None  # of the flow down the energy; None: until the target is reached; see `energy_time`
     target_probability: float | None = None  # of all controls together; None: .9 if edits are minimal, else .99
     source_pull: float = 0.0  # from 0, the controls alone, to 1, back to the text's own latent alone
-    rerank: bool = False  # decode at several stops; take the edit closest to its source that has the value
+    rerank: bool = False  # decode at eight stops, and choose among more texts
     learned: bool = False  # follow the field that was fitted to the label
     push: float = 1.0  # factor of the field: 1 ends among texts with the value, more goes beyond
     word_guidance: float | None = None  # of decoding: times what a word says for the controls, added to its logit
     word_hold: float | None = None  # of decoding: nats added to the logits of neutral words of the source
-    minimal: bool | None = None  # leave out changes that are not needed; None: if decoding is guided by words
+    minimal: bool | None = None  # leave out changes that are not needed; None: where words guide
 
     @property
     def energy_time(self) -> float:

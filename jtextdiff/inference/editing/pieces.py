@@ -62,7 +62,7 @@ def _joined(pieces: list[str], edits: list[Edit]) -> Edit:
     """Returns the edit of a text from those of its pieces, with the blanks between them."""
     if len(edits) == 1:
         return edits[0]
-    edits = [_unless_unneeded(piece, edit) for piece, edit in zip(pieces, edits, strict=True)]
+    edits = [_or_piece(piece, edit) for piece, edit in zip(pieces, edits, strict=True)]
     blanks = [piece[len(piece.rstrip()) :] for piece in pieces]
     return Edit(
         "".join(edit.text + blank for edit, blank in zip(edits, blanks, strict=True)).strip(),
@@ -76,7 +76,7 @@ def _joined(pieces: list[str], edits: list[Edit]) -> Edit:
     )
 
 
-def _unless_unneeded(piece: str, edit: Edit) -> Edit:
+def _or_piece(piece: str, edit: Edit) -> Edit:
     """Returns the edit, or the piece itself if it needed none or its flow failed."""
     unchanged = Edit(piece.strip(), before=edit.before, after=edit.before, distance=0.0, steps=0, unknown=edit.unknown)
     if edit.skipped_because:
