@@ -238,12 +238,12 @@ class TextVAE:
     def rewrite(
         self, params: Params, keys: Keys, given: Given, *, energy: Energy, limits: FlowLimits, length: Any = 0
     ) -> Rewrite:
-        """Moves the latents of the texts `given` along the energy's flow and decodes them, at a `length` above 0."""
+        """Moves the latents of texts along the energy's flow and decodes them, at a `length` if it is above 0."""
         source = self.encode(params, given.tokens, jnp.arange(given.tokens.shape[1]) < given.length[:, None])
         free = nothing_given(*given.tokens.shape)._replace(label=given.label)
         free = free._replace(length=free.length + length)
-        tokens_of = lambda epsilon: self.decode(params, keys, free, epsilon, guide=limits.guide).tokens
-        return self.sampler.rewrite(tokens_of, source, energy, limits)
+        texts_of = lambda z: jnp.stack([self.decode(params, keys, free, z, guide=g).tokens for g in limits.guides])
+        return self.sampler.rewrite(texts_of, source, energy, limits)
 
     def clean_state(self, params: Params, batch: Batch) -> tuple[Float[Array, "b z"], None]:
         """Returns the whitened posterior means of a batch's texts; latents have no positions."""

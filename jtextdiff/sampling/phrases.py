@@ -20,6 +20,9 @@ LOG_SMALL_MATCH = -9.0
 LOG_SMALL_MENTION = -12.0
 """Log of a probability q below which 1 − (1 − q)^n equals n q to all digits of float32."""
 
+MIN_LIKELIHOOD = 1e-30
+"""Of a word, relative to that under another value: its gain is finite."""
+
 
 @pytree
 class Phrase:
@@ -127,11 +130,12 @@ class WordEnergy:
 
         A word that occurs already adds nothing, and none adds much where the target is probable.
         """
-        before = self._logits(occurs)
-        with_word = before[:, None] + (1 - occurs)[..., None] * self.factor * self.weights
-        target = self.target.reshape(-1, 1, self.target.shape[-1])
-        log_p = log_total(jax.nn.log_softmax(with_word), target)
-        return log_p - log_total(jax.nn.log_softmax(before), self.target)[:, None]
+        # By Bayes' rule, log p(word | target, words) − log p(word | words): means, over the values, of its likelihood.
+        logits = self._logits(occurs)
+        likelihood = jnp.maximum(jax.nn.softmax(self.factor * self.weights), MIN_LIKELIHOOD)
+        accepted = self.target | ~jnp.any(self.target, axis=-1, keepdims=True)  # without a target, nothing is gained
+        of_target, of_all = jax.nn.softmax(jnp.where(accepted, logits, -jnp.inf)), jax.nn.softmax(logits)
+        return (1 - occurs) * jnp.log((of_target @ likelihood.T) / (of_all @ likelihood.T))
 
     def token_weights(self) -> Float[Array, "v"]:
         """Returns what each word says for the one target: its mean weight for these values less that for the others."""

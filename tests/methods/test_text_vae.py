@@ -231,6 +231,19 @@ def test_samples_do_not_depend_on_their_batch_and_have_the_given_length(params: 
     assert samples[0, 2] == 1 and samples[1, 4] == 1 and not np.any(np.asarray(samples)[:2, :2] == 1)
 
 
+def test_a_latent_is_decoded_with_each_guide_at_each_stop() -> None:
+    """Rewrites are those at all stops with the first guide, in order, then with the next one."""
+    energy = lambda z, t, valid=None, x_0=None: 0.5 * jnp.sum((z - 3.0) ** 2, axis=-1)
+    guides_of = lambda z: jnp.stack([jnp.round(100 * z).astype(jnp.int32) + 10_000 * guide for guide in range(3)])
+    source, limits = jnp.asarray([[0.0, 1.0], [-1.0, 0.0]]), FlowLimits(None, jnp.asarray([1e-2, 1e-1]))
+    rewrites = jax.jit(lambda z: LatentSampler().rewrite(guides_of, z, energy, limits))(source)
+    assert rewrites.tokens.shape == (2, 6, 2)
+    np.testing.assert_array_equal(rewrites.tokens[0, :, 0] // 10_000, [0, 0, 1, 1, 2, 2])
+    np.testing.assert_allclose(rewrites.after[:, :, 0], np.tile(-np.log([1e-2, 1e-1]), (2, 3)), rtol=1e-2)
+    z = (np.asarray(rewrites.tokens) % 10_000) / 100  # that was decoded is where the rewrite's energy was measured
+    np.testing.assert_allclose(energy(z, 0.0), rewrites.after[:, :, 0], rtol=0.02)
+
+
 @pytest.mark.slow
 def test_editing_lowers_the_energy(params: dict) -> None:
     energy = lambda z, t, valid=None, x_0=None: 0.5 * jnp.sum((z - 3.0) ** 2, axis=-1)

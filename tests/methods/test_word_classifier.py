@@ -67,6 +67,16 @@ def test_the_gain_of_a_word_is_the_energy_that_it_saves() -> None:
             saved = by_hand(words | {word} - {0})[1] - by_hand(words)[1]
             assert gain[row, word] == pytest.approx(saved, abs=1e-4), (row, word)
     assert gain[0, 3] == gain[0, 4] == 0.0
+    anything = [energy(*target).gain(occurring(TEXTS, VALID, 9)) for target in ((True,) * 3, (False,) * 3)]
+    np.testing.assert_allclose(anything, 0.0, atol=1e-6)
+
+
+def test_a_gain_has_its_digits_where_the_target_is_improbable() -> None:
+    """p(target) is e^−120 here, which float32 does not have; a word that never occurs with the target has a bound."""
+    weights = jnp.zeros((9, 3)).at[3, 0].set(60.0).at[4, 1].set(2.0).at[5, 1].set(-200.0)
+    gain = dataclasses.replace(energy(False, True, False), weights=weights).gain(occurring(TEXTS[:1, :1], None, 9))[0]
+    assert gain[4] == pytest.approx(4.0, abs=1e-4)
+    assert np.all(np.isfinite(gain)) and gain[5] < -60
 
 
 def test_a_missing_word_is_drawn_in_proportion_to_the_probability_of_the_target() -> None:

@@ -4,7 +4,6 @@ import functools
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,9 +61,10 @@ def edit_in_latent_space(
         return []
     label = np.full(num, edits.conditioning.label, np.int32)
     given = Given(*map(jnp.asarray, (edits.batch.tokens, np.zeros((num, longest), bool), lengths, label)))
-    full, shards = np.full(num, longest), num_shards(mesh_of(edits.params))
     rewrites_of = functools.partial(_rewrites, edits, flow)
-    rewrites = map_batches(rewrites_of, (keys, given), full, longest=longest, shards=shards, progress=progress)
+    shards = num_shards(mesh_of(edits.params))
+    # By length, since a batch is decoded until its longest text ends.
+    rewrites = map_batches(rewrites_of, (keys, given), lengths, longest=longest, shards=shards, progress=progress)
     check_tokens(rewrites.tokens[rewrites.solved])
     minimal, target = is_minimal(edits, flow), target_probability(edits, flow)
     chosen = minimal or rewrites.solved.shape[1] > 1
@@ -104,13 +104,17 @@ def _rewrites(edits: EditBatch, flow: FlowSettings, bucket: LengthBucket, inputs
     """Returns the rewrites of a batch at all stops with all guidances, [b, s, …]."""
     conditioning, rewrite = edits.conditioning, jitted(edits.method, "rewrite", mesh_of(edits.params))
     energy = Sum(energies=(), weights=()) if conditioning.energy is None else conditioning.energy
-    limits, length = _limits(flow, edits), jnp.int32(max(conditioning.length, 0))
-    guides = [word_guide(edits, inputs[1], *guidance) for guidance in _guidances(edits, flow)]
-    rewrites = [
-        rewrite(edits.params, *inputs, energy=energy, limits=limits._replace(guide=guide), length=length)
-        for guide in guides
-    ]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *rewrites)
+    keys, given = inputs[0], _at_full_width(inputs[1], edits.batch.tokens.shape[1])
+    guides = tuple(word_guide(edits, given, *guidance) for guidance in _guidances(edits, flow))
+    limits = _limits(flow, edits)._replace(guides=guides)
+    length = jnp.int32(max(conditioning.length, 0))
+    return rewrite(edits.params, keys, given, energy=energy, limits=limits, length=length)
+
+
+def _at_full_width(given: Given, longest: int) -> Given:
+    """Returns what is given of a bucket's texts, with all the positions that their edits may have."""
+    wider = lambda leaf: jnp.pad(leaf, ((0, 0), (0, longest - leaf.shape[1])))
+    return given._replace(tokens=wider(given.tokens), fixed=wider(given.fixed))
 
 
 def _limits(flow: FlowSettings, edits: EditBatch) -> FlowLimits:

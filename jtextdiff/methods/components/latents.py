@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange, repeat
 from jaxtyping import Array, Bool, Float, Int, Key
 from scipy.sparse import csr_matrix
 
@@ -35,11 +36,11 @@ class FlowLimits(NamedTuple):
     target_probability: Float[Array, "*s"] | float = 1.0  # of all controls together, at which a latent stops, in order
     source_pull: Float[Array, ""] | float = 0.0
     field: Field | None = None  # followed at the same time
-    guide: WordGuide | None = None  # of decoding, where latents stop
+    guides: tuple[WordGuide | None, ...] = (None,)  # with each of which a latent is decoded where it stops
 
 
 class Rewrite(NamedTuple):
-    """Rewritten texts at each of several stops on their way, and how far their latents moved."""
+    """Rewritten texts, and how far their latents moved: at all stops with the first guide, then with the next one."""
 
     tokens: Int[Array, "b s l"]
     before: Float[Array, "b s parts"]  # −log p of each part of the energy, nats, at the latent of the source …
@@ -116,12 +117,12 @@ class LatentSampler:
 
     def rewrite(
         self,
-        decode: Callable[[Float[Array, "b z"]], Int[Array, "b l"]],
+        decode: Callable[[Float[Array, "b z"]], Int[Array, "g b l"]],
         source: Float[Array, "b z"],
         energy: Energy,
         limits: FlowLimits,
     ) -> Rewrite:
-        """Moves latents along the energy's flow, and decodes them at each of the target probabilities, in order.
+        """Moves latents along the energy's flow, and decodes them, g times, at each of the target probabilities.
 
         Without a time, the way to a stop goes on from the one before; with one, each begins at the source.
         """
@@ -136,7 +137,9 @@ class LatentSampler:
             return (end.z if limits.max_time is None else source), rewrite(end)
 
         stops = jax.lax.scan(stop, source, targets)[1]
-        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), stops)
+        tokens = rearrange(stops.tokens, "s g b l -> b (g s) l")
+        each = lambda leaf: repeat(leaf, "s b ... -> b (g s) ...", g=stops.tokens.shape[1])
+        return Rewrite(tokens, *map(each, stops[1:]))
 
 
 ENCODER, DECODER, PRIOR = "reader", "writer", "law"
