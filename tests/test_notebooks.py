@@ -15,6 +15,7 @@ NOTEBOOKS = sorted((ROOT / "launch" / "notebooks").glob("*.ipynb"))
 SIZES = ("num_layers=1", "width=32", "num_heads=2")
 SMALL = ["batch_size=32", *(f"method.trunk.{size}" for size in SIZES)]
 SMALL_VAE = ["batch_size=32", *(f"method.{part}.{size}" for part in ("encoder", "decoder") for size in SIZES)]
+FIT = ("latent.max_iterations=5", "latent.penalties=(3.0,)")
 CLAUSES = ("物流很快", "包装不错", "屏幕有划痕", "客服态度很差", "以后再买", "味道好极了", "不值这个价", "还会推荐")
 REVIEWS = [f"{one}，{other}！第{number}次" for one in CLAUSES for other in CLAUSES for number in range(6)]
 TOYS = {
@@ -24,27 +25,27 @@ TOYS = {
         "CONFIG": "della.py:small",
         "NUM_STEPS": 4,
         "NUM_EDITED": 8,
-        "TARGET_PROBABILITIES": (0.5, 0.9),
+        "TARGET_PROBABILITIES": (0.9,),
         "OVERRIDES": [*SMALL_VAE, "method.levels.num=1", "text.tokenizer=characters:1", "text.length=32"],
-        "CONTROL_OVERRIDES": ["num_labelled=5", "latent.max_iterations=5"],
+        "CONTROL_OVERRIDES": ["num_labelled=5", *FIT],
     },
-    "diffusion_lm": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "SAMPLING_STEPS": (2, 3), "NUM_SCORED": 8, "OVERRIDES": SMALL},
+    "diffusion_lm": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "SAMPLING_STEPS": (2,), "NUM_SCORED": 8, "OVERRIDES": SMALL},
     "control": {
         "NUM_STEPS": 4,
         "CONTROL_STEPS": 4,
         "NUM_SAMPLES": 8,
         "SAMPLING_STEPS": 3,
-        "RATES": (0.5, 1.0),
+        "RATES": (0.5,),
         "OVERRIDES": SMALL,
     },
     "latent_editing": {
         "NUM_STEPS": 4,
-        "NUM_EDITED": 16,
-        "TARGET_PROBABILITIES": (0.5, 0.9),
+        "NUM_EDITED": 8,
+        "TARGET_PROBABILITIES": (0.9,),
         "OVERRIDES": SMALL_VAE,
-        "CONTROL_OVERRIDES": ["num_labelled=20", "latent.max_iterations=5"],
+        "CONTROL_OVERRIDES": ["num_labelled=5", *FIT],
     },
-    "masked_and_baselines": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "NUM_SCORED": 16, "CALLS": (2, 4), "OVERRIDES": SMALL},
+    "masked_and_baselines": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "NUM_SCORED": 8, "CALLS": (2,), "OVERRIDES": SMALL},
 }
 each = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 
