@@ -15,7 +15,6 @@ NOTEBOOKS = sorted((ROOT / "launch" / "notebooks").glob("*.ipynb"))
 SIZES = ("num_layers=1", "width=32", "num_heads=2")
 SMALL = ["batch_size=32", *(f"method.trunk.{size}" for size in SIZES)]
 SMALL_VAE = ["batch_size=32", *(f"method.{part}.{size}" for part in ("encoder", "decoder") for size in SIZES)]
-FIT = ("latent.max_iterations=5", "latent.penalties=(3.0,)")
 CLAUSES = ("物流很快", "包装不错", "屏幕有划痕", "客服态度很差", "以后再买", "味道好极了", "不值这个价", "还会推荐")
 REVIEWS = [f"{one}，{other}！第{number}次" for one in CLAUSES for other in CLAUSES for number in range(6)]
 TOYS = {
@@ -27,7 +26,7 @@ TOYS = {
         "NUM_EDITED": 8,
         "TARGET_PROBABILITIES": (0.9,),
         "OVERRIDES": [*SMALL_VAE, "method.levels.num=1", "text.tokenizer=characters:1", "text.length=32"],
-        "CONTROL_OVERRIDES": ["num_labelled=5", *FIT],
+        "CONTROL_OVERRIDES": ["num_labelled=5", "latent.max_iterations=5"],
     },
     "diffusion_lm": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "SAMPLING_STEPS": (2,), "NUM_SCORED": 8, "OVERRIDES": SMALL},
     "control": {
@@ -43,7 +42,7 @@ TOYS = {
         "NUM_EDITED": 8,
         "TARGET_PROBABILITIES": (0.9,),
         "OVERRIDES": SMALL_VAE,
-        "CONTROL_OVERRIDES": ["num_labelled=5", *FIT],
+        "CONTROL_OVERRIDES": ["num_labelled=5", "latent.max_iterations=5"],
     },
     "masked_and_baselines": {"NUM_STEPS": 4, "NUM_SAMPLES": 8, "NUM_SCORED": 8, "CALLS": (2,), "OVERRIDES": SMALL},
 }
