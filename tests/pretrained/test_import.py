@@ -126,7 +126,7 @@ def test_fine_tuning_lowers_the_loss(place: Path) -> None:
 FEW = ("--checkpoint", "run", "--steps", "8")
 COMMANDS = [
     ("sample", *FEW, "--num", "2"),
-    ("evaluate", *FEW, "--num", "8"),
+    ("evaluate", *FEW, "--num", "16"),
     ("verify", *FEW, "--step_counts", "0"),
     ("visualize", *FEW, "--out", "film"),
 ]
