@@ -1,13 +1,11 @@
 """Killed runs resume from their newest checkpoint and end with the same parameters."""
 
-import functools
 import os
 import random
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from support.runs import ROOT
 
 import jtextdiff as jtd
 
-STEPS = 40
+STEPS = 60
 KILLS = int(os.environ.get("KILLS", "1"))
 """Kills at most of each run; it may end before."""
 
@@ -95,47 +93,52 @@ def leaves(tree: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[np.ndarray]]:
-    """A function that returns the final parameters of an undisturbed run by number of processes."""
-    return functools.cache(lambda processes: leaves(finish(tmp_path_factory.mktemp("whole"), processes)))
+def assert_ends_as_undisturbed(workdir: Path, processes: int) -> None:
+    """Trains to the end, and anew without disturbance, and asserts equal parameters."""
+    whole = finish(workdir.with_name("whole"), processes)
+    for ours, theirs in zip(leaves(finish(workdir, processes)), leaves(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_run_ends_with_the_same_parameters(processes: int, tmp_path: Path, undisturbed: Any) -> None:
-    """It is killed at random times. If one of two processes is, the other notices within the heartbeat timeout and
-    ends with an error, without a launcher."""
-    rng, workdir, reached = random.Random(0), tmp_path / "killed", [0]
+def kill_at_random_times(workdir: Path, processes: int) -> None:
+    """If one of several processes is killed, the others notice within the heartbeat timeout, and end with an error
+    without a launcher."""
+    rng, reached = random.Random(0), [newest(workdir)]
     while len(reached) <= KILLS and reached[-1] < STEPS:
         running = start(workdir, processes)
         try:
             wait_for_a_checkpoint(workdir, after=reached[-1])
             time.sleep(rng.uniform(0, 0.5))
-            running.pop(rng.randrange(processes)).kill()
+            kill_all([running.pop(rng.randrange(processes))])
             assert all(other.wait(timeout=90) for other in running)
         finally:
             kill_all(running)
         reached.append(newest(workdir))
     assert reached == sorted(reached), "no checkpoint is lost"
     assert reached[1] < STEPS, "it was killed before its end"
-    for ours, theirs in zip(leaves(finish(workdir, processes)), undisturbed(processes), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.slow
-def test_all_processes_stop_at_the_same_step(tmp_path: Path, undisturbed: Any) -> None:
-    """Only the second of two processes gets the signal. Both save, end with the same status, and resume."""
-    running = start(tmp_path / "stopped", 2)
+def test_a_killed_run_ends_with_the_same_parameters(tmp_path: Path) -> None:
+    kill_at_random_times(tmp_path / "killed", 1)
+    assert_ends_as_undisturbed(tmp_path / "killed", 1)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_the_same_step_die_together_and_end_with_the_same_parameters(tmp_path: Path) -> None:
+    """First only the second of two processes gets the signal to stop: both save, and end with the same status. Then one
+    of them is killed."""
+    workdir = tmp_path / "stopped"
+    running = start(workdir, 2)
     try:
-        wait_for_a_checkpoint(tmp_path / "stopped")
+        wait_for_a_checkpoint(workdir)
         running[1].terminate()
         assert [process.wait(timeout=60) for process in running] == [143, 143]
     finally:
         kill_all(running)
-    assert 0 < newest(tmp_path / "stopped") < STEPS
-    for ours, theirs in zip(leaves(finish(tmp_path / "stopped", 2)), undisturbed(2), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    assert 0 < newest(workdir) < STEPS
+    kill_at_random_times(workdir, 2)
+    assert_ends_as_undisturbed(workdir, 2)
 
 
 @pytest.mark.slow
