@@ -58,7 +58,7 @@ def test_eight_devices_equal_one() -> None:
 @pytest.mark.slow
 def test_devices_and_processes_equal_one_in_double_precision() -> None:
     """One process with eight devices divides parameters in two ways; two processes with four each divide all axes."""
-    settings = {"double": True, "steps": 8}
+    settings = {"double": True, "steps": 4}
     one = results_of(start(devices=1, meshes=ONE, **settings))
     assert_equal(one, results_of(start(devices=8, meshes=EIGHT, **settings)), rtol=1e-8, same=1.0)
     with socket.create_server(("localhost", 0)) as free:
