@@ -274,7 +274,7 @@ def test_samples_are_scored_with_the_exact_predictions_of_the_grammar(tmp_path: 
     """Whatever the network has learned, tokens that are drawn one by one are then sentences."""
     small = [flag for flag in toy("run", 5, config="masked.py") if "text" not in flag]
     assert run("train", *small, cwd=tmp_path).returncode == 0
-    one_by_one = ("--sampler=ordered", "--override=method.sampler.correct=off", "--num=20", "--exact_denoiser")
+    one_by_one = ("--sampler=ordered", "--override=method.sampler.correct=off", "--num=8", "--exact_denoiser")
     done = run("evaluate", "--checkpoint=run", *one_by_one, cwd=tmp_path)
     scores = json.loads(done.stdout)["metrics"]
     assert scores["members"]["value"] < 0.2 and scores["exact_denoiser_members"]["value"] == 1.0

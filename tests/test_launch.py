@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.runs import WITH_DEFAULT_SIGNALS
+from support.runs import WITH_DEFAULT_SIGNALS, write_texts
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
@@ -310,7 +310,9 @@ def test_errors_of_local_are_one_line(arguments: list[str], env: dict[str, str],
 def test_two_processes_train_to_the_end(tmp_path: Path) -> None:
     toy = ["num_steps=6", "batch_size=16", "every.checkpoint=3", "every.sample=6", "every.evaluate=6"]
     small = ["trunk.width=32", "trunk.num_layers=1", "embed_dim=16"]
-    flags = [f"--config.{each}" for each in [*toy, *(f"method.{each}" for each in small)]]
+    write_texts(tmp_path)
+    text = [f"text.path={tmp_path}/texts.txt", "text.tokenizer=words:1"]
+    flags = [f"--config.{each}" for each in [*toy, *text, *(f"method.{each}" for each in small)]]
     path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
     command = [LOCAL, "2", "configs/diffusion_lm.py", "--workdir", tmp_path / "run", *flags]
     env = {**os.environ, "PATH": path, "RESTARTS": "0"}

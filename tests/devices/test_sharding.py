@@ -20,7 +20,8 @@ from jtextdiff.devices.sharding import AXES, RULES, _name, check_batch, local_ro
 from jtextdiff.training.train_step import init_state
 
 ONE = {"one": [1, 1, 1]}
-EIGHT = {"fsdp": [1, 8, 1], "tensor": [2, 1, 4], "all": [2, 2, 2]}
+EIGHT = {"fsdp": [1, 8, 1], "tensor": [2, 1, 4]}
+ALL_AXES = {"all": [2, 2, 2]}
 
 
 def start(**settings: Any) -> subprocess.Popen[str]:
@@ -47,20 +48,22 @@ def assert_equal(one: dict[str, Any], many: dict[str, Any], *, rtol: float, same
 
 @pytest.mark.slow
 def test_eight_devices_equal_one() -> None:
-    """Ten steps of each family in two microbatches with dropout, and samples whose last batch is uneven."""
-    one = results_of(start(devices=1, double=False, steps=10, meshes=ONE))
-    meshes = {"all": EIGHT["all"]}
-    assert_equal(one, results_of(start(devices=8, double=False, steps=10, meshes=meshes)), rtol=1e-5, same=0.999)
+    """Ten steps in two microbatches with dropout, and samples whose last batch is uneven. In single precision one
+    family is enough, since double precision shows for each that the arithmetic is the same."""
+    settings = {"double": False, "steps": 10, "methods": ["embedding"]}
+    one = results_of(start(devices=1, meshes=ONE, **settings))
+    assert_equal(one, results_of(start(devices=8, meshes=ALL_AXES, **settings)), rtol=1e-5, same=0.999)
 
 
 @pytest.mark.slow
 def test_devices_and_processes_equal_one_in_double_precision() -> None:
-    one = results_of(start(devices=1, double=True, steps=20, meshes=ONE))
-    assert_equal(one, results_of(start(devices=8, double=True, steps=20, meshes=EIGHT)), rtol=1e-8, same=1.0)
+    """One process with eight devices divides parameters in two ways; two processes with four each divide all axes."""
+    settings = {"double": True, "steps": 4}
+    one = results_of(start(devices=1, meshes=ONE, **settings))
+    assert_equal(one, results_of(start(devices=8, meshes=EIGHT, **settings)), rtol=1e-8, same=1.0)
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"
-    meshes = {"all": EIGHT["all"]}
-    two = [start(devices=4, double=True, steps=20, meshes=meshes, process=[address, 2, i]) for i in range(2)]
+    two = [start(devices=4, meshes=ALL_AXES, process=[address, 2, i], **settings) for i in range(2)]
     first, second = map(results_of, two)
     assert_equal(one, first, rtol=1e-8, same=1.0)
     assert_equal(one, second, rtol=1e-8, same=1.0)

@@ -75,13 +75,14 @@ def test_a_run_keeps_its_network_and_its_mask_when_it_goes_on(tmp_path: Path) ->
 
 
 FEW = ("--checkpoint", "run", "--steps", "4")
+VERIFY = ("verify", *FEW, "--sampler", "ancestral", "--step_counts", "0")
 COMMANDS = [
     ("sample", *FEW, "--num", "2"),
     ("sample", *FEW, "--num", "2", "--template", "The [MASK] is [MASK] ."),
     ("sample", *FEW, "--num", "2", "--override", "method.sampler.name=remasking"),
     ("edit", *FEW, "--input", "texts.txt", "--num", "2"),
-    ("evaluate", *FEW, "--num", "16"),
-    ("verify", *FEW, "--sampler", "ancestral", "--step_counts", "0"),
+    ("evaluate", *FEW, "--num", "8"),
+    VERIFY,
     ("visualize", *FEW, "--out", "film"),
 ]
 
@@ -89,10 +90,12 @@ COMMANDS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_command_works_on_an_imported_run_but_export(kind: str, tmp_path: Path) -> None:
+    """Kinds differ in their network alone: of two kinds it is enough that it samples, fills gaps and scores in
+    `verify`."""
     write_texts(tmp_path)
     write_checkpoint(tmp_path / "checkpoint", config_json(kind))
     assert start(tmp_path, steps=2).returncode == 0
-    for command in COMMANDS:
+    for command in COMMANDS if kind == "Dream" else [COMMANDS[0], VERIFY]:
         done = run(*command, cwd=tmp_path)
         assert done.returncode == 0, (command, done.stderr)
     refused = run("export", "run", "exported", cwd=tmp_path)
