@@ -83,7 +83,7 @@ def test_a_learned_field_moves_texts_and_refuses_what_it_cannot_do(two_controls:
         (["--control=mood=good", "--control=size=big"], "give max_time too"),
         (["--control=mood=good", "--control=size=big", "--balance"], "give --max_time too"),
         (["--control=mood=good", "--source_pull=0.5"], "give max_time too"),
-        (["--control=mood=good", "--push=-1"], "push must be from 0"),
+        (["--control=mood=good", "--push=-1"], "push must be a number from 0"),
     ):
         refused = run("edit", *edit, *flags, "--out=none.jsonl", cwd=place, text=text)
         assert refused.returncode != 0 and said in refused.stderr, refused.stderr
@@ -314,7 +314,10 @@ def test_an_existing_control_is_kept_unless_the_settings_differ(place: Path) -> 
     ("arguments", "message"),
     [
         (("edit", "--checkpoint=vae", "--control=mood=good", "--strength=0.3"), "in latent space"),
-        (("edit", "--checkpoint=vae", "--control=mood=good", "--until=1.5"), "target_probability must be from 0 to 1"),
+        (
+            ("edit", "--checkpoint=vae", "--control=mood=good", "--until=1.5"),
+            "target_probability must be a number from 0 to 1",
+        ),
         (("edit", "--checkpoint=vae", "--control=mood=odd"), "no value 'odd'"),
         (("edit", "--checkpoint=vae", "--control=taste=good"), "no control 'taste'"),
         (("sample", "--checkpoint=vae", "--control=mood=good", "--balance"), "nothing to weigh"),

@@ -1,9 +1,14 @@
 """Settings of latent editing: how far a flow moves latents."""
 
 import argparse
+from numbers import Real
 from typing import Any, NamedTuple
 
 from jtextdiff.cli.errors import UserError
+
+HIGHEST = {"target_probability": 1, "source_pull": 1, "push": 100, "word_guidance": 1000, "word_hold": 1000}
+HIGHEST |= {"max_time": 1_000_000}
+"""The highest value of each setting that is a number; the lowest is 0."""
 
 
 class FlowSettings(NamedTuple):
@@ -25,23 +30,17 @@ class FlowSettings(NamedTuple):
         return (0.0 if self.learned else 100.0) if self.max_time is None else self.max_time
 
     def check(self) -> None:
-        """Raises UserError for a time or a probability out of range."""
-        if not 0 <= self.energy_time <= 1e6:
-            raise UserError(f"max_time must be from 0 to a million, got {self.max_time}.")
-        if not 0 <= self.push <= 100:
-            raise UserError(f"push must be from 0 to 100, got {self.push}.")
+        """Raises UserError for a value that is no number or out of range, and for those that do not fit together."""
+        for name, highest in HIGHEST.items():
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Real) and 0 <= float(value) <= highest):
+                raise UserError(f"{name} must be a number from 0 to {highest}, got {value!r}.")
         if self.push != 1 and not self.learned:
             raise UserError("push is the factor of a learned field: give learned as well.")
         if self.learned and not self.energy_time and self.source_pull:
             raise UserError(
                 "source_pull acts in the flow down the energy, which learned leaves out: give max_time too."
             )
-        for name in ("word_guidance", "word_hold"):
-            if not 0 <= (getattr(self, name) or 0.0) <= 1000:
-                raise UserError(f"{name} must be from 0 to 1000, got {getattr(self, name)}.")
-        for name in ("target_probability", "source_pull"):
-            if not 0 <= (getattr(self, name) or 0.0) <= 1:
-                raise UserError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
 
 
 STORED_NAMES = {"max_time": "tau", "target_probability": "until", "source_pull": "keep", "rerank": "rerank"} | {

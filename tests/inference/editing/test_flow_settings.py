@@ -62,9 +62,11 @@ def test_files_store_what_differs_from_the_default_by_its_old_name() -> None:
     ("flow", "message"),
     [
         (FlowSettings(max_time=-1), "max_time must be"),
-        (FlowSettings(target_probability=1.5), "target_probability must be from 0 to 1"),
-        (FlowSettings(word_hold=-1), "word_hold must be from 0 to 1000"),
-        (FlowSettings(word_guidance=1001), "word_guidance must be from 0 to 1000"),
+        (FlowSettings(target_probability=1.5), "target_probability must be a number from 0 to 1"),
+        (FlowSettings(target_probability="0.9"), "target_probability must be a number from 0 to 1, got '0.9'"),
+        (FlowSettings(max_time=float("nan")), "max_time must be a number from 0 to 1000000"),
+        (FlowSettings(word_hold=-1), "word_hold must be a number from 0 to 1000"),
+        (FlowSettings(word_guidance=1001), "word_guidance must be a number from 0 to 1000"),
         (FlowSettings(source_pull=2), "source_pull must be"),
     ],
 )
