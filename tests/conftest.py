@@ -23,7 +23,8 @@ if version("jaxlib").startswith("0.10."):
 STRICT_RANKS = [Path(__file__).parent / "diffusion", Path(__file__).parent / "sampling"]
 """Arrays of different ranks may not meet here: a missing axis in the mathematics would broadcast silently."""
 
-LONGEST = ["test_kills.py", "test_end_to_end.py", "test_sharding.py", "test_notebooks.py", "test_grammar_is_learned.py"]
+LONGEST = ["test_end_to_end.py", "test_kills.py", "test_notebooks.py", "test_latent_editing.py", "test_sharding.py"]
+LONGEST += ["test_layerwise_latents.py", "test_import.py", "test_grammar_is_learned.py"]
 """The files of slow tests that take longest. They are first, so that no worker is left alone with one at the end."""
 
 
