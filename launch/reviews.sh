@@ -99,9 +99,11 @@ edit cvae label all
 for p in 0.97 0.99; do
   edit single-more-nats-200 words "$p" --no-minimal --word_guidance 2 --word_hold 1 --target_probability "$p"
 done
-for p in 0.8 0.9 0.97; do
-  edit single-more-nats-200 minimal "$p" --target_probability "$p"
-  edit single-more-nats-200 rerank "$p" --rerank --target_probability "$p"
+for run in levels-200 single-more-nats-200; do
+  for p in 0.8 0.9 0.97; do
+    edit $run minimal "$p" --target_probability "$p"
+    edit $run rerank "$p" --rerank --target_probability "$p"
+  done
 done
 
 run=levels-all
@@ -118,5 +120,5 @@ bleu=(--at_bleu 20 --at_bleu 25 --at_bleu 30 --at_bleu 40)
 for kind in 200 all; do
   python -m jtextdiff.compare "$out"/edits/*-$kind-energy.*.json "${bleu[@]}"
 done
-python -m jtextdiff.compare "$out"/edits/single-more-nats-200-*.json "$out"/edits/cvae-*.json "${bleu[@]}"
+python -m jtextdiff.compare "$out"/edits/{levels,single-more-nats}-200-*.json "$out"/edits/cvae-*.json "${bleu[@]}"
 python -m jtextdiff.compare "$out"/edits/$run-*.json "${bleu[@]}"

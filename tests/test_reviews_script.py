@@ -31,7 +31,8 @@ ENERGY = {f"{model}-{kind}-energy.{p}" for model in MODELS for kind in ("200", "
 LEARNED = {f"levels-all-{velocity}.{push}" for velocity in ("shift", "normal", "network") for push in PUSHES}
 LEARNED |= {f"levels-all-network+energy.{p}" for p in STOPS}
 GUIDED = {f"single-more-nats-200-words.{p}" for p in ("0.97", "0.99")}
-GUIDED |= {f"single-more-nats-200-{row}.{p}" for row in ("minimal", "rerank") for p in ("0.8", "0.9", "0.97")}
+CHOSEN = [f"200-{row}.{p}" for row in ("minimal", "rerank") for p in ("0.8", "0.9", "0.97")]
+GUIDED |= {f"{model}-{row}" for model in ("levels", "single-more-nats") for row in CHOSEN}
 
 
 @pytest.fixture
