@@ -61,7 +61,8 @@ def build_parser() -> Parser:
         "--judge_text",
         metavar="PATH",
         help="labelled text whose n-grams judge the label of edits (default: the model's own text) or of controlled "
-        "samples (default: phrases of the model's own text); the grammar needs none",
+        "samples (default: phrases of the model's own text); the grammar needs none, and texts that are too long for "
+        "the model are left out",
     )
     parser.add_argument(
         "--value_judge",

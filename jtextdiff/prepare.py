@@ -23,7 +23,7 @@ Writes three folders, each of which can be the text of a run:
   pieces  for the text VAE: every text, cut after sentences, or clauses of long ones, into pieces of at most --length
   whole   for controls, edits and evaluation: the texts of --shortest to --length, with their labels
   judge   other texts of the training split, of any length, with their labels: for n-gram classifiers and language
-          models that judge edits
+          models that judge edits; and all texts to validate them on
 
 Blank texts, repeated ones (also in another split) and repeated pieces are left out, and so are clauses longer than
 --length. Pieces have no labels: a clause of a good review need not be good. Lengths are in characters if most of the
@@ -71,7 +71,7 @@ def command(arguments: Sequence[str]) -> None:
     parts = {
         "pieces": pieces_of(model_splits, flags, size, unspaced),
         "whole": whole_texts(model_splits, flags, size),
-        "judge": rows_of({"train": of_judges}),
+        "judge": rows_of({**splits, "train": of_judges}),
     }
     if not parts["pieces"]["train"]:
         raise UserError("No piece has these lengths: change --length, --shortest or --judge_share.")
@@ -157,8 +157,9 @@ def write_folder(folder: Path, rows: dict[str, list[dict[str, str]]], unit: str,
 
 def say_next(flags: Any, unspaced: bool) -> None:
     """Prints the command that trains on the pieces."""
+    config = "configs/latent_ops.py:reviews_zh" if unspaced else "configs/latent_ops.py"
     tokenizer = ["--config.text.tokenizer=characters:8"] if unspaced else []
-    train = ["python", "-m", "jtextdiff.train", "--config", "configs/latent_ops.py"]
+    train = ["python", "-m", "jtextdiff.train", "--config", config]
     train += [f"--config.text.path={flags.out}/pieces", *tokenizer, f"--config.text.length={flags.length + 1}"]
     say(f"Train a text VAE with: {shlex.join(train)}")
 

@@ -84,5 +84,6 @@ def _check_characters(line: str, place: str) -> None:
     except UnicodeEncodeError as error:
         byte = ord(error.object[error.start]) - 0xDC00  # as surrogateescape has it
         raise ValueError(
-            f"{place}: byte {byte:#04x} is not UTF-8; convert the file, for example with iconv -f latin1 -t UTF-8"
+            f"{place}: byte {byte:#04x} is not UTF-8; convert the file, for example with iconv -f GB18030 -t UTF-8 if "
+            "it is Chinese, or -f latin1 if it is of Western Europe"
         ) from None

@@ -82,6 +82,9 @@ def parse_labels(spec: str) -> Rules:
                 "such as label=sentiment(0=negative,1=positive)"
             )
         column, control = match[1].strip(), match[2].strip()
+        values = [value.strip() for value, _ in words]
+        if repeated := next((value for value in values if values.count(value) > 1), None):
+            raise ValueError(f"text.labels has {part!r}, in which the value {repeated} occurs twice; give it one word")
         if column in rules or control in (other for other, _ in rules.values()):
             raise ValueError(f"text.labels has {part!r}, whose column or control occurs twice; name each once")
         rules[column] = (control, {value.strip(): word.strip() for value, word in words})
@@ -102,6 +105,13 @@ def _check_rules(rules: Rules, splits: Splits, warn: Callable[[str], None]) -> N
                 f"text.labels calls {column!r} {control!r}, which is a column already; choose another name"
             )
         values = {labels[column] for labels in label_dicts if column in labels}
+        if words and not values & set(words):
+            raise ValueError(
+                f"text.labels has words for {', '.join(words)} of {column}, none of which a text has; {column} has: "
+                f"{', '.join(sorted(values)[:20])}"
+            )
+        if words and (unnamed := sorted(values - set(words))):
+            warn(f"text.labels has no words for other values of {column}, which stay: {', '.join(unnamed[:20])}")
         if unmatched := [value for value in words if value not in values]:
             warn(
                 f"text.labels has words for values that no {column} has: {', '.join(unmatched)}; {column} has: "

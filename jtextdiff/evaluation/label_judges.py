@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jtextdiff.cli.errors import UserError, mistakes
+from jtextdiff.cli.errors import UserError
 from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
 from jtextdiff.data.grammar.pcfg import Grammar
@@ -164,5 +164,7 @@ def _labelled_text(path: str, model: Model) -> Corpus:
     fields = {name: model.config.text[name] for name in ("labels", "column", "length")}
     if not Path(path).exists():
         raise UserError(f"--judge_text {path}: there is no such file or directory.")
-    with mistakes(FileNotFoundError, ValueError):
+    try:
         return prepare_corpus(Text(path=path, **fields), tokenizer=model.tokenizer, warn=lambda note: None)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"--judge_text {path}: {error}") from None

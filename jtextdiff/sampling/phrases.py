@@ -21,7 +21,7 @@ LOG_SMALL_MENTION = -12.0
 """Log of a probability q below which 1 − (1 − q)^n equals n q to all digits of float32."""
 
 MIN_LIKELIHOOD = 1e-30
-"""Of a word, relative to that under another value: its gain is finite."""
+"""The smallest ratio of a word's likelihoods under two values: gains are finite, and at most 69 nats."""
 
 
 @pytree
@@ -135,7 +135,8 @@ class WordEnergy:
         likelihood = jnp.maximum(jax.nn.softmax(self.factor * self.weights), MIN_LIKELIHOOD)
         accepted = self.target | ~jnp.any(self.target, axis=-1, keepdims=True)  # without a target, nothing is gained
         of_target, of_all = jax.nn.softmax(jnp.where(accepted, logits, -jnp.inf)), jax.nn.softmax(logits)
-        return (1 - occurs) * jnp.log((of_target @ likelihood.T) / (of_all @ likelihood.T))
+        mean = lambda p: jnp.matmul(p, likelihood.T, precision="highest")
+        return (1 - occurs) * jnp.log(mean(of_target) / mean(of_all))
 
     def token_weights(self) -> Float[Array, "v"]:
         """Returns what each word says for the one target: its mean weight for these values less that for the others."""

@@ -275,7 +275,18 @@ def test_unreadable_directories_are_reported(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "spec",
-    ["label", "label=", "=x", "label=a(0)", "label=a(0=)", "label=a(0=b", "a=b=c", "a=x;b=x", "a=x;a=y"],
+    [
+        "label",
+        "label=",
+        "=x",
+        "label=a(0)",
+        "label=a(0=)",
+        "label=a(0=b",
+        "a=b=c",
+        "a=x;b=x",
+        "a=x;a=y",
+        "a=x(1=b,1=c)",
+    ],
 )
 def test_a_labels_spec_that_cannot_be_read_is_quoted(spec):
     with pytest.raises(ValueError, match="text.labels has '"):
@@ -297,7 +308,12 @@ def test_words_for_values_that_do_not_occur_are_said(tmp_path):
     read_examples(path, labels="label=sentiment(0=negative,1=positive)", warn=notes.append)
     assert notes == []
     read_examples(path, labels="label=sentiment(neg=negative,1=positive,2=other);stars=stars", warn=notes.append)
-    assert notes == ["text.labels has words for values that no label has: neg, 2; label has: 0, 1"]
+    assert notes == [
+        "text.labels has no words for other values of label, which stay: 0",
+        "text.labels has words for values that no label has: neg, 2; label has: 0, 1",
+    ]
+    with pytest.raises(ValueError, match="words for 7, 8 of label, none of which a text has; label has: 0, 1"):
+        read_examples(path, labels="label=sentiment(7=negative,8=positive)")
 
 
 class _Hub:

@@ -108,7 +108,7 @@ def kill_at_random_times(workdir: Path, processes: int) -> None:
         running = start(workdir, processes)
         try:
             wait_for_a_checkpoint(workdir, after=reached[-1])
-            time.sleep(rng.uniform(0, 0.5))
+            time.sleep(rng.uniform(0, 0.2))
             kill_all([running.pop(rng.randrange(processes))])
             assert all(other.wait(timeout=90) for other in running)
         finally:

@@ -18,6 +18,9 @@ CHUNK_SIZE = 64
 EMPTY = "empty"
 """Why a blank line is left as it is."""
 
+LONGER = "longer than"
+"""The beginning of why a long text is left as it is."""
+
 LINE_START = b'{"source": '
 """The first bytes of each line of --out."""
 
@@ -41,11 +44,12 @@ def edit_stream(
 
     from jtextdiff.inference.editing.edits import UNKNOWN_IN_EDITS
     from jtextdiff.inference.prompts import note_on_unknown
+    from jtextdiff.methods.method import LatentVariableModel
 
     # Lines are not counted beforehand: the input may be a stream.
     columns = TextColumn("{task.completed} texts edited"), TimeElapsedColumn()
     left: Counter[str] = Counter()
-    num_short = 0
+    num_short, latent = 0, isinstance(model.method, LatentVariableModel)
     unknown: list[list[str]] = []
     with progress_bar(*columns, disable=out.isatty()) as bar:
         task = bar.add_task("", total=None, completed=num_done)
@@ -59,7 +63,8 @@ def edit_stream(
     if num_short:
         say(f"warning: {num_short} edits end below the target probability; --out FILE says which (reached: false).")
     for reason, num_left in left.items():
-        say(f"warning: {num_left} texts were not edited: {reason}.")
+        hint = " --pieces edits long ones piece by piece." if latent and reason.startswith(LONGER) else ""
+        say(f"warning: {num_left} texts were not edited: {reason}.{hint}")
     if note := note_on_unknown(unknown):
         say(f"warning: {note} {UNKNOWN_IN_EDITS}")
 
@@ -96,7 +101,7 @@ def edit_rows(
 def skip_reasons(model: Any, texts: list[str], any_length: bool) -> list[str]:
     """Returns why each text cannot be edited, "" if it can."""
     longest = model.method.text_spec.length
-    too_long = f"longer than {longest - 1} tokens"
+    too_long = f"{LONGER} {longest - 1} tokens"
     return [
         EMPTY if not text.strip() else too_long if size > longest and not any_length else ""
         for text, size in zip(texts, model.num_tokens(texts), strict=True)
