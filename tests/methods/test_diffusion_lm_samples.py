@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from jtextdiff.diffusion.randomness import keys_for
+from jtextdiff.methods.components.embedding_denoiser import GaussianDenoiser, constraints_of
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
@@ -118,6 +120,26 @@ def test_fixed_tokens_enter_the_network_without_noise_if_times_are_per_token(per
     difference = float(jnp.max(jnp.abs(one - same)))
     assert difference == 0 if per_token_times else difference > 1e-4
     assert float(jnp.max(jnp.abs(one - denoise(other, 0.8, previous)))) > 1e-4
+
+
+class Clock:
+    """A network whose prediction is the time that it reads, and whose vocabulary is one zero vector."""
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        return jnp.zeros((*tokens.shape, 1))
+
+    def __call__(self, x: jax.Array, time: jax.Array, previous: jax.Array, **settings: Any) -> jax.Array:
+        return jnp.broadcast_to(time, x.shape[:2])[..., None]
+
+
+def test_fixed_tokens_have_the_first_time_of_training_if_times_are_per_token() -> None:
+    denoiser = GaussianDenoiser(Clock(), MODERN.process, 0.01, lambda x_t, t: x_t, "x_0", self_conditioned=False)
+    fixed = jnp.arange(2 * LENGTH).reshape(2, LENGTH) % 3 == 0
+    given, x_t = nothing_given(2, LENGTH)._replace(fixed=fixed), jnp.ones((2, LENGTH, 1))
+    for clean, expected in ((fixed, np.where(fixed, 0.0, 790.0)), (None, np.full(fixed.shape, 790.0))):
+        constraints = constraints_of(TEXT_SPEC, given, jnp.full(2, LENGTH), clean, known_length=True)
+        found = denoiser.denoise(constraints, 1.0)(x_t, 0.8, x_t)
+        np.testing.assert_allclose(found[..., 0], expected, atol=1e-3)
 
 
 def test_lengths_follow_their_training_distribution() -> None:
