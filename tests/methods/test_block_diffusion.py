@@ -276,6 +276,13 @@ def test_calls_are_shared_by_the_blocks() -> None:
         assert (np.asarray(calls) == min(expected, 4)).all()
 
 
+@pytest.mark.parametrize(("block_size", "steps", "share"), [(2, 4, 2), (2, 7, 3), (4, 3, 3), (1, 8, 2), (1, 2, 1)])
+def test_a_block_has_the_share_of_the_steps_that_it_has_of_the_longest_text(
+    block_size: int, steps: int, share: int
+) -> None:
+    assert method(block_size, "confidence", steps=steps)._block_sampler.steps == share
+
+
 def test_learned_positions_reach_to_the_end_of_the_last_block() -> None:
     with pytest.raises(ValueError, match="max_length must be at least 6"):
         dataclasses.replace(method(3), trunk=dataclasses.replace(TRUNK, max_length=5))

@@ -11,6 +11,9 @@ import pytest
 from support.cases import slow_but
 
 from jtextdiff.data.batches import Batch
+from jtextdiff.diffusion.discrete import absorbing
+from jtextdiff.diffusion.schedules import constant, reciprocal
+from jtextdiff.methods.components.discrete_denoiser import DiscreteDenoiser
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.d3pm import D3PM, Sampler
 from jtextdiff.nets.transformer import Transformer
@@ -217,6 +220,26 @@ def test_a_token_follows_the_prediction_at_its_step() -> None:
     for position in range(2):
         counts = np.bincount(np.asarray(sample.tokens)[:, position], minlength=4)[2:4]
         assert np.sum((counts - num * distribution) ** 2 / (num * distribution)) < 15.2  # 1 degree of freedom, p = 1e-4
+
+
+def test_the_distribution_of_a_token_counts_that_it_may_be_guessed() -> None:
+    """log_linear leaves one token in a thousand to guess: with those that steps reveal, probabilities sum to one."""
+    text_spec = dataclasses.replace(ONE_TOKEN, length=3, length_counts=(0, 0, 0, 1))
+    model = D3PM(text_spec=text_spec, schedule="log_linear", num_steps=20, sampler=Sampler(steps=4))
+    model = with_logits(model, lambda x_t, index: jnp.zeros((*x_t.shape, 4)))
+    log_p = model.token_distribution({}, nothing_given(1, 3)._replace(length=jnp.asarray([3])))
+    np.testing.assert_allclose(np.exp(log_p).sum(), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bound", ["estimated_bound", "full_bound"])
+def test_a_network_that_knows_nothing_needs_log_k_nats_however_much_signal_is_left(bound: str) -> None:
+    """A token that survives to t = 1 is guessed, which is the prior's part of the bound."""
+    process = dataclasses.replace(absorbing(reciprocal(8), 4), log_alpha_bar=constant(1.0))
+    net = FixedNet(lambda x_t, index: jnp.zeros((*x_t.shape, 4)))
+    denoiser = DiscreteDenoiser(net, process, 8, 4, absorbing=True, form="mixture")
+    tokens, points = jnp.zeros((1_000, 20), int), (8,) if bound == "estimated_bound" else ()
+    nats = getattr(denoiser, bound)(jax.random.key(0), tokens, tokens == 0, *points)
+    assert float(nats.mean()) == pytest.approx(np.log(4), abs=0.05)
 
 
 def test_initial_guesses_are_allowed_tokens() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 
 from jtextdiff.diffusion.randomness import keys_for
+from jtextdiff.methods.components.embedding_denoiser import GaussianDenoiser, constraints_of
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.gaussian_samplers import Sampler
+from jtextdiff.sampling.loop import State
 
 PAD, EOS, VOCAB, LENGTH, DIM = 0, 1, 12, 8, 8
 TEXT_SPEC = TextSpec(
@@ -118,6 +121,45 @@ def test_fixed_tokens_enter_the_network_without_noise_if_times_are_per_token(per
     difference = float(jnp.max(jnp.abs(one - same)))
     assert difference == 0 if per_token_times else difference > 1e-4
     assert float(jnp.max(jnp.abs(one - denoise(other, 0.8, previous)))) > 1e-4
+
+
+class Clock:
+    """A network whose prediction is the time that it reads, and whose vocabulary is one zero vector."""
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        return jnp.zeros((*tokens.shape, 1))
+
+    def embedding_matrix(self) -> jax.Array:
+        return jnp.zeros((VOCAB, 1))
+
+    def __call__(self, x: jax.Array, time: jax.Array, previous: jax.Array, **settings: Any) -> jax.Array:
+        return jnp.broadcast_to(time, x.shape[:2])[..., None]
+
+
+def test_fixed_tokens_have_the_first_time_of_training_if_times_are_per_token() -> None:
+    denoiser = GaussianDenoiser(Clock(), MODERN.process, 0.01, lambda x_t, t: x_t, "x_0", self_conditioned=False)
+    fixed = jnp.arange(2 * LENGTH).reshape(2, LENGTH) % 3 == 0
+    given, x_t = nothing_given(2, LENGTH)._replace(fixed=fixed), jnp.ones((2, LENGTH, 1))
+    for clean, expected in ((fixed, np.where(fixed, 0.0, 790.0)), (None, np.full(fixed.shape, 790.0))):
+        constraints = constraints_of(TEXT_SPEC, given, jnp.full(2, LENGTH), clean, known_length=True)
+        found = denoiser.denoise(constraints, 1.0)(x_t, 0.8, x_t)
+        np.testing.assert_allclose(found[..., 0], expected, atol=1e-3)
+
+
+def test_guidance_follows_the_unclamped_estimate() -> None:
+    """A nearest embedding, here zero, has no gradient."""
+    estimates = []
+
+    class Watched(Sampler):
+        def guide(self, step: Any, process: Any, denoise: Any, *others: Any) -> Any:
+            estimates.append(denoise(jnp.ones((2, LENGTH, 1)), 0.8, jnp.ones((2, LENGTH, 1))))
+            return step
+
+    denoiser = GaussianDenoiser(Clock(), MODERN.process, 0.01, lambda x_t, t: x_t, "x_0", self_conditioned=False)
+    constraints = constraints_of(TEXT_SPEC, nothing_given(2, LENGTH), jnp.full(2, LENGTH), None, known_length=True)
+    start, energy = State.start(jnp.ones((2, LENGTH, 1))), lambda x, t, valid, x_0: jnp.zeros(len(x))
+    denoiser.sample(start, keys(0, 2), constraints, Watched(clamp=1.0, steps=2), energy, keep_path=False)
+    np.testing.assert_allclose(estimates[0], 790.0, rtol=1e-5)
 
 
 def test_lengths_follow_their_training_distribution() -> None:

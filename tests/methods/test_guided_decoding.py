@@ -110,3 +110,17 @@ def test_beams_follow_the_guide_of_their_own_text() -> None:
     """Held strongly, the words of its own source come first in each text."""
     texts = decoded(DecodingSettings(name="beam", beams=3), guide(0.0, 60.0))
     assert set(texts[0][:2]) == {2, 6} and texts[1][0] == 5 and texts[2][0] == 7
+
+
+def test_beams_keep_what_is_given_of_their_own_text() -> None:
+    """A prefix of the first text, and the lengths of the others."""
+    given = nothing_given(3, LENGTH)._replace(length=jnp.asarray([0, 2, 4]))
+    given = given._replace(
+        tokens=given.tokens.at[0, :2].set(jnp.asarray([5, 3])), fixed=given.fixed.at[0, :2].set(True)
+    )
+    settings = DecodingSettings(name="beam", beams=3)
+    texts = np.asarray(
+        decode(settings, SPEC, given, keys_for(jax.random.key(0), jnp.arange(3)), next_logits, ()).tokens
+    )
+    assert texts[0, :2].tolist() == [5, 3]
+    assert np.argmax(texts == EOS, axis=1)[1:].tolist() == [1, 3]

@@ -9,7 +9,13 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from jtextdiff.methods.components.affine_prior import initial_prior, whitened
-from jtextdiff.methods.components.cross_validation import balanced_weights, calibration_error, fold_ids
+from jtextdiff.methods.components.cross_validation import (
+    _fit_members,
+    balanced_weights,
+    calibration_error,
+    cross_validation,
+    fold_ids,
+)
 from jtextdiff.methods.components.latent_levels import Levels
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec
@@ -131,6 +137,21 @@ def test_every_fold_has_the_same_number_of_each_value() -> None:
     fold = fold_ids(value, 3)
     counts = np.asarray([[np.sum((value == v) & (fold == s)) for s in range(3)] for v in range(3)])
     assert counts.sum() == 15 and np.all(counts.max(1) - counts.min(1) <= 1)
+
+
+def test_the_penalty_of_a_member_balances_the_residuals_of_its_texts() -> None:
+    """Of a linear member, at the least of Σ weight · −log p + ½ penalty ‖w‖² outside its fold; biases are free."""
+    epsilon, value = jax.random.normal(jax.random.key(1), (2, 24, 3)), np.arange(24, dtype=np.int32) % 3 // 2
+    initial = {"w": jnp.zeros((2, 3, 2)), "b": jnp.zeros((2, 2))}
+    logits = lambda net, z: z @ net["w"] + net["b"]
+    nets = _fit_members(logits, 20, cross_validation(epsilon, value, 2), initial, jnp.float32(0.7))
+    for member in range(2):
+        net = jax.tree.map(lambda leaf, member=member: leaf[member], nets)
+        residual = jax.nn.softmax(logits(net, epsilon)) - jax.nn.one_hot(value, 2)
+        outside = balanced_weights(value) * (fold_ids(value, 2) != member)
+        residual = outside[:, None] * np.asarray(residual, np.float64) / 2  # the mean over two samples
+        np.testing.assert_allclose(np.einsum("snz,snc->zc", epsilon, residual), -0.7 * net["w"], atol=2e-3)
+        np.testing.assert_allclose(residual.sum((0, 1)), 0.0, atol=2e-3)
 
 
 @pytest.mark.slow

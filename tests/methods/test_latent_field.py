@@ -12,7 +12,7 @@ from jtextdiff.methods.components.affine_prior import initial_prior
 from jtextdiff.methods.components.cross_validation import fold_ids
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec
-from jtextdiff.methods.latent_field import HELD_OUT_FOLDS, LatentField
+from jtextdiff.methods.latent_field import HELD_OUT_FOLDS, LatentField, Pairs, _fit_net, _loss
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.rectified_flow import energy_distance, normal_velocity, regression_loss, transport_order
@@ -219,3 +219,16 @@ def test_few_texts_give_finite_moments() -> None:
     single = texts._replace(samples=texts.samples[:, :1])
     moments = METHOD._moments(single, np.arange(4) < 2, "target")
     assert np.all(np.isfinite(moments["cov"])) and np.all(np.linalg.eigvalsh(moments["cov"]) > 0)
+
+
+def test_the_kept_step_has_the_loss_that_is_reported() -> None:
+    """Of a rate with which later steps are worse than the first ones."""
+    random = np.random.default_rng(7)
+    target = jnp.asarray(np.arange(64) % 2, jnp.int32)
+    pairs = [Pairs(*(jnp.asarray(random.normal(size=(64, DIM)), jnp.float32) for _ in range(2)), target) for _ in "ab"]
+    method = dataclasses.replace(METHOD, width=4, steps=20, batch=8, rate=0.3, ema=0.5)
+    moments = {"mean": jnp.zeros((2, DIM)), "cov": jnp.zeros((2, DIM, DIM))}
+    params = {"net": method.net.init(jax.random.key(0)), "others": moments, "target": moments}
+    net, loss = _fit_net(method, params, *pairs, jax.random.key(1))
+    np.testing.assert_allclose(_loss(method, {**params, "net": net}, pairs[1]), loss, rtol=1e-5)
+    assert loss <= _loss(method, params, pairs[1])

@@ -20,11 +20,13 @@ from jtextdiff.methods.components.affine_prior import (
     unwhitened,
     whitened,
 )
-from jtextdiff.methods.components.latents import FlowLimits, LatentSampler
+from jtextdiff.methods.components.latent_decoder import LatentTextDecoder
+from jtextdiff.methods.components.latents import FlowLimits, LatentSampler, beta_schedule
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.method import LatentVariableModel, Method
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.sampling.latent_flow import FlowResult
 
 TEXT_SPEC = TextSpec(vocab_size=9, mask=9, pad=0, eos=1, unk=2, length=6, length_counts=(0, 0, 1, 5, 5, 5, 5))
 SHAPE = Transformer(num_layers=1, width=16, num_heads=2)
@@ -296,3 +298,72 @@ def test_initial_latents_follow_their_prior(params: dict, prior: str) -> None:
 def test_invalid_settings_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad)).split("_")[0]):
         dataclasses.replace(METHOD, **bad)
+
+
+class Echo:
+    """A decoder network that repeats the token whose number is its latent input."""
+
+    def init_cache(self, y: jax.Array, length: int) -> tuple[()]:
+        return ()
+
+    def step(self, previous: jax.Array, y: jax.Array, position: jax.Array, cache: tuple[()]) -> tuple[jax.Array, tuple]:
+        return -5.0 * jnp.abs(jnp.arange(TEXT_SPEC.vocab_size) - y), cache
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_beams_of_a_text_read_its_own_latent(beams: int) -> None:
+    sampler = LatentSampler(name="beam" if beams > 1 else "greedy", beams=beams)
+    decoder = LatentTextDecoder(Echo(), TEXT_SPEC, num_values=0, absolute=lambda z: z)
+    free = nothing_given(3, 6)._replace(length=jnp.full(3, 6))
+    tokens = decoder.decode(sampler, free, keys(), jnp.asarray([[3.0], [8.0], [5.0]])).tokens
+    np.testing.assert_array_equal(tokens[:, :5], np.repeat([[3], [8], [5]], 5, axis=1))
+
+
+def test_the_time_of_a_flow_is_half_the_noise_of_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """τ = −½ log ᾱ(1), in which an energy of curvature one moves a latent by the factor e^−τ."""
+    schedules = []
+
+    def descend(energy: object, z: jax.Array, schedule: object, **settings: object) -> FlowResult:
+        schedules.append(schedule)
+        return FlowResult(z, jnp.zeros(len(z), int), jnp.ones(len(z), bool))
+
+    monkeypatch.setattr("jtextdiff.methods.components.latents.descend", descend)
+    for time in (0.7, 5.025, None):
+        LatentSampler().flow(lambda x, t: jnp.zeros(len(x)), jnp.zeros((2, 4)), FlowLimits(time))
+    assert [schedule and -0.5 * float(schedule(1.0)) for schedule in schedules] == pytest.approx([0.7, 5.025, None])
+
+
+@pytest.mark.parametrize(("time", "distances"), [(1.0, [2.0, 2.0, 2.0]), (None, [2.0, 4.0, 6.0])])
+def test_with_a_time_each_stop_begins_at_the_source(
+    time: float | None, distances: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the way to a stop goes on from the one before; here each has a length of two."""
+
+    def descend(energy: object, z: jax.Array, schedule: object, **settings: object) -> FlowResult:
+        return FlowResult(z + 1, jnp.zeros(len(z), int), jnp.ones(len(z), bool))
+
+    monkeypatch.setattr("jtextdiff.methods.components.latents.descend", descend)
+    decode, energy = lambda z: jnp.zeros((1, len(z), 6), int), lambda x, t, valid: jnp.sum(x, axis=-1)
+    limits = FlowLimits(time, jnp.asarray([0.5, 0.7, 0.9]))
+    stops = LatentSampler().rewrite(decode, jnp.zeros((2, 4)), energy, limits)
+    np.testing.assert_allclose(stops.distance, [distances] * 2, rtol=1e-6)
+
+
+def test_the_weight_of_the_divergence_rises_in_a_quarter_and_changes_in_an_eighth_of_training() -> None:
+    progress = jnp.asarray([0.0, 0.125, 0.25, 0.5, 0.75, 0.8125, 0.875, 1.0])
+    np.testing.assert_allclose(beta_schedule(progress, 0.2, 1.0), [0, 0.1, 0.2, 0.2, 0.2, 0.6, 1, 1], rtol=1e-5)
+
+
+def test_the_generator_of_a_prior_learns_an_eighth_as_fast_as_its_critic() -> None:
+    """A step of its shift along the critic, as far as the critic tells each latent from those of texts."""
+    weights, z = jnp.asarray([0.5, -1.0, 0.0, 2.0]), jax.random.normal(jax.random.key(6), (5, 4))
+    prior = {**initial_prior(4, "adversarial"), "critic": {"weights": weights, "bias": jnp.asarray(0.5)}}
+    slope = jax.grad(lambda prior: jnp.sum(prior_fit_loss(prior, z, jax.random.key(7))))(prior)
+    generated, real = (
+        unwhitened(prior, jax.random.normal(jax.random.key(7), z.shape)) @ weights + 0.5,
+        z @ weights + 0.5,
+    )
+    expected = -np.sum(jax.nn.sigmoid(-generated)) / 8 * weights / np.sqrt(3)
+    np.testing.assert_allclose(slope["shift"], expected, rtol=1e-5, atol=1e-6)
+    of_critic = np.sum(jax.nn.sigmoid(generated)) - np.sum(jax.nn.sigmoid(-real))
+    np.testing.assert_allclose(slope["critic"]["bias"], of_critic, rtol=1e-4)

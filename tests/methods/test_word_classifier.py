@@ -13,7 +13,12 @@ from support.cases import slow_but
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.cmlm import CMLM
-from jtextdiff.methods.components.cross_validation import MAX_LOG_FACTOR, calibrated
+from jtextdiff.methods.components.cross_validation import (
+    MAX_LOG_FACTOR,
+    balanced_weights,
+    calibrated,
+    calibration_error,
+)
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.d3pm import D3PM
@@ -152,6 +157,22 @@ def test_a_control_learns_which_words_speak_for_a_value_and_how_much() -> None:
     np.testing.assert_allclose(good.token_weights()[3], words["weights"][3, 1] - words["weights"][3, 0], rtol=1e-5)
 
 
+def test_a_report_judges_texts_as_the_energy_does() -> None:
+    """A value is more probable than the words say: the bias counts in both."""
+    method = WordClassifier(text_spec=SPEC, base=MASKED, label="mood", values=("bad", "fair", "good"))
+    words = {"weights": WEIGHTS, "factor": jnp.float32(2.0), "bias": jnp.asarray([4.0, 0.0, -1.0])}
+    tokens, value = jax.random.randint(jax.random.key(6), (60, 3), 3, 9), np.arange(60, dtype=np.int32) % 7 % 3
+    nothing, occurrences = jnp.zeros((60, 0)), csr_matrix(np.asarray(occurring(tokens, None, 9)))
+    report = method.report(
+        {"words": words}, LabelledLatents(nothing[:, None], nothing, nothing.sum(-1), value, occurrences=occurrences)
+    )
+    p = np.stack([np.exp(-method.energy({"words": words}, row, {})(tokens, 0.0)) for row in np.eye(3, dtype=bool)], -1)
+    right, weights = p.argmax(-1) == value, balanced_weights(value)
+    assert report["valid_accuracy"] == pytest.approx(np.average(right, weights=weights), rel=1e-5)
+    error = calibration_error(p.max(-1), right, weights)
+    assert report["valid_calibration_error"] == pytest.approx(error, rel=1e-4)
+
+
 def test_labels_that_words_decide_have_finite_weights() -> None:
     decided = texts(300, 2)
     assert decided.occurrences is not None
@@ -162,6 +183,17 @@ def test_labels_that_words_decide_have_finite_weights() -> None:
     value = np.arange(20) % 2
     factor, _ = calibrated(0.01 * np.eye(2)[value], value)
     assert factor == pytest.approx(np.exp(MAX_LOG_FACTOR), rel=1e-3), "any larger one would have less loss"
+
+
+def test_a_calibration_does_not_depend_on_how_many_texts_have_a_value() -> None:
+    random = np.random.default_rng(4)
+    value = np.arange(90, dtype=np.int32) % 3
+    logits = random.normal(size=(90, 3)) + np.eye(3)[value]
+    more = np.concatenate([np.arange(90), np.tile(np.flatnonzero(value == 2), 9)])  # ten of each text of one value
+    factor, bias = calibrated(logits, value)
+    other_factor, other_bias = calibrated(logits[more], value[more])
+    assert other_factor == pytest.approx(factor, rel=1e-2)
+    np.testing.assert_allclose(other_bias - other_bias.mean(), bias - bias.mean(), atol=1e-2)
 
 
 def test_only_methods_that_sample_masked_words_are_guided_by_words() -> None:

@@ -48,3 +48,20 @@ def test_a_wide_beam_finds_the_most_likely_text() -> None:
     np.testing.assert_allclose(score(tuple(np.asarray(end.tokens[0]).tolist())), best, rtol=1e-5)
     for text in np.asarray(end.tokens).tolist():
         assert set(text[text.index(eos) + 1 :] if eos in text else []) <= {pad}, "a finished beam continues with PAD"
+
+
+def test_the_cache_of_a_beam_is_that_of_its_own_prefix() -> None:
+    """The cache records the tokens that the network has read; two texts, with beams that change places."""
+    width, length, eos = 3, 6, 4
+    log_p = jax.nn.log_softmax(jax.random.normal(jax.random.key(5), (length, 5, 5)).at[..., eos].set(-1e9))
+
+    def next_token(tokens: jax.Array, position: jax.Array, cache: jax.Array) -> tuple[jax.Array, jax.Array]:
+        previous = jnp.where(position > 0, tokens[:, position - 1], jnp.repeat(jnp.arange(2), width))
+        return log_p[position, previous], cache.at[:, position].set(previous)
+
+    tokens = jnp.full((2 * width, length), -1)
+    start = initial_beams(DecodingState(tokens, tokens), width)
+    end, _ = unroll(beam_search(next_token, width, eos, 0), start, keys(0, 2 * width), jnp.arange(length))
+    assert len({tuple(row) for row in np.asarray(end.tokens[:width, :-1]).tolist()}) > 1, "beams differ"
+    np.testing.assert_array_equal(end.cache[:, 0], np.repeat(np.arange(2), width))
+    np.testing.assert_array_equal(end.cache[:, 1:], end.tokens[:, :-1])

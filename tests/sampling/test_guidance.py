@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Callable
 from importlib.metadata import version
 
 import jax
@@ -119,6 +120,22 @@ def test_the_default_moves_a_text_along_its_gradient_by_the_noise_of_the_step() 
     change, std = np.asarray(after - before), PROCESS.posterior(X_1, X_1, 0.5, 0.6).std.item()
     np.testing.assert_allclose(np.sqrt(np.mean(change**2, axis=(1, 2))), 0.7 * std, rtol=1e-2)
     assert np.all(change[3, 1:] == 0) and np.all(change * np.asarray(slope) <= 0)
+
+
+@pytest.mark.parametrize(("rule", "pull"), [("std", lambda std: 2 / std), ("scaled", lambda std: 1 / std**2)])
+def test_the_penalty_pulls_towards_the_mean_of_the_posterior(rule: str, pull: Callable[[float], float]) -> None:
+    """Σ (x − μ)²/σ or, scaled, Σ (x − μ)²/2σ², where the energy has a slope of 1 along the other coordinate."""
+    t, s, x_0_hat, off = jnp.asarray(0.6), jnp.asarray(0.4), jnp.zeros(SHAPE), jnp.asarray([[[0.0, 0.3]]])
+    posterior = PROCESS.posterior(x_0_hat, X_1, s, t)
+    step = lambda keys, state, times: State(posterior.mean + off, x_0_hat, t)
+    slope = lambda params, target, x, t, valid: -jnp.sum(params * x, axis=(1, 2)) - 100
+    energy = Learned(params=jnp.asarray([[[1.0, 0.0]]]), target=None, log_prob=slope)
+    settings = Guidance(update_rule=rule, fluency=0.25, rate=0.1)
+    moved = guided(step, PROCESS, energy, settings, stochastic=True, free=FREE, valid=None)
+    change = moved(keys(), State.start(X_1), (t, s)).x_t - (posterior.mean + off)
+    assert np.all(np.asarray(change) < 0)
+    expected = np.full(SHAPE[:2], 0.25 * 0.3 * pull(float(posterior.std.reshape(-1)[0])))
+    np.testing.assert_allclose(change[..., 1] / change[..., 0], expected, rtol=1e-3)
 
 
 def test_adagrad_steps_shrink() -> None:
