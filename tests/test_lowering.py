@@ -94,6 +94,7 @@ def test_training_and_sampling_of_every_config_lower(preset: str) -> None:
     lowers(method.nll, state["params"], key, batch(method))
 
 
+@pytest.mark.slow
 def test_guidance_and_latent_editing_lower() -> None:
     key = jax.random.key(0)
     keys, given = keys_for(key, jnp.arange(ROWS)), nothing_given(ROWS, LENGTH)

@@ -109,6 +109,7 @@ def test_paired_latents_are_carried_to_their_partners() -> None:
     assert distance("paired", texts) < 0.25 and distance("independent", texts._replace(source_samples=None)) > 1.5
 
 
+@pytest.mark.slow
 def test_equal_covariances_are_carried_by_a_translation() -> None:
     """The rectified flow of two normals that differ in their means alone is the shift, for any coupling."""
     same = np.ones((2, DIM))

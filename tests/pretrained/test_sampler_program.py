@@ -35,6 +35,7 @@ def test_a_program_draws_what_the_model_draws(family: str) -> None:
     assert np.any(program(np.uint32(0)) != program(np.uint32(5)))
 
 
+@pytest.mark.slow
 def test_the_lines_of_its_readme_print_the_texts(tmp_path: Path) -> None:
     shutil.copytree(trained("masked.py"), tmp_path / "run")
     (tmp_path / "out").mkdir()
