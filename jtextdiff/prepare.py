@@ -23,7 +23,7 @@ Writes three folders, each of which can be the text of a run:
   pieces  for the text VAE: every text, cut after sentences, or clauses of long ones, into pieces of at most --length
   whole   for controls, edits and evaluation: the texts of --shortest to --length, with their labels
   judge   other texts of the training split, of any length, with their labels: for n-gram classifiers and language
-          models that judge edits; and all texts to validate them on
+          models that judge edits; and the texts of the other splits, to validate them on
 
 Blank texts, repeated ones (also in another split) and repeated pieces are left out, and so are clauses longer than
 --length. Pieces have no labels: a clause of a good review need not be good. Lengths are in characters if most of the
