@@ -14,6 +14,7 @@ Keys = Key[Array, "*rows"]
 """One key for a whole batch (training), or one key per row (sampling)."""
 
 
+@jax.jit
 def keys_for(key: Key[Array, ""], sample_ids: Int[Array, "b"]) -> Key[Array, "b"]:
     """Returns one key per sample, derived from its global number: the same in any batch and on any mesh."""
     return jax.vmap(lambda sample_id: jax.random.fold_in(key, sample_id))(sample_ids)

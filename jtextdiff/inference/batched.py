@@ -60,7 +60,7 @@ def map_batches(
     outputs, in plain containers, become NumPy arrays with one row per text. `progress` receives the number of texts in
     each finished batch. There must be at least one text.
     """
-    outputs: Any = None
+    inputs, outputs = jax.tree.map(_on_host, inputs), None
     for bucket in length_buckets(lengths, longest, shards):
         output = jax.device_get(function(bucket, jax.tree.map(functools.partial(_take, bucket), inputs)))
         if outputs is None:
@@ -68,6 +68,11 @@ def map_batches(
         jax.tree.map(functools.partial(_put, bucket), outputs, output)
         progress(bucket.num_real)
     return outputs
+
+
+def _on_host(leaf: Any) -> Any:
+    """NumPy takes rows without a program for each operation; keys have no form in NumPy."""
+    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
 
 
 def _take(bucket: LengthBucket, leaf: Any) -> Any:

@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
-from jtextdiff.metrics.ngrams import Text, ngrams, words_of
+from jtextdiff.metrics.ngrams import Text, ngrams, ngrams_up_to, words_of
 
 Ngram = tuple[Hashable, ...]
 
@@ -32,20 +32,31 @@ def self_bleu(texts: Sequence[Text], n: int = 4) -> float:
 
 
 def sentence_bleu(text: Text, reference: Text, n: int = 4) -> float:
-    """Returns BLEU of one text against one reference, in [0, 1], with one added to counts of 2-grams and longer.
+    """Returns BLEU of one text against one reference, see `bleu_against`."""
+    return bleu_against(reference, n)(text)
 
-    Papineni et al. (2002); Lin & Och (2004) for the added counts.
+
+def bleu_against(reference: Text, n: int = 4) -> Callable[[Text], float]:
+    """Returns BLEU against one reference as a function of a text, in [0, 1]; one is added to counts of longer n-grams.
+
+    Papineni et al. (2002); Lin & Och (2004) for what is added to the counts of 2-grams and longer.
     """
-    words, reference_words = words_of(text), words_of(reference)
-    log_precisions = []
-    for size in range(1, n + 1):
-        counts, reference_counts = Counter(ngrams(words, size)), Counter(ngrams(reference_words, size))
-        matches, added = (counts & reference_counts).total(), int(size > 1)
-        if matches + added == 0:
+    reference_words = words_of(reference)
+    reference_counts = Counter(ngrams_up_to(reference_words, n))
+
+    def bleu(text: Text) -> float:
+        words = words_of(text)
+        matches = [0, *[1] * (n - 1)]
+        for ngram, count in Counter(ngrams_up_to(words, n)).items():
+            if ngram in reference_counts:
+                matches[len(ngram) - 1] += min(count, reference_counts[ngram])
+        if matches[0] == 0:
             return 0.0
-        log_precisions.append(math.log((matches + added) / (max(counts.total(), 1 - added) + added)))
-    brevity = min(0.0, 1 - len(reference_words) / max(len(words), 1))
-    return math.exp(brevity + sum(log_precisions) / n)
+        totals = [max(len(words), 1), *(max(len(words) - size, 0) + 1 for size in range(1, n))]
+        brevity = min(0.0, 1 - len(reference_words) / max(len(words), 1))
+        return math.exp(brevity + sum(map(math.log, matches)) / n - sum(map(math.log, totals)) / n)
+
+    return bleu
 
 
 def corpus_bleu(texts: Sequence[Text], references: Sequence[Text], n: int = 4) -> float:

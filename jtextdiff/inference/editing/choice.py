@@ -19,11 +19,14 @@ from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.editing.types import EditBatch
 from jtextdiff.methods.components.latents import Rewrite
-from jtextdiff.metrics.bleu import sentence_bleu
+from jtextdiff.metrics.bleu import bleu_against
 from jtextdiff.sampling.energies import MIN_ENERGY, Energy, energy_terms
 
 Tokens = tuple[int, ...]
 """A text without EOS and PAD."""
+
+NatsOf = dict[Tokens, Float[np.ndarray, "parts"]]
+"""−log p of each control by the words of a text."""
 
 MAX_CHANGES = 6
 """Up to so many changes, all subsets are tried; of more, none, single ones, pairs, and all but one."""
@@ -69,11 +72,11 @@ def choose(edits: EditBatch, rewrites: Rewrite, *, target: float, minimal: bool,
     """
     sources = [tokens_of(row, edits) for row in edits.batch.tokens]
     rows = [_candidates(row, source, rewrites, edits, minimal) for row, source in enumerate(sources)]
-    if minimal and any(rows):
-        p = _probabilities(_by_words(edits, [candidate.tokens for row in rows for candidate in row])).prod(axis=-1)
-        rows = [_shortlist(row, of_row, target, num_read) for row, of_row in zip(rows, _split(p, rows), strict=True)]
+    by_words = _by_words(edits, [*sources, *(candidate.tokens for row in rows for candidate in row)])
+    if minimal:
+        rows = [_shortlist(row, by_words, target, num_read) for row in rows]
     texts = [[source, *(candidate.tokens for candidate in row)] for source, row in zip(sources, rows, strict=True)]
-    p, nll = _read(edits, [text for of_row in texts for text in of_row])
+    p, nll = _read(edits, [text for of_row in texts for text in of_row], by_words)
     readings = zip(_split(p, texts), _split(nll, texts), strict=True)
     choices = [_best(row, Reading(*reading), target) for row, reading in zip(rows, readings, strict=True)]
     return [
@@ -118,14 +121,18 @@ def _candidates(row: int, source: Tokens, rewrites: Rewrite, edits: EditBatch, m
         for rewrite in stop_of:
             for text in filter(valid, partial_edits(source, rewrite)):
                 rewrite_of.setdefault(text, rewrite)
-    return [Candidate(text, sentence_bleu(text, source), of, stop_of[of]) for text, of in rewrite_of.items()]
+    bleu = bleu_against(source)
+    return [Candidate(text, bleu(text), of, stop_of[of]) for text, of in rewrite_of.items()]
 
 
-def _shortlist(candidates: list[Candidate], p: Float[np.ndarray, "n"], target: float, num: int) -> list[Candidate]:
+def _shortlist(candidates: list[Candidate], by_words: NatsOf, target: float, num: int) -> list[Candidate]:
     """The nearest candidates whose words have the target probability; if they are too few, the next probable ones.
 
     Also the rewrites of which they are parts.
     """
+    if not candidates:
+        return []
+    p = _probabilities(np.stack([by_words[candidate.tokens] for candidate in candidates])).prod(axis=-1)
     order = sorted(range(len(p)), key=lambda i: (p[i] < target, -candidates[i].bleu if p[i] >= target else -p[i]))
     chosen = [candidates[i] for i in order[:num]]
     needed = {candidate.rewrite for candidate in chosen} - {candidate.tokens for candidate in chosen}
@@ -157,7 +164,7 @@ def _or_source(choice: Choice | None, source: Tokens, target: float) -> Choice |
     return Choice(source, None, choice.before, choice.before)
 
 
-def _read(edits: EditBatch, texts: Sequence[Tokens]) -> Reading:
+def _read(edits: EditBatch, texts: Sequence[Tokens], by_words: NatsOf) -> Reading:
     """Reads texts again: the probabilities of controls are those of `_probabilities`."""
     reread, energy = jitted(edits.method, "reread", mesh_of(edits.params)), edits.conditioning.energy
 
@@ -165,15 +172,18 @@ def _read(edits: EditBatch, texts: Sequence[Tokens]) -> Reading:
         return reread(edits.params, tokens, energy=energy)
 
     latent, nll = _map(read, edits, texts)
-    words = () if edits.conditioning.readings is None else (_by_words(edits, texts),)
+    words = (np.stack([by_words[text] for text in texts]),) if by_words else ()
     return Reading(_probabilities(latent, *words), nll)
 
 
-def _by_words(edits: EditBatch, texts: Sequence[Tokens]) -> Float[np.ndarray, "n parts"]:
-    """−log p of each control by the words of each text, nats."""
-    assert edits.conditioning.readings is not None
-    energy = edits.conditioning.readings.energy
-    return _map(lambda bucket, tokens: _text_energies(energy, tokens), edits, texts)
+def _by_words(edits: EditBatch, texts: Sequence[Tokens]) -> NatsOf:
+    """−log p of each control by the words of each text, nats; {} if a control has learned no words."""
+    if edits.conditioning.readings is None:
+        return {}
+    energy, distinct = edits.conditioning.readings.energy, list(dict.fromkeys(texts))
+    return dict(
+        zip(distinct, _map(lambda bucket, tokens: _text_energies(energy, tokens), edits, distinct), strict=True)
+    )
 
 
 @jax.jit

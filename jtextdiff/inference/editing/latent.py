@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -113,7 +114,7 @@ def _rewrites(edits: EditBatch, flow: FlowSettings, bucket: LengthBucket, inputs
 
 def _at_full_width(given: Given, longest: int) -> Given:
     """Returns what is given of a bucket's texts, with all the positions that their edits may have."""
-    wider = lambda leaf: jnp.pad(leaf, ((0, 0), (0, longest - leaf.shape[1])))
+    wider = lambda leaf: np.pad(leaf, ((0, 0), (0, longest - leaf.shape[1])))
     return given._replace(tokens=wider(given.tokens), fixed=wider(given.fixed))
 
 
@@ -141,11 +142,11 @@ def word_guide(edits: EditBatch, given: Given, strength: float, hold: float) -> 
     readings = edits.conditioning.readings
     if readings is None or not (strength or hold):
         return None
-    valid = jnp.arange(given.tokens.shape[1]) < given.length[:, None] - 1  # without EOS
+    valid = np.arange(given.tokens.shape[1]) < given.length[:, None] - 1  # without EOS
     return WordGuide(
         energy=readings.energy,
         neutral=jnp.asarray(readings.neutral),
-        source=occurring(given.tokens, valid, len(readings.neutral)),
+        source=jax.jit(occurring, static_argnums=2)(given.tokens, valid, len(readings.neutral)),
         strength=jnp.float32(strength),
         hold=jnp.float32(hold),
     )

@@ -99,8 +99,8 @@ def test_nothing_is_chosen_where_no_flow_was_solved() -> None:
 
 def test_the_shortlist_has_the_nearest_first_then_the_most_probable_then_their_rewrites() -> None:
     of = [*candidates(0.9, 0.5, 0.8, 0.4), Candidate((9,), 0.45, (3,), 3), Candidate((8,), 0.3, (0,), 0)]
-    p = np.asarray([0.1, 0.95, 0.5, 0.3, 0.93, 0.2])
-    chosen = [candidate.tokens for candidate in _shortlist(of, p, 0.9, 3)]
+    by_words = {text.tokens: -np.log([p]) for text, p in zip(of, [0.1, 0.95, 0.5, 0.3, 0.93, 0.2], strict=True)}
+    chosen = [candidate.tokens for candidate in _shortlist(of, by_words, 0.9, 3)]
     assert chosen == [(1,), (9,), (2,), (3,)]
 
 
@@ -137,7 +137,7 @@ def test_a_rewrite_is_no_part_of_another_rewrite() -> None:
     found = _candidates(0, SOURCE, rewrites, edits, minimal=True)
     assert {candidate.rewrite for candidate in found} == {(5, 20, 7, 21, 9), (5, 20, 7, 8, 9)}
     for num in range(1, len(found)):
-        chosen = _shortlist(found, np.full(len(found), 0.95), 0.9, num)
+        chosen = _shortlist(found, {candidate.tokens: -np.log([0.95]) for candidate in found}, 0.9, num)
         assert {candidate.rewrite for candidate in chosen} <= {candidate.tokens for candidate in chosen}
 
 
