@@ -14,10 +14,12 @@ from jtextdiff.control.controls import TRAINING_FREE, Control
 from jtextdiff.control.label_targets import trained_target
 from jtextdiff.control.phrases import keyword_energy, regex_energy
 from jtextdiff.control.quoting import VALUE_SIGNS, listed
+from jtextdiff.control.trained import trained_trigrams
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
 from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.method import Conditional, Controllable, Method, is_guided_by_words
+from jtextdiff.metrics.trigrams import Trigrams
 from jtextdiff.sampling.energies import Energy, Not, Or, Sum
 from jtextdiff.sampling.phrases import WordEnergy, word_terms
 
@@ -27,6 +29,7 @@ class WordReadings(NamedTuple):
 
     energy: Sum  # of the tokens of a finished text
     neutral: Float[np.ndarray, "v"]  # from 0 to 1, of each word: 1 if it says nothing of the controls
+    trigrams: Trigrams | None  # of the training texts
 
     @property
     def guides(self) -> bool:
@@ -88,7 +91,8 @@ def _readings(parts: Sequence[Control], weights: tuple[Any, ...], model: Trained
     if not all(isinstance(of, LatentClassifier) and of.learns_words for of, _ in controls):
         return None
     neutral = np.prod([of.neutral(params) for of, params in controls], axis=0)
-    return WordReadings(_sum(parts, weights, model, of_words=True), neutral)
+    trigrams = trained_trigrams(leaves[0].name, model)
+    return WordReadings(_sum(parts, weights, model, of_words=True), neutral, trigrams)
 
 
 def check_word_guided(parts: Sequence[Control], name: str) -> None:

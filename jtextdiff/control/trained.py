@@ -13,10 +13,15 @@ from jtextdiff.control.quoting import NAME_SIGNS, listed
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
 from jtextdiff.devices.sharding import make_mesh, mesh_of
 from jtextdiff.methods.classifier import Classifier
+from jtextdiff.metrics import trigrams
+from jtextdiff.metrics.trigrams import Trigrams
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints, load_params
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.workdir import read_config
+
+TRIGRAMS = "trigrams.npz"
+"""File of a control with a trigram model of the training texts."""
 
 CONTROLS, FIELDS = "controls", "flows"
 """Folders of a run that hold what was fitted to it, one folder for each label."""
@@ -37,6 +42,13 @@ def fitted_dir(config: Config) -> Path:
 def trained_classifier(label: str, model: TrainedModel) -> tuple[Classifier, Params]:
     """Returns the classifier of a label and its parameters, read from disk once per model; see `load_control`."""
     return load_control(model.run, label, model.params)
+
+
+@cached_per_model
+def trained_trigrams(label: str, model: TrainedModel) -> Trigrams | None:
+    """Returns the trigram model in a control's folder; None of one that was fitted before they had one."""
+    file = None if model.run is None else control_dir(model.run, label) / TRIGRAMS
+    return None if file is None or not file.is_file() else trigrams.load(file)
 
 
 def load_control(run: Path | None, label: str, base: Params) -> tuple[Classifier, Params]:

@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say, write_atomically
-from jtextdiff.control.trained import FIELDS, fitted_dir
+from jtextdiff.control.trained import FIELDS, TRIGRAMS, fitted_dir
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
@@ -27,14 +27,18 @@ from jtextdiff.methods.components.cross_validation import balanced_weights
 from jtextdiff.methods.components.latents import PRIOR, LabelledLatents, collapse_warnings
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.method import Fitted, LatentVariableModel
-from jtextdiff.metrics import ngram_classifier
+from jtextdiff.metrics import ngram_classifier, trigrams
 from jtextdiff.metrics.ngram_classifier import token_occurrences
+from jtextdiff.metrics.trigrams import Trigrams
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.corpus import open_corpus
 from jtextdiff.run.workdir import store_config
 from jtextdiff.training.control_setup import control_flag, labelled_corpus
 from jtextdiff.training.setup import complete_config
+
+MAX_TRIGRAM_TEXTS = 200_000
+"""Texts that a trigram model is fitted to, at most."""
 
 MAX_VALID_TEXTS = 5_000
 """Texts of the valid split, at most, on which accuracy is measured."""
@@ -47,7 +51,8 @@ def fit_control(config: Config, workdir: Path) -> None:
     learn from.
     """
     exists = checkpoints.has_checkpoints(workdir)
-    corpus = labelled_corpus(open_corpus(config, workdir), config)
+    unlabelled = open_corpus(config, workdir)
+    corpus = labelled_corpus(unlabelled, config)
     config = complete_config(config, corpus, workdir)
     store_config(workdir, config, corpus.digests(config.label) | _references_digest(config), resumed=exists)
     if exists:
@@ -73,6 +78,8 @@ def fit_control(config: Config, workdir: Path) -> None:
     metrics |= method.report({**params, "base": base.params}, valid)
     if isinstance(method, LatentClassifier):
         metrics["text_accuracy"] = ngram_accuracy(corpus, method)
+        if method.learns_words:
+            trigrams.save(trigrams_of(base, unlabelled), workdir / TRIGRAMS)
     with checkpoints.open_checkpoints(workdir) as manager:
         checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["loss"])
     write_atomically(workdir / "metrics.jsonl", json.dumps({"step": 1, **metrics}) + "\n")
@@ -149,6 +156,13 @@ def occurrences_of(base: Model, texts: Sequence[str]) -> csr_matrix:
     batch, text_spec = base.batch(texts), base.method.text_spec
     counted = batch.valid & (batch.tokens != text_spec.eos) & (batch.tokens != text_spec.unk)
     return token_occurrences(batch.tokens, counted, text_spec.vocab_size)
+
+
+def trigrams_of(base: Model, corpus: Corpus) -> Trigrams:
+    """Returns the trigram model of at most `MAX_TRIGRAM_TEXTS` evenly spaced training texts, labelled or not."""
+    train = corpus.splits["train"]
+    batch = base.batch(train.texts(train.evenly_spaced(MAX_TRIGRAM_TEXTS)))
+    return trigrams.fit(np.asarray(batch.tokens), np.asarray(batch.valid), base.method.text_spec.vocab_size)
 
 
 def encode(base: Model, texts: Sequence[str], sample_keys: Sequence[Any]) -> tuple[Array, Array, Array]:

@@ -1,57 +1,37 @@
-"""Choosing an edit among several rewrites of a text, and among texts that make only some of their changes.
+"""Choosing an edit among candidates.
 
 A rewrite changes more than it must. Of the candidates that have the target probability when they are read again, the
-one is taken that is near to the source and fluent: with the highest BLEU less a multiple of −ELBO. A source that has
-the probability itself stays as it is.
+one is taken that is near to the source and fluent: with the highest BLEU less a multiple of its nats per token, by the
+ELBO and by trigrams. To a text VAE, which was trained to write back what it reads, many a text is likely whose
+neighbouring words do not fit; trigrams see that. A source that has the probability itself stays as it is.
 """
 
-import itertools
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from scipy.special import expit
 
 from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
+from jtextdiff.inference.editing.candidates import Candidate, Tokens, candidates_of, tokens_of
 from jtextdiff.inference.editing.types import EditBatch
 from jtextdiff.methods.components.latents import Rewrite
-from jtextdiff.metrics.bleu import bleu_against
 from jtextdiff.sampling.energies import MIN_ENERGY, Energy, energy_terms
 
-Tokens = tuple[int, ...]
-"""A text without EOS and PAD."""
+Nats = dict[Tokens, tuple[float, ...]]
+"""−log p of each text by each model of text, in nats."""
 
-NatsOf = dict[Tokens, Float[np.ndarray, "parts"]]
-"""−log p of each control by the words of a text."""
-
-MAX_CHANGES = 6
-"""Up to so many changes, all subsets are tried; of more, none, single ones, pairs, and all but one."""
+ByControl = dict[Tokens, Float[np.ndarray, "parts"]]
+"""The probability of each control in each text, or −log p."""
 
 NEARLY_BEST = 0.95
 """If no candidate has the target probability, those with this share of the highest one count as having it."""
 
-FLUENCY_WEIGHT = 0.4
-"""BLEU with the source that is given up for one nat per token of the negative ELBO."""
-
-
-class Candidate(NamedTuple):
-    """A text, its BLEU with the source, and the rewrite that it is a part of, with the number of that."""
-
-    tokens: Tokens
-    bleu: float
-    rewrite: Tokens
-    stop: int
-
-
-class Reading(NamedTuple):
-    """Texts as the model reads them: the probability of each control, and −ELBO in nats."""
-
-    p: Float[np.ndarray, "n parts"]
-    nll: Float[np.ndarray, "n"]
+FLUENCY_WEIGHT = 0.5
+"""BLEU with the source that is given up for one nat per token."""
 
 
 class Choice(NamedTuple):
@@ -67,94 +47,83 @@ def choose(edits: EditBatch, rewrites: Rewrite, *, target: float, minimal: bool,
     """Returns one choice per text; None if no rewrite of it is solved.
 
     With `minimal`, which needs controls that have learned words, the candidates are the source, the rewrites and their
-    `partial_edits`; the `num_read` nearest whose words have the `target` probability are read again by the model. Else
-    they are the rewrites, all of which are read.
+    partial edits; the best `num_read` by BLEU and trigrams, of those whose words have the `target` probability, are
+    read again by the model. Else they are the rewrites, all of which are read.
     """
     sources = [tokens_of(row, edits) for row in edits.batch.tokens]
-    rows = [_candidates(row, source, rewrites, edits, minimal) for row, source in enumerate(sources)]
-    by_words = _by_words(edits, [*sources, *(candidate.tokens for row in rows for candidate in row)])
+    rows = [candidates_of(row, source, rewrites, edits, minimal) for row, source in enumerate(sources)]
+    texts = _distinct(sources, rows)
+    words, by_trigrams = _nats_of_words(edits, texts), _nats_of_trigrams(edits, texts)
     if minimal:
-        rows = [_shortlist(row, by_words, target, num_read) for row in rows]
-    texts = [[source, *(candidate.tokens for candidate in row)] for source, row in zip(sources, rows, strict=True)]
-    p, nll = _read(edits, [text for of_row in texts for text in of_row], by_words)
-    readings = zip(_split(p, texts), _split(nll, texts), strict=True)
-    choices = [_best(row, Reading(*reading), target) for row, reading in zip(rows, readings, strict=True)]
+        p_of_words = dict(zip(texts, _probabilities(np.stack([words[text] for text in texts])).prod(-1), strict=True))
+        rows = [_fluent(row, source, by_trigrams) for row, source in zip(rows, sources, strict=True)]
+        rows = [_shortlist(row, p_of_words, by_trigrams, target, num_read) for row in rows]
+        texts = _distinct(sources, rows)
+    p, nats = _read(edits, texts, words, by_trigrams)
+    choices = [_best(row, source, p, nats, target) for row, source in zip(rows, sources, strict=True)]
     return [
         _or_source(choice, source, target) if minimal else choice
         for choice, source in zip(choices, sources, strict=True)
     ]
 
 
-def tokens_of(row: Int[np.ndarray, "l"], edits: EditBatch) -> Tokens:
-    """Returns the tokens of a padded row before its EOS."""
-    ends = np.flatnonzero(row == edits.tokenizer.eos)
-    return tuple(row[: ends[0] if len(ends) else None].tolist())
+def _distinct(sources: Sequence[Tokens], rows: Sequence[Sequence[Candidate]]) -> list[Tokens]:
+    """The sources and all candidates, each once."""
+    return list(dict.fromkeys([*sources, *(candidate.tokens for row in rows for candidate in row)]))
 
 
-def partial_edits(source: Tokens, edit: Tokens) -> list[Tokens]:
-    """Returns the texts that make some of the changes of an edit: first none, which is the source, and last all."""
-    blocks = SequenceMatcher(None, source, edit, autojunk=False).get_opcodes()
-    changes = [index for index, (kind, *_) in enumerate(blocks) if kind != "equal"]
-    n = len(changes)
-    sizes = range(n + 1) if n <= MAX_CHANGES else (0, 1, 2, n - 1, n)
-    subsets = itertools.chain.from_iterable(itertools.combinations(changes, size) for size in sizes)
+def _fluent(candidates: list[Candidate], source: Tokens, nats: Nats) -> list[Candidate]:
+    """Leaves out a part that a model finds less fluent than both the source and the whole rewrite.
 
-    def with_changes(made: tuple[int, ...]) -> Tokens:
-        pieces = (
-            edit[new:new_end] if index in made else source[old:old_end]
-            for index, (_, old, old_end, new, new_end) in enumerate(blocks)
+    It contradicts itself.
+    """
+    return [
+        candidate
+        for candidate in candidates
+        if all(
+            of_part <= max(of_source, of_rewrite)
+            for of_part, of_source, of_rewrite in zip(
+                nats[candidate.tokens], nats[source], nats[candidate.rewrite], strict=True
+            )
         )
-        return tuple(itertools.chain.from_iterable(pieces))
-
-    return list(map(with_changes, subsets))
+    ]
 
 
-def _candidates(row: int, source: Tokens, rewrites: Rewrite, edits: EditBatch, minimal: bool) -> list[Candidate]:
-    """The distinct rewrites of a text, and their partial edits that have a valid length."""
-    longest, length = edits.method.text_spec.length, edits.conditioning.length
-    valid = lambda text: text and (len(text) + 1 == length if length > 0 else len(text) < longest)
-    stop_of: dict[Tokens, int] = {}
-    for stop in np.flatnonzero(rewrites.solved[row]).tolist():
-        stop_of.setdefault(tokens_of(np.asarray(rewrites.tokens[row, stop]), edits), stop)
-    rewrite_of = {text: text for text in stop_of}  # first, since a rewrite counts as no part of another one
-    if minimal:
-        for rewrite in stop_of:
-            for text in filter(valid, partial_edits(source, rewrite)):
-                rewrite_of.setdefault(text, rewrite)
-    bleu = bleu_against(source)
-    return [Candidate(text, bleu(text), of, stop_of[of]) for text, of in rewrite_of.items()]
+def _score(candidate: Candidate, nats: Nats) -> float:
+    """How near and fluent a candidate is; how near, if there are no models."""
+    of_text, num_tokens = nats[candidate.tokens], len(candidate.tokens) + 1
+    return candidate.bleu - FLUENCY_WEIGHT * sum(of_text) / max(len(of_text), 1) / num_tokens
 
 
-def _shortlist(candidates: list[Candidate], by_words: NatsOf, target: float, num: int) -> list[Candidate]:
-    """The nearest candidates whose words have the target probability; if they are too few, the next probable ones.
+def _shortlist(
+    candidates: list[Candidate], p: dict[Tokens, float], nats: Nats, target: float, num: int
+) -> list[Candidate]:
+    """The best candidates with the target probability; if they are too few, the next probable ones.
 
     Also the rewrites of which they are parts.
     """
-    if not candidates:
-        return []
-    p = _probabilities(np.stack([by_words[candidate.tokens] for candidate in candidates])).prod(axis=-1)
-    order = sorted(range(len(p)), key=lambda i: (p[i] < target, -candidates[i].bleu if p[i] >= target else -p[i]))
-    chosen = [candidates[i] for i in order[:num]]
+
+    def rank(candidate: Candidate) -> tuple[bool, float]:
+        misses = p[candidate.tokens] < target
+        return misses, -p[candidate.tokens] if misses else -_score(candidate, nats)
+
+    chosen = sorted(candidates, key=rank)[:num]
     needed = {candidate.rewrite for candidate in chosen} - {candidate.tokens for candidate in chosen}
     return chosen + [candidate for candidate in candidates if candidate.tokens in needed]
 
 
-def _best(candidates: list[Candidate], reading: Reading, target: float) -> Choice | None:
-    """The near and fluent candidate with the target probability; the reading begins with that of the source.
-
-    A part of a rewrite that is less fluent than both the source and the rewrite contradicts itself.
-    """
+def _best(
+    candidates: list[Candidate], source: Tokens, p: dict[Tokens, Float[np.ndarray, "parts"]], nats: Nats, target: float
+) -> Choice | None:
+    """The near and fluent candidate whose controls together have the target probability."""
     if not candidates:
         return None
-    p, nll, source_nll = reading.p.prod(axis=-1)[1:], reading.nll[1:], reading.nll[0]
-    nll_of = {candidate.tokens: nats for candidate, nats in zip(candidates, nll, strict=True)}
-    fluent = nll <= [max(source_nll, nll_of[candidate.rewrite]) for candidate in candidates]
-    highest = p[fluent].max()
+    p_of = {candidate: p[candidate.tokens].prod() for candidate in _fluent(candidates, source, nats)}
+    highest = max(p_of.values())
     least = target if highest >= target else NEARLY_BEST * highest
-    per_token = nll / [len(candidate.tokens) + 1 for candidate in candidates]
-    scores = np.asarray([candidate.bleu for candidate in candidates]) - FLUENCY_WEIGHT * per_token
-    best = int(np.argmax(np.where(fluent & (p >= least), scores, -np.inf)))
-    return Choice(candidates[best].tokens, candidates[best].stop, reading.p[0], reading.p[1 + best])
+    probable = [candidate for candidate, value in p_of.items() if value >= least]
+    best = max(probable, key=lambda candidate: _score(candidate, nats))
+    return Choice(best.tokens, best.stop, p[source], p[best.tokens])
 
 
 def _or_source(choice: Choice | None, source: Tokens, target: float) -> Choice | None:
@@ -164,26 +133,25 @@ def _or_source(choice: Choice | None, source: Tokens, target: float) -> Choice |
     return Choice(source, None, choice.before, choice.before)
 
 
-def _read(edits: EditBatch, texts: Sequence[Tokens], by_words: NatsOf) -> Reading:
-    """Reads texts again: the probabilities of controls are those of `_probabilities`."""
+def _read(edits: EditBatch, texts: list[Tokens], words: ByControl, by_trigrams: Nats) -> tuple[ByControl, Nats]:
+    """The probability of each control in texts that are read again, see `_probabilities`, and their nats."""
     reread, energy = jitted(edits.method, "reread", mesh_of(edits.params)), edits.conditioning.energy
 
     def read(bucket: LengthBucket, tokens: Int[np.ndarray, "m l"]) -> tuple[Array, Array]:
         return reread(edits.params, tokens, energy=energy)
 
-    latent, nll = _map(read, edits, texts)
-    words = (np.stack([by_words[text] for text in texts]),) if by_words else ()
-    return Reading(_probabilities(latent, *words), nll)
+    by_latent, nll = _map(read, edits, texts)
+    by_words = (np.stack([words[text] for text in texts]),) if words else ()
+    p = dict(zip(texts, _probabilities(by_latent, *by_words), strict=True))
+    return p, {text: (*by_trigrams[text], nats) for text, nats in zip(texts, nll.tolist(), strict=True)}
 
 
-def _by_words(edits: EditBatch, texts: Sequence[Tokens]) -> NatsOf:
-    """−log p of each control by the words of each text, nats; {} if a control has learned no words."""
+def _nats_of_words(edits: EditBatch, texts: list[Tokens]) -> ByControl:
+    """−log p of each control by the words of each text; {} if a control has learned no words."""
     if edits.conditioning.readings is None:
         return {}
-    energy, distinct = edits.conditioning.readings.energy, list(dict.fromkeys(texts))
-    return dict(
-        zip(distinct, _map(lambda bucket, tokens: _text_energies(energy, tokens), edits, distinct), strict=True)
-    )
+    energy = edits.conditioning.readings.energy
+    return dict(zip(texts, _map(lambda bucket, tokens: _text_energies(energy, tokens), edits, texts), strict=True))
 
 
 @jax.jit
@@ -191,23 +159,33 @@ def _text_energies(energy: Energy, tokens: Int[Array, "n l"]) -> Float[Array, "n
     return energy_terms(energy, tokens, 0.0)
 
 
-def _map(function: Any, edits: EditBatch, texts: Sequence[Tokens]) -> Any:
+def _nats_of_trigrams(edits: EditBatch, texts: list[Tokens]) -> Nats:
+    """−log p of each text by the trigrams of a control, if it has learned any."""
+    readings = edits.conditioning.readings
+    if readings is None or readings.trigrams is None:
+        return dict.fromkeys(texts, ())
+    return {text: (nats,) for text, nats in zip(texts, readings.trigrams.nll(*_rows(edits, texts)), strict=True)}
+
+
+def _map(function: Any, edits: EditBatch, texts: list[Tokens]) -> Any:
     """Calls `function(bucket, tokens)` on batches of padded rows."""
+    tokens, valid = _rows(edits, texts)
+    longest, shards = edits.method.text_spec.length, num_shards(mesh_of(edits.params))
+    return map_batches(function, tokens, valid.sum(-1), longest=longest, shards=shards)
+
+
+def _rows(edits: EditBatch, texts: list[Tokens]) -> tuple[Int[np.ndarray, "n l"], Bool[np.ndarray, "n l"]]:
+    """Texts as padded rows of tokens with EOS, and which positions are theirs."""
     longest = edits.method.text_spec.length
-    lengths = np.minimum([len(text) + 1 for text in texts], longest)
     tokens = np.full((len(texts), longest), edits.tokenizer.pad, np.int32)
     for row, text in zip(tokens, texts, strict=True):
         ended = (*text, edits.tokenizer.eos)[:longest]
         row[: len(ended)] = ended
-    return map_batches(function, tokens, lengths, longest=longest, shards=num_shards(mesh_of(edits.params)))
+    lengths = np.minimum([len(text) + 1 for text in texts], longest)
+    return tokens, np.arange(longest) < lengths[:, None]
 
 
-def _probabilities(*nats: Float[np.ndarray, "n parts"]) -> Float[np.ndarray, "n parts"]:
+def _probabilities(*nats: Float[np.ndarray, "*n parts"]) -> Float[np.ndarray, "*n parts"]:
     """The probabilities with the mean log odds of several readings, whose −log p are `nats`."""
     positive = [np.maximum(of_reading, MIN_ENERGY).astype(np.float64) for of_reading in nats]
     return expit(np.mean([-of_reading - np.log(-np.expm1(-of_reading)) for of_reading in positive], axis=0))
-
-
-def _split(values: Any, like: Sequence[Sequence[Any]]) -> list[Any]:
-    """Divides the rows of an array into as many as each of the sequences has."""
-    return np.split(values, np.cumsum([len(row) for row in like])[:-1])

@@ -11,7 +11,8 @@ import numpy as np
 from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
-from jtextdiff.inference.editing.choice import Choice, choose, tokens_of
+from jtextdiff.inference.editing.candidates import tokens_of
+from jtextdiff.inference.editing.choice import Choice, choose
 from jtextdiff.inference.editing.flow_settings import FlowSettings
 from jtextdiff.inference.editing.types import Edit, EditBatch
 from jtextdiff.inference.editing.unknown_words import text_of
@@ -45,7 +46,7 @@ MINIMAL_GUIDANCE = ((0.0, 0.0), DEFAULT_GUIDANCE)
 RERANK_GUIDANCE = ((0.0, 0.0), (2.0, 1.0), (4.0, 1.0))
 """Word guidance and hold of the candidates of reranking, unless one of them is given."""
 
-NUM_READ, NUM_READ_RERANK = 8, 32
+NUM_READ, NUM_READ_RERANK = 6, 16
 """Candidates of each text that the model reads again, for a minimal edit and with `rerank`."""
 
 
