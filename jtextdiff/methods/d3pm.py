@@ -204,14 +204,17 @@ class D3PM:
         start, predict = self._start(self._denoiser(params), given, given.length)
         x_1 = jnp.where(start.masked, self._mask, start.tokens)
         hidden = first_hidden(self.trunk, x_1, self.self_conditioning > 0)
-        log_guess = self.process.log_alpha_bar(jnp.ones(())) - jnp.log(self.text_spec.vocab_size)
+        # A token may survive to t = 1, where it is guessed; MASK replaces a guess that is not allowed.
+        allowed, log_alpha_1 = start.first_masked(start.allowed), self.process.log_alpha_bar(jnp.ones(()))
+        log_masked = jnp.log1p(-jnp.exp(log_alpha_1) * allowed.mean(-1, keepdims=True))
+        log_guess = jnp.where(allowed, log_alpha_1 - jnp.log(self.text_spec.vocab_size), -jnp.inf)
 
         def add(total: Array, times: tuple[Array, Array]) -> tuple[Array, None]:
             alpha_t, alpha_s = (jnp.exp(self.process.log_alpha_bar(time)) for time in times)
-            log_p = jnp.log(alpha_s - alpha_t) + start.first_masked(predict(x_1, times[0], hidden)[0])
-            return jnp.logaddexp(total, log_p), None
+            log_step = jnp.log(alpha_s - alpha_t) - jnp.log1p(-jnp.exp(log_alpha_1)) + log_masked
+            return jnp.logaddexp(total, log_step + start.first_masked(predict(x_1, times[0], hidden)[0])), None
 
-        return jax.lax.scan(add, jnp.full(start.allowed[:, 0].shape, log_guess), self._grid)[0]
+        return jax.lax.scan(add, log_guess, self._grid)[0]
 
     def _start(
         self, denoiser: DiscreteDenoiser, given: Given, length: Int[Array, "b"], energy: Energy | None = None

@@ -223,12 +223,16 @@ def test_a_token_follows_the_prediction_at_its_step() -> None:
 
 
 def test_the_distribution_of_a_token_counts_that_it_may_be_guessed() -> None:
-    """log_linear leaves one token in a thousand to guess: with those that steps reveal, probabilities sum to one."""
+    """log_linear leaves one token in a thousand to guess. A guess that is not allowed is masked again, and revealed."""
     text_spec = dataclasses.replace(ONE_TOKEN, length=3, length_counts=(0, 0, 0, 1))
     model = D3PM(text_spec=text_spec, schedule="log_linear", num_steps=20, sampler=Sampler(steps=4))
-    model = with_logits(model, lambda x_t, index: jnp.zeros((*x_t.shape, 4)))
+    predicted = jnp.log(jnp.asarray([0.0, 0.0, 0.9, 0.1]))  # the tokens that are allowed
+    model = with_logits(model, lambda x_t, index: jnp.broadcast_to(predicted, (*x_t.shape, 4)))
     log_p = model.token_distribution({}, nothing_given(1, 3)._replace(length=jnp.asarray([3])))
-    np.testing.assert_allclose(np.exp(log_p).sum(), 1.0, rtol=1e-5)
+    alpha_1 = float(jnp.exp(model.process.log_alpha_bar(jnp.ones(()))))
+    expected = alpha_1 / 4 * np.asarray([0, 0, 1, 1]) + (1 - alpha_1 / 2) * np.asarray([0, 0, 0.9, 0.1])
+    assert alpha_1 > 5e-4
+    np.testing.assert_allclose(np.exp(log_p[0]), expected, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("bound", ["estimated_bound", "full_bound"])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from jtextdiff.diffusion.elbo import MaskedLosses
 from jtextdiff.diffusion.losses import cross_entropy
@@ -34,9 +34,9 @@ class MaskedText(NamedTuple):
     valid: Bool[Array, "b l"]
     allowed: Bool[Array, "b l v"]  # the tokens that each position may take
 
-    def first_masked(self, log_p: Float[Array, "b l v"]) -> Float[Array, "b v"]:
-        """Returns the distribution of the first masked token."""
-        return jnp.take_along_axis(log_p, jnp.argmax(self.masked, axis=-1)[:, None, None], axis=1)[:, 0]
+    def first_masked(self, of_tokens: Shaped[Array, "b l v"]) -> Shaped[Array, "b v"]:
+        """Returns what is given for each token at the first masked position: its log p, or whether it is allowed."""
+        return jnp.take_along_axis(of_tokens, jnp.argmax(self.masked, axis=-1)[:, None, None], axis=1)[:, 0]
 
 
 def masked_text(text_spec: TextSpec, given: Given, length: Int[Array, "b"]) -> MaskedText:
