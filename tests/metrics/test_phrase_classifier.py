@@ -13,7 +13,7 @@ draw = functools.cache(sentences)
 
 @pytest.mark.parametrize("label", sorted(set(grammar().attributes) - {"sentiment"}))
 def test_it_agrees_with_the_grammar(label: str) -> None:
-    train = draw(8_000, seed=0)
+    train = draw(4_000, seed=0)
     classifier = fit([sentence.words for sentence in train], [sentence.fields[label] for sentence in train])
     agrees = [classifier.value(sentence.words) == sentence.fields[label] for sentence in draw(500, seed=7)]
     assert np.mean(agrees) >= 0.99
