@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.cases import slow_but
+from support.params import random_params
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.methods.block_diffusion import BlockDiffusion
@@ -31,10 +32,7 @@ def method(block_size: int, sampler: str = "first_hitting", **settings: Any) -> 
 @functools.cache
 def trained() -> Any:
     """Returns parameters far from the initial ones, under which UNK is unlikely. Blocks of any size have the same."""
-    params = jax.jit(method(1).init)(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    random = np.random.default_rng(5)
-    params = tree.unflatten([jnp.asarray(p + 0.3 * random.normal(size=p.shape), p.dtype) for p in leaves])
+    params = random_params(method(1).init)
     bias = params["answer"]["bias"]
     return params | {"answer": params["answer"] | {"bias": bias.at[UNK].set(-40.0)}}
 
