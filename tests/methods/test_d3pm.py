@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.cases import slow_but
+from support.params import random_params
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.discrete import absorbing
@@ -130,7 +131,7 @@ SMALL = D3PM(
 
 def test_the_absorbing_divergence_is_a_share_of_the_cross_entropy() -> None:
     """The closed form of the absorbing kernel equals the KL of its posteriors, including the last step."""
-    params, valid = SMALL.init(jax.random.key(0)), jnp.ones((4, 8), bool)
+    params, valid = random_params(SMALL.init), jnp.ones((4, 8), bool)
     tokens, index = jax.random.randint(jax.random.key(2), (4, 8), 0, 12), jnp.asarray([1, 2, 10, 20])
     gaps = [
         jax.jit(
@@ -146,7 +147,7 @@ def test_the_absorbing_divergence_is_a_share_of_the_cross_entropy() -> None:
 @pytest.mark.parametrize("kernel", ["absorbing", "uniform"])
 def test_samples_keep_given_tokens_and_do_not_depend_on_their_batch(kernel: str, name: str) -> None:
     model = dataclasses.replace(SMALL, kernel=kernel, sampler=Sampler(name=name, steps=6))
-    params, keys = model.init(jax.random.key(0)), jax.random.split(jax.random.key(3), 8)
+    params, keys = random_params(SMALL.init), jax.random.split(jax.random.key(3), 8)
     fixed = jnp.zeros((8, 8), bool).at[:, 1].set(True)
     given = Given(jnp.full((8, 8), 7), fixed, jnp.asarray([4, 5, 8, 3, 3, 6, 7, 4]))
     sample = jax.jit(model.sample)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.cases import slow_but
+from support.params import random_params
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion import elbo
@@ -237,7 +238,7 @@ SMALL = Masked(
 @pytest.mark.parametrize("name", slow_but(set(NAMES) - {"ordered", "self_planning"}, NAMES))
 def test_samples_keep_given_tokens_and_do_not_depend_on_their_batch(name: str) -> None:
     model = dataclasses.replace(SMALL, sampler=Unmasking(name=name, steps=4))
-    params, keys = SMALL.init(jax.random.key(0)), jax.random.split(jax.random.key(3), 8)
+    params, keys = random_params(SMALL.init), jax.random.split(jax.random.key(3), 8)
     fixed = jnp.zeros((8, 8), bool).at[:, 1].set(True)
     given = Given(jnp.full((8, 8), 7), fixed, jnp.asarray([0, 5, 8, 0, 3, 0, 0, 4]))
     sample = jax.jit(model.sample)
@@ -252,7 +253,7 @@ def test_samples_keep_given_tokens_and_do_not_depend_on_their_batch(name: str) -
 
 
 def test_logits_depend_on_the_mask_and_not_on_masked_tokens() -> None:
-    params, valid = SMALL.init(jax.random.key(0)), jnp.ones((1, 4), bool)
+    params, valid = random_params(SMALL.init), jnp.ones((1, 4), bool)
     masked = jnp.asarray([[False, True, False, True]])
     tokens, other = jnp.asarray([[5, 6, 7, 1]]), jnp.asarray([[5, 9, 7, 8]])
     logits = jax.jit(lambda weights, tokens: SMALL.net.bind(weights)(jnp.where(masked, 12, tokens), valid=valid))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.params import random_params
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.distributions import Normal
@@ -45,7 +46,7 @@ BATCH = Batch(TOKENS, VALID, np.zeros_like(VALID), {})
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    fresh = jax.jit(METHOD.init)(jax.random.key(0))
+    fresh = random_params(METHOD.init)
     scale = 0.3 * jax.random.normal(jax.random.key(1), (4, 4))
     return {**fresh, "law": {"scale": scale, "shift": jnp.asarray([0.5, -1.0, 0.0, 2.0])}}
 
