@@ -70,7 +70,7 @@ def texts(repeat: int) -> tuple[Batch, np.ndarray]:
 
 @pytest.mark.parametrize("wrong", [0.0, 0.5, -0.5])
 def test_the_bound_is_above_the_exact_nll_and_tight_for_the_true_distribution(wrong: float) -> None:
-    repeat, model = 20_000, method(wrong, bound_points=2)
+    repeat, model = 8_000, method(wrong, bound_points=2)
     batch, p = texts(repeat)
     nats = np.asarray(jax.jit(model.nll)({}, jax.random.key(0), batch), np.float64) - LENGTH_NLL
     bound = np.sum(nats * p) / repeat
@@ -93,7 +93,7 @@ def bound_of_wrong(repeat: int) -> np.ndarray:
 
 @pytest.mark.parametrize("loss", slow_but([("bernoulli", "cosine_md4"), ("fixed_count", "reciprocal")], LOSSES))
 def test_the_loss_has_the_mean_of_the_bound_under_any_schedule(loss: tuple[str, str]) -> None:
-    repeat, model = 40_000, method(0.5, masking=loss[0], schedule=loss[1])
+    repeat, model = 15_000, method(0.5, masking=loss[0], schedule=loss[1])
     batch, p = texts(repeat)
     losses = 3 * np.asarray(jax.jit(model.loss)({}, jax.random.key(1), batch)[0], np.float64)
     nats = bound_of_wrong(repeat)
@@ -105,7 +105,7 @@ def test_the_loss_has_the_mean_of_the_bound_under_any_schedule(loss: tuple[str, 
 @pytest.mark.parametrize("masking", ["fixed_count", "bernoulli"])
 def test_equal_weights_for_every_masked_token(masking: str) -> None:
     """The mean of 2/(L + 1) Σ −log p(masked token), by enumeration of the masks of three tokens."""
-    repeat, model = 40_000, method(0.5, masking=masking, loss_weighting="words")
+    repeat, model = 15_000, method(0.5, masking=masking, loss_weighting="words")
     batch, p = texts(repeat)
     result = np.asarray(jax.jit(model.loss)({}, jax.random.key(1), batch)[0], np.float64)
     table, rows = Table(0.5), batch.tokens[::repeat]
@@ -127,7 +127,7 @@ def test_equal_weights_for_every_masked_token(masking: str) -> None:
 @functools.cache
 def samples_of(name: str, steps: int, bound: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     model = method(sampler=Unmasking(name=name, steps=steps, entropy=bound))
-    keys = jax.random.split(jax.random.key(2), 20_000)
+    keys = jax.random.split(jax.random.key(2), 10_000)
     given = nothing_given(len(keys), 3)._replace(length=jnp.full(len(keys), 3))
     sample = jax.jit(model.sample)({}, keys, given)
     return np.asarray(sample.tokens), np.asarray(sample.calls)
@@ -278,7 +278,7 @@ def test_mask_is_never_predicted_whether_or_not_it_is_in_the_vocabulary(mask: in
 
 
 def test_the_chain_rule_in_one_order_has_the_mean_of_the_bound() -> None:
-    repeat, model = 20_000, method(0.5, bound_points=2)
+    repeat, model = 8_000, method(0.5, bound_points=2)
     batch, p = texts(repeat)
     losses = model._denoiser({}).losses(jnp.asarray(batch.tokens), jnp.asarray(batch.valid))
     one_order = jax.jit(lambda valid: elbo.one_order_bound(losses, jax.random.key(5), valid))
