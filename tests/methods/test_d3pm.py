@@ -212,7 +212,7 @@ def test_a_token_follows_the_prediction_at_its_step() -> None:
     model = D3PM(text_spec=text_spec, num_steps=20, sampler=Sampler(steps=4))
     log_probs = jnp.log(jax.random.dirichlet(jax.random.key(7), jnp.ones(4), (21,)))
     model = with_logits(model, lambda x_t, index: jnp.repeat(log_probs[index][:, None], 3, axis=1))
-    num = 8_000
+    num = 20_000
     given = nothing_given(num, 3)._replace(length=jnp.full(num, 3))
     sample = jax.jit(model.sample)({}, jax.random.split(jax.random.key(2), num), given)
     one = jax.tree.map(lambda leaf: leaf[:1], given)

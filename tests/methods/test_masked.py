@@ -93,7 +93,7 @@ def bound_of_wrong(repeat: int) -> np.ndarray:
 
 @pytest.mark.parametrize("loss", slow_but([("bernoulli", "cosine_md4"), ("fixed_count", "reciprocal")], LOSSES))
 def test_the_loss_has_the_mean_of_the_bound_under_any_schedule(loss: tuple[str, str]) -> None:
-    repeat, model = 15_000, method(0.5, masking=loss[0], schedule=loss[1])
+    repeat, model = 40_000, method(0.5, masking=loss[0], schedule=loss[1])
     batch, p = texts(repeat)
     losses = 3 * np.asarray(jax.jit(model.loss)({}, jax.random.key(1), batch)[0], np.float64)
     nats = bound_of_wrong(repeat)
