@@ -91,7 +91,9 @@ def bound_of_wrong(repeat: int) -> np.ndarray:
     return np.asarray(nats, np.float64) - LENGTH_NLL
 
 
-@pytest.mark.parametrize("loss", slow_but([("bernoulli", "cosine_md4"), ("fixed_count", "reciprocal")], LOSSES))
+@pytest.mark.parametrize(
+    "loss", slow_but([("bernoulli", "cosine_md4"), ("fixed_count", "reciprocal")], LOSSES), ids="-".join
+)
 def test_the_loss_has_the_mean_of_the_bound_under_any_schedule(loss: tuple[str, str]) -> None:
     repeat, model = 40_000, method(0.5, masking=loss[0], schedule=loss[1])
     batch, p = texts(repeat)
@@ -220,7 +222,11 @@ FEW_AND_MANY = [("confidence", 2), ("confidence", 7), ("entropy_bounded", 1), ("
 FEW_AND_MANY += [("ancestral", 2), ("ancestral", 200)]
 
 
-@pytest.mark.parametrize("case", slow_but(FEW_AND_MANY, itertools.product(MOST_CALLS, (1, 2, 3, 7, 200))))
+@pytest.mark.parametrize(
+    "case",
+    slow_but(FEW_AND_MANY, itertools.product(MOST_CALLS, (1, 2, 3, 7, 200))),
+    ids=lambda case: f"{case[0]}-{case[1]}",
+)
 def test_calls_are_at_most_steps_and_tokens(case: tuple[str, int]) -> None:
     name, steps = case
     tokens, calls = samples_of(name, steps)
