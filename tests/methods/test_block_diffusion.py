@@ -33,8 +33,7 @@ def method(block_size: int, sampler: str = "first_hitting", **settings: Any) -> 
 def trained() -> Any:
     """Returns parameters far from the initial ones, under which UNK is unlikely. Blocks of any size have the same."""
     params = random_params(method(1).init)
-    bias = params["answer"]["bias"]
-    return params | {"answer": params["answer"] | {"bias": bias.at[UNK].set(-40.0)}}
+    return params | {"answer": params["answer"] | {"bias": params["answer"]["bias"].at[UNK].set(-40.0)}}
 
 
 def all_texts() -> Batch:
@@ -78,9 +77,8 @@ def test_the_bound_in_one_pass_is_the_one_computed_block_by_block_with_the_cache
 @pytest.mark.parametrize("block_size", slow_but([3], [1, 2, 3, 4]))
 def test_samples_are_as_frequent_as_the_likelihood_says(block_size: int) -> None:
     """Exactly so for blocks of one token; for others at least as frequent, since −log p is below its bound."""
-    model, batch, num = method(block_size), all_texts(), 20_000
+    model, batch, num, (nats, error) = method(block_size), all_texts(), 20_000, bound(block_size)
     short = batch.valid.sum(1) < LENGTH  # the end of the others is forced
-    nats, error = bound(block_size)
     at_least = np.exp(-nats)[short]
     keys = jax.random.split(jax.random.key(1), num)
     tokens = np.asarray(jax.jit(model.sample)(trained(), keys, nothing_given(num, 4)).tokens)

@@ -222,11 +222,7 @@ FEW_AND_MANY = [("confidence", 2), ("confidence", 7), ("entropy_bounded", 1), ("
 FEW_AND_MANY += [("ancestral", 2), ("ancestral", 200)]
 
 
-@pytest.mark.parametrize(
-    "case",
-    slow_but(FEW_AND_MANY, itertools.product(MOST_CALLS, (1, 2, 3, 7, 200))),
-    ids=lambda case: f"{case[0]}-{case[1]}",
-)
+@pytest.mark.parametrize("case", slow_but(FEW_AND_MANY, itertools.product(MOST_CALLS, (1, 2, 3, 7, 200))), ids=str)
 def test_calls_are_at_most_steps_and_tokens(case: tuple[str, int]) -> None:
     name, steps = case
     tokens, calls = samples_of(name, steps)
