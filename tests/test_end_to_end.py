@@ -46,7 +46,7 @@ def start(place: Path, workdir: str, steps: int, *more: str) -> subprocess.Popen
     return subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("config", slow_but(["masked.py"], CONFIGS))
+@pytest.mark.parametrize("config", slow_but(["diffusion_lm.py"], CONFIGS))
 def test_every_config_learns(config: str) -> None:
     workdir = trained(config)
     # The loss of a text VAE rises with the weight of its divergence; its reconstruction term falls.

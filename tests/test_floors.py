@@ -1,6 +1,7 @@
 """Layers: imports go to lower layers only, third parties are imported in few places, and files are small and named."""
 
 import ast
+import functools
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "jtextdiff"
@@ -98,8 +99,14 @@ def at_import(tree: ast.Module) -> set[str]:
     return outer.found
 
 
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
-IMPORTS = {path: modules(tree) for path, tree in TREES.items()}
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+@functools.cache
+def all_imports() -> dict[Path, set[str]]:
+    return {path: modules(tree) for path, tree in trees().items()}
 
 
 def imports(imported: set[str], module: str) -> bool:
@@ -112,7 +119,7 @@ def test_imports_go_to_lower_layers_only() -> None:
         folder = folder_of(path)
         if folder is None:
             continue
-        imported = {module for module in IMPORTS[path] if module.split(".")[0] == "jtextdiff"}
+        imported = {module for module in all_imports()[path] if module.split(".")[0] == "jtextdiff"}
         # `from jtextdiff import x` names the package itself and jtextdiff.x, which is checked.
         others = {module.split(".")[1] for module in imported - {"jtextdiff"}} - {folder}
         below = {other for layer in LAYERS[: layer_of(folder)] for other in layer}
@@ -129,7 +136,7 @@ def test_methods_do_not_import_each_other() -> None:
     methods = {other.stem for other in (PACKAGE / "methods").glob("*.py")} - {"method", "__init__"}
     files = [path for path in FILES if folder_of(path) == "methods"]
     pairs = [(path, other) for path in files for other in methods - {path.stem}]
-    wrong = [(path, other) for path, other in pairs if imports(IMPORTS[path], f"jtextdiff.methods.{other}")]
+    wrong = [(path, other) for path, other in pairs if imports(all_imports()[path], f"jtextdiff.methods.{other}")]
     assert not [f"{name(path)} -> {other}" for path, other in wrong]
 
 
@@ -140,7 +147,7 @@ def test_third_parties_are_imported_in_few_places() -> None:
         wrong += [
             f"{name(path)} -> {party}"
             for party, places in ONLY_IMPORTED_IN.items()
-            if imports(IMPORTS[path], party)
+            if imports(all_imports()[path], party)
             and not name(path).startswith(places)
             and not (command and party == "ml_collections")
         ]
@@ -148,16 +155,16 @@ def test_third_parties_are_imported_in_few_places() -> None:
 
 
 def test_heavy_libraries_are_imported_where_they_are_used() -> None:
-    early = {path: at_import(tree) for path, tree in TREES.items()}
+    early = {path: at_import(tree) for path, tree in trees().items()}
     assert not [f"{name(path)} -> {party}" for path in FILES for party in LAZY if imports(early[path], party)]
 
 
 def test_text_and_the_command_line_do_not_import_jax() -> None:
-    assert not [name(path) for path in FILES if folder_of(path) in NO_JAX and imports(IMPORTS[path], "jax")]
+    assert not [name(path) for path in FILES if folder_of(path) in NO_JAX and imports(all_imports()[path], "jax")]
 
 
 def test_a_file_has_a_docstring_and_no_vague_name() -> None:
-    assert not [name(path) for path, tree in TREES.items() if not ast.get_docstring(tree) or path.stem in VAGUE]
+    assert not [name(path) for path, tree in trees().items() if not ast.get_docstring(tree) or path.stem in VAGUE]
 
 
 def test_files_are_short() -> None:

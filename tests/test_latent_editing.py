@@ -52,14 +52,19 @@ def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> 
         assert p_after >= row["p_before"]["mood=good"] and p_after >= 0.9
     assert rows[0]["rewrite"] != rows[0]["source"] and rows[0]["moved"] > 0
     assert rows[2]["rewrite"] == rows[2]["source"] and rows[2]["moved"] == 0, "it is good already"
-    plain = run("edit", "--checkpoint=vae", "--control=mood=good", cwd=place, text=lines)
-    assert plain.stdout.splitlines() == [row["rewrite"] for row in rows]
-    flow = ["--no-minimal", "--out=flow.jsonl"]
-    assert run("edit", "--checkpoint=vae", "--control=mood=good", *flow, cwd=place, text=lines).returncode == 0
-    row = json.loads((place / "flow.jsonl").read_text().splitlines()[0])
-    assert row["p_after"]["mood=good"] == pytest.approx(0.99, abs=0.01), "where the latent stopped"
     again = run("edit", "--checkpoint=vae", "--control=mood=good", "--out=out.jsonl", cwd=place, text=lines)
     assert "Continuing after the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_edits_that_need_not_be_minimal_stop_at_the_target_and_are_printed_too(place: Path) -> None:
+    edit, text = ["--checkpoint=vae", "--control=mood=good", "--no-minimal"], "The Mill is awful .\n\n"
+    done = run("edit", *edit, "--out=flow.jsonl", cwd=place, text=text)
+    rows = [json.loads(line) for line in (place / "flow.jsonl").read_text().splitlines()]
+    assert done.returncode == 0 and len(rows) == 2, done.stderr
+    assert rows[0]["p_after"]["mood=good"] == pytest.approx(0.99, abs=0.01), "where the latent stopped"
+    plain = run("edit", *edit, cwd=place, text=text)
+    assert plain.stdout.splitlines() == [row["rewrite"] for row in rows]
 
 
 @pytest.mark.slow

@@ -87,12 +87,16 @@ class LatentClassifier:
         A control that learns words has their weights, too.
         """
         net_key, base_key = jax.random.split(key)
+        prior = jax.jit(lambda key: self.base.init(key)[PRIOR])  # the rest of the base is never computed
         words = initial_word_weights(self.text_spec.vocab_size, max(len(self.values), 1))
         return ({"words": words} if self.learns_words else {}) | {
-            "net": jax.vmap(self.net.init)(jax.random.split(net_key, self.ensemble_size)),
+            "net": self._initial_members(net_key),
             "temperature": jnp.ones(()),
-            "frozen": {PRIOR: self.base.init(base_key)[PRIOR]},
+            "frozen": {PRIOR: prior(base_key)},
         }
+
+    def _initial_members(self, key: Key[Array, ""]) -> Params:
+        return jax.jit(jax.vmap(self.net.init))(jax.random.split(key, self.ensemble_size))
 
     def fit_latents(self, key: Key[Array, ""], base: Params, texts: LabelledLatents) -> tuple[Params, dict[str, float]]:
         """Returns the parameters fitted to labelled texts, and their metrics on left-out folds; `base` are the base's.
@@ -102,7 +106,7 @@ class LatentClassifier:
         """
         ensemble, temperature, metrics = fit_ensemble(
             self.member_logits,
-            self.init(key)["net"],
+            self._initial_members(jax.random.split(key)[0]),  # as of `init`
             jnp.moveaxis(texts.samples, 1, 0),
             texts.value,
             penalties=self.penalties,
@@ -130,13 +134,14 @@ class LatentClassifier:
         All values weigh the same, as in the fit. If there are several levels, also returns the accuracy of each alone,
         with the others at the mean of the prior.
         """
-        weights = balanced_weights(texts.value)
+        weights, log_p = balanced_weights(texts.value), jax.jit(self.log_p)
 
         def accuracy(epsilon: Float[Array, "b z"]) -> float:
-            return float(np.average(self._values(params, epsilon) == texts.value, weights=weights))
+            values = np.asarray(log_p(params, epsilon)).argmax(-1)
+            return float(np.average(values == texts.value, weights=weights))
 
-        p = np.exp(np.asarray(self.log_p(params, texts.mean)).max(-1))
-        error = calibration_error(p, self._values(params, texts.mean) == texts.value, weights)
+        nats = np.asarray(log_p(params, texts.mean))
+        error = calibration_error(np.exp(nats.max(-1)), nats.argmax(-1) == texts.value, weights)
         # Whitening mixes the levels.
         prior = params["frozen"][PRIOR]
         z, z_mean = (unwhitened(prior, epsilon) for epsilon in (texts.mean, jnp.zeros_like(texts.mean)))
@@ -181,10 +186,6 @@ class LatentClassifier:
         logits = jax.vmap(self.member_logits, (0, None))(params["net"], epsilon)
         by_member = jax.nn.log_softmax(logits / params["temperature"])
         return jax.nn.logsumexp(by_member, axis=0) - jnp.log(self.ensemble_size)
-
-    def _values(self, params: Params, epsilon: Float[Array, "b z"]) -> Int[np.ndarray, "b"]:
-        """Returns the most probable values."""
-        return np.asarray(self.log_p(params, epsilon)).argmax(-1)
 
     def energy(self, params: Params, target: Bool[np.ndarray, "c"], base: Params) -> Learned:
         """Returns the energy −log p(one of the target's values | ε), in nats per text; `base` are the base's."""

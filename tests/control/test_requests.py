@@ -185,7 +185,7 @@ def test_malformed_requests_are_refused(corpus: Corpus, text: str, message: str)
 
 def test_syntax_is_scored_by_derivations_and_approximately_without(corpus: Corpus) -> None:
     """A sentence of the grammar matches its derivation. With one word changed, the other tags and spans still match."""
-    for one in sentences(20, seed=5):
+    for one in sentences(8, seed=5):
         broken = (*one.words[:-2], "cheap" if one.words[-2] != "cheap" else "sushi", one.words[-1])
         assert (
             syntax_match(grammar(), "pos", one.text, one.words)

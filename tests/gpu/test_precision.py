@@ -17,7 +17,7 @@ from jtextdiff.diffusion.rounding import embedding_spread, nearest_token, token_
 from jtextdiff.diffusion.schedules import SCHEDULES, TOKEN_SCHEDULES
 from jtextdiff.methods.components.affine_prior import prior_nll, whitened
 from jtextdiff.nets.classifiers import LatentHead
-from jtextdiff.nets.functional import Net
+from jtextdiff.nets.functional import Net, Params
 
 BOUND = 2.0**-16
 V, D, B, L = 1000, 128, 4, 16
@@ -27,28 +27,40 @@ def normal(seed: int, *shape: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-EMBEDDING = 3 * normal(0, V, D) / jnp.sqrt(D)
-X = normal(1, B, L, D)
 PROCESS = Gaussian(log_alpha_bar=SCHEDULES["cosine"](1000))
-PRIOR = {"scale": 0.3 * normal(2, D, D), "shift": normal(3, D)}
 HEAD = Net(lambda rngs: LatentHead(dim=D, width=256, num_outputs=7, rngs=rngs))
 
-FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-    "token_log_probs": (lambda e, x: token_log_probs(e, PROCESS, x, 0.3), (EMBEDDING, X)),
-    "embedding_spread": (embedding_spread, (EMBEDDING,)),
-    "whitened": (whitened, (PRIOR, normal(4, 64, D))),
-    "prior_nll": (prior_nll, (PRIOR, normal(4, 64, D))),
-    "latent_head": (lambda params, z: HEAD.bind(params)(z), (HEAD.init(jax.random.key(5)), normal(6, 64, D))),
+
+def embedding() -> jax.Array:
+    return 3 * normal(0, V, D) / jnp.sqrt(D)
+
+
+def prior() -> dict[str, jax.Array]:
+    return {"scale": 0.3 * normal(2, D, D), "shift": normal(3, D)}
+
+
+def head() -> Params:
+    return HEAD.init(jax.random.key(5))
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]] = {
+    "token_log_probs": (lambda e, x: token_log_probs(e, PROCESS, x, 0.3), lambda: (embedding(), normal(1, B, L, D))),
+    "embedding_spread": (embedding_spread, lambda: (embedding(),)),
+    "whitened": (whitened, lambda: (prior(), normal(4, 64, D))),
+    "prior_nll": (prior_nll, lambda: (prior(), normal(4, 64, D))),
+    "latent_head": (lambda params, z: HEAD.bind(params)(z), lambda: (head(), normal(6, 64, D))),
     "latent_head_gradient": (
         jax.grad(lambda z, params: jnp.sum(jax.nn.log_softmax(HEAD.bind(params)(z))[:, 0])),
-        (normal(6, 64, D), HEAD.init(jax.random.key(5))),
+        lambda: (normal(6, 64, D), head()),
     ),
 }
+"""Functions and what gives their arguments: nothing is computed where there is no GPU."""
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_products_outside_the_trunk_are_float32(name: str, on_cpu: Callable[..., Any]) -> None:
-    function, arguments = FUNCTIONS[name]
+    function, arguments_of = FUNCTIONS[name]
+    arguments = arguments_of()
     computed, exact = jax.jit(function)(*arguments), on_cpu(function, *arguments, double=True)
     for ours, reference in zip(jax.tree.leaves(computed), jax.tree.leaves(exact), strict=True):
         error = np.linalg.norm(np.asarray(ours, np.float64) - reference) / np.linalg.norm(reference)

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.params import random_params
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import jitted
+from jtextdiff.methods.components.affine_prior import initial_prior
 from jtextdiff.methods.components.label_conditioning import label_index, one_hot_label
 from jtextdiff.methods.components.latents import LatentSampler
 from jtextdiff.methods.components.types import TextSpec, nothing_given
@@ -36,7 +38,7 @@ def batch(*mood: int) -> Batch:
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    return CONDITIONAL.init(jax.random.key(0))
+    return {**random_params(CONDITIONAL.init), "law": initial_prior(4)}
 
 
 def without_label_weights(params: dict) -> tuple[dict, dict]:

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.cases import slow_but
+from support.params import random_params
 
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.distributions import Normal
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import jitted
 from jtextdiff.methods.components import latents
+from jtextdiff.methods.components.affine_prior import initial_prior
 from jtextdiff.methods.components.latent_levels import Levels
 from jtextdiff.methods.components.types import TextSpec, nothing_given
 from jtextdiff.methods.text_vae import TextVAE
@@ -68,13 +70,8 @@ NOISE = jax.random.normal(jax.random.key(9), (3, 6))
 
 
 @functools.cache
-def random_params(name: str) -> dict:
-    """Returns parameters none of which is zero: each is moved by noise."""
-    fresh = METHODS[name].init(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(fresh)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [leaf + 0.2 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return {**jax.tree.unflatten(tree, moved), "law": fresh["law"]}
+def params_of(name: str) -> dict:
+    return {**random_params(METHODS[name].init), "law": initial_prior(6)}
 
 
 @functools.cache
@@ -83,7 +80,7 @@ def drawn(name: str) -> Callable[..., tuple]:
 
 
 def draw(name: str, noise: jax.Array, tokens: np.ndarray = TOKENS, valid: np.ndarray = VALID) -> tuple:
-    return drawn(name)(random_params(name), tokens, valid, noise)
+    return drawn(name)(params_of(name), tokens, valid, noise)
 
 
 def test_levels_are_read_from_evenly_spaced_blocks_up_to_the_last() -> None:
@@ -133,7 +130,7 @@ def test_fresh_chains_are_the_identity() -> None:
 def test_a_level_depends_on_its_noise_and_on_lower_levels_alone() -> None:
     """The Jacobian of z by the noise is block triangular with positive diagonal: the chain is invertible."""
     noise = jax.random.normal(jax.random.key(0), (1, 3, 2))
-    jacobian = jax.jacobian(lambda noise: chain()(noise[None])[0])(noise[0]).reshape(6, 6)
+    jacobian = jax.jit(jax.jacobian(lambda noise: chain()(noise[None])[0]))(noise[0]).reshape(6, 6)
     above = np.kron(np.triu(np.ones((3, 3)), 1), np.ones((2, 2))) > 0
     assert np.all(jacobian[above] == 0)
     assert np.all(np.diag(jacobian) > 0)
@@ -155,7 +152,7 @@ def test_the_second_level_has_the_moments_of_its_prior_given_the_first() -> None
 @pytest.mark.slow
 def test_the_divergence_of_relative_latents_is_that_of_the_latents() -> None:
     """Σ_l KL(q(z_l | z_<l, x) ‖ p(z_l | z_<l)) along a draw, from the moments of both in z (Hu et al. 2022, eq. 6)."""
-    params, method = random_params("published"), METHODS["published"]
+    params, method = params_of("published"), METHODS["published"]
     epsilon, normal = draw("published", NOISE)
     relative = jnp.sum(normal.kl(Normal(mean=jnp.zeros((3, 6)), std=jnp.ones(()))))
     net, summary, total = method.chain_net.bind(params["chain"]), jnp.zeros((3, 2)), 0.0
@@ -174,7 +171,7 @@ def test_the_divergence_of_relative_latents_is_that_of_the_latents() -> None:
 def test_the_divergence_is_the_mean_log_ratio_of_draws() -> None:
     """log q(ε) along a draw is its log-density: E_q[log q − log p] = E[KL]."""
     noise = jax.random.normal(jax.random.key(2), (4_000, 3, 6))
-    params, method = random_params("published"), METHODS["published"]
+    params, method = params_of("published"), METHODS["published"]
     posterior = method.posterior(params, jnp.asarray(TOKENS), jnp.asarray(VALID))
 
     def one(noise: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -266,7 +263,7 @@ def test_padding_and_other_texts_change_no_latent(name: str) -> None:
 @pytest.mark.parametrize("name", slow_but(["published"], METHODS))
 def test_all_positions_at_once_equal_one_by_one(name: str) -> None:
     once, stepwise = (
-        jitted(METHODS[name], which)(random_params(name), jax.random.key(0), BATCH) for which in ("nll", "nll_check")
+        jitted(METHODS[name], which)(params_of(name), jax.random.key(0), BATCH) for which in ("nll", "nll_check")
     )
     np.testing.assert_allclose(once, stepwise, rtol=1e-4)
 
@@ -274,7 +271,7 @@ def test_all_positions_at_once_equal_one_by_one(name: str) -> None:
 @pytest.mark.parametrize("name", slow_but(["published"], METHODS))
 def test_the_loss_has_a_gradient_in_every_parameter(name: str) -> None:
     loss = lambda params: jnp.mean(METHODS[name].loss(params, jax.random.key(2), BATCH)[0])
-    gradient = jax.jit(jax.grad(loss))(random_params(name))
+    gradient = jax.jit(jax.grad(loss))(params_of(name))
     leaves = jax.tree_util.tree_leaves_with_path(gradient)
     silent = [jax.tree_util.keystr(path) for path, leaf in leaves if not leaf.any()]
     assert not [path for path in silent if "['key']['bias']" not in path]  # which changes no softmax
@@ -283,9 +280,9 @@ def test_the_loss_has_a_gradient_in_every_parameter(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but(["published"], ["levels", "published"]))
 def test_its_terms_are_sums_over_levels(name: str) -> None:
-    terms = jitted(METHODS[name], "loss")(random_params(name), jax.random.key(2), BATCH)[1]
+    terms = jitted(METHODS[name], "loss")(params_of(name), jax.random.key(2), BATCH)[1]
     np.testing.assert_allclose(sum(terms[f"kl_{level}"] for level in (1, 2, 3)), terms["kl"], rtol=1e-5)
-    terms = jitted(METHODS[name], "elbo_terms")(random_params(name), jax.random.key(2), BATCH)
+    terms = jitted(METHODS[name], "elbo_terms")(params_of(name), jax.random.key(2), BATCH)
     np.testing.assert_allclose(sum(terms[f"kl_{level}"] for level in (1, 2, 3)), terms["kl"], rtol=1e-5)
     assert {f"shuffled_{level}" for level in (1, 2, 3)} < set(terms)
 
@@ -322,13 +319,13 @@ def test_the_rank_of_the_product_is_that_of_the_setting() -> None:
     for rank in (1, 2, 3):
         net = fusion(rank)
         fused = lambda x, c, net=net: net(x[None, None], x[None, None], c[None])[0, 0]
-        mixed = jax.jacobian(jax.jacobian(fused, 0), 1)(jnp.ones(4), jnp.ones(3))  # [channel, x, c]
+        mixed = jax.jit(jax.jacobian(jax.jacobian(fused, 0), 1))(jnp.ones(4), jnp.ones(3))  # [channel, x, c]
         singular = np.linalg.svd(np.asarray(mixed), compute_uv=False)
         assert np.all((singular > 1e-4).sum(-1) == min(rank, 3))
 
 
 def test_without_decoder_input_a_level_reaches_no_state_before_its_block() -> None:
-    method, params = METHODS["published"], random_params("published")
+    method, params = METHODS["published"], params_of("published")
     decoder = method.decoder_net.bind(params["writer"])
     z = jax.random.normal(jax.random.key(4), (1, 6))
     x = jax.random.normal(jax.random.key(5), (1, 4, 16))
@@ -347,14 +344,14 @@ def test_without_decoder_input_a_level_reaches_no_state_before_its_block() -> No
 
 @pytest.mark.parametrize("name", slow_but(["published"], ["published", "transformer_xl"]))
 def test_samples_do_not_depend_on_the_batch(name: str) -> None:
-    method, params = METHODS[name], random_params(name)
+    method, params = METHODS[name], params_of(name)
     texts = jitted(method, "sample")(params, keys_for(jax.random.key(7), jnp.arange(3)), nothing_given(3, 6)).tokens
     one = jitted(method, "sample")(params, keys_for(jax.random.key(7), jnp.arange(1, 2)), nothing_given(1, 6)).tokens
     np.testing.assert_array_equal(texts[1:2], one)
 
 
 def test_samples_of_the_posterior_are_whitened_draws_and_their_mean_is_encode() -> None:
-    method, params = METHODS["published"], random_params("published")
+    method, params = METHODS["published"], params_of("published")
     noise = jax.random.normal(jax.random.key(8), (3, 2, 6))
     samples, mean, kl = jitted(method, "latent_samples")(params, jnp.asarray(TOKENS), jnp.asarray(VALID), noise)
     np.testing.assert_allclose(samples[:, 1], draw("published", noise[:, 1])[0], atol=1e-5)

@@ -39,8 +39,8 @@ def trunk(positions: str = "rotary", norm: str = "pre", time: str = "add", causa
     made = Trunk(shape, timed=True, rngs=nnx.Rngs(0))
     graph, state = nnx.split(made)
     leaves, tree = jax.tree.flatten(state)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    random = np.random.default_rng(1)
+    moved = [jnp.asarray(leaf + 0.1 * random.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
     return nnx.merge(graph, jax.tree.unflatten(tree, moved))
 
 

@@ -9,31 +9,15 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 from support.cases import slow_but
+from support.flows import NOTHING, Motion, bowl, field_of, logistic, of_terms
 
 from jtextdiff.diffusion import schedules
 from jtextdiff.diffusion.gaussian import Gaussian
 from jtextdiff.sampling.energies import Learned, NoiseAveraged, Not, Sum
 from jtextdiff.sampling.latent_flow import FlowResult, descend
-from jtextdiff.sampling.rectified_flow import Field
 
 TAU = 5.025  # LatentOps' schedule
 Z = jax.random.normal(jax.random.key(0), (40, 3))
-
-
-def quadratic(strength, middle, z, t, valid) -> Array:
-    return -0.5 * strength * jnp.sum((z - middle) ** 2, axis=-1)
-
-
-def sigmoid(slope, target, z, t, valid) -> Array:
-    return -jnp.sum(jax.nn.softplus(-slope * z), axis=-1)
-
-
-def bowl(strength: float, middle: float) -> Learned:
-    return Learned(params=strength, target=middle, log_prob=quadratic)
-
-
-def logistic(slope: float) -> Learned:
-    return Learned(params=slope, target=(), log_prob=sigmoid)
 
 
 @functools.partial(jax.jit, static_argnames="tolerance")
@@ -49,6 +33,12 @@ def flow(energy, z: Array, tau: float = TAU, tolerance: float = 1e-6, **settings
     return result
 
 
+@jax.jit
+def evenly(energies: tuple, weights: tuple, z: Array, energy_threshold: float) -> FlowResult:
+    """A flow without a schedule."""
+    return descend(Sum(energies=energies, weights=weights), z, None, energy_threshold=energy_threshold)
+
+
 def test_a_quadratic_energy_decays_exponentially() -> None:
     """dz/dτ = −λ (z − m): z = m + (z(0) − m) e^−λτ, row by row; also under the schedule of LatentOps."""
     expected = 1.5 + (Z - 1.5) * np.exp(-0.3 * TAU)
@@ -57,53 +47,38 @@ def test_a_quadratic_energy_decays_exponentially() -> None:
     np.testing.assert_allclose(linear(bowl(0.3, 1.5), Z).z, expected, atol=1e-5)
 
 
-def down(bowl: Learned, target: Any, z: Array, s: Array) -> Array:
-    """The velocity of a quadratic energy, as that of a field."""
-    return -bowl.params * (z - bowl.target)
-
-
-def drift(delta: Array, target: Any, z: Array, s: Array) -> Array:
-    return jnp.broadcast_to(delta, z.shape) * 2 * s[:, None]
-
-
-NOWHERE = Sum(energies=(), weights=())
+SHIFT = (1.0, -2.0, 0.5)
+GROWTH = field_of(Motion(rate=1.0, shift=SHIFT))
 
 
 def test_a_field_is_followed_from_its_time_0_to_1() -> None:
     """dz/ds = 2 s Δ ends in z + Δ; and twice as far with twice the strength."""
-    delta = jnp.asarray([1.0, -2.0, 0.5])
     for strength in (1.0, 2.0):
-        field = Field(params=delta, target=0, strength=strength, velocity=drift)
-        np.testing.assert_allclose(flow(NOWHERE, Z, 0.0, field=field).z, Z + strength * delta[None], atol=1e-5)
-    np.testing.assert_array_equal(flow(NOWHERE, Z, 0.0).z, Z)
-
-
-def growth(delta: Array, target: Any, z: Array, s: Array) -> Array:
-    return z + drift(delta, target, z, s)
-
-
-GROWTH = Field(params=jnp.asarray([1.0, -2.0, 0.5]), target=0, strength=1.0, velocity=growth)
+        field = field_of(Motion(shift=SHIFT), strength)
+        expected = Z + strength * np.asarray([SHIFT])
+        np.testing.assert_allclose(flow(NOTHING, Z, 0.0, field=field).z, expected, atol=1e-5)
+    np.testing.assert_array_equal(flow(NOTHING, Z, 0.0).z, Z)
 
 
 def test_the_time_of_a_field_runs_forward() -> None:
     """dz/ds = z + 2 s Δ ends in e z + 2 (e − 2) Δ; with its time backward it would end in e z + 2 Δ."""
-    expected = np.e * Z + 2 * (np.e - 2) * GROWTH.params[None]
-    np.testing.assert_allclose(flow(NOWHERE, Z, 0.0, field=GROWTH).z, expected, atol=1e-4)
+    expected = np.e * Z + 2 * (np.e - 2) * np.asarray([SHIFT])
+    np.testing.assert_allclose(flow(NOTHING, Z, 0.0, field=GROWTH).z, expected, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_the_gradient_of_an_energy_as_a_field_is_the_flow_of_that_energy() -> None:
     """Alone it is a flow of time 1; beside the energy's own flow of time τ, one of time 1 + τ."""
-    energy = bowl(0.3, 1.5)
-    field = Field(params=energy, target=0, strength=1.0, velocity=down)
-    np.testing.assert_allclose(flow(NOWHERE, Z, 0.0, field=field).z, flow(energy, Z, 1.0).z, atol=1e-5)
+    energy, field = bowl(0.3, 1.5), field_of(Motion(rate=-0.3, middle=1.5))
+    np.testing.assert_allclose(
+        flow(Sum(energies=(), weights=()), Z, 0.0, field=field).z, flow(energy, Z, 1.0).z, atol=1e-5
+    )
     np.testing.assert_allclose(flow(energy, Z, 2.0, field=field).z, flow(energy, Z, 3.0).z, atol=1e-5)
 
 
 def test_a_field_stops_at_the_threshold_of_the_energy_too() -> None:
     """With no time for the energy's own flow: the energy says only where to stop."""
-    energy = bowl(0.3, 1.5)
-    field = Field(params=energy, target=0, strength=1.0, velocity=down)
+    energy, field = bowl(0.3, 1.5), field_of(Motion(rate=-0.3, middle=1.5))
     nats = energy(Z, 0.0)
     end = flow(energy, Z, 0.0, field=field, energy_threshold=0.5)
     reached = np.asarray(nats) * np.exp(-2 * 0.3) < 0.5
@@ -121,9 +96,8 @@ def test_two_quadratic_energies_add_up() -> None:
 
 
 def test_a_constant_energy_moves_nothing() -> None:
-    constant = lambda params, target, z, t, valid: jnp.full(len(z), -params)
     for nats in (0.0, 1.0):
-        np.testing.assert_array_equal(flow(Learned(params=nats, target=(), log_prob=constant), Z).z, Z)
+        np.testing.assert_array_equal(flow(of_terms(constant=nats), Z).z, Z)
 
 
 def test_a_logistic_energy_follows_its_first_integral() -> None:
@@ -165,64 +139,56 @@ def test_a_row_stops_at_the_energy_threshold(tau: float) -> None:
 @pytest.mark.parametrize("probability", slow_but([0.9999], [0.3, 0.99, 0.9999]))
 def test_without_a_schedule_a_row_follows_the_same_curve_to_its_threshold(probability: float) -> None:
     """Near p = 1 the slope of the energy vanishes, so that a row would need a time of 1/(1 − p)."""
-    energy, threshold = Sum(energies=(logistic(6.0), bowl(0.1, 3.0)), weights=(1.0, 2.0)), -np.log(probability)
+    energies, weights, threshold = (logistic(6.0), bowl(0.1, 3.0)), (1.0, 2.0), -float(np.log(probability))
     start = 1.0 + 0.3 * Z
-    evenly = jax.jit(lambda z: descend(energy, z, None, energy_threshold=threshold))(start)
-    monitored = np.asarray(energy.energies[0](evenly.z, 0.0) + energy.energies[1](evenly.z, 0.0))
-    before = np.asarray(energy.energies[0](start, 0.0) + energy.energies[1](start, 0.0))
-    assert np.all(evenly.solved)
+    end = evenly(energies, weights, start, threshold)
+    before, monitored = (np.asarray(energies[0](z, 0.0) + energies[1](z, 0.0)) for z in (start, end.z))
+    assert np.all(end.solved)
     np.testing.assert_allclose(monitored[before > threshold], threshold, rtol=2e-3)
     if probability < 0.5:
-        timed = flow(energy, start, 100.0, tolerance=1e-6, energy_threshold=threshold)
-        np.testing.assert_allclose(evenly.z, timed.z, atol=5e-3)
+        timed = flow(Sum(energies=energies, weights=weights), start, 100.0, energy_threshold=threshold)
+        np.testing.assert_allclose(end.z, timed.z, atol=5e-3)
 
 
 def test_a_flat_energy_is_descended_without_a_schedule() -> None:
-    """Time 100 leaves this row a hair from where it started."""
-    flat = logistic(30.0)
-    z = jnp.asarray([[0.5]])
+    """Time 100 leaves rows a hair from where they started."""
+    flat, z = logistic(30.0), jnp.full_like(Z, 0.5)
     threshold = float(flat(z, 0.0)[0]) / 100
-    evenly = jax.jit(lambda z: descend(flat, z, None, energy_threshold=threshold))(z)
+    end = evenly((flat, NOTHING), (1.0, 1.0), z, threshold)
     timed = flow(flat, z, 100.0, energy_threshold=threshold)
-    assert float(flat(evenly.z, 0.0)[0]) == pytest.approx(threshold, rel=1e-2)
-    assert float(flat(timed.z, 0.0)[0]) > 1.5 * threshold
+    np.testing.assert_allclose(flat(end.z, 0.0), threshold, rtol=1e-2)
+    assert np.all(flat(timed.z, 0.0) > 1.5 * threshold)
 
 
 def test_a_row_comes_to_rest_where_no_way_leads_down() -> None:
     """At the minimum of two energies that contradict each other, and on a plain: both short of the target."""
-    contrary = Sum(energies=(bowl(1.0, 1.0), bowl(1.0, -1.0)), weights=(1.0, 1.0))
-    plain = Learned(params=1e-4, target=(), log_prob=lambda slope, target, z, t, valid: -2.0 + slope * z[:, 0])
-    for energy, moved in ((contrary, None), (plain, 1e-2)):
-        end = jax.jit(lambda z, energy=energy: descend(energy, z, None, energy_threshold=0.1))(0.5 * Z)
-        assert np.all(end.solved)
-        if moved is None:
-            np.testing.assert_allclose(end.z, 0.0, atol=0.05)
-        else:
-            np.testing.assert_allclose(end.z, 0.5 * Z, atol=moved)
+    contrary = evenly((bowl(1.0, 1.0), bowl(1.0, -1.0)), (1.0, 1.0), 0.5 * Z, 0.1)
+    plain = evenly((of_terms(constant=2.0, tilt=-1e-4), NOTHING), (1.0, 1.0), 0.5 * Z, 0.1)
+    assert np.all(contrary.solved) and np.all(plain.solved)
+    np.testing.assert_allclose(contrary.z, 0.0, atol=0.05)
+    np.testing.assert_allclose(plain.z, 0.5 * Z, atol=1e-2)
 
 
 def test_no_row_goes_further_than_twice_the_distance_of_two_latents() -> None:
-    far = jax.jit(lambda z: descend(bowl(1.0, 100.0), z, None, energy_threshold=0.1))(Z)
+    far = evenly((bowl(1.0, 100.0), NOTHING), (1.0, 1.0), Z, 0.1)
     distance = np.linalg.norm(far.z - Z, axis=-1)
     assert np.all(far.solved) and np.all(distance <= 2 * np.sqrt(2 * 3) + 1e-3) and np.all(distance > 4)
 
 
 def test_a_start_is_judged_at_time_one() -> None:
     """An energy of 2 − t + z² nats, at a threshold of 1.5: a row with z² below ½ stays, the others move."""
-    z = jnp.asarray([[0.5], [1.0]])
-    rising = lambda params, target, z, t, valid: t - 2 - jnp.sum(z**2, axis=-1)
-    energy = Learned(params=(), target=(), log_prob=rising)
-    result = flow(energy, z, tau=0.01, energy_threshold=1.5)
-    np.testing.assert_array_equal(result.z[0], z[0])
-    assert float(result.z[1, 0]) < 1.0 and result.steps[0] == 0
+    result = flow(of_terms(constant=2.0, of_time=-1.0, curvature=2.0), Z, tau=0.01, energy_threshold=1.5)
+    stays = np.sum(np.asarray(Z) ** 2, axis=-1) < 0.5
+    assert 0 < stays.sum() < len(Z)
+    np.testing.assert_array_equal(np.all(result.z == Z, axis=-1), stays)
+    np.testing.assert_array_equal(result.steps == 0, stays)
 
 
 def test_a_row_stops_at_the_threshold_at_its_own_time() -> None:
     """An energy of t + z²/2 nats, along which z = z(1) e^−(1 − t): the end of a row says at which time it stopped."""
-    falling = lambda params, target, z, t, valid: -t - 0.5 * jnp.sum(z**2, axis=-1)
-    z = jnp.asarray([[0.5], [1.0], [2.0]])
-    end = flow(Learned(params=(), target=(), log_prob=falling), z, tau=1.0, energy_threshold=0.75).z
-    np.testing.assert_allclose(1 + np.log(end / z) + 0.5 * end**2, 0.75, atol=1e-4)
+    z = jnp.linspace(0.5, 2.0, 40)[:, None] * jnp.asarray([[1.0, 0.0, 0.0]])
+    end = flow(of_terms(of_time=1.0, curvature=1.0), z, tau=1.0, energy_threshold=0.75).z[:, 0]
+    np.testing.assert_allclose(1 + np.log(end / z[:, 0]) + 0.5 * end**2, 0.75, atol=1e-4)
 
 
 def test_the_threshold_is_on_the_unweighted_energy() -> None:

@@ -37,6 +37,7 @@ class CrossValidation(NamedTuple):
     fold: Int[Array, "n"]
     weight: Float[Array, "n"]  # of each text; the values together weigh the same
 
+    @functools.partial(jax.jit, static_argnums=1)
     def holdout_log_p(self, logits: MemberLogits, ensemble: Params) -> Float[Array, "s n c"]:
         """log p of the values of each text under the member that was fitted without it."""
         of_sample = jax.vmap(logits, (0, None))
@@ -94,11 +95,11 @@ def fit_ensemble(
     penalty = penalties[int(np.argmin(losses))]
     ensemble = fit(all_texts, initial, jnp.float32(penalty))
     log_p = all_texts.holdout_log_p(logits, ensemble)
-    scaled = [float(weighted_loss(jax.nn.log_softmax(log_p / t), all_texts)) for t in TEMPERATURES]
+    scaled = _losses_at(TEMPERATURES, log_p, all_texts)
     temperature = float(TEMPERATURES[int(np.argmin(scaled))])
     correct = (np.asarray(log_p).argmax(-1) == value).mean(axis=0)
     accuracy = np.average(correct, weights=balanced_weights(value))
-    metrics = {"log_loss": float(min(scaled)), "accuracy": float(accuracy)}
+    metrics = {"log_loss": float(np.min(scaled)), "accuracy": float(accuracy)}
     return ensemble, temperature, metrics | {"penalty": penalty, "temperature": temperature}
 
 
@@ -142,6 +143,15 @@ def _fit_member(
     return jax.lax.scan(step, (net, solver.init(net)), None, length=max_iterations)[0][0]
 
 
+@jax.jit
+def _losses_at(
+    temperatures: Float[Array, "k"], log_p: Float[Array, "s n c"], texts: CrossValidation
+) -> Float[Array, "k"]:
+    """Returns the weighted loss at each temperature, one after another: [k, s, n, c] may not fit into memory."""
+    return jax.lax.map(lambda t: weighted_loss(jax.nn.log_softmax(log_p / t), texts), temperatures)
+
+
+@jax.jit
 def weighted_loss(log_p: Float[Array, "s n c"], texts: CrossValidation) -> Float[Array, ""]:
     """Returns the mean loss, nats, with the weights of the texts."""
     return jnp.mean(log_loss(log_p, texts.value) * texts.weight)
