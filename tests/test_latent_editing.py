@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.command_line import Completed, run
 from support.runs import NAMES, ROOT, toy, trained, write_texts
 
 import jtextdiff as jtd
+from jtextdiff.control.trained import trained_trigrams
 from jtextdiff.inference.editing.latent import STOPS
 
 FIT = ["--config.latent.max_iterations=20", "--config.latent.penalties=(3.0,30.0)"]
@@ -54,6 +56,23 @@ def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> 
     assert rows[2]["rewrite"] == rows[2]["source"] and rows[2]["moved"] == 0, "it is good already"
     again = run("edit", "--checkpoint=vae", "--control=mood=good", "--out=out.jsonl", cwd=place, text=lines)
     assert "Continuing after the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_control_has_trigrams_of_the_training_texts(place: Path) -> None:
+    model = jtd.load(place / "vae")
+    batch = model.batch(["The Mill is awful .", ". awful is Mill The"])
+    trigrams = trained_trigrams("mood", model)
+    assert trigrams is not None
+    forward, backward = trigrams.nll(np.asarray(batch.tokens), np.asarray(batch.valid))
+    assert forward < backward / 2
+
+
+@pytest.mark.slow
+def test_a_control_that_was_fitted_before_it_had_trigrams_edits_too(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "vae", tmp_path / "vae")
+    (tmp_path / "vae/controls/mood/trigrams.npz").unlink()
+    done = run("edit", "--checkpoint=vae", "--control=mood=good", cwd=tmp_path, text="The Mill is awful .\n")
+    assert done.returncode == 0 and done.stdout.strip() not in ("", "The Mill is awful ."), done.stderr
 
 
 @pytest.mark.slow
