@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jtextdiff.cli.arguments import Parser
-from jtextdiff.cli.errors import UserError, mistakes
+from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.main import main
 from jtextdiff.cli.output import say, to_json_text, write_atomically
 
@@ -57,8 +57,12 @@ def command(arguments: Sequence[str]) -> None:
     from jtextdiff.data.sources import read_examples
     from jtextdiff.metrics.units import is_unspaced, units
 
-    with mistakes(FileNotFoundError, ValueError):
-        splits = read_examples(flags.text, column=flags.column, labels=flags.labels, warn=say)
+    try:
+        splits = read_examples(
+            flags.text, column=flags.column, labels=flags.labels, warn=lambda note: say(_flags(note))
+        )
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(_flags(str(error))) from None
     check_labels(splits)
     splits = without_repeats(splits)
     unspaced = is_unspaced(example.text for example in splits["train"][:1_000])
@@ -78,6 +82,11 @@ def command(arguments: Sequence[str]) -> None:
     for name, rows in parts.items():
         write_folder(Path(flags.out) / name, rows, unit, size)
     say_next(flags, unspaced)
+
+
+def _flags(message: str) -> str:
+    """A message on fields of a config, with the flags that they have here."""
+    return message.replace("text.labels", "--labels").replace("set text.column to", "give --column as")
 
 
 def check_labels(splits: Any) -> None:

@@ -113,7 +113,8 @@ def load_value_judges(
     if not pairs:
         return {}
     values = [value for value in label_values(corpus, label, "--edits: the text") if value != "none"]
-    runs = {value: run for value, _, run in (pair.partition("=") for pair in pairs)}
+    value_of = lambda pair: max((value for value in values if pair.startswith(f"{value}=")), key=len, default="")
+    runs = {value_of(pair): pair.removeprefix(f"{value_of(pair)}=") for pair in pairs}
     if sorted(runs) != sorted(values) or len(runs) < len(pairs) or not all(runs.values()):
         expected = " ".join(f"--value_judge {value}=DIR" for value in values)
         raise UserError(f"expected one run for each value of {label}, {expected}; got {', '.join(pairs)}.")

@@ -9,6 +9,7 @@ import pytest
 from jtextdiff.cli.errors import UserError
 from jtextdiff.data import sources
 from jtextdiff.data.corpus import Corpus, Text, prepare_corpus
+from jtextdiff.evaluation import label_judges
 from jtextdiff.evaluation.label_judges import (
     label_judge,
     likelihood_judge,
@@ -91,3 +92,10 @@ def test_every_value_needs_one_language_model(corpus: Corpus, pairs: list[str]) 
     assert load_value_judges([], corpus, "sentiment", NO_MODEL, "run") == {}
     with pytest.raises(UserError, match="expected one run for each value of sentiment"):
         load_value_judges(pairs, corpus, "sentiment", NO_MODEL, "run")
+
+
+def test_a_value_and_a_run_may_hold_an_equals_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_judges, "label_values", lambda *of: ("a", "a=b", "none"))
+    monkeypatch.setattr(label_judges, "load_judge", lambda run, *of: run)
+    corpus: Any = None
+    assert load_value_judges(["a=b=x=1", "a=y"], corpus, "label", NO_MODEL, "run") == {"a": "y", "a=b": "x=1"}

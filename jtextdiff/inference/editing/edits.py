@@ -19,6 +19,7 @@ from jtextdiff.inference.prompts import check_texts
 from jtextdiff.inference.sample_batches import run_batched
 from jtextdiff.methods.components.types import Given
 from jtextdiff.methods.method import Editable, LatentVariableModel, Method
+from jtextdiff.sampling.energies import Sum
 from jtextdiff.sampling.phrases import word_terms
 
 UNKNOWN_IN_EDITS = "The model reads each as the unknown word; an edit keeps those that it does not replace."
@@ -70,6 +71,11 @@ def check_edit(
     if isinstance(method, LatentVariableModel):
         if strength is not None or hold:
             raise UserError(f"{name} edits in latent space, by {flow_names}: leave out strength and hold.")
+        if isinstance(conditioning.energy, Sum) and not np.any(conditioning.energy.weights):
+            raise UserError(
+                f"{' and '.join(conditioning.names)}: with weights of 0 no control moves a latent. Give one a weight "
+                "above 0, or leave the controls out."
+            )
         if flow is not None:
             check_flow(flow, conditioning)
         return

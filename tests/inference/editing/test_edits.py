@@ -9,14 +9,17 @@ import pytest
 from support.cases import slow_but
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.inference.editing.edits import masked_words
+from jtextdiff.control.resolve import Conditioning
+from jtextdiff.inference.editing.edits import check_edit, masked_words
 from jtextdiff.inference.model import Model
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.cmlm import CMLM
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.d3pm import D3PM
 from jtextdiff.methods.masked import Masked
+from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.sampling.energies import Sum
 
 SPEC = TextSpec(vocab_size=40, mask=40, pad=0, eos=1, unk=2, length=9, length_counts=(0, *[1] * 9))
 TRUNK = Transformer(num_layers=1, width=8, num_heads=2)
@@ -62,6 +65,13 @@ def test_a_model_that_samples_from_left_to_right_cannot_edit() -> None:
     method = Autoregressive(text_spec=SPEC, trunk=Transformer(num_layers=1, width=8, num_heads=2, causal=True))
     with pytest.raises(UserError, match="from left to right: it cannot edit"):
         model_of(method).edit(TEXTS)
+
+
+def test_controls_without_weight_move_no_latent() -> None:
+    conditioning = Conditioning(Sum(energies=(None, None), weights=(0.0, 0.0)), names=("mood=good", "size=big"))
+    with pytest.raises(UserError, match="mood=good and size=big: with weights of 0"):
+        check_edit(TextVAE(text_spec=SPEC), conditioning)
+    check_edit(TextVAE(text_spec=SPEC), conditioning._replace(energy=Sum(energies=(None, None), weights=(0.0, 0.1))))
 
 
 def test_the_words_with_the_least_noise_are_masked_and_eos_never() -> None:
