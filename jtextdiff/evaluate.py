@@ -50,62 +50,11 @@ def build_parser() -> Parser:
     add_control(parser)
     add_balance(parser)
     parser.add_argument(
-        "--targets",
-        metavar="FILE|NAME:N",
-        help="a control for each sample in turn, from JSON lines such as "
-        '{"control": "food=Thai"}, or the attributes of N texts of the split, such as pos:200 or food+length:200',
-    )
-    add_choice(parser)
-    parser.add_argument("--edits", metavar="LABEL", help="edit --num texts of the split to another value of this label")
-    parser.add_argument(
         "--judge_text",
         metavar="PATH",
         help="labelled text whose n-grams judge the label of edits (default: the model's own text) or of controlled "
         "samples (default: phrases of the model's own text); the grammar needs none, and texts that are too long for "
         "the model are left out",
-    )
-    parser.add_argument(
-        "--value_judge",
-        action="append",
-        default=[],
-        metavar="VALUE=DIR",
-        help="an autoregressive run that was trained on texts of one value; give one for each: success of --edits is "
-        "also judged by which of them gives an edit the highest probability",
-    )
-    parser.add_argument(
-        "--references",
-        metavar="FILE",
-        help='the texts to edit, JSON lines of "text", the value "wanted" and another\'s edit, "reference"',
-    )
-    parser.add_argument(
-        "--strength",
-        type=float,
-        metavar="S",
-        help="edits by diffusion: how far texts are noised, in (0, 1] (default: 0.5)",
-    )
-    add_flow(parser)
-    parser.add_argument(
-        "--frontier",
-        metavar="NAME",
-        help="score edits from timid to bold: write NAME.P.json for each probability P at which latents stop, or "
-        "strength of diffusion, and a table and a picture of all, NAME.png; existing files are not made again",
-    )
-    parser.add_argument(
-        "--interference",
-        action="store_true",
-        help="latent editing: the effect of each control on the others",
-    )
-    parser.add_argument(
-        "--match_entropy",
-        action="store_true",
-        help="score samples also at the temperature at which they are as varied as the split, which is searched for in "
-        "up to seven sets of samples: models are compared fairly there",
-    )
-    parser.add_argument(
-        "--exact_denoiser",
-        action="store_true",
-        help="masked diffusion on the grammar: score samples also with the grammar's exact predictions in place of the "
-        "network's; the errors that remain are the sampler's",
     )
     parser.add_argument("--split", default="valid", help="the real text to score: valid (default), test or train")
     parser.add_argument(
@@ -113,7 +62,66 @@ def build_parser() -> Parser:
     )
     add_seed(parser, "seed of the samples and of the bound")
     parser.add_argument("--out", metavar="FILE", help="file for the JSON (default: stdout)")
+    _add_samples(parser)
+    _add_edits(parser)
+    add_flow(parser)
     return parser
+
+
+def _add_samples(parser: Parser) -> None:
+    group = parser.add_argument_group("samples")
+    group.add_argument(
+        "--targets",
+        metavar="FILE|NAME:N",
+        help="a control for each sample in turn, from JSON lines such as "
+        '{"control": "food=Thai"}, or the attributes of N texts of the split, such as pos:200 or food+length:200',
+    )
+    add_choice(group)
+    group.add_argument(
+        "--interference", action="store_true", help="latent space: also the effect of each control on the others"
+    )
+    group.add_argument(
+        "--match_entropy",
+        action="store_true",
+        help="score samples also at the temperature at which they are as varied as the split, which is searched for in "
+        "up to seven sets of samples: models are compared fairly there",
+    )
+    group.add_argument(
+        "--exact_denoiser",
+        action="store_true",
+        help="masked diffusion on the grammar: score samples also with the grammar's exact predictions in place of the "
+        "network's; the errors that remain are the sampler's",
+    )
+
+
+def _add_edits(parser: Parser) -> None:
+    group = parser.add_argument_group("edits")
+    group.add_argument("--edits", metavar="LABEL", help="edit --num texts of the split to another value of this label")
+    group.add_argument(
+        "--value_judge",
+        action="append",
+        default=[],
+        metavar="VALUE=DIR",
+        help="an autoregressive run that was trained on texts of one value; give one for each: success is also judged "
+        "by which of them gives an edit the highest probability",
+    )
+    group.add_argument(
+        "--references",
+        metavar="FILE",
+        help='the texts to edit, JSON lines of "text", the value "wanted" and another\'s edit, "reference"',
+    )
+    group.add_argument(
+        "--strength",
+        type=float,
+        metavar="S",
+        help="edits by diffusion: how far texts are noised, in (0, 1] (default: 0.5)",
+    )
+    group.add_argument(
+        "--frontier",
+        metavar="NAME",
+        help="score edits from timid to bold: write NAME.P.json for each probability P at which latents stop, or "
+        "strength of diffusion, and a table and a picture of all, NAME.png; existing files are not made again",
+    )
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -246,22 +254,19 @@ def check_flags(flags: Any) -> None:
         )
     if not flags.edits and flow is not None:
         raise UserError(
-            "--target_probability, --max_time, --source_pull, --learned, --push, --word_guidance, --word_hold and "
-            "--rerank are for edits: give --edits LABEL."
+            "--target_probability, --max_time, --source_pull, --learned, --push, --word_guidance, --word_hold, "
+            "--minimal and --rerank are for edits: give --edits LABEL."
         )
     if flags.match_entropy and flags.control:
         raise UserError(
             "--match_entropy compares samples with all texts of the split, which do not follow --control: leave one of "
             "them out, or give --targets."
         )
-    if not flags.edits and (flags.strength is not None or flags.frontier is not None):
-        raise UserError("--strength and --frontier are for edits: give --edits LABEL.")
+    for name in ("strength", "frontier", "references", "value_judge"):
+        if not flags.edits and getattr(flags, name) not in (None, []):
+            raise UserError(f"--{name} is for edits: give --edits LABEL.")
     if flags.frontier is not None:
         check_frontier(flags)
-    if flags.references and not flags.edits:
-        raise UserError("--references are texts to edit: give --edits LABEL.")
-    if flags.value_judge and not flags.edits:
-        raise UserError("--value_judge judges edits: give --edits LABEL.")
     if flags.judge_text and not (flags.edits or flags.control or flags.targets):
         raise UserError("--judge_text needs --edits, --control or --targets.")
     if flow is not None:

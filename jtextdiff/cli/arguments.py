@@ -67,7 +67,7 @@ def add_balance(parser: Parser) -> None:
     )
 
 
-def add_choice(parser: Parser) -> None:
+def add_choice(parser: argparse._ActionsContainer) -> None:
     """Adds the numbers of candidates per sample."""
     parser.add_argument(
         "--best_of", type=int, default=1, metavar="N", help="draw N texts per sample; keep the one of lowest energy"
@@ -83,68 +83,80 @@ def add_choice(parser: Parser) -> None:
 
 def add_flow(parser: Parser) -> None:
     """Adds the settings of latent editing; `inference.editing.flow_settings` reads them. None: not given."""
-    parser.add_argument(
-        "--target_probability",
-        type=float,
-        metavar="P",
-        help="latent editing: the probability that the controls are to have: of a minimal edit when it is read again, "
-        "else where the latent stops (default: 0.9 of minimal edits, else 0.99)",
+    group = parser.add_argument_group(
+        "latent editing", "how far controls move a text's latent, and which edit is chosen"
     )
-    parser.add_argument(
-        "--max_time",
-        type=float,
-        metavar="T",
-        help="latent editing: maximum time of the flow down the energy (default: none, until P is reached; 100 with "
-        "--source_pull or with --no-minimal and P = 1, 0 with --learned)",
-    )
-    parser.add_argument(
-        "--source_pull",
-        type=float,
-        metavar="K",
-        help="latent editing: the pull back to the source, 0 to 1 (default: 0)",
-    )
-    parser.add_argument(
-        "--word_guidance",
-        type=float,
-        metavar="W",
-        help="latent editing: while the edit is written, add W times what each word says for the controls to its "
-        "logit (default: a minimal edit is chosen among texts with 0 and 2; 2 with --word_hold alone; controls that "
-        "have learned no words guide no decoding)",
-    )
-    parser.add_argument(
-        "--word_hold",
-        type=float,
-        metavar="NATS",
-        help="latent editing: add NATS to the logits of words of the source that say nothing of the controls, until "
-        "they are written (default: 1 where words guide, and with --word_guidance alone)",
-    )
-    for former, name in (("--until", "target_probability"), ("--tau", "max_time"), ("--keep", "source_pull")):
-        parser.add_argument(former, dest=name, type=float, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--learned",
-        action="store_true",
-        default=None,
-        help="latent editing: follow the field that configs/flow.py has fitted to the label, without the energy's "
-        "flow unless --max_time is given",
-    )
-    parser.add_argument(
-        "--push", type=float, metavar="G", help="latent editing: the factor of the learned field (default: 1)"
-    )
-    parser.add_argument(
+    _add_limits(group)
+    _add_words(group)
+    _add_field(group)
+    group.add_argument(
         "--minimal",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="latent editing: leave out the changes of an edit that it does not need to have the probability P, and "
-        "prefer fluent texts (default: with controls that have learned words, unless --word_guidance 0 --word_hold 0)",
+        help="leave out the changes of an edit that it does not need to have the probability P, and prefer fluent "
+        "texts (default: with controls that have learned words, unless --word_guidance 0 --word_hold 0)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--rerank",
         action="store_true",
         default=None,
-        help="latent editing: decode at eight stops, with several --word_guidance unless one is given, and choose "
-        "among more texts; the chosen one has the probability P when it is read again, or nearly the highest one if "
-        "none has P",
+        help="decode at eight stops, with several --word_guidance unless one is given, and choose among more texts; "
+        "the chosen one has the probability P when it is read again, or nearly the highest one if none has P",
     )
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
+    """Adds where a latent stops."""
+    group.add_argument(
+        "--target_probability",
+        type=float,
+        metavar="P",
+        help="the probability that the controls are to have: of a minimal edit when it is read again, else where the "
+        "latent stops (default: 0.9 of minimal edits, else 0.99)",
+    )
+    group.add_argument(
+        "--max_time",
+        type=float,
+        metavar="T",
+        help="maximum time of the flow down the energy (default: none, until P is reached; 100 with --source_pull or "
+        "with --no-minimal and P = 1, 0 with --learned)",
+    )
+    group.add_argument(
+        "--source_pull", type=float, metavar="K", help="the pull back to the source, 0 to 1 (default: 0)"
+    )
+    for former, name in (("--until", "target_probability"), ("--tau", "max_time"), ("--keep", "source_pull")):
+        group.add_argument(former, dest=name, type=float, help=argparse.SUPPRESS)
+
+
+def _add_words(group: argparse._ArgumentGroup) -> None:
+    """Adds how words guide the decoding of a latent."""
+    group.add_argument(
+        "--word_guidance",
+        type=float,
+        metavar="W",
+        help="while the edit is written, add W times what each word says for the controls to its logit (default: a "
+        "minimal edit is chosen among texts with 0 and 2; 2 with --word_hold alone; controls that have learned no "
+        "words guide no decoding)",
+    )
+    group.add_argument(
+        "--word_hold",
+        type=float,
+        metavar="NATS",
+        help="add NATS to the logits of words of the source that say nothing of the controls, until they are written "
+        "(default: 1 where words guide, and with --word_guidance alone)",
+    )
+
+
+def _add_field(group: argparse._ArgumentGroup) -> None:
+    """Adds the learned field that a latent may follow."""
+    group.add_argument(
+        "--learned",
+        action="store_true",
+        default=None,
+        help="follow the field that configs/flow.py has fitted to the label, without the energy's flow unless "
+        "--max_time is given",
+    )
+    group.add_argument("--push", type=float, metavar="G", help="the factor of the learned field (default: 1)")
 
 
 def add_seed(parser: Parser, purpose: str) -> None:
