@@ -86,7 +86,13 @@ def command(arguments: Sequence[str]) -> None:
 
 def _flags(message: str) -> str:
     """A message on fields of a config, with the flags that they have here."""
-    return message.replace("text.labels", "--labels").replace("set text.column to", "give --column as")
+    for field, flag in (
+        ("text.labels", "--labels"),
+        ("set text.column to", "give --column as"),
+        ("text.path", "--text"),
+    ):
+        message = message.replace(field, flag)
+    return message.replace(", package:NAME, or nothing for the built-in grammar", " or package:NAME")
 
 
 def check_labels(splits: Any) -> None:

@@ -66,7 +66,7 @@ def test_whole_texts_and_those_of_judges_are_different_and_keep_their_labels(fol
         (["--out", "zh"], "exists already"),
         (["--out", "new", "--length", "3"], "--shortest must be from 1 to --length"),
         (["--out", "new", "--judge_share", "1"], "--judge_share"),
-        (["--out", "new", "--text", "nowhere.csv"], "does not exist"),
+        (["--out", "new", "--text", "nowhere.csv"], "--text is 'nowhere.csv', which does not exist"),
         (["--out", "new", "--column", "review"], "give --column as one of them"),
         (["--out", "new", "--labels", "absent=mood"], "--labels names the column 'absent'"),
         (["--out", "new", "--length", "90", "--shortest", "90"], "No piece has these lengths"),

@@ -29,7 +29,7 @@ class WordReadings(NamedTuple):
 
     energy: Sum  # of the tokens of a finished text
     neutral: Float[np.ndarray, "v"]  # from 0 to 1, of each word: 1 if it says nothing of the controls
-    trigrams: Trigrams | None  # of the training texts
+    trigrams: Trigrams | None  # of the controls' texts
 
     @property
     def guides(self) -> bool:
@@ -91,8 +91,13 @@ def _readings(parts: Sequence[Control], weights: tuple[Any, ...], model: Trained
     if not all(isinstance(of, LatentClassifier) and of.learns_words for of, _ in controls):
         return None
     neutral = np.prod([of.neutral(params) for of, params in controls], axis=0)
-    trigrams = trained_trigrams(leaves[0].name, model)
-    return WordReadings(_sum(parts, weights, model, of_words=True), neutral, trigrams)
+    return WordReadings(_sum(parts, weights, model, of_words=True), neutral, _most_trigrams(leaves, model))
+
+
+def _most_trigrams(leaves: Sequence[Control], model: TrainedModel) -> Trigrams | None:
+    """The trigrams of the control that has most, whatever their order."""
+    found = [trained_trigrams(label, model) for label in sorted({leaf.name for leaf in leaves})]
+    return max(filter(None, found), key=lambda trigrams: len(trigrams.log_p_3.numbers), default=None)
 
 
 def check_word_guided(parts: Sequence[Control], name: str) -> None:

@@ -1,5 +1,6 @@
 """Trained controls of a run: where they are and how they are loaded."""
 
+import hashlib
 import shlex
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.output import say
 from jtextdiff.control.controls import TRAINING_FREE
 from jtextdiff.control.quoting import NAME_SIGNS, listed
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
@@ -21,7 +23,7 @@ from jtextdiff.run.config import Config, build
 from jtextdiff.run.workdir import read_config
 
 TRIGRAMS = "trigrams.npz"
-"""File of a control with a trigram model of the training texts."""
+"""File of a control with a trigram model of its texts."""
 
 CONTROLS, FIELDS = "controls", "flows"
 """Folders of a run that hold what was fitted to it, one folder for each label."""
@@ -46,9 +48,20 @@ def trained_classifier(label: str, model: TrainedModel) -> tuple[Classifier, Par
 
 @cached_per_model
 def trained_trigrams(label: str, model: TrainedModel) -> Trigrams | None:
-    """Returns the trigram model in a control's folder; None of one that was fitted before they had one."""
-    file = None if model.run is None else control_dir(model.run, label) / TRIGRAMS
-    return None if file is None or not file.is_file() else trigrams.load(file)
+    """Returns the trigram model in a control's folder; None, with a note, of one that was fitted before they had one.
+
+    Raises UserError for a file that holds none, or one of another vocabulary.
+    """
+    folder = Path() if model.run is None else control_dir(model.run, label)
+    if not (folder / TRIGRAMS).exists():
+        say(
+            f"note: {folder} has no trigrams, so that edits are less fluent. To count them, remove it and fit it again."
+        )
+        return None
+    try:
+        return trigrams.load(folder / TRIGRAMS, model.method.text_spec.vocab_size)
+    except ValueError as error:
+        raise UserError(f"{error}. Remove {folder}, and fit the control again.") from None
 
 
 def load_control(run: Path | None, label: str, base: Params) -> tuple[Classifier, Params]:
@@ -88,13 +101,17 @@ def load_fitted(folder: Path, base: Params) -> tuple[Any, Params]:
 
 
 def stored_state(run: Path) -> list[str]:
-    """Returns the stored config, text and metrics of a run and the names of its checkpoints, [] without a run."""
+    """Returns what identifies a run, [] without one.
+
+    That is its config, text and metrics, the names of its checkpoints, and the digest of a control's trigrams.
+    """
     stored = [
         file.read_text(encoding="utf-8")
         for name in ("config.json", "text.json", "metrics.jsonl")
         if (file := run / name).is_file()
     ]
-    return stored + sorted(file.name for file in run.glob("checkpoints/*"))
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in run.glob(TRIGRAMS) if file.is_file()]
+    return stored + digests + sorted(file.name for file in run.glob("checkpoints/*"))
 
 
 def _close(stored: Any, expected: Any) -> bool:

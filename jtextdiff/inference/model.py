@@ -26,6 +26,7 @@ from jtextdiff.inference.editing.flow_settings import FlowSettings
 from jtextdiff.inference.editing.pieces import check_pieces, edit_by_pieces
 from jtextdiff.inference.editing.types import Edit, EditBatch
 from jtextdiff.inference.prompts import (
+    check_ids,
     check_number,
     check_texts,
     note_on_unknown,
@@ -140,6 +141,7 @@ class Model:
         piece, see `pieces.edit_by_pieces`.
         """
         texts, seed = check_texts(texts), check_number(seed, "seed")
+        ids = check_ids(ids, len(texts))
         if flow is not None and not isinstance(flow, FlowSettings):
             raise UserError(f"flow is a {type(flow).__name__}, {flow!r}; expected FlowSettings(…).")
         if pieces:
@@ -149,7 +151,7 @@ class Model:
                 functools.partial(self.edit_texts, progress=progress, **settings),
                 self.num_tokens,
                 texts,
-                range(len(texts)) if ids is None else ids,
+                ids,
                 longest=self.method.text_spec.length,
             )
         method, conditioning = self.with_sampler(sampler), resolve(as_control(control), self)

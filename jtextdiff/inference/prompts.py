@@ -122,6 +122,14 @@ def check_texts(texts: Sequence[str], name: str = "texts") -> list[str]:
     return texts
 
 
+def check_ids(ids: Sequence[int] | None, num: int) -> list[int]:
+    """Returns the numbers of `num` texts, by default 0, 1, …. Raises UserError unless they are as many, and whole."""
+    numbers = list(range(num)) if ids is None else [check_number(number, "ids", lowest=0) for number in ids]
+    if len(numbers) != num:
+        raise UserError(f"ids are {len(numbers)} numbers; expected one for each of {num} texts.")
+    return numbers
+
+
 def check_number(value: Any, name: str, lowest: int = -(2**31), highest: int = 2**32 - 1) -> int:
     """Returns the number. Raises UserError for one that is not whole, or out of range."""
     with contextlib.suppress(TypeError):

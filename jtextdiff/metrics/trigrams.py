@@ -3,9 +3,12 @@
 Chen & Goodman (1999), with one discount for each order from how many n-grams occur once and twice (Ney et al. 1994).
 """
 
+import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -49,9 +52,11 @@ class Trigrams(NamedTuple):
 def fit(tokens: Int[np.ndarray, "n l"], valid: Bool[np.ndarray, "n l"], vocab_size: int) -> Trigrams:
     """Fits the model to the valid tokens of texts, which come first and end with EOS; there must be one.
 
-    Every token of the vocabulary has a probability after any others.
+    Every token of the vocabulary has a probability after any others. Raises ValueError for too large a vocabulary.
     """
     size = vocab_size + 1  # the last token stands before a text
+    if size**3 >= 2**63:
+        raise ValueError(f"trigrams of {vocab_size} tokens cannot be numbered by 64 bits; use a smaller vocabulary")
     numbers = _number(size, *(of_place[valid] for of_place in _in_threes(tokens, vocab_size)))
     trigrams, counts = np.unique(numbers, return_counts=True)
     bigrams, num_before_bigram = np.unique(trigrams % size**2, return_counts=True)
@@ -74,15 +79,27 @@ def fit(tokens: Int[np.ndarray, "n l"], valid: Bool[np.ndarray, "n l"], vocab_si
 def save(trigrams: Trigrams, file: Path) -> None:
     """Writes the model, with its logarithms in single precision."""
     single = lambda part: part.astype(np.float32) if part.dtype == np.float64 else part
-    with file.open("wb") as out:
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("wb") as out:
         np.savez_compressed(out, *map(single, _arrays(trigrams)))
+    os.replace(partial, file)  # it exists whole or not at all
 
 
-def load(file: Path) -> Trigrams:
-    """Reads a model that `save` wrote."""
-    with np.load(file, allow_pickle=False) as stored:
-        one, *rest = (stored[name] for name in stored.files)
-    return Trigrams(one, Ngrams(*rest[:2]), Ngrams(*rest[2:4]), rest[4], Ngrams(*rest[5:]))
+def load(file: Path, vocab_size: int) -> Trigrams:
+    """Reads a model that `save` wrote. Raises ValueError for any other file, or one of another vocabulary size."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = [stored[name] for name in stored.files]
+        one, numbers_2, p_2, numbers_3, p_3, back_off_1, contexts, back_off_2 = arrays
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"{file} holds no trigrams: {error}") from None
+    pairs = ((numbers_2, p_2), (numbers_3, p_3), (contexts, back_off_2))
+    if not len(one) == len(back_off_1) == vocab_size + 1 or any(
+        n.shape != v.shape or n.dtype.kind != "i" for n, v in pairs
+    ):
+        raise ValueError(f"{file} holds trigrams of {len(one) - 1} tokens, or none; expected those of {vocab_size}")
+    two, three, backed_off = (Ngrams(*pair) for pair in pairs)
+    return Trigrams(one, two, three, back_off_1, backed_off)
 
 
 def _arrays(trigrams: Trigrams) -> Iterator[np.ndarray]:

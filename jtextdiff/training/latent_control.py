@@ -51,8 +51,8 @@ def fit_control(config: Config, workdir: Path) -> None:
     learn from.
     """
     exists = checkpoints.has_checkpoints(workdir)
-    unlabelled = open_corpus(config, workdir)
-    corpus = labelled_corpus(unlabelled, config)
+    whole = open_corpus(config, workdir)
+    corpus = labelled_corpus(whole, config)
     config = complete_config(config, corpus, workdir)
     store_config(workdir, config, corpus.digests(config.label) | _references_digest(config), resumed=exists)
     if exists:
@@ -79,7 +79,7 @@ def fit_control(config: Config, workdir: Path) -> None:
     if isinstance(method, LatentClassifier):
         metrics["text_accuracy"] = ngram_accuracy(corpus, method)
         if method.learns_words:
-            trigrams.save(trigrams_of(base, unlabelled), workdir / TRIGRAMS)
+            trigrams.save(trigrams_of(base, whole), workdir / TRIGRAMS)
     with checkpoints.open_checkpoints(workdir) as manager:
         checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["loss"])
     write_atomically(workdir / "metrics.jsonl", json.dumps({"step": 1, **metrics}) + "\n")

@@ -91,7 +91,10 @@ def test_settings_of_samples_are_checked(setting: str, wrong: Any, model: Model)
         model.sample(1, **{setting: wrong})
 
 
-@pytest.mark.parametrize(("setting", "wrong"), [("strength", "0.5"), ("strength", 2), ("flow", {})])
+@pytest.mark.parametrize(
+    ("setting", "wrong"),
+    [("strength", "0.5"), ("strength", 2), ("flow", {}), ("ids", [1.5]), ("ids", [-1]), ("ids", [1, 2]), ("ids", [])],
+)
 def test_settings_of_edits_are_checked(setting: str, wrong: Any, model: Model) -> None:
     with pytest.raises(UserError, match=setting):
         model.edit(["3 4"], **{setting: wrong})

@@ -61,7 +61,7 @@ def test_a_text_has_the_nats_of_its_tokens_and_the_words_of_the_training_texts_f
 
 def test_a_file_holds_the_model_in_single_precision(model: Trigrams, tmp_path: Path) -> None:
     trigrams.save(model, tmp_path / "trigrams.npz")
-    again = trigrams.load(tmp_path / "trigrams.npz")
+    again = trigrams.load(tmp_path / "trigrams.npz", VOCAB)
     np.testing.assert_allclose(again.nll(*rows(*TEXTS)), model.nll(*rows(*TEXTS)), rtol=1e-6)
     assert again.log_p_3.values.dtype == np.float32 and again.log_p_3.numbers.dtype == np.int64
 

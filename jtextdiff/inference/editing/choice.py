@@ -75,7 +75,7 @@ def _distinct(sources: Sequence[Tokens], rows: Sequence[Sequence[Candidate]]) ->
 def _fluent(candidates: list[Candidate], source: Tokens, nats: Nats) -> list[Candidate]:
     """Leaves out a part that a model finds less fluent than both the source and the whole rewrite.
 
-    It contradicts itself.
+    It often contradicts itself.
     """
     return [
         candidate
@@ -90,7 +90,7 @@ def _fluent(candidates: list[Candidate], source: Tokens, nats: Nats) -> list[Can
 
 
 def _score(candidate: Candidate, nats: Nats) -> float:
-    """How near and fluent a candidate is; how near, if there are no models."""
+    """How near and fluent a candidate is; how near, before it is read again, if controls have no trigrams."""
     of_text, num_tokens = nats[candidate.tokens], len(candidate.tokens) + 1
     return candidate.bleu - FLUENCY_WEIGHT * sum(of_text) / max(len(of_text), 1) / num_tokens
 

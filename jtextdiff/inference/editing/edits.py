@@ -71,10 +71,10 @@ def check_edit(
     if isinstance(method, LatentVariableModel):
         if strength is not None or hold:
             raise UserError(f"{name} edits in latent space, by {flow_names}: leave out strength and hold.")
-        if isinstance(conditioning.energy, Sum) and not np.any(conditioning.energy.weights):
+        weights = conditioning.energy.weights if isinstance(conditioning.energy, Sum) else ()
+        if idle := [name for name, weight in zip(conditioning.names, weights, strict=False) if weight == 0]:
             raise UserError(
-                f"{' and '.join(conditioning.names)}: with weights of 0 no control moves a latent. Give one a weight "
-                "above 0, or leave the controls out."
+                f"{' and '.join(idle)} with a weight of 0 moves no latent: leave it out, or raise the weight."
             )
         if flow is not None:
             check_flow(flow, conditioning)

@@ -68,10 +68,11 @@ def test_a_model_that_samples_from_left_to_right_cannot_edit() -> None:
 
 
 def test_controls_without_weight_move_no_latent() -> None:
-    conditioning = Conditioning(Sum(energies=(None, None), weights=(0.0, 0.0)), names=("mood=good", "size=big"))
-    with pytest.raises(UserError, match="mood=good and size=big: with weights of 0"):
-        check_edit(TextVAE(text_spec=SPEC), conditioning)
-    check_edit(TextVAE(text_spec=SPEC), conditioning._replace(energy=Sum(energies=(None, None), weights=(0.0, 0.1))))
+    conditioning = lambda *weights: Conditioning(Sum(energies=(None, None), weights=weights), names=("a=b", "c=d"))
+    for weights, named in (((0.0, 0.0), "a=b and c=d"), ((1.0, 0.0), "c=d")):
+        with pytest.raises(UserError, match=f"^{named} with a weight of 0 moves no latent"):
+            check_edit(TextVAE(text_spec=SPEC), conditioning(*weights))
+    check_edit(TextVAE(text_spec=SPEC), conditioning(1.0, 0.1))
 
 
 def test_the_words_with_the_least_noise_are_masked_and_eos_never() -> None:
