@@ -29,6 +29,9 @@ guide compares guided with unguided sampling of the run, with the guidance of th
 steps, 3 sign updates), with the autoregressive run and with GPT-2. The paper's rate of 0.1 is absolute there; here
 guidance.rate is in units of the standard deviation of a coordinate of the word vectors. With --num, that many texts
 are sampled with both kinds of guidance and the same seed, and the result has the share that satisfies the control.
+
+edit compares edits of --num texts at once with their encoding and decoding, with the flow of as many latents, and with up
+to 16 of the texts edited one at a time (edit_of_one); seconds are per text.
 """
 
 
