@@ -30,8 +30,8 @@ steps, 3 sign updates), with the autoregressive run and with GPT-2. The paper's 
 guidance.rate is in units of the standard deviation of a coordinate of the word vectors. With --num, that many texts
 are sampled with both kinds of guidance and the same seed, and the result has the share that satisfies the control.
 
-edit compares edits of --num texts at once with their encoding and decoding, with the flow of as many latents, and with up
-to 16 of the texts edited one at a time (edit_of_one); seconds are per text.
+edit compares edits of --num texts at once with their encoding and decoding, with the flow of as many latents, and with
+up to 16 of the texts edited one at a time (edit_of_one); seconds are per text.
 """
 
 

@@ -86,17 +86,17 @@ class LatentClassifier:
 
         A control that learns words has their weights, too.
         """
-        base_key = jax.random.split(key)[1]
+        net_key, base_key = jax.random.split(key)
         prior = jax.jit(lambda key: self.base.init(key)[PRIOR])  # the rest of the base is never computed
         words = initial_word_weights(self.text_spec.vocab_size, max(len(self.values), 1))
         return ({"words": words} if self.learns_words else {}) | {
-            "net": self._initial_members(key),
+            "net": self._initial_members(net_key),
             "temperature": jnp.ones(()),
             "frozen": {PRIOR: prior(base_key)},
         }
 
     def _initial_members(self, key: Key[Array, ""]) -> Params:
-        return jax.jit(jax.vmap(self.net.init))(jax.random.split(jax.random.split(key)[0], self.ensemble_size))
+        return jax.jit(jax.vmap(self.net.init))(jax.random.split(key, self.ensemble_size))
 
     def fit_latents(self, key: Key[Array, ""], base: Params, texts: LabelledLatents) -> tuple[Params, dict[str, float]]:
         """Returns the parameters fitted to labelled texts, and their metrics on left-out folds; `base` are the base's.
@@ -106,7 +106,7 @@ class LatentClassifier:
         """
         ensemble, temperature, metrics = fit_ensemble(
             self.member_logits,
-            self._initial_members(key),
+            self._initial_members(jax.random.split(key)[0]),  # those of `init`
             jnp.moveaxis(texts.samples, 1, 0),
             texts.value,
             penalties=self.penalties,
