@@ -114,7 +114,7 @@ def _in_threes(tokens: Int[np.ndarray, "n l"], start: int) -> tuple[Int[np.ndarr
 
 
 def _number(size: int, *tokens: Int[np.ndarray, "*m"]) -> Int[np.ndarray, "*m"]:
-    """Returns the number of n-grams, whose digits are the tokens; contexts come before those that they are part of."""
+    """Returns the number of n-grams: their tokens are its digits in base `size`."""
     number = np.zeros(np.shape(tokens[0]), np.int64)
     for of_place in tokens:
         number = number * size + of_place
