@@ -68,6 +68,17 @@ def test_a_control_has_trigrams_of_the_training_texts(place: Path) -> None:
 
 
 @pytest.mark.slow
+def test_trigrams_are_counted_in_texts_without_label_too(place: Path, tmp_path: Path) -> None:
+    write_texts(tmp_path)
+    shutil.copytree(place / "vae", tmp_path / "vae")
+    of_all = (tmp_path / "vae/controls/mood/trigrams.npz").read_bytes()
+    shutil.rmtree(tmp_path / "vae/controls")
+    fitted = run("train", *control("mood"), *FIT, "--config.num_labelled=20", cwd=tmp_path)
+    assert fitted.returncode == 0 and "mood: 40 labelled texts" in fitted.stderr, fitted.stderr
+    assert (tmp_path / "vae/controls/mood/trigrams.npz").read_bytes() == of_all
+
+
+@pytest.mark.slow
 def test_a_control_that_was_fitted_before_it_had_trigrams_edits_too(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "vae", tmp_path / "vae")
     (tmp_path / "vae/controls/mood/trigrams.npz").unlink()

@@ -52,7 +52,8 @@ def trained_trigrams(label: str, model: TrainedModel) -> Trigrams | None:
 
     Raises UserError for a file that holds none, or one of another vocabulary.
     """
-    folder = Path() if model.run is None else control_dir(model.run, label)
+    assert model.run is not None, "its classifier was loaded from it"
+    folder = control_dir(model.run, label)
     if not (folder / TRIGRAMS).exists():
         say(
             f"note: {folder} has no trigrams, so that edits are less fluent. To count them, remove it and fit it again."

@@ -70,6 +70,8 @@ def test_bleu_of_a_text_is_one_for_itself_and_falls_with_every_changed_word():
     # One word of four is right, 2-grams 1/4, 3-grams 1/3, 4-grams 1/2 with what is added; brevity e^(1 - 9/4).
     expected = math.exp(1 - 9 / 4 + math.log(1 / 4 * 1 / 4 * 1 / 3 * 1 / 2) / 4)
     assert sentence_bleu("the x y z", reference) == pytest.approx(expected)
+    # A word matches as often as it is in the reference: 1/4, then 1/4, 1/3 and 1/2 of what is added.
+    assert sentence_bleu("a a a a", "a b c d") == pytest.approx((1 / 4 * 1 / 4 * 1 / 3 * 1 / 2) ** (1 / 4))
 
 
 def test_bleu_of_a_corpus() -> None:

@@ -112,9 +112,7 @@ def _shortlist(
     return chosen + [candidate for candidate in candidates if candidate.tokens in needed]
 
 
-def _best(
-    candidates: list[Candidate], source: Tokens, p: dict[Tokens, Float[np.ndarray, "parts"]], nats: Nats, target: float
-) -> Choice | None:
+def _best(candidates: list[Candidate], source: Tokens, p: ByControl, nats: Nats, target: float) -> Choice | None:
     """The near and fluent candidate whose controls together have the target probability."""
     if not candidates:
         return None

@@ -147,10 +147,13 @@ def word_guide(edits: EditBatch, given: Given, strength: float, hold: float) -> 
     return WordGuide(
         energy=readings.energy,
         neutral=jnp.asarray(readings.neutral),
-        source=jax.jit(occurring, static_argnums=2)(given.tokens, valid, len(readings.neutral)),
+        source=_occurring(given.tokens, valid, len(readings.neutral)),
         strength=jnp.float32(strength),
         hold=jnp.float32(hold),
     )
+
+
+_occurring = jax.jit(occurring, static_argnums=2)
 
 
 def _only_rewrite(row: int, rewrites: Rewrite, edits: EditBatch) -> Choice | None:
