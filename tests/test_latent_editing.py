@@ -10,8 +10,9 @@ from support.command_line import Completed, run
 from support.runs import NAMES, ROOT, toy, trained, write_texts
 
 import jtextdiff as jtd
-from jtextdiff.control.trained import trained_trigrams
+from jtextdiff.control.trained import trained_classifier, trained_trigrams
 from jtextdiff.inference.editing.latent import STOPS
+from jtextdiff.metrics.trigram_classifier import log_likelihoods
 
 FIT = ["--config.latent.max_iterations=20", "--config.latent.penalties=(3.0,30.0)"]
 
@@ -58,24 +59,31 @@ def test_edits_keep_the_order_of_texts_and_report_probabilities(place: Path) -> 
     assert "Continuing after the 4" in again.stderr and len((place / "out.jsonl").read_text().splitlines()) == 4
 
 
-def test_a_control_has_trigrams_of_the_training_texts(place: Path) -> None:
+def test_a_control_has_trigrams_of_its_values(place: Path) -> None:
     model = jtd.load(place / "vae")
-    batch = model.batch(["The Mill is awful .", ". awful is Mill The"])
+    batch = model.batch(["The Mill is awful .", "The Mill is lovely ."])
     trigrams = trained_trigrams("mood", model)
     assert trigrams is not None
-    forward, backward = trigrams.nll(np.asarray(batch.tokens), np.asarray(batch.valid))
-    assert forward < backward / 2
+    nats = log_likelihoods(trigrams.of_values, np.asarray(batch.tokens), np.asarray(batch.valid))
+    values = trained_classifier("mood", model)[0].values
+    assert [values[number] for number in trigrams.log_p(nats).argmax(-1)] == ["bad", "good"]
 
 
 @pytest.mark.slow
-def test_trigrams_are_counted_in_texts_without_label_too(place: Path, tmp_path: Path) -> None:
+def test_words_are_learned_from_texts_without_label_too(place: Path, tmp_path: Path) -> None:
+    """Of two texts of each value the words of all are learned, since trigrams of many are alike."""
     write_texts(tmp_path)
     shutil.copytree(place / "vae", tmp_path / "vae")
-    of_all = (tmp_path / "vae/controls/mood/trigrams.npz").read_bytes()
-    shutil.rmtree(tmp_path / "vae/controls")
-    fitted = run("train", *control("mood"), *FIT, "--config.num_labelled=20", cwd=tmp_path)
-    assert fitted.returncode == 0 and "mood: 40 labelled texts" in fitted.stderr, fitted.stderr
-    assert (tmp_path / "vae/controls/mood/trigrams.npz").read_bytes() == of_all
+    weights = []
+    for more in (["--config.latent.max_unlabelled=0"], []):
+        shutil.rmtree(tmp_path / "vae/controls")
+        fitted = run("train", *control("mood"), *FIT, "--config.num_labelled=4", *more, cwd=tmp_path)
+        assert fitted.returncode == 0 and "mood: 8 labelled texts" in fitted.stderr, fitted.stderr
+        assert ("texts without a label" in fitted.stderr) == (not more)
+        _, params = trained_classifier("mood", jtd.load(tmp_path / "vae"))
+        weights.append(np.asarray(params["words"]["weights"]))
+    with_none, with_all = ((np.abs(of_words).max(-1) > 0.01).sum() for of_words in weights)
+    assert with_none < with_all
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """A control as an energy, a length and a label for one model."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,11 +17,15 @@ from jtextdiff.control.quoting import VALUE_SIGNS, listed
 from jtextdiff.control.trained import trained_trigrams
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
 from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
+from jtextdiff.methods.components.cross_validation import WordWeights
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.method import Conditional, Controllable, Method, is_guided_by_words
-from jtextdiff.metrics.trigrams import Trigrams
-from jtextdiff.sampling.energies import Energy, Not, Or, Sum
+from jtextdiff.metrics.trigram_classifier import TrigramClassifier
+from jtextdiff.sampling.energies import Energy, Not, Or, Sum, ValueEnergy
 from jtextdiff.sampling.phrases import WordEnergy, word_terms
+
+OfLabel = Callable[[Control, TrainedModel], Energy]
+"""(a value of a label, the model) ↦ its energy."""
 
 
 class WordReadings(NamedTuple):
@@ -29,7 +33,9 @@ class WordReadings(NamedTuple):
 
     energy: Sum  # of the tokens of a finished text
     neutral: Float[np.ndarray, "v"]  # from 0 to 1, of each word: 1 if it says nothing of the controls
-    trigrams: Trigrams | None  # of the controls' texts
+    of_values: Sum  # of log p of the values of all labels, side by side
+    words: tuple[WordWeights, ...]  # of the labels, in that order
+    trigrams: tuple[TrigramClassifier, ...]  # of the labels, too; () if a control has counted none
 
     @property
     def guides(self) -> bool:
@@ -73,13 +79,13 @@ def _resolved(control: Control, model: TrainedModel) -> Conditioning:
     check_phrase_fits(conjunction, length, model)
     parts = [part for part, _ in guided]
     weights = tuple(np.float32(weight * _classifier_weight(part, model)) for part, weight in guided)
-    energy = _sum(parts, weights, model) if guided else None
+    energy = _sum(parts, weights, model, _classifier_energy) if guided else None
     readings = _readings(parts, weights, model)
     return Conditioning(energy, length, tuple(map(str, parts)), _label(conjunction, method), readings)
 
 
-def _sum(parts: Sequence[Control], weights: tuple[Any, ...], model: TrainedModel, of_words: bool = False) -> Sum:
-    return Sum(energies=tuple(_energy(part, model, of_words) for part in parts), weights=weights)
+def _sum(parts: Sequence[Control], weights: tuple[Any, ...], model: TrainedModel, of_label: OfLabel) -> Sum:
+    return Sum(energies=tuple(_energy(part, model, of_label) for part in parts), weights=weights)
 
 
 def _readings(parts: Sequence[Control], weights: tuple[Any, ...], model: TrainedModel) -> WordReadings | None:
@@ -91,13 +97,18 @@ def _readings(parts: Sequence[Control], weights: tuple[Any, ...], model: Trained
     if not all(isinstance(of, LatentClassifier) and of.learns_words for of, _ in controls):
         return None
     neutral = np.prod([of.neutral(params) for of, params in controls], axis=0)
-    return WordReadings(_sum(parts, weights, model, of_words=True), neutral, _most_trigrams(leaves, model))
-
-
-def _most_trigrams(leaves: Sequence[Control], model: TrainedModel) -> Trigrams | None:
-    """The trigrams of the control that has most, whatever their order."""
-    found = [trained_trigrams(label, model) for label in sorted({leaf.name for leaf in leaves})]
-    return max(filter(None, found), key=lambda trigrams: len(trigrams.log_p_3.numbers), default=None)
+    words = {leaf.name: params["words"] for leaf, (_, params) in zip(leaves, controls, strict=True)}
+    ends = np.cumsum([of_label["weights"].shape[-1] for of_label in words.values()]).tolist()
+    columns = dict(zip(words, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+    counted = [trained_trigrams(label, model) for label in words]
+    trigrams = tuple(of_label for of_label in counted if of_label is not None)
+    return WordReadings(
+        _sum(parts, weights, model, _word_energy),
+        neutral,
+        _sum(parts, weights, model, functools.partial(_value_energy, columns=columns)),
+        tuple(words.values()),
+        trigrams if len(trigrams) == len(words) else (),
+    )
 
 
 def check_word_guided(parts: Sequence[Control], name: str) -> None:
@@ -108,14 +119,13 @@ def check_word_guided(parts: Sequence[Control], name: str) -> None:
             raise UserError(f"{part}: {name} follows lengths, and values of labels such as food=Thai or food!=Thai.")
 
 
-def _energy(control: Control, model: TrainedModel, of_words: bool = False) -> Energy:
-    """The energy of a control, nats: as its method reads a text, or of the words of a finished text."""
+def _energy(control: Control, model: TrainedModel, of_label: OfLabel) -> Energy:
+    """The energy of a control, nats; `of_label` returns that of a value of a label."""
     if control.kind == "is":
         energies = {"length": _refuse_length, "keyword": keyword_energy, "regex": regex_energy}
-        of_label = functools.partial(_classifier_energy, of_words=of_words)
         return energies.get(control.name, of_label)(control, model)
     chosen = _with_one_label_each(control.parts, model) if control.kind == "any" else control.parts
-    parts: Any = tuple(_energy(part, model, of_words) for part in chosen)
+    parts: Any = tuple(_energy(part, model, of_label) for part in chosen)
     if control.kind == "not":
         _check_leaves_values(control.parts[0], model)
         return Not(energy=parts[0])
@@ -149,11 +159,21 @@ def _refuse_length(control: Control, model: TrainedModel) -> Energy:
     raise UserError(f"{control} cannot stand in NOT or OR: a length is enforced exactly and has no energy.")
 
 
-def _classifier_energy(control: Control, model: TrainedModel, of_words: bool) -> Energy:
+def _classifier_energy(control: Control, model: TrainedModel) -> Energy:
+    """As the control's method reads a text."""
     classifier, params, target = trained_target(control, model)
-    if of_words:
-        return WordEnergy(target=jnp.asarray(target.accepted), label=control.name, **params["words"])
     return classifier.energy(params, target.accepted, model.params)
+
+
+def _word_energy(control: Control, model: TrainedModel) -> Energy:
+    """Of the words of a finished text."""
+    _, params, target = trained_target(control, model)
+    return WordEnergy(target=jnp.asarray(target.accepted), label=control.name, **params["words"])
+
+
+def _value_energy(control: Control, model: TrainedModel, columns: dict[str, tuple[int, int]]) -> Energy:
+    """Of log p of the values of several labels."""
+    return ValueEnergy(target=jnp.asarray(trained_target(control, model)[2].accepted), columns=columns[control.name])
 
 
 def _classifier_weight(part: Control, model: TrainedModel) -> float:

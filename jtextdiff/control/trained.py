@@ -15,15 +15,15 @@ from jtextdiff.control.quoting import NAME_SIGNS, listed
 from jtextdiff.control.trained_model import TrainedModel, cached_per_model
 from jtextdiff.devices.sharding import make_mesh, mesh_of
 from jtextdiff.methods.classifier import Classifier
-from jtextdiff.metrics import trigrams
-from jtextdiff.metrics.trigrams import Trigrams
+from jtextdiff.metrics import trigram_classifier
+from jtextdiff.metrics.trigram_classifier import TrigramClassifier
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import has_checkpoints, load_params
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.workdir import read_config
 
 TRIGRAMS = "trigrams.npz"
-"""File of a control with a trigram model of its texts."""
+"""File of a control with the trigrams of each value."""
 
 CONTROLS, FIELDS = "controls", "flows"
 """Folders of a run that hold what was fitted to it, one folder for each label."""
@@ -47,22 +47,22 @@ def trained_classifier(label: str, model: TrainedModel) -> tuple[Classifier, Par
 
 
 @cached_per_model
-def trained_trigrams(label: str, model: TrainedModel) -> Trigrams | None:
-    """Returns the trigram model in a control's folder; None, with a note, of one that was fitted before they had one.
+def trained_trigrams(label: str, model: TrainedModel) -> TrigramClassifier | None:
+    """Returns the trigrams of a label's values; None, with a note, if the control was fitted before it counted them.
 
-    Raises UserError for a file that holds none, or one of another vocabulary.
+    Raises UserError for a file that holds none, or those of other values or of another vocabulary.
     """
     assert model.run is not None, "its classifier was loaded from it"
-    folder = control_dir(model.run, label)
-    if not (folder / TRIGRAMS).exists():
-        say(
-            f"note: {folder} has no trigrams, so that edits are less fluent. To count them, remove it and fit it again."
-        )
-        return None
-    try:
-        return trigrams.load(folder / TRIGRAMS, model.method.text_spec.vocab_size)
-    except ValueError as error:
-        raise UserError(f"{error}. Remove {folder}, and fit the control again.") from None
+    folder, classifier = control_dir(model.run, label), None
+    if (folder / TRIGRAMS).exists():
+        num_values = len(trained_classifier(label, model)[0].values)
+        try:
+            classifier = trigram_classifier.load(folder / TRIGRAMS, num_values, model.method.text_spec.vocab_size)
+        except ValueError as error:
+            raise UserError(f"{error}. Remove {folder}, and fit the control again.") from None
+    if classifier is None:
+        say(f"note: {folder} has no trigrams of its values, so that edits are worse. Remove it, and fit it again.")
+    return classifier
 
 
 def load_control(run: Path | None, label: str, base: Params) -> tuple[Classifier, Params]:

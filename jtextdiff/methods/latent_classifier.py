@@ -17,8 +17,6 @@ from jtextdiff.diffusion.schedules import Time
 from jtextdiff.methods.components.affine_prior import unwhitened, whitened
 from jtextdiff.methods.components.cross_validation import (
     WordWeights,
-    balanced_weights,
-    calibration_error,
     fit_ensemble,
     fit_word_weights,
     initial_word_weights,
@@ -26,6 +24,7 @@ from jtextdiff.methods.components.cross_validation import (
 from jtextdiff.methods.components.latents import PRIOR, LabelledLatents
 from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
 from jtextdiff.methods.method import LatentVariableModel
+from jtextdiff.metrics.calibration import balanced_weights, calibration_error
 from jtextdiff.nets.classifiers import LatentHead
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.sampling.energies import Learned, log_total
@@ -48,7 +47,8 @@ class LatentClassifier:
     penalties: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of squared weights, beside the summed log-loss
     max_iterations: int = 100  # of L-BFGS
     max_texts: int = 20_000  # labelled texts that are fitted to, evenly spaced in the split
-    learns_words: bool = True  # which speak for each value, too, for guided decoding and `rerank` of edits
+    learns_words: bool = True  # which speak for each value, too, for guided decoding and the choice of edits
+    max_unlabelled: int = 100_000  # texts without a label from which words are learned, too, evenly spaced; 0: none
     reads: str = "latent"  # its numbers; "words": those that the latent lets expect in the text; or "both"
     weight: float = 1.0  # of its energy relative to others, times the weight given with a control
 
@@ -62,7 +62,7 @@ class LatentClassifier:
             )
         if not self.penalties or min(self.penalties) < 0:
             raise ValueError(f"penalties must be numbers of at least 0, got {self.penalties}.")
-        check_numbers(self, ("weight",), shares=())
+        check_numbers(self, ("weight", "max_unlabelled"), shares=())
         if self.reads != "latent" and not self.learns_words:
             raise ValueError(f"reads={self.reads!r} needs learns_words.")
         if self.base is not None and not isinstance(self.base, LatentVariableModel):
@@ -114,11 +114,11 @@ class LatentClassifier:
         )
         params = {"net": ensemble, "temperature": jnp.float32(temperature), "frozen": {PRIOR: base[PRIOR]}}
         if self.learns_words:
-            params["words"] = self._fit_words(base, texts)
+            params["words"] = self.fit_words(base, texts, np.eye(len(self.values))[texts.value])
         return params, {"loss": metrics["log_loss"], **metrics}
 
-    def _fit_words(self, base: Params, texts: LabelledLatents) -> WordWeights:
-        """Returns the weight of each word for each value, see `fit_word_weights`."""
+    def fit_words(self, base: Params, texts: LabelledLatents, p: Float[np.ndarray, "n c"]) -> WordWeights:
+        """Returns the weight of each word for each value, see `fit_word_weights`; a value of −1 is no label."""
         assert texts.occurrences is not None
         presence = jax.jit(self.base.word_presence)
 
@@ -126,7 +126,7 @@ class LatentClassifier:
             parts = [rows[start : start + WORD_BATCH] for start in range(0, len(rows), WORD_BATCH)]
             return np.concatenate([np.asarray(presence(base, texts.mean[part])) @ weights for part in parts])
 
-        return fit_word_weights(texts.occurrences, score, texts.value, len(self.values))[0]
+        return fit_word_weights(texts.occurrences, score, p, texts.value >= 0)[0]
 
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:
         """Returns the accuracy and the calibration error at the posterior means of texts that were not fitted to.
@@ -159,6 +159,11 @@ class LatentClassifier:
             f"{metrics['valid_calibration_error']:.3f}; accuracy of n-grams of the same labelled texts, without "
             f"latents: {metrics['text_accuracy']:.3f}. All values weigh the same in these.",
         ]
+        if "reading_accuracy" in metrics:
+            lines.append(
+                "Accuracy of words and trigrams together, by which an edit is chosen: "
+                f"{metrics['reading_accuracy']:.3f}."
+            )
         by_level = [f"{value:.3f}" for name, value in metrics.items() if name.startswith("valid_accuracy_")]
         if by_level:
             lines.append(f"Accuracy from each level alone, the others at the mean of the prior: {', '.join(by_level)}.")

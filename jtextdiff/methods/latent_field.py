@@ -13,10 +13,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jtextdiff.diffusion import schedules
 from jtextdiff.diffusion.randomness import stratified
-from jtextdiff.methods.components.cross_validation import fold_ids
 from jtextdiff.methods.components.latents import PRIOR, LabelledLatents
 from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
 from jtextdiff.methods.method import LatentVariableModel
+from jtextdiff.metrics.calibration import fold_ids
 from jtextdiff.nets.functional import Net, Params
 from jtextdiff.nets.latent_field import LatentFieldNet
 from jtextdiff.sampling.energies import Sum

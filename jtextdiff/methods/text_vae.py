@@ -240,9 +240,8 @@ class TextVAE:
     ) -> Rewrite:
         """Moves the latents of texts along the energy's flow and decodes them, at a `length` if it is above 0."""
         source = self.encode(params, given.tokens, jnp.arange(given.tokens.shape[1]) < given.length[:, None])
-        free = nothing_given(*given.tokens.shape)._replace(label=given.label)
-        free = free._replace(length=free.length + length)
-        texts_of = lambda z: jnp.stack([self.decode(params, keys, free, z, guide=g).tokens for g in limits.guides])
+        free = nothing_given(*given.tokens.shape)._replace(label=given.label, length=0 * given.length + length)
+        texts_of = lambda z, guide: self.decode(params, keys, free, z, guide=guide).tokens
         return self.sampler.rewrite(texts_of, source, energy, limits)
 
     def clean_state(self, params: Params, batch: Batch) -> tuple[Float[Array, "b z"], None]:
@@ -273,7 +272,8 @@ class TextVAE:
         return jnp.stack([mean, *samples], axis=1)[:, 1:], mean, jnp.sum(normal.kl(standard_normal(mean)), axis=-1)
 
     def decode(self, params: Params, keys: Keys, given: Given, epsilon: Float[Array, "b z"], **settings: Any) -> Sample:
-        """Decodes whitened latents, see `LatentTextDecoder.decode`."""
+        """Decodes whitened latents, one or more of all texts in turn, see `LatentTextDecoder.decode`."""
+        keys, given = jax.tree.map(lambda leaf: leaf[jnp.arange(len(epsilon)) % len(keys)], (keys, given))
         z = unwhitened(params[PRIOR], epsilon)
         return self._decoder(params).decode(self.sampler, given, fold_in(keys, 1), z, **settings)
 

@@ -5,19 +5,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
-from scipy.sparse import csr_matrix
+from jaxtyping import Array, Bool, Key
 
-from jtextdiff.methods.components.cross_validation import (
-    WordWeights,
-    balanced_weights,
-    calibration_error,
-    fit_word_weights,
-    initial_word_weights,
-)
+from jtextdiff.methods.components.cross_validation import fit_word_weights, initial_word_weights, log_p_of_words
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec, check_numbers, check_settings
 from jtextdiff.methods.method import is_guided_by_words
+from jtextdiff.metrics.calibration import balanced_weights, calibration_error
 from jtextdiff.nets.functional import Params
 from jtextdiff.sampling.phrases import WordEnergy
 
@@ -57,7 +51,7 @@ class WordClassifier:
         assert texts.occurrences is not None
         occurrences = texts.occurrences
         score = lambda rows, weights: occurrences[rows] @ weights
-        words, logits = fit_word_weights(occurrences, score, texts.value, len(self.values))
+        words, logits = fit_word_weights(occurrences, score, np.eye(len(self.values))[texts.value], texts.value >= 0)
         log_p = np.asarray(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
         weights, rows = balanced_weights(texts.value), np.arange(len(texts.value))
         loss = float(np.average(-log_p[rows, texts.value], weights=weights))
@@ -67,7 +61,7 @@ class WordClassifier:
     def report(self, params: Params, texts: LabelledLatents) -> dict[str, float]:
         """Returns accuracy and calibration error on texts that were not fitted to; all values weigh the same."""
         assert texts.occurrences is not None
-        weights, log_p = balanced_weights(texts.value), self._log_p(params["words"], texts.occurrences)
+        weights, log_p = balanced_weights(texts.value), log_p_of_words(params["words"], texts.occurrences)
         correct = log_p.argmax(-1) == texts.value
         error = calibration_error(np.exp(log_p.max(-1)), correct, weights)
         accuracy = float(np.average(correct, weights=weights))
@@ -84,7 +78,3 @@ class WordClassifier:
     def energy(self, params: Params, target: Bool[np.ndarray, "c"], base: Params) -> WordEnergy:
         """Returns the energy −log p(one of the target's values | the words of a text), in nats per text."""
         return WordEnergy(target=jnp.asarray(target), label=self.label, **params["words"])
-
-    def _log_p(self, words: WordWeights, occurrences: csr_matrix) -> Float[np.ndarray, "n c"]:
-        logits = float(words["factor"]) * (occurrences @ np.asarray(words["weights"])) + np.asarray(words["bias"])
-        return np.asarray(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))

@@ -43,15 +43,20 @@ def fit(texts: Sequence[str], values: Int[np.ndarray, "t"], num_values: int) -> 
     for text in texts:
         for ngram in ngrams_up_to(units(text), LONGEST):
             column.setdefault(ngram, len(column))
-    return NgramClassifier(column, *fit_occurrences(_occurrences(texts, column), values, num_values))
+    return NgramClassifier(
+        column, *fit_occurrences(_occurrences(texts, column), np.eye(num_values)[np.asarray(values)])
+    )
 
 
 def fit_occurrences(
-    occurrences: csr_matrix, values: Int[np.ndarray, "t"], num_values: int
+    occurrences: csr_matrix, p: Float[np.ndarray, "t c"]
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "c"]]:
-    """Returns the weights and the bias fitted to what occurs in each text, 1 or 0, [t, n], and each text's value."""
-    one_hot = np.eye(num_values)[np.asarray(values)]
-    with_value = occurrences.T @ one_hot + 1.0  # [n, c]
+    """Returns the weights and the bias fitted to what occurs in each text, 1 or 0, [t, n], and p of its values.
+
+    Of a labelled text p is 1 of its own value; then this is the classifier of the paper.
+    """
+    num_values = p.shape[1]
+    with_value = occurrences.T @ p + 1.0  # [n, c]
     with_others = with_value.sum(axis=1, keepdims=True) - with_value + 1.0
     log_ratio = np.log(with_value / with_value.sum(axis=0)) - np.log(with_others / with_others.sum(axis=0))
     shape = log_ratio.shape
@@ -59,9 +64,9 @@ def fit_occurrences(
     def loss(flat: Float[np.ndarray, "p"]) -> tuple[float, Float[np.ndarray, "p"]]:
         weights, bias = flat[:-num_values].reshape(shape), flat[-num_values:]
         log_p = _log_softmax(occurrences @ (log_ratio * weights) + bias)
-        logit_gradient = np.exp(log_p) - one_hot
+        logit_gradient = np.exp(log_p) - p
         weight_gradient = log_ratio * (occurrences.T @ logit_gradient) + PENALTY * weights
-        nats = -np.sum(log_p * one_hot) + 0.5 * PENALTY * np.sum(weights**2)
+        nats = -np.sum(log_p * p) + 0.5 * PENALTY * np.sum(weights**2)
         return float(nats), np.concatenate([weight_gradient.ravel(), logit_gradient.sum(axis=0)])
 
     start = np.zeros(log_ratio.size + num_values)

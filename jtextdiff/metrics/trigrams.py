@@ -3,12 +3,8 @@
 Chen & Goodman (1999), with one discount for each order from how many n-grams occur once and twice (Ney et al. 1994).
 """
 
-import os
-import zlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -35,9 +31,14 @@ class Trigrams(NamedTuple):
     log_back_off_1: Float[np.ndarray, "v"]
     log_back_off_2: Ngrams
 
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that a text may consist of."""
+        return len(self.log_p_1) - 1
+
     def nll(self, tokens: Int[np.ndarray, "b l"], valid: Bool[np.ndarray, "b l"]) -> Float[np.ndarray, "b"]:
         """Returns −log p of the valid tokens of each text, in nats; they come first, and end with EOS."""
-        return -np.where(valid, self.log_p(*_in_threes(tokens, len(self.log_p_1) - 1)), 0.0).sum(-1)
+        return -np.where(valid, self.log_p(*_in_threes(tokens, self.vocab_size)), 0.0).sum(-1)
 
     def log_p(
         self, first: Int[np.ndarray, "*m"], second: Int[np.ndarray, "*m"], third: Int[np.ndarray, "*m"]
@@ -47,6 +48,29 @@ class Trigrams(NamedTuple):
         by_bigram = self.log_p_2.get(_number(size, second, third), self.log_back_off_1[second] + self.log_p_1[third])
         back_off = self.log_back_off_2.get(_number(size, first, second), np.zeros(np.shape(second)))
         return self.log_p_3.get(_number(size, first, second, third), back_off + by_bigram)
+
+    def arrays(self) -> list[np.ndarray]:
+        """Returns what the model consists of, with its logarithms in single precision."""
+        parts = [array for part in self for array in (part if isinstance(part, Ngrams) else (part,))]
+        return [array.astype(np.float32) if array.dtype == np.float64 else array for array in parts]
+
+
+def from_arrays(arrays: Sequence[np.ndarray], vocab_size: int) -> Trigrams:
+    """Returns the model that consists of these arrays. Raises ValueError if they are of no model of this vocabulary."""
+    if len(arrays) != NUM_ARRAYS:
+        raise ValueError(f"{len(arrays)} arrays; expected {NUM_ARRAYS}")
+    one, numbers_2, p_2, numbers_3, p_3, back_off_1, contexts, back_off_2 = arrays
+    pairs = ((numbers_2, p_2), (numbers_3, p_3), (contexts, back_off_2))
+    if not len(one) == len(back_off_1) == vocab_size + 1:
+        raise ValueError(f"trigrams of {len(one) - 1} tokens; expected those of {vocab_size}")
+    if any(numbers.shape != values.shape or numbers.dtype.kind != "i" for numbers, values in pairs):
+        raise ValueError("arrays of other shapes or types than those of trigrams")
+    two, three, backed_off = (Ngrams(*pair) for pair in pairs)
+    return Trigrams(one, two, three, back_off_1, backed_off)
+
+
+NUM_ARRAYS = 8
+"""Of which a model consists."""
 
 
 def fit(tokens: Int[np.ndarray, "n l"], valid: Bool[np.ndarray, "n l"], vocab_size: int) -> Trigrams:
@@ -74,37 +98,6 @@ def fit(tokens: Int[np.ndarray, "n l"], valid: Bool[np.ndarray, "n l"], vocab_si
         back_off_1.get(np.arange(size), np.zeros(size)),
         back_off_2,
     )
-
-
-def save(trigrams: Trigrams, file: Path) -> None:
-    """Writes the model, with its logarithms in single precision."""
-    single = lambda part: part.astype(np.float32) if part.dtype == np.float64 else part
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("wb") as out:
-        np.savez_compressed(out, *map(single, _arrays(trigrams)))
-    os.replace(partial, file)  # it exists whole or not at all
-
-
-def load(file: Path, vocab_size: int) -> Trigrams:
-    """Reads a model that `save` wrote. Raises ValueError for any other file, or one of another vocabulary size."""
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = [stored[name] for name in stored.files]
-        one, numbers_2, p_2, numbers_3, p_3, back_off_1, contexts, back_off_2 = arrays
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file} holds no trigrams: {error}") from None
-    pairs = ((numbers_2, p_2), (numbers_3, p_3), (contexts, back_off_2))
-    if not len(one) == len(back_off_1) == vocab_size + 1 or any(
-        n.shape != v.shape or n.dtype.kind != "i" for n, v in pairs
-    ):
-        raise ValueError(f"{file} holds trigrams of {len(one) - 1} tokens, or none; expected those of {vocab_size}")
-    two, three, backed_off = (Ngrams(*pair) for pair in pairs)
-    return Trigrams(one, two, three, back_off_1, backed_off)
-
-
-def _arrays(trigrams: Trigrams) -> Iterator[np.ndarray]:
-    for part in trigrams:
-        yield from part if isinstance(part, Ngrams) else (part,)
 
 
 def _in_threes(tokens: Int[np.ndarray, "n l"], start: int) -> tuple[Int[np.ndarray, "n l"], ...]:

@@ -63,6 +63,21 @@ class Learned:
 
 
 @pytree
+class ValueEnergy:
+    """−log p(target) of log p of the values of several labels, which are side by side."""
+
+    target: Bool[Array, "*b c"]  # a text has one of these values
+    columns: tuple[int, int] = static()  # those of the label
+
+    def __call__(self, x: Array, t: Time, valid: Valid = None, x_0: Array | None = None) -> Float[Array, "b"]:
+        return -log_total(x[:, slice(*self.columns)], self.target)
+
+    def complement(self, x: Array, t: Time, valid: Valid = None, x_0: Array | None = None) -> Float[Array, "b"]:
+        """Returns −log p(a value outside the target)."""
+        return -log_total(x[:, slice(*self.columns)], ~self.target)
+
+
+@pytree
 class Sum:
     """Σ weight · energy: all controls at once."""
 

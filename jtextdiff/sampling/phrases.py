@@ -183,12 +183,18 @@ class WordGuide:
     of the source that the edit does not have yet. With a strength of 1 the last token is drawn by Bayes' rule.
     """
 
-    energy: Any  # a Sum, see `word_terms`
+    energy: Any  # a Sum, see `word_terms`; its targets are those of all texts
     neutral: Float[Array, "v"]  # from 0 to 1: 1 if a token says nothing of the controls
     source: Float[Array, "b v"]  # 1 for each token that occurs in the source
-    strength: Float[Array, ""] | float
-    hold: Float[Array, ""] | float
+    strength: Float[Array, "*b"] | float
+    hold: Float[Array, "*b"] | float
 
     def __call__(self, occurs: Float[Array, "b v"]) -> Float[Array, "b v"]:
-        held = self.hold * self.neutral * self.source * (1 - occurs)
-        return self.strength * token_bias(self.energy, occurs)[:, 0] + held
+        strength, hold = (jnp.reshape(jnp.asarray(each), (-1, 1)) for each in (self.strength, self.hold))
+        return strength * token_bias(self.energy, occurs)[:, 0] + hold * self.neutral * self.source * (1 - occurs)
+
+    def repeated(self, num: int) -> "WordGuide":
+        """Returns the guide of all texts `num` times in turn, each time with the next strength and the next hold."""
+        each = lambda leaf: jnp.repeat(jnp.asarray(leaf), len(self.source))
+        source = jnp.tile(self.source, (num, 1))
+        return dataclasses.replace(self, source=source, strength=each(self.strength), hold=each(self.hold))

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say
@@ -116,16 +117,24 @@ def labelled_corpus(corpus: Corpus, config: Config) -> Corpus:
         with mistakes(ValueError):
             return with_syntax_labels(corpus, label, num_labelled, say)
     _check_label(corpus, label)
-    values, train = corpus.label_values[label], corpus.splits["train"]
-    ids = np.asarray(train.labels[label])
-    rows = [np.flatnonzero(ids == value) for value in range(len(values))]
-    if num_labelled is not None:
-        rows = [evenly_spaced(of_value, num_labelled) for of_value in rows]
-    if few := [f"{value!r} ({len(r)})" for value, r in zip(values, rows, strict=True) if len(r) < FEW_TEXTS]:
+    values, train, rows = corpus.label_values[label], corpus.splits["train"], labelled_rows(corpus, config)
+    counts = np.bincount(np.asarray(train.labels[label][rows]), minlength=len(values))
+    if few := [f"{value!r} ({count})" for value, count in zip(values, counts, strict=True) if count < FEW_TEXTS]:
         say(f"warning: fewer than {FEW_TEXTS} texts have the {label} {', '.join(few)}: expect little of their control.")
     if num_labelled is None:
         return corpus
-    return dataclasses.replace(corpus, splits={**corpus.splits, "train": train.select(np.sort(np.concatenate(rows)))})
+    return dataclasses.replace(corpus, splits={**corpus.splits, "train": train.select(rows)})
+
+
+def labelled_rows(corpus: Corpus, config: Config) -> Int[np.ndarray, "n"]:
+    """Returns the rows of the training texts whose label is used: `num_labelled` of each value, or all."""
+    ids = np.asarray(corpus.splits["train"].labels[config.label])
+    if config.num_labelled is None:
+        return np.arange(len(ids))
+    values = range(len(corpus.label_values[config.label]))
+    return np.sort(
+        np.concatenate([evenly_spaced(np.flatnonzero(ids == value), config.num_labelled) for value in values])
+    )
 
 
 def _check_label(corpus: Corpus, label: str) -> None:

@@ -12,33 +12,37 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 from scipy.sparse import csr_matrix
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say, write_atomically
 from jtextdiff.control.trained import FIELDS, TRIGRAMS, fitted_dir
+from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.model import Model, load
 from jtextdiff.inference.references import EXPECTED, read_references
-from jtextdiff.methods.components.cross_validation import balanced_weights
+from jtextdiff.methods.components.cross_validation import log_p_of_words
 from jtextdiff.methods.components.latents import PRIOR, LabelledLatents, collapse_warnings
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.method import Fitted, LatentVariableModel
-from jtextdiff.metrics import ngram_classifier, trigrams
+from jtextdiff.metrics import ngram_classifier, trigram_classifier
+from jtextdiff.metrics.calibration import balanced_weights
+from jtextdiff.metrics.co_training import co_train, mean_log_odds
 from jtextdiff.metrics.ngram_classifier import token_occurrences
-from jtextdiff.metrics.trigrams import Trigrams
+from jtextdiff.metrics.trigram_classifier import TrigramClassifier, log_likelihoods
+from jtextdiff.nets.functional import Params
 from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.corpus import open_corpus
 from jtextdiff.run.workdir import store_config
-from jtextdiff.training.control_setup import control_flag, labelled_corpus
+from jtextdiff.training.control_setup import control_flag, labelled_corpus, labelled_rows
 from jtextdiff.training.setup import complete_config
 
 MAX_TRIGRAM_TEXTS = 200_000
-"""Texts that a trigram model is fitted to, at most."""
+"""Labelled texts whose trigrams are counted, at most."""
 
 MAX_VALID_TEXTS = 5_000
 """Texts of the valid split, at most, on which accuracy is measured."""
@@ -79,7 +83,9 @@ def fit_control(config: Config, workdir: Path) -> None:
     if isinstance(method, LatentClassifier):
         metrics["text_accuracy"] = ngram_accuracy(corpus, method)
         if method.learns_words:
-            trigrams.save(trigrams_of(base, whole), workdir / TRIGRAMS)
+            params, classifier = learn_from_all_texts(base, whole, config, method, params)
+            trigram_classifier.save(classifier, workdir / TRIGRAMS)
+            metrics["reading_accuracy"] = reading_accuracy(base, corpus, params, classifier, valid)
     with checkpoints.open_checkpoints(workdir) as manager:
         checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["loss"])
     write_atomically(workdir / "metrics.jsonl", json.dumps({"step": 1, **metrics}) + "\n")
@@ -158,11 +164,56 @@ def occurrences_of(base: Model, texts: Sequence[str]) -> csr_matrix:
     return token_occurrences(batch.tokens, counted, text_spec.vocab_size)
 
 
-def trigrams_of(base: Model, corpus: Corpus) -> Trigrams:
-    """Returns the trigram model of at most `MAX_TRIGRAM_TEXTS` evenly spaced training texts, labelled or not."""
-    train = corpus.splits["train"]
-    batch = base.batch(train.texts(train.evenly_spaced(MAX_TRIGRAM_TEXTS)))
-    return trigrams.fit(np.asarray(batch.tokens), np.asarray(batch.valid), base.method.text_spec.vocab_size)
+def learn_from_all_texts(
+    base: Model, corpus: Corpus, config: Config, method: LatentClassifier, params: Params
+) -> tuple[Params, TrigramClassifier]:
+    """Returns a control's parameters and its trigrams, learned from texts without a label, too.
+
+    Their values are predicted by co-training from the control's latents and words. Of `corpus`, with all training
+    texts, at most `method.max_unlabelled` of those without a label that is used are read.
+    """
+    train, labelled = corpus.splits["train"], labelled_rows(corpus, config)
+    others = np.setdiff1d(np.arange(len(train)), labelled)
+    unlabelled = evenly_spaced(others, int(method.max_unlabelled))
+    rows = np.concatenate([evenly_spaced(labelled, MAX_TRIGRAM_TEXTS), unlabelled])
+    value = np.where(np.isin(rows, labelled), np.asarray(train.labels[method.label])[rows], -1)
+    texts = train.texts(rows)
+    batch, vocab_size = base.batch(texts), base.method.text_spec.vocab_size
+    if not len(unlabelled):
+        views = [np.zeros((len(rows), len(method.values)))]
+        return params, co_train(views, value, np.asarray(batch.tokens), np.asarray(batch.valid), vocab_size)[1]
+    say(f"{method.label}: reads {len(unlabelled):,} texts without a label, to learn what their words say of it.")
+    _, mean, kl = encode(base, texts, [])
+    encoded = LabelledLatents(mean[:, None], mean, kl, value, occurrences=occurrences_of(base, texts))
+    views = _views(method, params, base, encoded)
+    p, classifier = co_train(views, value, np.asarray(batch.tokens), np.asarray(batch.valid), vocab_size)
+    params = {**params, "words": method.fit_words(dict(base.params), encoded, p)}
+    return params, classifier
+
+
+def _views(
+    method: LatentClassifier, params: Params, base: Model, texts: LabelledLatents
+) -> list[Float[np.ndarray, "n c"]]:
+    """log p of every value by the latents of texts, and by their words."""
+    assert texts.occurrences is not None
+    by_latent = jax.jit(method.log_p)({**params, "base": base.params}, texts.mean)
+    return [np.asarray(by_latent), log_p_of_words(params["words"], texts.occurrences)]
+
+
+def reading_accuracy(
+    base: Model,
+    corpus: Corpus,
+    params: Params,
+    classifier: TrigramClassifier,
+    valid: LabelledLatents,
+) -> float:
+    """Returns the accuracy on valid of words and trigrams together; all values weigh the same."""
+    split = corpus.splits["valid"]
+    batch = base.batch(split.texts(split.evenly_spaced(MAX_VALID_TEXTS)))
+    nats = log_likelihoods(classifier.of_values, np.asarray(batch.tokens), np.asarray(batch.valid))
+    assert valid.occurrences is not None
+    log_p = mean_log_odds([log_p_of_words(params["words"], valid.occurrences), classifier.log_p(nats)])
+    return float(np.average(log_p.argmax(-1) == valid.value, weights=balanced_weights(valid.value)))
 
 
 def encode(base: Model, texts: Sequence[str], sample_keys: Sequence[Any]) -> tuple[Array, Array, Array]:

@@ -1,4 +1,4 @@
-"""Trigrams in the folders of controls: of several, those that counted most; a file that holds none is named."""
+"""Trigrams in the folders of controls: read once, and a file that holds none is named."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.control.controls import classifier
-from jtextdiff.control.resolve import _most_trigrams
+from jtextdiff.control import trained
 from jtextdiff.control.trained import TRIGRAMS, control_dir, stored_state, trained_trigrams
-from jtextdiff.metrics import trigrams
+from jtextdiff.metrics.trigram_classifier import TrigramClassifier, fit_each, save
 
 VOCAB, EOS = 9, 1
 
@@ -25,33 +24,38 @@ class Model:
         self.run = run
 
 
-def counted(run: Path, label: str, num_texts: int, vocab_size: int = VOCAB) -> Path:
-    """Stores the trigrams of some texts of two tokens and EOS in a control's folder."""
+@pytest.fixture(autouse=True)
+def two_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = SimpleNamespace(values=("no", "yes"))
+    monkeypatch.setattr(trained, "trained_classifier", lambda label, model: (classifier, {}))
+
+
+def counted(run: Path, label: str, num_texts: int, vocab_size: int = VOCAB, num_values: int = 2) -> Path:
+    """Stores the trigrams of some texts of two tokens and EOS for each value in a control's folder."""
     folder = control_dir(run, label)
     folder.mkdir(parents=True)
-    tokens = np.asarray([[2 + i, 3 + i, EOS] for i in range(num_texts)])
-    trigrams.save(trigrams.fit(tokens, tokens > 0, vocab_size), folder / TRIGRAMS)
+    tokens = np.asarray([[2 + i, 3 + i, EOS] for i in range(num_texts)] * num_values)
+    value = np.repeat(np.arange(num_values), num_texts)
+    of_values = fit_each(tokens, tokens > 0, value, num_values, vocab_size)
+    save(TrigramClassifier(of_values, 1.0, np.zeros(num_values)), folder / TRIGRAMS)
     return folder / TRIGRAMS
 
 
-def test_the_most_are_used_in_whatever_order_the_controls_are(tmp_path: Path, capsys: Any) -> None:
+def test_a_control_without_trigrams_is_noted_once(tmp_path: Path, capsys: Any) -> None:
     counted(tmp_path, "food", 2)
-    counted(tmp_path, "tense", 5)
     control_dir(tmp_path, "old").mkdir()
     model: Any = Model(tmp_path)
-    food, tense, old = (classifier(label, "x") for label in ("food", "tense", "old"))
-    of_tense = trained_trigrams("tense", model)
-    assert of_tense is not None and len(of_tense.log_p_3.numbers) == 15
-    for leaves in ([food, tense], [tense, food], [old, food, tense]):
-        assert _most_trigrams(leaves, model) is of_tense
-    assert _most_trigrams([food], model) is trained_trigrams("food", model)
-    assert capsys.readouterr().err.count("old has no trigrams") == 1
-    assert _most_trigrams([old], model) is None
+    assert trained_trigrams("old", model) is None and trained_trigrams("old", model) is None
+    assert trained_trigrams("food", model) is trained_trigrams("food", model) is not None
+    assert capsys.readouterr().err.count("old has no trigrams of its values") == 1
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "byte", "text", "array", "arrays", "vocabulary", "folder"])
+@pytest.mark.parametrize(
+    "damage", ["empty", "half", "byte", "text", "array", "arrays", "few", "vocabulary", "values", "folder"]
+)
 def test_a_file_that_holds_no_trigrams_of_the_model_is_named(tmp_path: Path, damage: str) -> None:
-    file = counted(tmp_path, "food", 3, VOCAB - 1 if damage == "vocabulary" else VOCAB)
+    others = {"vocabulary": {"vocab_size": VOCAB - 1}, "values": {"num_values": 3}}
+    file = counted(tmp_path, "food", 3, **others.get(damage, {}))
     whole = file.read_bytes()
     contents = {"empty": b"", "half": whole[: len(whole) // 2], "text": b"no trigrams"}
     contents["byte"] = whole[:80] + bytes([whole[80] ^ 255]) + whole[81:]
@@ -65,6 +69,10 @@ def test_a_file_that_holds_no_trigrams_of_the_model_is_named(tmp_path: Path, dam
             np.save(out, np.zeros(3))
     elif damage == "arrays":
         np.savez(file, np.zeros(3), np.zeros(2))
+    elif damage == "few":
+        with np.load(file) as stored:
+            arrays = [stored[name] for name in stored.files]
+        np.savez(file, *arrays[:9])
     with pytest.raises(UserError, match=f"{file} holds .*trigrams.*Remove .*food, and fit the control again"):
         trained_trigrams("food", Model(tmp_path))  # pyright: ignore
 

@@ -9,18 +9,13 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from jtextdiff.methods.components.affine_prior import initial_prior, whitened
-from jtextdiff.methods.components.cross_validation import (
-    _fit_members,
-    balanced_weights,
-    calibration_error,
-    cross_validation,
-    fold_ids,
-)
+from jtextdiff.methods.components.cross_validation import _fit_members, cross_validation
 from jtextdiff.methods.components.latent_levels import Levels
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.text_vae import TextVAE
+from jtextdiff.metrics.calibration import balanced_weights, calibration_error, fold_ids
 from jtextdiff.nets.transformer import Transformer
 
 TEXT_SPEC = TextSpec(vocab_size=5, mask=5, eos=1, length=4, length_counts=(0, 1, 1, 1, 1))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from jtextdiff.methods.components.affine_prior import initial_prior
-from jtextdiff.methods.components.cross_validation import fold_ids
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.latent_field import HELD_OUT_FOLDS, LatentField, Pairs, _fit_net, _loss
 from jtextdiff.methods.text_vae import TextVAE
+from jtextdiff.metrics.calibration import fold_ids
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.rectified_flow import energy_distance, normal_velocity, regression_loss, transport_order
 

@@ -29,6 +29,7 @@ from jtextdiff.methods.method import LatentVariableModel, Method
 from jtextdiff.methods.text_vae import TextVAE
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.latent_flow import FlowResult
+from jtextdiff.sampling.phrases import WordGuide
 
 TEXT_SPEC = TextSpec(vocab_size=9, mask=9, pad=0, eos=1, unk=2, length=6, length_counts=(0, 0, 1, 5, 5, 5, 5))
 SHAPE = Transformer(num_layers=1, width=16, num_heads=2)
@@ -235,24 +236,48 @@ def test_samples_do_not_depend_on_their_batch_and_have_the_given_length(params: 
     assert samples[0, 2] == 1 and samples[1, 4] == 1 and not np.any(np.asarray(samples)[:2, :2] == 1)
 
 
-def test_a_latent_is_decoded_with_each_guide_at_each_stop() -> None:
-    """Rewrites are those at all stops with the first guide, in order, then with the next one."""
+class Straight(LatentSampler):
+    def flow(self, energy: Any, epsilon: Any, limits: FlowLimits, *, num_frames: int = 0) -> FlowResult:
+        """Moves all latents to the same energy."""
+        nats = -jnp.log(jnp.asarray(limits.target_probability))
+        return FlowResult(jnp.full_like(epsilon, nats / 2), jnp.ones(2, int), jnp.ones(2, bool))
+
+
+def test_latents_are_decoded_at_their_stops_with_their_guidance() -> None:
+    """A decoded "text" is its latent, and what guides it: the strength, the hold, and the source's first word."""
     energy = lambda z, t, valid=None, x_0=None: jnp.sum(z, axis=-1)
+    source, decoded, strength, hold = (
+        jnp.asarray([[0.0, 1.0], [-1.0, 0.0]]),
+        [1, 0, 1],
+        [2.0, 0.0, 0.0],
+        [1.0, 5.0, 0.0],
+    )
+    guide = WordGuide(
+        energy=None,
+        neutral=jnp.ones(2),
+        source=jnp.asarray([[7.0, 0.0], [8.0, 0.0]]),
+        strength=jnp.asarray(strength),
+        hold=jnp.asarray(hold),
+    )
+    limits = FlowLimits(None, jnp.asarray([1e-2, 1e-1]), decoded=jnp.asarray(decoded), guide=guide)
+    texts = lambda z, of: jnp.stack([jnp.round(100 * z[:, 0]), of.strength, of.hold, of.source[:, 0]], -1)
+    rewrites = Straight().rewrite(texts, source, energy, limits)
+    assert rewrites.tokens.shape == (2, 3, 4) and rewrites.distance.shape == (2, 3)
+    nats = -np.log([1e-2, 1e-1])[decoded]
+    for row, word in enumerate((7.0, 8.0)):
+        np.testing.assert_allclose(rewrites.after[row, :, 0], nats, rtol=1e-5)
+        expected = np.stack([np.round(100 * nats / 2), strength, hold, [word] * 3], -1)
+        np.testing.assert_allclose(rewrites.tokens[row], expected)
 
-    class Straight(LatentSampler):
-        def flow(self, energy: Any, epsilon: Any, limits: FlowLimits, *, num_frames: int = 0) -> FlowResult:
-            """Moves all latents to the same energy."""
-            nats = -jnp.log(jnp.asarray(limits.target_probability))
-            return FlowResult(jnp.full_like(epsilon, nats / 2), jnp.ones(2, int), jnp.ones(2, bool))
 
-    guides_of = lambda z: jnp.stack([jnp.round(100 * z).astype(jnp.int32) + 10_000 * guide for guide in range(3)])
-    source, limits = jnp.asarray([[0.0, 1.0], [-1.0, 0.0]]), FlowLimits(None, jnp.asarray([1e-2, 1e-1]))
-    rewrites = Straight().rewrite(guides_of, source, energy, limits)
-    assert rewrites.tokens.shape == (2, 6, 2)
-    np.testing.assert_array_equal(rewrites.tokens[0, :, 0] // 10_000, [0, 0, 1, 1, 2, 2])
-    np.testing.assert_allclose(rewrites.after[:, :, 0], np.tile(-np.log([1e-2, 1e-1]), (2, 3)), rtol=1e-5)
-    z = (np.asarray(rewrites.tokens) % 10_000) / 100  # that was decoded is where the rewrite's energy was measured
-    np.testing.assert_allclose(energy(z, 0.0), rewrites.after[:, :, 0], rtol=0.02)
+def test_several_latents_of_each_text_are_decoded_as_each_alone(params: dict) -> None:
+    """With the key of the text, and what is given of it."""
+    method = dataclasses.replace(METHOD, sampler=LatentSampler(name="sample"))
+    decode, z = jitted(method, "decode"), jax.random.normal(jax.random.key(5), (2, 3, METHOD.latent_dim))
+    request = nothing_given(3, 6)._replace(length=jnp.asarray([3, 5, 0]))
+    together = decode(params, keys(), request, jnp.concatenate(z)).tokens
+    for texts, of_texts in zip(np.split(np.asarray(together), 2), z, strict=True):
+        np.testing.assert_array_equal(texts, decode(params, keys(), request, of_texts).tokens)
 
 
 @pytest.mark.slow
@@ -356,7 +381,7 @@ def test_with_a_time_each_stop_begins_at_the_source(
         return FlowResult(z + 1, jnp.zeros(len(z), int), jnp.ones(len(z), bool))
 
     monkeypatch.setattr("jtextdiff.methods.components.latents.descend", descend)
-    decode, energy = lambda z: jnp.zeros((1, len(z), 6), int), lambda x, t, valid: jnp.sum(x, axis=-1)
+    decode, energy = lambda z, guide: jnp.zeros((len(z), 6), int), lambda x, t, valid: jnp.sum(x, axis=-1)
     limits = FlowLimits(time, jnp.asarray([0.5, 0.7, 0.9]))
     stops = LatentSampler().rewrite(decode, jnp.zeros((2, 4)), energy, limits)
     np.testing.assert_allclose(stops.distance, [distances] * 2, rtol=1e-6)

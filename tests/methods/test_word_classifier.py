@@ -13,17 +13,12 @@ from support.cases import slow_but
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.cmlm import CMLM
-from jtextdiff.methods.components.cross_validation import (
-    MAX_LOG_FACTOR,
-    balanced_weights,
-    calibrated,
-    calibration_error,
-)
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.d3pm import D3PM
 from jtextdiff.methods.masked import Masked
 from jtextdiff.methods.word_classifier import WordClassifier
+from jtextdiff.metrics.calibration import MAX_LOG_FACTOR, balanced_weights, calibrated, calibration_error
 from jtextdiff.nets.transformer import Transformer
 from jtextdiff.sampling.denoiser_transforms import LogitShaping
 from jtextdiff.sampling.energies import Not, Sum, stacked

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jtextdiff.methods.components.cross_validation import calibration_error
+from jtextdiff.metrics.calibration import calibration_error
 
 
 def test_calibration_error_compares_confidence_with_accuracy() -> None:

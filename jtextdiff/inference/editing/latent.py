@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +32,14 @@ REACHED = 1.02
 TARGET, MINIMAL_TARGET = 0.99, 0.9
 """The target probability unless it is given: where a latent stops, and of a minimal edit when it is read again."""
 
-MINIMAL_STOPS = (0.99, 0.999)
-"""Probabilities at which the latent of a minimal edit is decoded: changes that are not needed are left out later."""
+
+class Decoding(NamedTuple):
+    """One of the texts that a latent is decoded to: at which probability, and how it is guided by words."""
+
+    stop: float
+    guidance: float = 0.0
+    hold: float = 0.0
+
 
 STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
 """Probabilities at which a latent is decoded for reranking."""
@@ -40,14 +47,14 @@ STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
 DEFAULT_GUIDANCE = (2.0, 1.0)
 """Word guidance and hold by controls that have learned words, where only the other one is given."""
 
-MINIMAL_GUIDANCE = ((0.0, 0.0), DEFAULT_GUIDANCE)
-"""Word guidance and hold of the candidates of a minimal edit, unless one of them is given."""
-
 RERANK_GUIDANCE = ((0.0, 0.0), (2.0, 1.0), (4.0, 1.0))
 """Word guidance and hold of the candidates of reranking, unless one of them is given."""
 
-NUM_READ, NUM_READ_RERANK = 6, 16
-"""Candidates of each text that the model reads again, for a minimal edit and with `rerank`."""
+MINIMAL_STOPS = (0.9, 0.997, 0.999, 0.9999)
+"""Probabilities at which the latent of a minimal edit is decoded: changes that are not needed are left out later."""
+
+MINIMAL_DECODINGS = (*(Decoding(stop, 4.0, 1.0) for stop in MINIMAL_STOPS), Decoding(0.997))
+"""Of a minimal edit, unless word guidance or hold is given. A guided text alone may write a word too early."""
 
 
 def edit_in_latent_space(
@@ -55,8 +62,8 @@ def edit_in_latent_space(
 ) -> list[Edit]:
     """Moves the latent of each text along the energy's flow and decodes it. Keeps a text whose flow failed.
 
-    With `rerank`, latents are decoded at each of `STOPS`, with each of the `_guidances`. Of several rewrites, and of
-    the partial ones of a `minimal` edit, one is chosen, see `choice`.
+    Of several texts that a latent is decoded to, and of the partial ones of a `minimal` edit, one is chosen, see
+    `choice`.
     """
     (num, longest), lengths = edits.batch.tokens.shape, edits.batch.valid.sum(-1)
     if num == 0:
@@ -71,8 +78,7 @@ def edit_in_latent_space(
     minimal, target = is_minimal(edits, flow), target_probability(edits, flow)
     chosen = minimal or rewrites.solved.shape[1] > 1
     if chosen:
-        num_read = NUM_READ_RERANK if flow.rerank else NUM_READ
-        choices = choose(edits, rewrites, target=target, minimal=minimal, num_read=num_read)
+        choices = choose(edits, rewrites, target=target, minimal=minimal)
     else:
         choices = [_only_rewrite(row, rewrites, edits) for row in range(num)]
     return [_edit_of(row, choice, rewrites, edits, target, chosen) for row, choice in enumerate(choices)]
@@ -80,7 +86,12 @@ def edit_in_latent_space(
 
 def is_minimal(edits: EditBatch, flow: FlowSettings) -> bool:
     """Returns whether changes that the controls do not need are left out: by default, if words guide the decoding."""
-    return any(map(any, _guidances(edits, flow))) if flow.minimal is None else flow.minimal
+    given = (flow.word_guidance, flow.word_hold)
+    return _can_guide(edits) and given != (0, 0) if flow.minimal is None else flow.minimal
+
+
+def _can_guide(edits: EditBatch) -> bool:
+    return edits.conditioning.readings is not None and edits.conditioning.readings.guides
 
 
 def target_probability(edits: EditBatch, flow: FlowSettings) -> float:
@@ -89,26 +100,29 @@ def target_probability(edits: EditBatch, flow: FlowSettings) -> float:
     return default if flow.target_probability is None else flow.target_probability
 
 
-def _guidances(edits: EditBatch, flow: FlowSettings) -> list[tuple[float, float]]:
-    """Returns the word guidance and hold with which latents are decoded at each stop, (0, 0) for none."""
-    readings, given = edits.conditioning.readings, (flow.word_guidance, flow.word_hold)
-    if readings is None or not readings.guides:
-        return [(0.0, 0.0)]
-    if given == (None, None):  # a guided text is one of several, since guidance can break a sentence
-        return list(RERANK_GUIDANCE if flow.rerank else MINIMAL_GUIDANCE[: 1 if flow.minimal is False else 2])
-    strength, hold = (
+def decodings(edits: EditBatch, flow: FlowSettings) -> list[Decoding]:
+    """Returns the texts that a latent is decoded to; the first is at the first stop."""
+    minimal, given = is_minimal(edits, flow), (flow.word_guidance, flow.word_hold)
+    stops = STOPS if flow.rerank else MINIMAL_STOPS if minimal else (target_probability(edits, flow),)
+    if not _can_guide(edits):
+        return [Decoding(stop) for stop in stops]
+    if given == (None, None):
+        if minimal and not flow.rerank:
+            return list(MINIMAL_DECODINGS)
+        guidances = RERANK_GUIDANCE if flow.rerank else ((0.0, 0.0),)
+        return [Decoding(stop, *guidance) for guidance in guidances for stop in stops]
+    guidance, hold = (
         default if value is None else value for value, default in zip(given, DEFAULT_GUIDANCE, strict=True)
     )
-    return [(strength, hold)]
+    return [Decoding(stop, guidance, hold) for stop in stops]
 
 
 def _rewrites(edits: EditBatch, flow: FlowSettings, bucket: LengthBucket, inputs: tuple[Keys, Given]) -> Rewrite:
-    """Returns the rewrites of a batch at all stops with all guidances, [b, s, …]."""
+    """Returns the texts that the latents of a batch are decoded to, [b, d, …]."""
     conditioning, rewrite = edits.conditioning, jitted(edits.method, "rewrite", mesh_of(edits.params))
     energy = Sum(energies=(), weights=()) if conditioning.energy is None else conditioning.energy
     keys, given = inputs[0], _at_full_width(inputs[1], edits.batch.tokens.shape[1])
-    guides = tuple(word_guide(edits, given, *guidance) for guidance in _guidances(edits, flow))
-    limits = _limits(flow, edits)._replace(guides=guides)
+    limits = _limits(flow, edits)._replace(guide=word_guide(edits, given, decodings(edits, flow)))
     length = jnp.int32(max(conditioning.length, 0))
     return rewrite(edits.params, keys, given, energy=energy, limits=limits, length=length)
 
@@ -125,31 +139,31 @@ def _limits(flow: FlowSettings, edits: EditBatch) -> FlowLimits:
     Without a time, a pull or a field, a latent moves until the probability is reached; that of 1 never is, and a latent
     that is to have it, without a choice among several edits, moves for a time.
     """
-    target = target_probability(edits, flow)
-    far = (MINIMAL_STOPS[0], min(max(MINIMAL_STOPS[1], target), STOPS[-1]))
-    stops = np.asarray(STOPS if flow.rerank else far if is_minimal(edits, flow) else (target,), np.float32)
+    stop_of = [decoding.stop for decoding in decodings(edits, flow)]
+    stops = sorted(set(stop_of))
     timed = flow.max_time is not None or flow.learned or flow.source_pull or edits.method.sampler.num_noise_averages
-    timed = timed or np.any(stops == 1)
+    timed = timed or 1 in stops
     return FlowLimits(
         max_time=jnp.float32(flow.energy_time) if timed else None,
-        target_probability=jnp.asarray(stops),
+        target_probability=jnp.asarray(stops, jnp.float32),
         source_pull=jnp.float32(flow.source_pull),
         field=edits.field,
+        decoded=jnp.asarray([stops.index(stop) for stop in stop_of]),
     )
 
 
-def word_guide(edits: EditBatch, given: Given, strength: float, hold: float) -> WordGuide | None:
-    """Returns the guide of decoding for the sources `given`; None if it adds nothing."""
+def word_guide(edits: EditBatch, given: Given, of: Sequence[Decoding]) -> WordGuide | None:
+    """Returns the guide of decodings of the sources `given`; None if it adds nothing."""
     readings = edits.conditioning.readings
-    if readings is None or not (strength or hold):
+    if readings is None or not any(decoding.guidance or decoding.hold for decoding in of):
         return None
     valid = np.arange(given.tokens.shape[1]) < given.length[:, None] - 1  # without EOS
     return WordGuide(
         energy=readings.energy,
         neutral=jnp.asarray(readings.neutral),
         source=_occurring(given.tokens, valid, len(readings.neutral)),
-        strength=jnp.float32(strength),
-        hold=jnp.float32(hold),
+        strength=jnp.asarray([decoding.guidance for decoding in of], jnp.float32),
+        hold=jnp.asarray([decoding.hold for decoding in of], jnp.float32),
     )
 
 

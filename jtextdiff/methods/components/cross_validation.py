@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
-from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import logsumexp
 
+from jtextdiff.metrics.calibration import balanced_weights, calibrated, fold_ids
 from jtextdiff.metrics.ngram_classifier import fit_occurrences
 from jtextdiff.nets.functional import Params
 
@@ -50,24 +50,6 @@ def cross_validation(epsilon: Float[Array, "s n z"], value: Int[np.ndarray, "n"]
     """Divides the texts into folds."""
     fold = jnp.asarray(fold_ids(value, num_folds))
     return CrossValidation(epsilon, jnp.asarray(value), fold, jnp.asarray(balanced_weights(value)))
-
-
-def balanced_weights(value: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Returns the weight of each text, of mean 1, under which all values are equally frequent.
-
-    A classifier that has learned from more texts of one value would find it in texts of the other.
-    """
-    counts = np.bincount(value)
-    return (len(value) / (np.count_nonzero(counts) * counts[value])).astype(np.float32)
-
-
-def fold_ids(value: Int[np.ndarray, "n"], num_folds: int) -> Int[np.ndarray, "n"]:
-    """Returns the fold of each text; each value has the same number of texts in every fold, to within one."""
-    fold = np.zeros(len(value), int)
-    for which in np.unique(value):
-        rows = np.flatnonzero(value == which)
-        fold[rows] = np.arange(len(rows)) % num_folds
-    return fold
 
 
 def fit_ensemble(
@@ -162,22 +144,6 @@ def log_loss(log_p: Float[Array, "s n c"], value: Int[Array, "n"]) -> Float[Arra
     return -jnp.take_along_axis(log_p, jnp.broadcast_to(value, log_p.shape[:2])[..., None], axis=-1)[..., 0]
 
 
-def calibrated(logits: Float[np.ndarray, "n c"], value: Int[np.ndarray, "n"]) -> tuple[float, Float[np.ndarray, "c"]]:
-    """Returns the factor and the bias of logits with the least log-loss; all values weigh the same."""
-    weights = balanced_weights(value)
-
-    def loss(flat: Float[np.ndarray, "p"]) -> float:
-        scaled = np.exp(flat[0]) * logits + flat[1:]
-        return float(np.average(logsumexp(scaled, axis=-1) - scaled[np.arange(len(value)), value], weights=weights))
-
-    bounds = [(-MAX_LOG_FACTOR, MAX_LOG_FACTOR)] + [(None, None)] * logits.shape[1]
-    solution = minimize(loss, np.zeros(1 + logits.shape[1]), bounds=bounds).x
-    return float(np.exp(solution[0])), solution[1:]
-
-
-MAX_LOG_FACTOR = 2.0
-"""Limit of the log of the factor: labels that words decide without exception would make it infinite."""
-
 WordWeights = dict[str, Array]
 """`weights` of each word for each value, [v, c], a `factor` of them, and a `bias`, [c], in nats."""
 
@@ -189,41 +155,37 @@ WORD_FOLDS = 3
 
 
 def fit_word_weights(
-    occurrences: csr_matrix, score: WordScore, value: Int[np.ndarray, "n"], num_values: int
-) -> tuple[WordWeights, Float[np.ndarray, "n c"]]:
-    """Returns the weights of words, and the logits of each text by those that were fitted without it.
+    occurrences: csr_matrix, score: WordScore, p: Float[np.ndarray, "n c"], labelled: Bool[np.ndarray, "n"]
+) -> tuple[WordWeights, Float[np.ndarray, "m c"]]:
+    """Returns the weights of words, and the logits of each labelled text by those that were fitted without it.
 
-    Naive-Bayes weighted logistic regression on which words occur in the texts. One factor and one bias for all of them
-    make it calibrated on left-out texts, whose words `score` may expect instead of knowing.
+    Naive-Bayes weighted logistic regression on which words occur in the texts, to the probabilities `p` of their
+    values, which are 1 or 0 in labelled texts. One factor and one bias for all weights make them calibrated on left-out
+    labelled texts, whose words `score` may expect instead of knowing.
     """
-    fold, logits = fold_ids(value, WORD_FOLDS), np.zeros((len(value), num_values))
+    value, logits = p.argmax(-1), np.zeros(p.shape)
+    fold = fold_ids(value, WORD_FOLDS)
     for left_out in range(WORD_FOLDS):
-        rows, others = fold == left_out, fold != left_out
-        weights, bias = fit_occurrences(occurrences[others], value[others], num_values)
+        rows, others = labelled & (fold == left_out), fold != left_out
+        weights, bias = fit_occurrences(occurrences[others], p[others])
         logits[rows] = score(np.flatnonzero(rows), weights) + bias
-    factor, shift = calibrated(logits, value)
-    weights, bias = fit_occurrences(occurrences, value, num_values)
+    factor, shift = calibrated(logits[labelled], value[labelled])
+    weights, bias = fit_occurrences(occurrences, p)
     weights = jnp.asarray(weights - weights.mean(axis=-1, keepdims=True), jnp.float32)
     fitted = {
         "weights": weights,
         "factor": jnp.float32(factor),
         "bias": jnp.asarray(factor * bias + shift, jnp.float32),
     }
-    return fitted, factor * logits + shift
+    return fitted, factor * logits[labelled] + shift
+
+
+def log_p_of_words(words: WordWeights, occurrences: csr_matrix) -> Float[np.ndarray, "n c"]:
+    """Returns log p of every value by which words occur in each text."""
+    logits = float(words["factor"]) * (occurrences @ np.asarray(words["weights"])) + np.asarray(words["bias"])
+    return logits - logsumexp(logits, axis=-1, keepdims=True)
 
 
 def initial_word_weights(num_words: int, num_values: int) -> WordWeights:
     """Returns weights of zero."""
     return {"weights": jnp.zeros((num_words, num_values)), "factor": jnp.ones(()), "bias": jnp.zeros(num_values)}
-
-
-def calibration_error(
-    confidence: Float[np.ndarray, "n"],
-    correct: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"],
-    weights: Float[np.ndarray, "n"],
-    bins: int = 15,
-) -> float:
-    """Returns |mean confidence − accuracy|, averaged over `bins` equal bins of confidence (Guo et al. 2017)."""
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(bin_of, weights * (confidence - correct), minlength=bins)
-    return float(np.abs(gaps).sum() / weights.sum())

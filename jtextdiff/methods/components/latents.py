@@ -3,12 +3,11 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange, repeat
 from jaxtyping import Array, Bool, Float, Int, Key
 from scipy.sparse import csr_matrix
 
@@ -36,18 +35,19 @@ class FlowLimits(NamedTuple):
     target_probability: Float[Array, "*s"] | float = 1.0  # of all controls together, at which a latent stops, in order
     source_pull: Float[Array, ""] | float = 0.0
     field: Field | None = None  # followed at the same time
-    guides: tuple[WordGuide | None, ...] = (None,)  # with each of which a latent is decoded where it stops
+    decoded: Int[Array, "d"] | None = None  # number of the stop of each text that is written; None: all, once
+    guide: WordGuide | None = None  # of the writing, with a strength and a hold for each of these texts
 
 
 class Rewrite(NamedTuple):
-    """Rewritten texts, and how far their latents moved: at all stops with the first guide, then with the next one."""
+    """Rewritten texts, in the order of `FlowLimits.decoded`, and how far their latents moved."""
 
-    tokens: Int[Array, "b s l"]
-    before: Float[Array, "b s parts"]  # −log p of each part of the energy, nats, at the latent of the source …
-    after: Float[Array, "b s parts"]  # … and at the stop
-    distance: Float[Array, "b s"]  # between the two, in standard deviations of the prior
-    steps: Int[Array, "b s"]  # of the solver, from the stop before
-    solved: Bool[Array, "b s"]  # whether the flow was solved; if not, the latent is that of the stop before
+    tokens: Int[Array, "b d l"]
+    before: Float[Array, "b d parts"]  # −log p of each part of the energy, nats, at the latent of the source …
+    after: Float[Array, "b d parts"]  # … and at the stop
+    distance: Float[Array, "b d"]  # between the two, in standard deviations of the prior
+    steps: Int[Array, "b d"]  # of the solver, from the stop before
+    solved: Bool[Array, "b d"]  # whether the flow was solved; if not, the latent is that of the stop before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,29 +117,28 @@ class LatentSampler:
 
     def rewrite(
         self,
-        decode: Callable[[Float[Array, "b z"]], Int[Array, "g b l"]],
+        decode: Callable[[Float[Array, "n z"], WordGuide | None], Int[Array, "n l"]],
         source: Float[Array, "b z"],
         energy: Energy,
         limits: FlowLimits,
     ) -> Rewrite:
-        """Moves latents along the energy's flow, and decodes them, g times, at each of the target probabilities.
+        """Moves latents along the energy's flow, and decodes them at the target probabilities, all at once.
 
         Without a time, the way to a stop goes on from the one before; with one, each begins at the source.
         """
         before, targets = energy_terms(energy, source, 0.0), jnp.atleast_1d(jnp.asarray(limits.target_probability))
 
-        def rewrite(end: FlowResult) -> Rewrite:
-            distance, after = jnp.linalg.norm(end.z - source, axis=-1), energy_terms(energy, end.z, 0.0)
-            return Rewrite(decode(end.z), before, after, distance, end.steps, end.solved)
-
-        def stop(start: Array, target: Array) -> tuple[Array, Rewrite]:
+        def stop(start: Array, target: Array) -> tuple[Array, Any]:
             end = self.flow(energy, start, limits._replace(target_probability=target))
-            return (end.z if limits.max_time is None else source), rewrite(end)
+            distance, after = jnp.linalg.norm(end.z - source, axis=-1), energy_terms(energy, end.z, 0.0)
+            following = end.z if limits.max_time is None else source
+            return following, (end.z, before, after, distance, end.steps, end.solved)
 
-        stops = jax.lax.scan(stop, source, targets)[1]
-        tokens = rearrange(stops.tokens, "s g b l -> b (g s) l")
-        each = lambda leaf: repeat(leaf, "s b ... -> b (g s) ...", g=stops.tokens.shape[1])
-        return Rewrite(tokens, *map(each, stops[1:]))
+        ends = jax.lax.scan(stop, source, targets)[1]
+        z, *others = ends if limits.decoded is None else jax.tree.map(lambda leaf: leaf[limits.decoded], ends)
+        tokens = decode(jnp.concatenate(z), limits.guide and limits.guide.repeated(len(z)))
+        tokens = tokens.reshape(*z.shape[:2], -1)
+        return Rewrite(*(jnp.swapaxes(leaf, 0, 1) for leaf in (tokens, *others)))
 
 
 ENCODER, DECODER, PRIOR = "reader", "writer", "law"

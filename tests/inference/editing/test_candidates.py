@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from jtextdiff.inference.editing.candidates import MAX_CHANGES, candidates_of, partial_edits
-from jtextdiff.inference.editing.choice import _shortlist
 
 SOURCE = (5, 6, 7, 8, 9)
 
@@ -59,7 +58,7 @@ def test_candidates_have_a_length_that_is_given_and_come_from_solved_flows(lengt
 
 
 def test_a_rewrite_is_no_part_of_another_rewrite() -> None:
-    """Else the shortlist would lack the rewrite with which its fluency is compared."""
+    """Its fluency is compared with the source alone."""
     edits: Any = SimpleNamespace(
         tokenizer=SimpleNamespace(eos=1),
         method=SimpleNamespace(text_spec=SimpleNamespace(length=8)),
@@ -69,7 +68,3 @@ def test_a_rewrite_is_no_part_of_another_rewrite() -> None:
     rewrites: Any = SimpleNamespace(tokens=tokens, solved=np.ones((1, 2), bool))
     found = candidates_of(0, SOURCE, rewrites, edits, minimal=True)
     assert {candidate.rewrite for candidate in found} == {(5, 20, 7, 21, 9), (5, 20, 7, 8, 9)}
-    for num in range(1, len(found)):
-        tokens = [candidate.tokens for candidate in found]
-        chosen = _shortlist(found, dict.fromkeys(tokens, 0.95), dict.fromkeys(tokens, ()), 0.9, num)
-        assert {candidate.rewrite for candidate in chosen} <= {candidate.tokens for candidate in chosen}

@@ -4,18 +4,20 @@ import argparse
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jtextdiff.cli.arguments import Parser, add_flow
 from jtextdiff.cli.errors import UserError
 from jtextdiff.inference.editing.flow_settings import FlowSettings, flow_as_json, flow_settings
 from jtextdiff.inference.editing.latent import (
-    DEFAULT_GUIDANCE,
-    MINIMAL_GUIDANCE,
+    MINIMAL_DECODINGS,
     MINIMAL_STOPS,
     RERANK_GUIDANCE,
-    _guidances,
+    STOPS,
+    Decoding,
     _limits,
+    decodings,
     is_minimal,
     target_probability,
 )
@@ -76,25 +78,33 @@ def test_settings_out_of_range_are_refused(flow: FlowSettings, message: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("flow", "guides", "guidances"),
+    ("flow", "guides", "expected"),
     [
-        (FlowSettings(), True, list(MINIMAL_GUIDANCE)),
-        (FlowSettings(minimal=False), True, [(0.0, 0.0)]),
-        (FlowSettings(minimal=False, rerank=True), True, list(RERANK_GUIDANCE)),
-        (FlowSettings(word_guidance=3.0), True, [(3.0, DEFAULT_GUIDANCE[1])]),
-        (FlowSettings(word_guidance=0.0, word_hold=0.0), True, [(0.0, 0.0)]),
-        (FlowSettings(word_hold=3.0, rerank=True), True, [(2.0, 3.0)]),
-        (FlowSettings(rerank=True), True, list(RERANK_GUIDANCE)),
-        (FlowSettings(rerank=True), False, [(0.0, 0.0)]),
-        (FlowSettings(), None, [(0.0, 0.0)]),
+        (FlowSettings(), True, list(MINIMAL_DECODINGS)),
+        (FlowSettings(minimal=False), True, [Decoding(0.99)]),
+        (FlowSettings(minimal=False, target_probability=0.7), True, [Decoding(0.7)]),
+        (FlowSettings(word_guidance=3.0), True, [Decoding(stop, 3.0, 1.0) for stop in MINIMAL_STOPS]),
+        (FlowSettings(word_hold=3.0, rerank=True), True, [Decoding(stop, 2.0, 3.0) for stop in STOPS]),
+        (FlowSettings(word_guidance=0.0, word_hold=0.0), True, [Decoding(0.99)]),
+        (FlowSettings(minimal=True), None, [Decoding(stop) for stop in MINIMAL_STOPS]),
+        (FlowSettings(rerank=True), False, [Decoding(stop) for stop in STOPS]),
+        (FlowSettings(), None, [Decoding(0.99)]),
     ],
 )
-def test_guidance_has_a_default_where_controls_have_words(
-    flow: FlowSettings, guides: bool | None, guidances: list
+def test_a_latent_is_decoded_at_stops_with_guidance_where_controls_have_words(
+    flow: FlowSettings, guides: bool | None, expected: list
 ) -> None:
     readings = None if guides is None else SimpleNamespace(guides=guides)
     edits: Any = SimpleNamespace(conditioning=SimpleNamespace(readings=readings))
-    assert _guidances(edits, flow) == guidances
+    assert decodings(edits, flow) == expected
+
+
+@pytest.mark.parametrize("minimal", [None, False, True])
+def test_rerank_decodes_at_every_stop_with_every_guidance(minimal: bool | None) -> None:
+    edits: Any = SimpleNamespace(conditioning=SimpleNamespace(readings=SimpleNamespace(guides=True)))
+    found = decodings(edits, FlowSettings(rerank=True, minimal=minimal))
+    assert len(found) == len(set(found)) == len(STOPS) * len(RERANK_GUIDANCE)
+    assert {decoding[1:] for decoding in found if decoding.stop == 0.5} == set(RERANK_GUIDANCE)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +127,8 @@ def test_edits_are_minimal_where_words_guide_the_decoding(
     sampler = SimpleNamespace(sampler=LatentSampler())
     edits: Any = SimpleNamespace(conditioning=SimpleNamespace(readings=readings), method=sampler, field=None)
     assert is_minimal(edits, flow) is minimal and target_probability(edits, flow) == target
-    stops = MINIMAL_STOPS if minimal else [target]
-    further = _limits(flow._replace(target_probability=0.9995), edits).target_probability
-    assert further == pytest.approx([MINIMAL_STOPS[0], 0.9995] if minimal else [0.9995]), "as far as the target"
-    assert _limits(flow, edits).target_probability == pytest.approx(stops)
+    limits = _limits(flow, edits)
+    assert limits.target_probability == pytest.approx(MINIMAL_STOPS if minimal else [target])
+    assert limits.decoded is not None
+    stops = np.asarray(limits.target_probability)[limits.decoded]
+    assert stops == pytest.approx([decoding.stop for decoding in decodings(edits, flow)])
