@@ -33,9 +33,10 @@ class WordReadings(NamedTuple):
 
     energy: Sum  # of the tokens of a finished text
     neutral: Float[np.ndarray, "v"]  # from 0 to 1, of each word: 1 if it says nothing of the controls
-    of_values: Sum  # of log p of the values of all labels, side by side
-    words: tuple[WordWeights, ...]  # of the labels, in that order
-    trigrams: tuple[TrigramClassifier, ...]  # of the labels, too; () if a control has counted none
+    labels: tuple[str, ...]
+    of_values: Sum  # of log p of the values of all labels, side by side, in this order
+    words: tuple[WordWeights, ...]  # of each label
+    trigrams: tuple[TrigramClassifier, ...]  # of each label; () if a control has counted none
 
     @property
     def guides(self) -> bool:
@@ -105,6 +106,7 @@ def _readings(parts: Sequence[Control], weights: tuple[Any, ...], model: Trained
     return WordReadings(
         _sum(parts, weights, model, _word_energy),
         neutral,
+        tuple(words),
         _sum(parts, weights, model, functools.partial(_value_energy, columns=columns)),
         tuple(words.values()),
         trigrams if len(trigrams) == len(words) else (),

@@ -33,7 +33,7 @@ class Trigrams(NamedTuple):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens that a text may consist of."""
+        """Tokens that a text may consist of; the token of this number stands before a text, twice."""
         return len(self.log_p_1) - 1
 
     def nll(self, tokens: Int[np.ndarray, "b l"], valid: Bool[np.ndarray, "b l"]) -> Float[np.ndarray, "b"]:
@@ -48,6 +48,20 @@ class Trigrams(NamedTuple):
         by_bigram = self.log_p_2.get(_number(size, second, third), self.log_back_off_1[second] + self.log_p_1[third])
         back_off = self.log_back_off_2.get(_number(size, first, second), np.zeros(np.shape(second)))
         return self.log_p_3.get(_number(size, first, second, third), back_off + by_bigram)
+
+    def followers(
+        self, tokens: Int[np.ndarray, "m"], least: float
+    ) -> tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k"]]:
+        """Returns tokens that followed these in the training texts, and the row of the one that each followed.
+
+        They have a log p after it of `least` nats.
+        """
+        size = self.vocab_size + 1
+        first, end = (np.searchsorted(self.log_p_2.numbers, (tokens + after) * size) for after in (0, 1))
+        rows = np.repeat(np.arange(len(tokens)), end - first)
+        places = np.arange(len(rows)) - np.repeat(np.cumsum(end - first) - end, end - first)
+        probable = self.log_p_2.values[places] >= least
+        return rows[probable], self.log_p_2.numbers[places[probable]] % size
 
     def arrays(self) -> list[np.ndarray]:
         """Returns what the model consists of, with its logarithms in single precision."""

@@ -19,31 +19,35 @@ MAX_CHANGES = 6
 
 
 class Candidate(NamedTuple):
-    """A text, its BLEU with the source, and the rewrite that it is a part of, with the number of that."""
+    """A text, its BLEU with the source, and the rewrite that it is a part of."""
 
     tokens: Tokens
     bleu: float
     rewrite: Tokens
-    stop: int
+    decoded: int | None  # number of the rewrite among those that the latent was decoded to; None: words were replaced
 
 
-def candidates_of(row: int, source: Tokens, rewrites: Rewrite, edits: EditBatch, minimal: bool) -> list[Candidate]:
+def candidates_of(
+    row: int, source: Tokens, rewrites: Rewrite, edits: EditBatch, minimal: bool, replaced: Tokens | None = None
+) -> list[Candidate]:
     """Returns the distinct rewrites of a text, and if edits are `minimal` their partial ones that have a valid length.
 
-    The source is a part of every rewrite.
+    The source is a part of every rewrite. The text with words `replaced` is one more, if any other is solved.
     """
     longest, length = edits.method.text_spec.length, edits.conditioning.length
     valid = lambda text: text and (len(text) + 1 == length if length > 0 else len(text) < longest)
-    stop_of: dict[Tokens, int] = {}
-    for stop in np.flatnonzero(rewrites.solved[row]).tolist():
-        stop_of.setdefault(tokens_of(np.asarray(rewrites.tokens[row, stop]), edits), stop)
-    rewrite_of = {text: text for text in stop_of}  # first, since a rewrite counts as no part of another one
+    number_of: dict[Tokens, int | None] = {}
+    for number in np.flatnonzero(rewrites.solved[row]).tolist():
+        number_of.setdefault(tokens_of(np.asarray(rewrites.tokens[row, number]), edits), number)
+    if replaced is not None and number_of:
+        number_of.setdefault(replaced, None)
+    rewrite_of = {text: text for text in number_of}  # first, since a rewrite counts as no part of another one
     if minimal:
-        for rewrite in stop_of:
+        for rewrite in number_of:
             for text in filter(valid, partial_edits(source, rewrite)):
                 rewrite_of.setdefault(text, rewrite)
     bleu = bleu_against(source)
-    return [Candidate(text, bleu(text), of, stop_of[of]) for text, of in rewrite_of.items()]
+    return [Candidate(text, bleu(text), of, number_of[of]) for text, of in rewrite_of.items()]
 
 
 def tokens_of(row: Int[np.ndarray, "l"], edits: EditBatch) -> Tokens:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from jtextdiff.inference.editing.candidates import Candidate, Tokens, candidates_of, tokens_of
 from jtextdiff.inference.editing.reading import Nats, Probabilities, read_again
+from jtextdiff.inference.editing.replacements import replace_words
 from jtextdiff.inference.editing.types import EditBatch
 from jtextdiff.methods.components.latents import Rewrite
 
@@ -22,12 +23,15 @@ NEARLY_BEST = 0.95
 FLUENCY_WEIGHT = 0.4
 """BLEU with the source that is given up for one nat per token."""
 
+REPLACED_MARGIN = 0.3
+"""BLEU by which a text with words replaced must be better: trigrams, which chose them, find it too fluent."""
+
 
 class Choice(NamedTuple):
-    """The chosen text, the number of its rewrite, and the probability of each control in the source and in it."""
+    """The chosen text, where it is from, and the probability of each control in the source and in it."""
 
     tokens: Tokens
-    stop: int | None  # None: the source stays as it is
+    decoded: int | None  # as of a `Candidate`; also None where the source stays as it is
     before: Float[np.ndarray, "parts"]
     after: Float[np.ndarray, "parts"]
 
@@ -35,10 +39,14 @@ class Choice(NamedTuple):
 def choose(edits: EditBatch, rewrites: Rewrite, *, target: float, minimal: bool) -> list[Choice | None]:
     """Returns one choice per text; None if no rewrite of it is solved.
 
-    With `minimal` the candidates are the source, the rewrites and their partial edits, else the rewrites.
+    With `minimal` the candidates are the source, the rewrites, a text with words replaced and the partial edits of all
+    of these, else the rewrites.
     """
     sources = [tokens_of(row, edits) for row in edits.batch.tokens]
-    rows = [candidates_of(row, source, rewrites, edits, minimal) for row, source in enumerate(sources)]
+    readings, replaced = edits.conditioning.readings, [None] * len(sources)
+    if minimal and readings is not None and readings.guides and readings.trigrams:
+        replaced = replace_words(sources, readings, edits.tokenizer)
+    rows = [candidates_of(row, source, rewrites, edits, minimal, replaced[row]) for row, source in enumerate(sources)]
     p, nats = read_again(edits, _distinct(sources, rows))
     choices = [_best(row, source, p, nats, target) for row, source in zip(rows, sources, strict=True)]
     return [
@@ -61,7 +69,8 @@ def _fluent(candidates: list[Candidate], source: Tokens, nats: Nats) -> list[Can
 
 def _score(candidate: Candidate, nats: Nats) -> float:
     """How near and fluent a candidate is."""
-    return candidate.bleu - FLUENCY_WEIGHT * nats[candidate.tokens] / (len(candidate.tokens) + 1)
+    margin = REPLACED_MARGIN if candidate.decoded is None else 0.0
+    return candidate.bleu - FLUENCY_WEIGHT * nats[candidate.tokens] / (len(candidate.tokens) + 1) - margin
 
 
 def _best(candidates: list[Candidate], source: Tokens, p: Probabilities, nats: Nats, target: float) -> Choice | None:
@@ -73,7 +82,7 @@ def _best(candidates: list[Candidate], source: Tokens, p: Probabilities, nats: N
     least = target if highest >= target else NEARLY_BEST * highest
     probable = [candidate for candidate, value in p_of.items() if value >= least]
     best = max(probable, key=lambda candidate: _score(candidate, nats))
-    return Choice(best.tokens, best.stop, p[source], p[best.tokens])
+    return Choice(best.tokens, best.decoded, p[source], p[best.tokens])
 
 
 def _or_source(choice: Choice | None, source: Tokens, target: float) -> Choice | None:

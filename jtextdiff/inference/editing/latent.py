@@ -189,8 +189,8 @@ def _edit_of(row: int, choice: Choice | None, rewrites: Rewrite, edits: EditBatc
         text_of(choice.tokens, edits, row),
         before=before,
         after=after,
-        distance=0.0 if choice.stop is None else float(rewrites.distance[row, choice.stop]),
-        steps=0 if choice.stop is None else int(rewrites.steps[row, choice.stop]),
+        distance=0.0 if choice.decoded is None else float(rewrites.distance[row, choice.decoded]),
+        steps=0 if choice.decoded is None else int(rewrites.steps[row, choice.decoded]),
         reached=_reached(after, target) or (target == 1 and not chosen),
         unneeded=bool(before) and math.prod(before.values()) >= target,
     )

@@ -74,13 +74,12 @@ def _step_and_state(
     settings: DecodingSettings, text_spec: TextSpec, given: Given, next_logits: NextLogits, state: DecodingState
 ) -> tuple[Step, Any]:
     """Returns the decoding step and the state before the first one."""
-    allowed = allowed_next(text_spec, given)
 
     def next_token(tokens: Int[Array, "n l"], position: Array, cache: Any) -> tuple[Float[Array, "n v"], Any]:
         previous = jnp.where(position > 0, tokens[:, position - 1], text_spec.eos)
         logits, cache = next_logits(previous, position, cache)
-        allowed_here = jnp.repeat(allowed[:, position], len(tokens) // len(allowed), axis=0)
-        logits = jnp.where(allowed_here, logits, -jnp.inf)
+        allowed = allowed_next(text_spec, given, position)[:, 0]
+        logits = jnp.where(jnp.repeat(allowed, len(tokens) // len(allowed), axis=0), logits, -jnp.inf)
         return temper_and_top_p(logits, settings.temperature, settings.top_p), cache
 
     def most_likely(distribution: Categorical, keys: Keys) -> Int[Array, "n"]:
@@ -94,13 +93,16 @@ def _step_and_state(
     return autoregress(next_token, most_likely if settings.name == "greedy" else Categorical.sample), state
 
 
-def allowed_next(text_spec: TextSpec, given: Given) -> Bool[Array, "b l v"]:
-    """Returns the allowed tokens of each position: with a given length, EOS there and nowhere before.
+def allowed_next(text_spec: TextSpec, given: Given, position: Array | None = None) -> Bool[Array, "b l v"]:
+    """Returns the allowed tokens of each position, or of one: with a given length, EOS there and nowhere before.
 
     Without one EOS is allowed anywhere, and at the last position nothing else is.
     """
     has_length, max_length = given.length[:, None] > 0, given.tokens.shape[1]
     _, last = valid_and_last(given, jnp.where(given.length > 0, given.length, max_length))
+    if position is not None:
+        here = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, position, 1, axis=1)
+        last, given = here(last), given._replace(tokens=here(given.tokens), fixed=here(given.fixed))
     is_eos = jnp.arange(text_spec.vocab_size) == text_spec.eos
     eos_only_at_last = last[..., None] == is_eos
     decided = (has_length | last)[..., None] & ~given.fixed[..., None]
