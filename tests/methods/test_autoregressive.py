@@ -130,7 +130,11 @@ def test_a_given_token_is_the_only_one_allowed_there() -> None:
     """Also EOS before the given length, or another token at it. Elsewhere the length decides."""
     tokens = jnp.asarray([[2, EOS, 0, 3], [0, 3, 0, 0]])
     fixed = jnp.asarray([[True, True, False, True], [False, True, False, False]])
-    allowed = np.asarray(allowed_next(METHOD.text_spec, Given(tokens, fixed, jnp.asarray([4, 2]))))
+    given = Given(tokens, fixed, jnp.asarray([4, 2]))
+    allowed = np.asarray(allowed_next(METHOD.text_spec, given))
+    for position in range(tokens.shape[1]):
+        alone = allowed_next(METHOD.text_spec, given, jnp.asarray(position))
+        np.testing.assert_array_equal(alone, allowed[:, position : position + 1])
     for row, position in np.argwhere(fixed):
         assert np.flatnonzero(allowed[row, position]).tolist() == [tokens[row, position]]
     assert np.flatnonzero(allowed[0, 2]).tolist() == [2, 3, 4] and np.flatnonzero(allowed[1, 0]).tolist() == [2, 3, 4]

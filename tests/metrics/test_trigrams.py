@@ -68,3 +68,12 @@ def test_its_arrays_are_the_model_in_single_precision(model: Trigrams) -> None:
 def test_one_text_is_enough() -> None:
     tokens, valid = rows([2])
     assert np.all(np.isfinite(trigrams.fit(tokens, valid, VOCAB).nll(*rows([2], [3, 3], []))))
+
+
+def test_followers_are_the_tokens_that_came_after_with_their_probability(model: Trigrams) -> None:
+    after = lambda token, least=-np.inf: sorted(model.followers(np.asarray([token]), least)[1].tolist())
+    assert after(START) == [2, 4, 5] and after(3) == [EOS, 4] and after(2) == [3] and after(0) == []
+    of, followers = model.followers(np.asarray([3, 0, 2, 3]), -np.inf)
+    assert sorted(zip(of.tolist(), followers.tolist(), strict=True)) == [(0, EOS), (0, 4), (2, 3), (3, EOS), (3, 4)]
+    log_p = model.log_p_2.get(np.asarray([3 * (VOCAB + 1) + EOS, 3 * (VOCAB + 1) + 4]), np.zeros(2))
+    assert after(3, float(log_p.mean())) == [[EOS, 4][int(log_p.argmax())]]

@@ -52,7 +52,7 @@ def replace_words(sources: Sequence[Tokens], readings: WordReadings, tokenizer: 
         row[2 : 2 + len(text)] = text
     lengths = np.asarray([len(text) for text in sources])
     unwritten = [token for token in (tokenizer.eos, tokenizer.unk) if token is not None]
-    for rows, places in _places(terms, tokens, lengths):
+    for rows, places in _places(terms, tokens, lengths) if terms else ():
         _replace(terms, tokens, rows, places, unwritten)
     return [tuple(row[2 : 2 + length].tolist()) for row, length in zip(tokens, lengths, strict=True)]
 

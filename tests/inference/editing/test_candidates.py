@@ -51,7 +51,7 @@ def test_candidates_have_a_length_that_is_given_and_come_from_solved_flows(lengt
     assert {len(candidate.tokens) for candidate in found} == sizes
     assert not any(30 in candidate.tokens for candidate in found)
     by_text = {candidate.tokens: candidate for candidate in found}
-    assert len(by_text) == len(found) and by_text[5, 20, 7, 21, 8, 9].stop == 0
+    assert len(by_text) == len(found) and by_text[5, 20, 7, 21, 8, 9].decoded == 0
     assert by_text[5, 20, 7, 8, 9].rewrite == (5, 20, 7, 21, 8, 9)
     whole = candidates_of(0, SOURCE, rewrites, edits, minimal=False)
     assert [candidate.tokens for candidate in whole] == [(5, 20, 7, 21, 8, 9), (5, 6, 7, 8)][: 1 if length else 2]
@@ -68,3 +68,21 @@ def test_a_rewrite_is_no_part_of_another_rewrite() -> None:
     rewrites: Any = SimpleNamespace(tokens=tokens, solved=np.ones((1, 2), bool))
     found = candidates_of(0, SOURCE, rewrites, edits, minimal=True)
     assert {candidate.rewrite for candidate in found} == {(5, 20, 7, 21, 9), (5, 20, 7, 8, 9)}
+
+
+@pytest.mark.parametrize(("solved", "minimal"), [(True, True), (True, False), (False, True)])
+def test_a_text_with_words_replaced_is_a_rewrite_where_another_one_is_solved(solved: bool, minimal: bool) -> None:
+    edits: Any = SimpleNamespace(
+        tokenizer=SimpleNamespace(eos=1),
+        method=SimpleNamespace(text_spec=SimpleNamespace(length=8)),
+        conditioning=SimpleNamespace(length=0),
+    )
+    rewrites: Any = SimpleNamespace(tokens=np.asarray([[[5, 20, 7, 8, 9, 1]]]), solved=np.asarray([[solved]]))
+    found = candidates_of(0, SOURCE, rewrites, edits, minimal, (5, 20, 7, 8, 30))
+    by_text = {candidate.tokens: (candidate.rewrite, candidate.decoded) for candidate in found}
+    if not solved:
+        assert not found
+        return
+    assert by_text[5, 20, 7, 8, 9] == ((5, 20, 7, 8, 9), 0), "of both, the one that is decoded"
+    assert by_text[5, 20, 7, 8, 30] == ((5, 20, 7, 8, 30), None)
+    assert ((5, 6, 7, 8, 30) in by_text) == minimal

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jtextdiff.inference.editing.candidates import Candidate
-from jtextdiff.inference.editing.choice import FLUENCY_WEIGHT, Choice, _best, _fluent, _or_source
+from jtextdiff.inference.editing.choice import FLUENCY_WEIGHT, REPLACED_MARGIN, Choice, _best, _fluent, _or_source
 
 SOURCE = (4,)
 
@@ -31,14 +31,20 @@ def best(of: list[Candidate], p: list[float], nats: list[float], target: float) 
 def test_the_nearest_with_the_probability_is_chosen(target: float, chosen: int) -> None:
     p = [0.4, 0.7, 0.88 if target == 0.99 else 0.89, 0.9]
     choice = best(candidates(0.9, 0.7, 0.5, 0.1), p, [8.0] * 4, target)
-    assert choice.stop == 10 + chosen and choice.after.item() == p[chosen]
+    assert choice.decoded == 10 + chosen and choice.after.item() == p[chosen]
 
 
 def test_a_more_fluent_text_may_be_less_near() -> None:
     """A nat per token is worth as much BLEU as the weight says; each text has two tokens with EOS."""
     of = candidates(0.3 + FLUENCY_WEIGHT, 0.3)
-    stop = lambda nats: best(of, [0.9, 0.9], [nats, 8.0], 0.5).stop
+    stop = lambda nats: best(of, [0.9, 0.9], [nats, 8.0], 0.5).decoded
     assert stop(8.0 + 1.8) == 10 and stop(8.0 + 2.2) == 11
+
+
+@pytest.mark.parametrize(("better", "chosen"), [(REPLACED_MARGIN - 0.01, 0), (REPLACED_MARGIN + 0.01, 1)])
+def test_a_text_with_words_replaced_must_be_better_by_a_margin(better: float, chosen: int) -> None:
+    decoded, replaced = Candidate((10,), 0.2, (10,), 10), Candidate((11,), 0.2 + better, (11,), None)
+    assert best([decoded, replaced], [0.9, 0.9], [8.0, 8.0], 0.5).tokens == [(10,), (11,)][chosen]
 
 
 @pytest.mark.parametrize(("nats", "chosen"), [(9.9, 1), (10.1, 0)])
@@ -64,5 +70,5 @@ def test_nothing_is_chosen_where_no_flow_was_solved() -> None:
 def test_a_source_stays_if_it_has_the_probability_or_is_the_best(before: float, tokens: tuple, stays: bool) -> None:
     choice = _or_source(Choice(tokens, 3, np.asarray([before]), np.asarray([0.97])), (5,), 0.9)
     assert choice is not None and choice.tokens == ((5,) if stays else (7,))
-    assert choice.stop == (None if stays else 3) and choice.after.item() == (before if stays else 0.97)
+    assert choice.decoded == (None if stays else 3) and choice.after.item() == (before if stays else 0.97)
     assert _or_source(None, (5,), 0.9) is None
