@@ -9,7 +9,8 @@ The grammar's texts have two more labels: pos, the part of speech of every word,
 of words.
 
 For a text VAE the control is a classifier of latents, whose fields are `latent`; for masked diffusion, absorbing D3PM
-and CMLM it is one of words, whose fields are `words`. Both are fitted in seconds, from a few hundred labelled texts.
+and CMLM it is one of words, whose fields are `words`. Both are fitted in seconds, from a few hundred labelled texts. A
+control of latents learns words and trigrams from texts without a label, too (`latent.max_unlabelled`), for its edits.
 
 python -m jtextdiff.train --config configs/control.py --config.base=runs/latent_ops --config.label=sentiment \\
     --config.num_labelled=200

@@ -135,7 +135,7 @@ def _add_words(group: argparse._ArgumentGroup) -> None:
         type=float,
         metavar="W",
         help="while the edit is written, add W times what each word says for the controls to its logit (default: a "
-        "minimal edit is chosen among texts with 0 and 2; 2 with --word_hold alone; controls that have learned no "
+        "minimal edit is chosen among texts with 0 and 4; 2 with --word_hold alone; controls that have learned no "
         "words guide no decoding)",
     )
     group.add_argument(

@@ -161,8 +161,8 @@ class LatentClassifier:
         ]
         if "reading_accuracy" in metrics:
             lines.append(
-                "Accuracy of words and trigrams together, by which an edit is chosen: "
-                f"{metrics['reading_accuracy']:.3f}."
+                f"Words and trigrams together, by which an edit is chosen: accuracy {metrics['reading_accuracy']:.3f}, "
+                f"calibration error {metrics['reading_calibration_error']:.3f}."
             )
         by_level = [f"{value:.3f}" for name, value in metrics.items() if name.startswith("valid_accuracy_")]
         if by_level:
@@ -179,15 +179,15 @@ class LatentClassifier:
         What reads words needs the parameters of the base as `base`.
         """
         if self.reads == "latent":
-            return self._log_p_of_latent(params, epsilon)
+            return self.log_p_of_latent(params, epsilon)
         words, presence = params["words"], self.base.word_presence(params["base"], epsilon)
         by_words = jax.nn.log_softmax(words["factor"] * (presence @ words["weights"]) + words["bias"])
         if self.reads == "words":
             return by_words
-        return jax.nn.log_softmax(self._log_p_of_latent(params, epsilon) + by_words)
+        return jax.nn.log_softmax(self.log_p_of_latent(params, epsilon) + by_words)
 
-    def _log_p_of_latent(self, params: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b c"]:
-        """The mean probability over members."""
+    def log_p_of_latent(self, params: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b c"]:
+        """Returns log p of every value by the latent alone: of the mean probability over members."""
         logits = jax.vmap(self.member_logits, (0, None))(params["net"], epsilon)
         by_member = jax.nn.log_softmax(logits / params["temperature"])
         return jax.nn.logsumexp(by_member, axis=0) - jnp.log(self.ensemble_size)

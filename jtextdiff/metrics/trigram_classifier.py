@@ -52,6 +52,11 @@ def fit_each(
     return tuple(trigrams.fit(tokens[of_value], valid[of_value], vocab_size) for of_value in rows)
 
 
+UNREADABLE = (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error)
+UNREADABLE += (NotImplementedError, RuntimeError)
+"""What reading a damaged archive of arrays raises; the last two where it seems to be encrypted or of another kind."""
+
+
 def save(classifier: TrigramClassifier, file: Path) -> None:
     """Writes the classifier, with its logarithms in single precision."""
     partial = file.with_name(f".{file.name}.partial")
@@ -72,10 +77,12 @@ def load(file: Path, num_values: int, vocab_size: int) -> TrigramClassifier | No
         if len(arrays) == NUM_ARRAYS:
             return None
         *arrays, calibration = arrays
+        if calibration.dtype.kind != "f" or not np.all(np.isfinite(calibration)):
+            raise ValueError("no numbers that calibrate it")
         parts = [arrays[start : start + NUM_ARRAYS] for start in range(0, len(arrays), NUM_ARRAYS)]
         of_values = tuple(trigrams.from_arrays(part, vocab_size) for part in parts)
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file} holds no trigrams: {error}") from None
+    except UNREADABLE as error:
+        raise ValueError(f"{file} holds no trigrams of this control: {error}") from None
     if len(of_values) != num_values or calibration.shape != (1 + num_values,):
         raise ValueError(f"{file} holds trigrams of {len(of_values)} values; expected {num_values}")
     return TrigramClassifier(of_values, float(calibration[0]), calibration[1:])

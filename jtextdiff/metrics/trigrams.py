@@ -75,10 +75,14 @@ def from_arrays(arrays: Sequence[np.ndarray], vocab_size: int) -> Trigrams:
         raise ValueError(f"{len(arrays)} arrays; expected {NUM_ARRAYS}")
     one, numbers_2, p_2, numbers_3, p_3, back_off_1, contexts, back_off_2 = arrays
     pairs = ((numbers_2, p_2), (numbers_3, p_3), (contexts, back_off_2))
+    unordered = lambda numbers: numbers.dtype.kind != "i" or np.any(np.diff(numbers) <= 0)
+    values = (one, p_2, p_3, back_off_1, back_off_2)
+    if any(part.dtype.kind != "f" or part.ndim != 1 or not np.all(np.isfinite(part)) for part in values):
+        raise ValueError("logarithms that are no numbers")
     if not len(one) == len(back_off_1) == vocab_size + 1:
         raise ValueError(f"trigrams of {len(one) - 1} tokens; expected those of {vocab_size}")
-    if any(numbers.shape != values.shape or numbers.dtype.kind != "i" for numbers, values in pairs):
-        raise ValueError("arrays of other shapes or types than those of trigrams")
+    if any(of.shape != numbers.shape or unordered(numbers) for numbers, of in pairs):
+        raise ValueError("numbers of n-grams of another kind or in another order")
     two, three, backed_off = (Ngrams(*pair) for pair in pairs)
     return Trigrams(one, two, three, back_off_1, backed_off)
 

@@ -5,7 +5,7 @@ No other label is used. Accuracy and calibration are measured on the valid split
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from scipy.sparse import csr_matrix
 
 from jtextdiff.cli.errors import UserError, mistakes
-from jtextdiff.cli.output import say, write_atomically
+from jtextdiff.cli.output import progress_bar, say, write_atomically
 from jtextdiff.control.trained import FIELDS, TRIGRAMS, fitted_dir
 from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
@@ -29,7 +29,7 @@ from jtextdiff.methods.components.latents import PRIOR, LabelledLatents, collaps
 from jtextdiff.methods.latent_classifier import LatentClassifier
 from jtextdiff.methods.method import Fitted, LatentVariableModel
 from jtextdiff.metrics import ngram_classifier, trigram_classifier
-from jtextdiff.metrics.calibration import balanced_weights
+from jtextdiff.metrics.calibration import balanced_weights, calibration_error
 from jtextdiff.metrics.co_training import co_train, mean_log_odds
 from jtextdiff.metrics.ngram_classifier import token_occurrences
 from jtextdiff.metrics.trigram_classifier import TrigramClassifier, log_likelihoods
@@ -38,11 +38,11 @@ from jtextdiff.run import checkpoints
 from jtextdiff.run.config import Config, build
 from jtextdiff.run.corpus import open_corpus
 from jtextdiff.run.workdir import store_config
-from jtextdiff.training.control_setup import control_flag, labelled_corpus, labelled_rows
+from jtextdiff.training.control_setup import FEW_TEXTS, control_flag, labelled_corpus, labelled_rows
 from jtextdiff.training.setup import complete_config
 
-MAX_TRIGRAM_TEXTS = 200_000
-"""Labelled texts whose trigrams are counted, at most."""
+MAX_LABELLED = 200_000
+"""Labelled texts from which words and trigrams are learned in co-training, at most."""
 
 MAX_VALID_TEXTS = 5_000
 """Texts of the valid split, at most, on which accuracy is measured."""
@@ -79,13 +79,13 @@ def fit_control(config: Config, workdir: Path) -> None:
             say(warning)
     with mistakes(ValueError):
         params, metrics = method.fit_latents(fit_key, dict(base.params), train)
-    metrics |= method.report({**params, "base": base.params}, valid)
     if isinstance(method, LatentClassifier):
         metrics["text_accuracy"] = ngram_accuracy(corpus, method)
         if method.learns_words:
             params, classifier = learn_from_all_texts(base, whole, config, method, params)
             trigram_classifier.save(classifier, workdir / TRIGRAMS)
-            metrics["reading_accuracy"] = reading_accuracy(base, corpus, params, classifier, valid)
+            metrics |= report_reading(base, corpus, params, classifier, valid)
+    metrics |= method.report({**params, "base": base.params}, valid)
     with checkpoints.open_checkpoints(workdir) as manager:
         checkpoints.save(manager, 1, params, {"step": jnp.ones((), jnp.int32)}, metrics["loss"])
     write_atomically(workdir / "metrics.jsonl", json.dumps({"step": 1, **metrics}) + "\n")
@@ -170,56 +170,61 @@ def learn_from_all_texts(
     """Returns a control's parameters and its trigrams, learned from texts without a label, too.
 
     Their values are predicted by co-training from the control's latents and words. Of `corpus`, with all training
-    texts, at most `method.max_unlabelled` of those without a label that is used are read.
+    texts, at most `method.max_unlabelled` are read of those whose label is not used; none if a value has few labelled
+    texts, of which co-training would make confident errors.
     """
     train, labelled = corpus.splits["train"], labelled_rows(corpus, config)
-    others = np.setdiff1d(np.arange(len(train)), labelled)
-    unlabelled = evenly_spaced(others, int(method.max_unlabelled))
-    rows = np.concatenate([evenly_spaced(labelled, MAX_TRIGRAM_TEXTS), unlabelled])
-    value = np.where(np.isin(rows, labelled), np.asarray(train.labels[method.label])[rows], -1)
+    values, others = np.asarray(train.labels[method.label]), np.setdiff1d(np.arange(len(train)), labelled)
+    few = np.bincount(values[labelled], minlength=len(method.values)).min() < FEW_TEXTS
+    unlabelled = evenly_spaced(others, 0 if few else int(method.max_unlabelled))
+    rows = np.concatenate([evenly_spaced(labelled, MAX_LABELLED), unlabelled])
+    value = np.where(np.isin(rows, labelled), values[rows], -1)
     texts = train.texts(rows)
     batch, vocab_size = base.batch(texts), base.method.text_spec.vocab_size
     if not len(unlabelled):
         views = [np.zeros((len(rows), len(method.values)))]
         return params, co_train(views, value, np.asarray(batch.tokens), np.asarray(batch.valid), vocab_size)[1]
-    say(f"{method.label}: reads {len(unlabelled):,} texts without a label, to learn what their words say of it.")
-    _, mean, kl = encode(base, texts, [])
+    say(f"{method.label}: reads {len(unlabelled):,} further texts, without their label, to learn what words say of it.")
+    with progress_bar() as bar:
+        task = bar.add_task("texts", total=len(texts))
+        _, mean, kl = encode(base, texts, [], lambda num_done: bar.advance(task, num_done))
     encoded = LabelledLatents(mean[:, None], mean, kl, value, occurrences=occurrences_of(base, texts))
-    views = _views(method, params, base, encoded)
+    views = _views(method, params, encoded)
     p, classifier = co_train(views, value, np.asarray(batch.tokens), np.asarray(batch.valid), vocab_size)
     params = {**params, "words": method.fit_words(dict(base.params), encoded, p)}
     return params, classifier
 
 
-def _views(
-    method: LatentClassifier, params: Params, base: Model, texts: LabelledLatents
-) -> list[Float[np.ndarray, "n c"]]:
+def _views(method: LatentClassifier, params: Params, texts: LabelledLatents) -> list[Float[np.ndarray, "n c"]]:
     """log p of every value by the latents of texts, and by their words."""
     assert texts.occurrences is not None
-    by_latent = jax.jit(method.log_p)({**params, "base": base.params}, texts.mean)
+    by_latent = jax.jit(method.log_p_of_latent)(params, texts.mean)
     return [np.asarray(by_latent), log_p_of_words(params["words"], texts.occurrences)]
 
 
-def reading_accuracy(
-    base: Model,
-    corpus: Corpus,
-    params: Params,
-    classifier: TrigramClassifier,
-    valid: LabelledLatents,
-) -> float:
-    """Returns the accuracy on valid of words and trigrams together; all values weigh the same."""
+def report_reading(
+    base: Model, corpus: Corpus, params: Params, classifier: TrigramClassifier, texts: LabelledLatents
+) -> dict[str, float]:
+    """Returns accuracy and calibration error on valid of words and trigrams together; all values weigh the same."""
     split = corpus.splits["valid"]
     batch = base.batch(split.texts(split.evenly_spaced(MAX_VALID_TEXTS)))
     nats = log_likelihoods(classifier.of_values, np.asarray(batch.tokens), np.asarray(batch.valid))
-    assert valid.occurrences is not None
-    log_p = mean_log_odds([log_p_of_words(params["words"], valid.occurrences), classifier.log_p(nats)])
-    return float(np.average(log_p.argmax(-1) == valid.value, weights=balanced_weights(valid.value)))
+    assert texts.occurrences is not None
+    log_p = mean_log_odds([log_p_of_words(params["words"], texts.occurrences), classifier.log_p(nats)])
+    weights, correct = balanced_weights(texts.value), log_p.argmax(-1) == texts.value
+    error = calibration_error(np.exp(log_p.max(-1)), correct, weights)
+    return {"reading_accuracy": float(np.average(correct, weights=weights)), "reading_calibration_error": error}
 
 
-def encode(base: Model, texts: Sequence[str], sample_keys: Sequence[Any]) -> tuple[Array, Array, Array]:
+def encode(
+    base: Model,
+    texts: Sequence[str],
+    sample_keys: Sequence[Any],
+    progress: Callable[[int], None] = lambda num_done: None,
+) -> tuple[Array, Array, Array]:
     """Returns samples of q(z | text) by each key, its mean, both whitened, and its KL from N(0, I) in nats.
 
-    Of a base without latents they are empty.
+    Of a base without latents they are empty. `progress` receives the number of texts in each finished batch.
     """
     if not isinstance(base.method, LatentVariableModel):
         nothing = jnp.zeros((len(texts), 0))
@@ -239,6 +244,7 @@ def encode(base: Model, texts: Sequence[str], sample_keys: Sequence[Any]) -> tup
         np.asarray(batch.valid).sum(-1),
         longest=base.method.text_spec.length,
         shards=num_shards(mesh),
+        progress=progress,
     )
     return jnp.asarray(samples), jnp.asarray(mean), jnp.asarray(kl)
 

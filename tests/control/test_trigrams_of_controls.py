@@ -50,9 +50,11 @@ def test_a_control_without_trigrams_is_noted_once(tmp_path: Path, capsys: Any) -
     assert capsys.readouterr().err.count("old has no trigrams of its values") == 1
 
 
-@pytest.mark.parametrize(
-    "damage", ["empty", "half", "byte", "text", "array", "arrays", "few", "vocabulary", "values", "folder"]
-)
+DAMAGES = ["empty", "half", "byte", "text", "array", "arrays", "few", "vocabulary", "values", "folder"]
+DAMAGES += ["not finite", "unsorted", "words", "encrypted"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_file_that_holds_no_trigrams_of_the_model_is_named(tmp_path: Path, damage: str) -> None:
     others = {"vocabulary": {"vocab_size": VOCAB - 1}, "values": {"num_values": 3}}
     file = counted(tmp_path, "food", 3, **others.get(damage, {}))
@@ -69,10 +71,18 @@ def test_a_file_that_holds_no_trigrams_of_the_model_is_named(tmp_path: Path, dam
             np.save(out, np.zeros(3))
     elif damage == "arrays":
         np.savez(file, np.zeros(3), np.zeros(2))
-    elif damage == "few":
+    elif damage in ("few", "not finite", "unsorted", "words"):
         with np.load(file) as stored:
             arrays = [stored[name] for name in stored.files]
-        np.savez(file, *arrays[:9])
+        changed = {"not finite": (-1, np.full(3, np.nan)), "words": (0, np.full(VOCAB + 1, "a"))}
+        place, array = changed.get(damage, (3, arrays[3][::-1]))
+        np.savez(file, *(arrays[:9] if damage == "few" else [*arrays[:place], array, *arrays[place:][1:]]))
+    elif damage == "encrypted":
+        file.write_bytes(whole[:6] + bytes([whole[6] | 1]) + whole[7:])
+        directory = file.read_bytes().find(b"PK\x01\x02")
+        content = bytearray(file.read_bytes())
+        content[directory + 8] |= 1
+        file.write_bytes(bytes(content))
     with pytest.raises(UserError, match=f"{file} holds .*trigrams.*Remove .*food, and fit the control again"):
         trained_trigrams("food", Model(tmp_path))  # pyright: ignore
 

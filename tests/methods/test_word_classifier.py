@@ -13,6 +13,7 @@ from support.cases import slow_but
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.cmlm import CMLM
+from jtextdiff.methods.components.cross_validation import fit_word_weights, log_p_of_words
 from jtextdiff.methods.components.latents import LabelledLatents
 from jtextdiff.methods.components.types import Given, TextSpec, nothing_given
 from jtextdiff.methods.d3pm import D3PM
@@ -207,3 +208,29 @@ def test_energies_of_different_labels_are_not_stacked() -> None:
     other = dataclasses.replace(first, label="mood")
     assert jax.tree.structure(first) == jax.tree.structure(same) != jax.tree.structure(other)
     assert jax.tree.structure(other.excluded()) == jax.tree.structure(other)
+
+
+def occurrences_of(texts: list[set[int]]) -> csr_matrix:
+    return csr_matrix([[float(word in text) for word in range(6)] for text in texts])
+
+
+def test_two_labelled_texts_of_each_value_are_enough() -> None:
+    texts, value = [{0, 2}, {0, 3}, {1, 2}, {1, 3}], np.asarray([0, 0, 1, 1])
+    occurrences = occurrences_of(texts)
+    score = lambda rows, weights: occurrences[rows] @ weights
+    words, logits = fit_word_weights(occurrences, score, np.eye(2)[value], value >= 0)
+    assert np.all(log_p_of_words(words, occurrences).argmax(-1) == value) and logits.shape == (4, 2)
+
+
+def test_words_of_texts_without_a_label_are_learned_from_their_probabilities() -> None:
+    """Word 4 occurs in them alone, where the first value is probable; word 5 where both are alike."""
+    texts = [{0, 2}, {0, 3}, {1, 2}, {1, 3}, {2, 4}, {3, 4}, {2, 5}, {3, 5}]
+    p = np.asarray([[1, 0], [1, 0], [0, 1], [0, 1], [0.9, 0.1], [0.9, 0.1], [0.5, 0.5], [0.5, 0.5]])
+    occurrences, labelled = occurrences_of(texts), np.arange(8) < 4
+    score = lambda rows, weights: occurrences[rows] @ weights
+    words, logits = fit_word_weights(occurrences, score, p, labelled)
+    assert logits.shape == (4, 2), "only labelled texts calibrate them"
+    for_first = np.asarray(words["weights"])[:, 0]
+    assert for_first[0] > for_first[4] > 0.05 and abs(for_first[5]) < 0.05 and for_first[1] < -0.05
+    alone, _ = fit_word_weights(occurrences[:4], score, p[:4], labelled[:4])
+    np.testing.assert_allclose(np.asarray(alone["weights"])[4:], 0.0, atol=1e-6)

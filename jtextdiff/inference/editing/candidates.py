@@ -32,14 +32,15 @@ def candidates_of(
 ) -> list[Candidate]:
     """Returns the distinct rewrites of a text, and if edits are `minimal` their partial ones that have a valid length.
 
-    The source is a part of every rewrite. The text with words `replaced` is one more, if any other is solved.
+    The source is a part of every rewrite. The text with words `replaced` is one more, if its length is valid and any
+    other is solved.
     """
     longest, length = edits.method.text_spec.length, edits.conditioning.length
     valid = lambda text: text and (len(text) + 1 == length if length > 0 else len(text) < longest)
     number_of: dict[Tokens, int | None] = {}
     for number in np.flatnonzero(rewrites.solved[row]).tolist():
         number_of.setdefault(tokens_of(np.asarray(rewrites.tokens[row, number]), edits), number)
-    if replaced is not None and number_of:
+    if number_of and replaced is not None and replaced != source and valid(replaced):
         number_of.setdefault(replaced, None)
     rewrite_of = {text: text for text in number_of}  # first, since a rewrite counts as no part of another one
     if minimal:

@@ -50,8 +50,8 @@ def choose(edits: EditBatch, rewrites: Rewrite, *, target: float, minimal: bool)
     p, nats = read_again(edits, _distinct(sources, rows))
     choices = [_best(row, source, p, nats, target) for row, source in zip(rows, sources, strict=True)]
     return [
-        _or_source(choice, source, target) if minimal else choice
-        for choice, source in zip(choices, sources, strict=True)
+        _or_source(choice, row, source, target) if minimal else choice
+        for choice, row, source in zip(choices, rows, sources, strict=True)
     ]
 
 
@@ -85,8 +85,12 @@ def _best(candidates: list[Candidate], source: Tokens, p: Probabilities, nats: N
     return Choice(best.tokens, best.decoded, p[source], p[best.tokens])
 
 
-def _or_source(choice: Choice | None, source: Tokens, target: float) -> Choice | None:
-    """The source, if it has the target probability already or is the best of all candidates; else the choice."""
+def _or_source(choice: Choice | None, candidates: list[Candidate], source: Tokens, target: float) -> Choice | None:
+    """The source, if it has the target probability already or is the best of all candidates; else the choice.
+
+    It is no candidate where another length is given.
+    """
     if choice is None or (choice.tokens != source and choice.before.prod() < target):
         return choice
-    return Choice(source, None, choice.before, choice.before)
+    may_stay = any(candidate.tokens == source for candidate in candidates)
+    return Choice(source, None, choice.before, choice.before) if may_stay else choice

@@ -31,7 +31,7 @@ LEAST_PROBABLE = -6.0
 
 
 class _Term(NamedTuple):
-    """What words and trigrams say of one control."""
+    """What words and trigrams say of one control, times its weight."""
 
     weights: Float[np.ndarray, "v"]  # of words for the control, nats
     wanted: list[Trigrams]  # of the values that the control accepts …
@@ -59,18 +59,20 @@ def replace_words(sources: Sequence[Tokens], readings: WordReadings, tokenizer: 
 
 def _terms(readings: WordReadings) -> list[_Term]:
     """Of the controls that exclude a value."""
-    energies: list[WordEnergy] = [energy for energy, _ in word_terms(readings.energy)]
-    terms = [_term(energy, readings.trigrams[readings.labels.index(energy.label)]) for energy in energies]
+    terms = [
+        _term(energy, float(weight), readings.trigrams[readings.labels.index(energy.label)])
+        for energy, weight in word_terms(readings.energy)
+    ]
     return [term for term in terms if term.others]
 
 
-def _term(energy: WordEnergy, classifier: TrigramClassifier) -> _Term:
+def _term(energy: WordEnergy, weight: float, classifier: TrigramClassifier) -> _Term:
     of_values = list(zip(classifier.of_values, np.asarray(energy.target), strict=True))
     return _Term(
-        float(energy.factor) * np.asarray(energy.token_weights()),
+        weight * float(energy.factor) * np.asarray(energy.token_weights()),
         [of_value for of_value, accepted in of_values if accepted],
         [of_value for of_value, accepted in of_values if not accepted],
-        classifier.factor,
+        weight * classifier.factor,
     )
 
 

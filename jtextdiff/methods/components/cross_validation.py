@@ -151,7 +151,7 @@ WordScore = Callable[[Int[np.ndarray, "m"], Float[np.ndarray, "v c"]], Float[np.
 """(rows of texts, weights of words) ↦ the sum of the weights of the words of each text."""
 
 WORD_FOLDS = 3
-"""Parts of the labelled texts, each of which is left out once to calibrate the weights of words."""
+"""Parts of the labelled texts, each of which is left out once to calibrate the weights of words; fewer of few texts."""
 
 
 def fit_word_weights(
@@ -164,8 +164,10 @@ def fit_word_weights(
     labelled texts, whose words `score` may expect instead of knowing.
     """
     value, logits = p.argmax(-1), np.zeros(p.shape)
-    fold = fold_ids(value, WORD_FOLDS)
-    for left_out in range(WORD_FOLDS):
+    num_folds = min(WORD_FOLDS, *np.bincount(value[labelled], minlength=p.shape[1]))
+    fold = np.arange(len(p)) % num_folds
+    fold[labelled] = fold_ids(value[labelled], num_folds)
+    for left_out in range(num_folds):
         rows, others = labelled & (fold == left_out), fold != left_out
         weights, bias = fit_occurrences(occurrences[others], p[others])
         logits[rows] = score(np.flatnonzero(rows), weights) + bias
