@@ -32,15 +32,6 @@ REACHED = 1.02
 TARGET, MINIMAL_TARGET = 0.99, 0.9
 """The target probability unless it is given: where a latent stops, and of a minimal edit when it is read again."""
 
-
-class Decoding(NamedTuple):
-    """One of the texts that a latent is decoded to: at which probability, and how it is guided by words."""
-
-    stop: float
-    guidance: float = 0.0
-    hold: float = 0.0
-
-
 STOPS = (0.5, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999)
 """Probabilities at which a latent is decoded for reranking."""
 
@@ -52,6 +43,15 @@ RERANK_GUIDANCE = ((0.0, 0.0), (2.0, 1.0), (4.0, 1.0))
 
 MINIMAL_STOPS = (0.9, 0.997, 0.999, 0.9999)
 """Probabilities at which the latent of a minimal edit is decoded: changes that are not needed are left out later."""
+
+
+class Decoding(NamedTuple):
+    """One of the texts that a latent is decoded to: at which probability, and how it is guided by words."""
+
+    stop: float
+    guidance: float = 0.0
+    hold: float = 0.0
+
 
 MINIMAL_DECODINGS = (*(Decoding(stop, 4.0, 1.0) for stop in MINIMAL_STOPS), Decoding(0.997))
 """Of a minimal edit, unless word guidance or hold is given. A guided text alone may write a word too early."""
