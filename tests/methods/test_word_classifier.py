@@ -229,7 +229,10 @@ def test_words_of_texts_without_a_label_are_learned_from_their_probabilities() -
     occurrences, labelled = occurrences_of(texts), np.arange(8) < 4
     score = lambda rows, weights: occurrences[rows] @ weights
     words, logits = fit_word_weights(occurrences, score, p, labelled)
-    assert logits.shape == (4, 2), "only labelled texts calibrate them"
+    assert logits.shape == (4, 2)
+    factor, shift = calibrated(logits, np.asarray([0, 0, 1, 1]))
+    assert factor == pytest.approx(1.0, rel=1e-2) or words["factor"] == pytest.approx(np.exp(MAX_LOG_FACTOR), rel=1e-3)
+    np.testing.assert_allclose(shift - shift.mean(), 0.0, atol=0.02)
     for_first = np.asarray(words["weights"])[:, 0]
     assert for_first[0] > for_first[4] > 0.05 and abs(for_first[5]) < 0.05 and for_first[1] < -0.05
     alone, _ = fit_word_weights(occurrences[:4], score, p[:4], labelled[:4])

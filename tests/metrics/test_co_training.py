@@ -84,3 +84,12 @@ def test_log_odds_of_views_are_averaged() -> None:
     np.testing.assert_allclose(np.exp(mean_log_odds(views)), [[1 / (1 + odds), odds / (1 + odds)]])
     logits = np.random.default_rng(0).normal(size=(4, 3))
     np.testing.assert_allclose(mean_log_odds([logits]), np.log(softmax(logits, axis=-1)))
+
+
+def test_each_half_has_a_text_of_every_value() -> None:
+    """The only two texts of a value are both in even rows."""
+    value, tokens, valid = world(100)
+    value = np.where(value == 2, 0, value)
+    value[[0, 2]] = 2
+    nats = _left_out(tokens, valid, value, np.ones(100, bool), NUM_VALUES, VOCAB)
+    assert np.all(np.isfinite(nats))

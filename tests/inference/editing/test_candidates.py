@@ -86,3 +86,7 @@ def test_a_text_with_words_replaced_is_a_rewrite_where_another_one_is_solved(sol
     assert by_text[5, 20, 7, 8, 9] == ((5, 20, 7, 8, 9), 0), "of both, the one that is decoded"
     assert by_text[5, 20, 7, 8, 30] == ((5, 20, 7, 8, 30), None)
     assert ((5, 6, 7, 8, 30) in by_text) == minimal
+    (source, *_) = [
+        candidate for candidate in candidates_of(0, SOURCE, rewrites, edits, True, SOURCE) if candidate.tokens == SOURCE
+    ]
+    assert source.decoded == 0, "where no word was replaced, the source is a part of the decoded one"

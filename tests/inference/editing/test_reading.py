@@ -56,6 +56,7 @@ class Model(NamedTuple):
 
 WEIGHTS = np.zeros((VOCAB, 2))
 WEIGHTS[[3, 4]] = [[0.5, -0.5], [-1.0, 1.0]]
+WEIGHTS[EOS] = [9.0, -9.0]  # which is no word
 WORDS = {"weights": jnp.asarray(WEIGHTS), "factor": jnp.asarray(2.0), "bias": jnp.asarray([0.1, 0.0])}
 TRAINED = ([5, 3, 6], [3, 6, 5], [5, 4, 6], [4, 6, 7, 4])
 """The first two have the first value."""

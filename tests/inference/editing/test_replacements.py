@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtextdiff.inference.editing.replacements import LEAST_AGAINST, MAX_REPLACED, _places, _terms, replace_words
+from jtextdiff.inference.editing.replacements import (
+    LEAST_AGAINST,
+    MAX_REPLACED,
+    MAX_WEIGHT,
+    _places,
+    _replace,
+    _terms,
+    replace_words,
+)
 from jtextdiff.metrics.trigram_classifier import TrigramClassifier, fit_each
 from jtextdiff.sampling.energies import Not, Sum
 from jtextdiff.sampling.phrases import WordEnergy
@@ -113,3 +121,58 @@ def test_a_word_is_replaced_if_the_mean_of_word_and_trigrams_is_against() -> Non
         tokens = np.asarray([[VOCAB, VOCAB, *tokens_of("the food was bad"), EOS, EOS]])
         found = [rows for rows, _ in _places(_terms(of_mood), tokens, np.asarray([4])) if len(rows)]
         assert len(found) == num
+
+
+def padded(*texts: tuple[int, ...]) -> np.ndarray:
+    """Rows as trigrams see them: two tokens before a text, and EOS after it."""
+    longest = max(map(len, texts))
+    return np.asarray([[VOCAB, VOCAB, *text, *[EOS] * (longest + 2 - len(text))] for text in texts])
+
+
+@pytest.mark.parametrize("favoured", [None, "good", "warm"])
+def test_the_new_word_makes_the_text_most_probable_with_its_weight(favoured: str | None) -> None:
+    """By the nats of whole texts, at each place of a text, of all words that followed the one before."""
+    words = jnp.zeros((VOCAB, 2))
+    words = words if favoured is None else words.at[NAMES.index(favoured), 1].set(2 * MAX_WEIGHT)
+    terms, text = _terms(readings(energy(False, True, words=words))), tokens_of("the staff was rude and bad")
+    wanted = terms[0].wanted[0]
+
+    def score(word: int, place: int) -> float:
+        tokens = np.asarray([[*text[:place], word, *text[place + 1 :], EOS]])
+        return min(float(terms[0].weights[word]), MAX_WEIGHT) - float(wanted.nll(tokens, np.ones_like(tokens, bool))[0])
+
+    for place in range(len(text)):
+        tokens = padded(text)
+        _replace(terms, tokens, np.asarray([0]), np.asarray([place + 2]), [EOS, UNK])
+        followers = wanted.followers(padded(text)[0, [place + 1]], -np.inf)[1]
+        scores = [score(word, place) for word in followers.tolist() if word not in (EOS, UNK, text[place])]
+        new = int(tokens[0, place + 2])
+        assert new == text[place] if not scores else score(new, place) == pytest.approx(max(scores))
+        assert new != text[place] or not scores
+
+
+def test_a_word_speaks_against_a_control_by_its_weight_and_its_trigrams() -> None:
+    """By hand, for texts of different lengths; the first of them are those that speak most."""
+    texts = [tokens_of("the staff was rude"), tokens_of("the food was cold and bad")]
+    (term,) = _terms(readings(energy(False, True)))
+    steps = list(_places([term], padded(*texts), np.asarray([4, 6])))
+    found = {(row, place - 2) for of, at in steps for row, place in zip(of.tolist(), at.tolist(), strict=True)}
+    expected = set()
+    for row, text in enumerate(texts):
+        threes = [padded(text)[0, end - 2 : end + 1] for end in range(2, len(text) + 3)]
+        of_each = [float(term.wanted[0].log_p(*three) - term.others[0].log_p(*three)) for three in threes]
+        of_words = [float(term.weights[word]) for word in text]
+        against = [
+            -(of_word + term.factor * sum(of_each[place : place + 3])) / 2 for place, of_word in enumerate(of_words)
+        ]
+        most = sorted(range(len(text)), key=against.__getitem__)[-MAX_REPLACED:]
+        expected |= {(row, place) for place in most if against[place] > LEAST_AGAINST}
+    assert found == expected and len(expected) > 3
+
+
+def test_a_control_of_little_weight_replaces_nothing() -> None:
+    of_mood = readings(energy(False, True))
+    text = tokens_of("the staff was rude")
+    assert replace_words([text], of_mood, TOKENIZER) != [text]
+    of_mood.energy = Sum(energies=of_mood.energy.energies, weights=(0.01,))
+    assert replace_words([text], of_mood, TOKENIZER) == [text]
