@@ -111,11 +111,11 @@ def _replace(
     of, word = (np.concatenate(parts) for parts in zip(*found, strict=True))
     others = (word != now[of]) & ~np.isin(word, unwritten)
     of, word = of[others], word[others]
-    score, after_end = np.zeros(len(word)), fourth[of] == unwritten[0]
-    for term in terms:
-        last = _log_p(term.wanted, word, fourth[of], fifth[of])
-        nats = _log_p(term.wanted, first[of], second[of], word) + _log_p(term.wanted, second[of], word, fourth[of])
-        score += (nats + np.where(after_end, 0.0, last)) / len(terms) + np.minimum(term.weights[word], MAX_WEIGHT)
+    threes = ((first[of], second[of], word), (second[of], word, fourth[of]), (word, fourth[of], fifth[of]))
+    score = np.zeros(len(word))
+    for term in terms:  # of what follows an EOS, trigrams know nothing: that is the same for all words
+        nats = sum(_log_p(term.wanted, *three) for three in threes)
+        score += nats / len(terms) + np.minimum(term.weights[word], MAX_WEIGHT)
     order = np.lexsort((score, of))
     best = order[np.flatnonzero(np.diff(of[order], append=-1))]
     tokens[rows[of[best]], places[of[best]]] = word[best]

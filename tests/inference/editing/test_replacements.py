@@ -21,11 +21,18 @@ from jtextdiff.sampling.energies import Not, Sum
 from jtextdiff.sampling.phrases import WordEnergy
 
 PAD, EOS, UNK = 0, 1, 2
-NAMES = ["", "", "?", "the", "food", "was", "bad", "good", "cold", "warm", "staff", "rude", "kind", "and"]
+NAMES = ["", "", "?", "the", "food", "was", "bad", "good", "cold", "warm", "staff", "rude", "kind", "and", "our"]
 VOCAB = len(NAMES)
 TEXTS = {
     "bad": ["the food was bad", "the food was cold", "the staff was rude", "the staff was rude and bad"],
-    "good": ["the food was good", "the food was warm", "the staff was kind", "the staff was kind and good", "the ?"],
+    "good": [
+        "the food was good",
+        "the food was warm",
+        "the staff was kind",
+        "the staff was kind and good",
+        "the ?",
+        "our staff was kind",
+    ],
 }
 TOKENIZER: Any = SimpleNamespace(eos=EOS, unk=UNK, pad=PAD)
 
@@ -130,11 +137,12 @@ def padded(*texts: tuple[int, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("favoured", [None, "good", "warm"])
-def test_the_new_word_makes_the_text_most_probable_with_its_weight(favoured: str | None) -> None:
+@pytest.mark.parametrize("source", ["the staff was rude and bad", "the food was bad"])
+def test_the_new_word_makes_the_text_most_probable_with_its_weight(source: str, favoured: str | None) -> None:
     """By the nats of whole texts, at each place of a text, of all words that followed the one before."""
     words = jnp.zeros((VOCAB, 2))
     words = words if favoured is None else words.at[NAMES.index(favoured), 1].set(2 * MAX_WEIGHT)
-    terms, text = _terms(readings(energy(False, True, words=words))), tokens_of("the staff was rude and bad")
+    terms, text = _terms(readings(energy(False, True, words=words))), tokens_of(source)
     wanted = terms[0].wanted[0]
 
     def score(word: int, place: int) -> float:
