@@ -74,14 +74,17 @@ def load(file: Path, num_values: int, vocab_size: int) -> TrigramClassifier | No
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = [stored[name] for name in stored.files]
-        if len(arrays) == NUM_ARRAYS:
-            return None
+    except UNREADABLE:
+        raise ValueError(f"{file} holds no trigrams: it is damaged, or no archive of arrays") from None
+    if len(arrays) == NUM_ARRAYS:
+        return None
+    try:
         *arrays, calibration = arrays
         if calibration.dtype.kind != "f" or not np.all(np.isfinite(calibration)):
             raise ValueError("no numbers that calibrate it")
         parts = [arrays[start : start + NUM_ARRAYS] for start in range(0, len(arrays), NUM_ARRAYS)]
         of_values = tuple(trigrams.from_arrays(part, vocab_size) for part in parts)
-    except UNREADABLE as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{file} holds no trigrams of this control: {error}") from None
     if len(of_values) != num_values or calibration.shape != (1 + num_values,):
         raise ValueError(f"{file} holds trigrams of {len(of_values)} values; expected {num_values}")
