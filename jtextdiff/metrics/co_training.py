@@ -36,9 +36,9 @@ def co_train(
     log_p, factor, bias = mean_log_odds(views), 1.0, np.zeros(num_values)
     for _ in range(NUM_ROUNDS):
         sure, guess = _surest(log_p, labelled), np.where(labelled, value, log_p.argmax(-1))
-        nats = _left_out(tokens, valid, guess, sure, num_values, vocab_size)
-        factor, bias = calibrated(nats[labelled], value[labelled])
-        log_p = mean_log_odds([*views, factor * nats + bias])
+        left_out = _left_out(tokens, valid, guess, sure, num_values, vocab_size)
+        factor, bias = calibrated(left_out[labelled], value[labelled])
+        log_p = mean_log_odds([*views, factor * left_out + bias])
     sure, guess = _surest(log_p, labelled), np.where(labelled, value, log_p.argmax(-1))
     of_values = fit_each(tokens[sure], valid[sure], guess[sure], num_values, vocab_size)
     p = np.where(labelled[:, None], np.eye(num_values)[guess], softmax(log_p, axis=-1))
@@ -66,10 +66,10 @@ def _left_out(
     vocab_size: int,
 ) -> Float[np.ndarray, "n c"]:
     """log p of each text by the trigrams of each value in the sure texts of the other half."""
-    half, nats = np.arange(len(guess)) % 2, np.zeros((len(guess), num_values))
+    half, log_likelihood = np.arange(len(guess)) % 2, np.zeros((len(guess), num_values))
     half[sure] = fold_ids(guess[sure], 2)
     for number in range(2):
         others, own = sure & (half != number), half == number
         models = fit_each(tokens[others], valid[others], guess[others], num_values, vocab_size)
-        nats[own] = log_likelihoods(models, tokens[own], valid[own])
-    return nats
+        log_likelihood[own] = log_likelihoods(models, tokens[own], valid[own])
+    return log_likelihood

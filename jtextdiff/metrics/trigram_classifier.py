@@ -52,9 +52,8 @@ def fit_each(
     return tuple(trigrams.fit(tokens[of_value], valid[of_value], vocab_size) for of_value in rows)
 
 
-UNREADABLE = (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error)
-UNREADABLE += (NotImplementedError, RuntimeError)
-"""What reading a damaged archive of arrays raises; the last two where it seems to be encrypted or of another kind."""
+UNREADABLE = (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error, RuntimeError)
+"""What reading a damaged archive of arrays raises; the last one where it seems to be encrypted or of another kind."""
 
 
 def save(classifier: TrigramClassifier, file: Path) -> None:

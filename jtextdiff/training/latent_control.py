@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import progress_bar, say, write_atomically
 from jtextdiff.control.trained import FIELDS, TRIGRAMS, fitted_dir
+from jtextdiff.data.batches import Batch
 from jtextdiff.data.cache import evenly_spaced
 from jtextdiff.data.corpus import Corpus
 from jtextdiff.devices.sharding import mesh_of, num_shards
@@ -139,7 +140,8 @@ def encode_references(
     """Returns the latents of the edits in a file of references, with those of the texts of which they are edits."""
     rows = read_references(file, "--config.references", base, corpus, method.label, to_fit=True)
     values = np.asarray([method.values.index(row.wanted) for row in rows])
-    samples, mean, kl = encode(base, [row.reference for row in rows] + [row.text for row in rows], sample_keys)
+    batch = base.batch([row.reference for row in rows] + [row.text for row in rows])
+    samples, mean, kl = encode(base, batch, sample_keys)
     edits = slice(len(rows))
     return LabelledLatents(samples[edits], mean[edits], kl[edits], values, samples[len(rows) :])
 
@@ -153,13 +155,13 @@ def encode_labelled(
     """
     split = corpus.splits[split_name]
     rows = split.evenly_spaced(max_texts)
-    texts, values = split.texts(rows), np.asarray(split.labels[label][rows])
-    return LabelledLatents(*encode(base, texts, sample_keys), values, occurrences=occurrences_of(base, texts))
+    batch, values = base.batch(split.texts(rows)), np.asarray(split.labels[label][rows])
+    return LabelledLatents(*encode(base, batch, sample_keys), values, occurrences=occurrences_of(base, batch))
 
 
-def occurrences_of(base: Model, texts: Sequence[str]) -> csr_matrix:
+def occurrences_of(base: Model, batch: Batch) -> csr_matrix:
     """Returns which known words occur in each text, 1 or 0, [texts, vocabulary]."""
-    batch, text_spec = base.batch(texts), base.method.text_spec
+    text_spec = base.method.text_spec
     counted = batch.valid & (batch.tokens != text_spec.eos) & (batch.tokens != text_spec.unk)
     return token_occurrences(batch.tokens, counted, text_spec.vocab_size)
 
@@ -179,18 +181,18 @@ def learn_from_all_texts(
     unlabelled = evenly_spaced(others, 0 if few else int(method.max_unlabelled))
     rows = np.concatenate([evenly_spaced(labelled, MAX_LABELLED), unlabelled])
     value = np.where(np.isin(rows, labelled), values[rows], -1)
-    texts = train.texts(rows)
-    batch, vocab_size = base.batch(texts), base.method.text_spec.vocab_size
+    batch, vocab_size = base.batch(train.texts(rows)), base.method.text_spec.vocab_size
+    tokens, valid = np.asarray(batch.tokens), np.asarray(batch.valid)
     if not len(unlabelled):
         views = [np.zeros((len(rows), len(method.values)))]
-        return params, co_train(views, value, np.asarray(batch.tokens), np.asarray(batch.valid), vocab_size)[1]
+        return params, co_train(views, value, tokens, valid, vocab_size)[1]
     say(f"{method.label}: reads {len(unlabelled):,} further texts, without their label, to learn what words say of it.")
     with progress_bar() as bar:
-        task = bar.add_task("texts", total=len(texts))
-        _, mean, kl = encode(base, texts, [], lambda num_done: bar.advance(task, num_done))
-    encoded = LabelledLatents(mean[:, None], mean, kl, value, occurrences=occurrences_of(base, texts))
+        task = bar.add_task("texts", total=len(rows))
+        _, mean, kl = encode(base, batch, [], lambda num_done: bar.advance(task, num_done))
+    encoded = LabelledLatents(mean[:, None], mean, kl, value, occurrences=occurrences_of(base, batch))
     views = _views(method, params, encoded)
-    p, classifier = co_train(views, value, np.asarray(batch.tokens), np.asarray(batch.valid), vocab_size)
+    p, classifier = co_train(views, value, tokens, valid, vocab_size)
     params = {**params, "words": method.fit_words(dict(base.params), encoded, p)}
     return params, classifier
 
@@ -208,9 +210,11 @@ def report_reading(
     """Returns accuracy and calibration error on valid of words and trigrams together; all values weigh the same."""
     split = corpus.splits["valid"]
     batch = base.batch(split.texts(split.evenly_spaced(MAX_VALID_TEXTS)))
-    nats = log_likelihoods(classifier.of_values, np.asarray(batch.tokens), np.asarray(batch.valid))
+    by_trigrams = classifier.log_p(
+        log_likelihoods(classifier.of_values, np.asarray(batch.tokens), np.asarray(batch.valid))
+    )
     assert texts.occurrences is not None
-    log_p = mean_log_odds([log_p_of_words(params["words"], texts.occurrences), classifier.log_p(nats)])
+    log_p = mean_log_odds([log_p_of_words(params["words"], texts.occurrences), by_trigrams])
     weights, correct = balanced_weights(texts.value), log_p.argmax(-1) == texts.value
     error = calibration_error(np.exp(log_p.max(-1)), correct, weights)
     return {"reading_accuracy": float(np.average(correct, weights=weights)), "reading_calibration_error": error}
@@ -218,7 +222,7 @@ def report_reading(
 
 def encode(
     base: Model,
-    texts: Sequence[str],
+    batch: Batch,
     sample_keys: Sequence[Any],
     progress: Callable[[int], None] = lambda num_done: None,
 ) -> tuple[Array, Array, Array]:
@@ -227,13 +231,13 @@ def encode(
     Of a base without latents they are empty. `progress` receives the number of texts in each finished batch.
     """
     if not isinstance(base.method, LatentVariableModel):
-        nothing = jnp.zeros((len(texts), 0))
+        nothing = jnp.zeros((len(batch.tokens), 0))
         return nothing[:, None], nothing, nothing.sum(-1)
-    batch, mesh = base.batch(texts), mesh_of(base.params)
+    num, mesh = len(batch.tokens), mesh_of(base.params)
     latent_samples, latent_dim = jitted(base.method, "latent_samples", mesh), base.params[PRIOR]["shift"].size
-    noise = np.zeros((len(texts), len(sample_keys), latent_dim), np.float32)
+    noise = np.zeros((num, len(sample_keys), latent_dim), np.float32)
     for i, key in enumerate(sample_keys):
-        noise[:, i] = jax.random.normal(key, (len(texts), latent_dim))
+        noise[:, i] = jax.random.normal(key, (num, latent_dim))
 
     def latents(bucket: LengthBucket, inputs: tuple[Any, Any]) -> Any:
         return latent_samples(base.params, *inputs, noise[bucket.rows])

@@ -32,7 +32,8 @@ def untrained() -> Model:
 def test_more_samples_than_tokens_are_drawn_of_short_and_long_texts() -> None:
     texts = ["3 4 5"] * 40 + [" ".join(["6"] * 13)] * 40
     keys = [jax.random.key(i) for i in range(20)]
-    samples, mean, kl = encode(untrained(), texts, keys)
+    model = untrained()
+    samples, mean, kl = encode(model, model.batch(texts), keys)
     assert samples.shape == (80, 20, 5) and mean.shape == (80, 5) and kl.shape == (80,)
     deviations = np.asarray(samples) - np.asarray(mean)[:, None]
     assert (np.abs(deviations).max(-1) > 1e-3).all()  # each is drawn

@@ -5,7 +5,6 @@ which many a text is likely whose neighbouring words do not fit: it was trained 
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.special import expit, log_softmax, logsumexp
@@ -60,12 +59,12 @@ def _by_trigrams(
     The latter is Bayes' rule without its constant: p(text) is that of all values together, of several labels their
     geometric mean, and the log-likelihoods are not scaled.
     """
-    nats = [log_likelihoods(of_label.of_values, tokens, valid) for of_label in readings.trigrams]
-    calibrated = [of_label.log_p(given) for of_label, given in zip(readings.trigrams, nats, strict=True)]
-    of_texts = -np.mean([logsumexp(given, axis=-1, b=1 / given.shape[-1]) for given in nats], axis=0)
-    unscaled = np.concatenate([log_softmax(given, axis=-1) for given in nats], axis=-1)
-    of_texts_given_all = of_texts + _terms(readings.of_values, unscaled).sum(-1)
-    return _terms(readings.of_values, np.concatenate(calibrated, axis=-1)), of_texts_given_all
+    by_label = [log_likelihoods(of_label.of_values, tokens, valid) for of_label in readings.trigrams]
+    calibrated = [of_label.log_p(log_p) for of_label, log_p in zip(readings.trigrams, by_label, strict=True)]
+    nats = -np.mean([logsumexp(log_p, axis=-1, b=1 / log_p.shape[-1]) for log_p in by_label], axis=0)
+    unscaled = np.concatenate([log_softmax(log_p, axis=-1) for log_p in by_label], axis=-1)
+    nats_given_controls = nats + _terms(readings.of_values, unscaled).sum(-1)
+    return _terms(readings.of_values, np.concatenate(calibrated, axis=-1)), nats_given_controls
 
 
 def _terms(energy: Energy, log_p: Float[np.ndarray, "n all"]) -> Float[np.ndarray, "n parts"]:
@@ -77,7 +76,7 @@ def _terms(energy: Energy, log_p: Float[np.ndarray, "n all"]) -> Float[np.ndarra
 
 @jax.jit
 def _jitted_terms(energy: Energy, log_p: Float[Array, "n all"]) -> Float[Array, "n parts"]:
-    return energy_terms(energy, jnp.asarray(log_p), 0.0)
+    return energy_terms(energy, log_p, 0.0)
 
 
 def _by_model(
