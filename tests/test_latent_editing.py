@@ -10,6 +10,8 @@ from support.command_line import Completed, run
 from support.runs import NAMES, ROOT, toy, trained, write_texts
 
 import jtextdiff as jtd
+from jtextdiff.control.controls import classifier
+from jtextdiff.control.resolve import resolve
 from jtextdiff.control.trained import trained_classifier, trained_trigrams
 from jtextdiff.inference.editing.latent import STOPS
 from jtextdiff.metrics.trigram_classifier import log_likelihoods
@@ -65,6 +67,8 @@ def test_a_control_has_trigrams_of_its_values(place: Path) -> None:
     trigrams = trained_trigrams("mood", model)
     assert trigrams is not None
     nats = log_likelihoods(trigrams.of_values, np.asarray(batch.tokens), np.asarray(batch.valid))
+    readings = resolve(classifier("mood", "good"), model).readings
+    assert readings is not None and readings.trigrams == (trigrams,), "edits are read by them"
     values = trained_classifier("mood", model)[0].values
     assert [values[number] for number in trigrams.log_p(nats).argmax(-1)] == ["bad", "good"]
 

@@ -51,7 +51,7 @@ def test_a_control_without_trigrams_is_noted_once(tmp_path: Path, capsys: Any) -
 
 
 DAMAGES = ["empty", "half", "byte", "text", "array", "arrays", "few", "vocabulary", "values", "folder"]
-DAMAGES += ["not finite", "unsorted", "words", "encrypted"]
+DAMAGES += ["not finite", "no logarithms", "unsorted", "words", "encrypted"]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -71,10 +71,11 @@ def test_a_file_that_holds_no_trigrams_of_the_model_is_named(tmp_path: Path, dam
             np.save(out, np.zeros(3))
     elif damage == "arrays":
         np.savez(file, np.zeros(3), np.zeros(2))
-    elif damage in ("few", "not finite", "unsorted", "words"):
+    elif damage in ("few", "not finite", "no logarithms", "unsorted", "words"):
         with np.load(file) as stored:
             arrays = [stored[name] for name in stored.files]
         changed = {"not finite": (-1, np.full(3, np.nan)), "words": (0, np.full(VOCAB + 1, "a"))}
+        changed["no logarithms"] = (0, np.full(VOCAB + 1, np.inf))
         place, array = changed.get(damage, (3, arrays[3][::-1]))
         np.savez(file, *(arrays[:9] if damage == "few" else [*arrays[:place], array, *arrays[place:][1:]]))
     elif damage == "encrypted":
