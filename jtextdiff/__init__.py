@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from jtextdiff.control.balancing import interference as interference
     from jtextdiff.data.grammar import restaurants as restaurants
     from jtextdiff.evaluation.control_success import control_checker as control_checker
-    from jtextdiff.evaluation.edits import EditSettings as EditSettings
-    from jtextdiff.evaluation.edits import EditTask as EditTask
-    from jtextdiff.evaluation.edits import edit_task as edit_task
-    from jtextdiff.evaluation.edits import run_edits as run_edits
+    from jtextdiff.evaluation.editing.edits import EditSettings as EditSettings
+    from jtextdiff.evaluation.editing.edits import run_edits as run_edits
+    from jtextdiff.evaluation.editing.tasks import EditTask as EditTask
+    from jtextdiff.evaluation.editing.tasks import edit_task as edit_task
     from jtextdiff.evaluation.label_judges import phrase_judge as phrase_judge
     from jtextdiff.inference.editing.flow_settings import FlowSettings as FlowSettings
     from jtextdiff.inference.editing.types import Edit as Edit
@@ -52,10 +52,10 @@ _HOMES = {
     # evaluation
     "control_checker": ("jtextdiff.evaluation.control_success", "control_checker"),
     "phrase_judge": ("jtextdiff.evaluation.label_judges", "phrase_judge"),
-    "EditSettings": ("jtextdiff.evaluation.edits", "EditSettings"),
-    "EditTask": ("jtextdiff.evaluation.edits", "EditTask"),
-    "edit_task": ("jtextdiff.evaluation.edits", "edit_task"),
-    "run_edits": ("jtextdiff.evaluation.edits", "run_edits"),
+    "EditSettings": ("jtextdiff.evaluation.editing.edits", "EditSettings"),
+    "EditTask": ("jtextdiff.evaluation.editing.tasks", "EditTask"),
+    "edit_task": ("jtextdiff.evaluation.editing.tasks", "edit_task"),
+    "run_edits": ("jtextdiff.evaluation.editing.edits", "run_edits"),
     "corpus_bleu": ("jtextdiff.metrics.bleu", "corpus_bleu"),
     "distinct_ngrams": ("jtextdiff.metrics.ngrams", "distinct_ngrams"),
 }

@@ -17,7 +17,7 @@ from jtextdiff.evaluation.comparison import (
     frontiers,
     read_scores,
 )
-from jtextdiff.evaluation.edit_comparison import EDIT_METRICS, compare_edits, edit_frontiers, has_edits
+from jtextdiff.evaluation.editing.comparison import EDIT_METRICS, compare_edits, edit_frontiers, has_edits
 
 EXAMPLES = """examples:
   python -m jtextdiff.compare scores/diffusion_lm.json scores/autoregressive.json

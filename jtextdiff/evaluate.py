@@ -96,7 +96,11 @@ def _add_samples(parser: Parser) -> None:
 
 def _add_edits(parser: Parser) -> None:
     group = parser.add_argument_group("edits")
-    group.add_argument("--edits", metavar="LABEL", help="edit --num texts of the split to another value of this label")
+    group.add_argument(
+        "--edits",
+        metavar="LABEL",
+        help="edit --num texts of the split to another value of this label, or of several at once: food+sentiment",
+    )
     group.add_argument(
         "--value_judge",
         action="append",
@@ -170,7 +174,7 @@ def sample_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) ->
 
 def edit_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) -> dict[str, Any]:
     """Returns the scores of edits of the texts in --references, or else of texts of the split."""
-    from jtextdiff.evaluation.edits import evaluate_edits
+    from jtextdiff.evaluation.editing.edits import evaluate_edits
 
     task, settings = task_and_settings(flags, model, corpus, judge)
     return next(evaluate_edits(model, corpus, task, {"": settings}))[1]
@@ -178,7 +182,8 @@ def edit_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) -> d
 
 def task_and_settings(flags: Any, model: Any, corpus: Any, judge: Any) -> tuple[Any, Any]:
     """Returns the texts to edit, and how they are edited and judged."""
-    from jtextdiff.evaluation.edits import EditSettings, edit_task, read_edit_task
+    from jtextdiff.evaluation.editing.edits import EditSettings
+    from jtextdiff.evaluation.editing.tasks import edit_task, read_edit_task
     from jtextdiff.evaluation.label_judges import load_value_judges
     from jtextdiff.inference.editing.flow_settings import flow_settings
 
@@ -188,6 +193,10 @@ def task_and_settings(flags: Any, model: Any, corpus: Any, judge: Any) -> tuple[
         task = edit_task(corpus, flags.split, flags.edits, flags.num)
     settings = {"flow": flow_settings(flags), "strength": flags.strength, "split": flags.split, "seed": flags.seed}
     judges = {"judge": judge, "judge_text": flags.judge_text}
+    if flags.value_judge and len(task.labels) > 1:
+        raise UserError(
+            f"--value_judge judges one label, and --edits {flags.edits} has {len(task.labels)}: leave it out."
+        )
     judges["value_judges"] = load_value_judges(flags.value_judge, corpus, flags.edits, model, flags.checkpoint)
     return task, EditSettings(**judges, **settings)
 
@@ -199,11 +208,12 @@ def write_frontier(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
     """
     from jtextdiff.compare import draw_edits
     from jtextdiff.evaluation.comparison import read_scores
-    from jtextdiff.evaluation.edit_comparison import compare_edits, has_edits
-    from jtextdiff.evaluation.edits import evaluate_edits, frontier_points
+    from jtextdiff.evaluation.editing.comparison import compare_edits, has_edits
+    from jtextdiff.evaluation.editing.edits import evaluate_edits
+    from jtextdiff.evaluation.editing.frontier import frontier_digest, frontier_points
 
     task, settings = task_and_settings(flags, model, corpus, judge)
-    points, made_with = frontier_points(model, flags.edits, settings), frontier_digest(flags, model)
+    points, made_with = frontier_points(model, task, settings), frontier_digest(vars(flags), model, task)
     files = {point: Path(f"{flags.frontier}.{point}.json" if point else f"{flags.frontier}.json") for point in points}
     existing = {point: read_scores(file) for point, file in files.items() if file.is_file()}
     for point, result in existing.items():
@@ -221,20 +231,6 @@ def write_frontier(flags: Any, model: Any, corpus: Any, judge: Any) -> None:
     print("\n".join(compare_edits(results, None, [20, 30, 40, 50])))
     draw_edits(results, Path(f"{flags.frontier}.png"))
     say(f"Drawn in {flags.frontier}.png; python -m jtextdiff.compare draws several systems in one picture.")
-
-
-def frontier_digest(flags: Any, model: Any) -> str:
-    """Returns the digest of what decides the scores of a frontier: model, control, field and all flags but names."""
-    from jtextdiff.control.trained import FIELDS, control_dir, stored_state
-    from jtextdiff.inference.editing.files import digest
-    from jtextdiff.run.config import to_json
-
-    fitted = [control_dir(flags.checkpoint, flags.edits), Path(flags.checkpoint) / FIELDS / flags.edits]
-    settings = {
-        name: value for name, value in vars(flags).items() if name not in ("checkpoint", "at", "frontier", "out")
-    }
-    settings |= {"config": to_json(model.config), "step": model.step, "fitted": [stored_state(run) for run in fitted]}
-    return digest(settings)
 
 
 def check_flags(flags: Any) -> None:

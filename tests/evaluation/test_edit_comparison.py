@@ -8,7 +8,7 @@ import pytest
 from jtextdiff.cli.errors import UserError
 from jtextdiff.compare import command
 from jtextdiff.evaluation.comparison import read_scores
-from jtextdiff.evaluation.edit_comparison import edit_frontiers
+from jtextdiff.evaluation.editing.comparison import edit_frontiers
 from jtextdiff.metrics.interpolation import value_at
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from jtextdiff.evaluation.edits import EditTask, edit_scores
+from jtextdiff.evaluation.editing.scores import EditJudges, edit_scores
+from jtextdiff.evaluation.editing.tasks import EditTask
 from jtextdiff.evaluation.label_judges import LabelJudge
 
 TEXTS = [
@@ -14,7 +15,7 @@ TEXTS = [
     "bad staff is here .",
     "bad place to be .",
 ]
-TARGETS = ["bad", "bad", "good", "good", "good"]
+TARGETS = [("bad",), ("bad",), ("good",), ("good",), ("good",)]
 
 
 def first_word(texts: Sequence[str]) -> list[str | None]:
@@ -22,9 +23,9 @@ def first_word(texts: Sequence[str]) -> list[str | None]:
 
 
 def test_success_is_given_for_each_target_of_its_own_texts() -> None:
-    task = EditTask(label="mood", texts=TEXTS, targets=TARGETS)
+    task = EditTask(labels=("mood",), texts=TEXTS, targets=TARGETS)
     edits = ["bad food is here .", "bad staff is here .", "good food is here .", *TEXTS[3:]]
-    scores = edit_scores(edits, task, LabelJudge(label_of=first_word, how="the first word"), None, None)
+    scores = edit_scores(edits, task, EditJudges([LabelJudge(label_of=first_word, how="the first word")]))
     values = {name: score["value"] for name, score in scores.items()}
     assert values["success"] == pytest.approx(3 / 5) and values["copies"] == pytest.approx(2 / 5)
     assert values["success_to_bad"] == 1 and values["success_to_good"] == pytest.approx(1 / 3)
@@ -32,7 +33,23 @@ def test_success_is_given_for_each_target_of_its_own_texts() -> None:
 
 
 def test_copies_have_all_of_the_source_and_no_success() -> None:
-    task = EditTask(label="mood", texts=TEXTS, targets=TARGETS)
-    scores = edit_scores(TEXTS, task, LabelJudge(label_of=first_word, how="the first word"), None, None)
+    task = EditTask(labels=("mood",), texts=TEXTS, targets=TARGETS)
+    scores = edit_scores(TEXTS, task, EditJudges([LabelJudge(label_of=first_word, how="the first word")]))
     assert scores["success"]["value"] == 0 and scores["copies"]["value"] == 1
     assert scores["source_bleu"]["value"] == pytest.approx(100)
+
+
+def second_word(texts: Sequence[str]) -> list[str | None]:
+    return [text.split()[1] for text in texts]
+
+
+def test_an_edit_of_two_labels_succeeds_where_both_have_their_values() -> None:
+    task = EditTask(labels=("mood", "topic"), texts=TEXTS[:4], targets=[(mood, "staff") for (mood,) in TARGETS[:4]])
+    judges = EditJudges([LabelJudge(first_word, "the first word"), LabelJudge(second_word, "the second word")])
+    edits = ["bad staff is here .", "bad food is here .", "bad staff is here .", "good staff is here ."]
+    scores = edit_scores(edits, task, judges)
+    values = {name: score["value"] for name, score in scores.items()}
+    assert values["success"] == 2 / 4
+    assert values["success_of_mood"] == values["success_of_topic"] == 3 / 4
+    assert scores["success"]["kind"] == "the first word; the second word"
+    assert not any(name.startswith("success_to") for name in scores)

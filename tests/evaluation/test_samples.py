@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from jtextdiff.evaluation.edits import EditTask, edit_table
+from jtextdiff.evaluation.editing.scores import edit_table
+from jtextdiff.evaluation.editing.tasks import EditTask
 from jtextdiff.evaluation.samples import changed_settings, compute_dtype, sample_table
 from jtextdiff.evaluation.score import mean_score, reference, score
 from jtextdiff.methods.components.types import TextSpec
@@ -49,7 +50,7 @@ def test_the_table_of_edits_has_a_column_per_kind_of_text() -> None:
         for name in ("copy", "reconstruction", "edit")
     }
     rows["edit"]["left"] = mean_score([1.0, 0.0], "share", "skipped")
-    task = EditTask(label="food", texts=["a", "b"], targets=["x", "y"])
+    task = EditTask(labels=("food",), texts=["a", "b"], targets=[("x",), ("y",)])
     lines = edit_table(task, rows, 80)
     assert max(map(len, lines)) <= 80
     header = next(place for place, line in enumerate(lines) if line.startswith("score"))
