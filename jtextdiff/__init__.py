@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jtextdiff.evaluation.label_judges import phrase_judge as phrase_judge
     from jtextdiff.inference.editing.flow_settings import FlowSettings as FlowSettings
     from jtextdiff.inference.editing.types import Edit as Edit
+    from jtextdiff.inference.interpolation import interpolate as interpolate
     from jtextdiff.inference.model import Model as Model
     from jtextdiff.metrics.bleu import corpus_bleu as corpus_bleu
     from jtextdiff.metrics.ngrams import distinct_ngrams as distinct_ngrams
@@ -44,6 +45,7 @@ _HOMES = {
     # latent editing
     "Edit": ("jtextdiff.inference.editing.types", "Edit"),
     "FlowSettings": ("jtextdiff.inference.editing.flow_settings", "FlowSettings"),
+    "interpolate": ("jtextdiff.inference.interpolation", "interpolate"),
     "interference": ("jtextdiff.control.balancing", "interference"),
     # trajectories
     "record": ("jtextdiff.visualization.recording", "record"),
