@@ -73,6 +73,7 @@ def command(arguments: Sequence[str]) -> None:
 
     from jtextdiff import load
     from jtextdiff.control.balancing import balance_if
+    from jtextdiff.control.consistency import check_values
     from jtextdiff.control.controls import parse_controls
     from jtextdiff.control.fields import learned_field
     from jtextdiff.control.resolve import resolve
@@ -91,6 +92,7 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError("--balance weighs energies, which --learned leaves out: give --max_time too.")
     control = balance_if(flags.balance, model, parse_controls(flags.control))
     check_edit(model.method, resolve(control, model), flags.strength, flags.hold, flow)  # before a file is touched
+    check_values(control, model)
     if flags.pieces:
         check_pieces(model.method, control)
     if flow is not None and flow.learned:
