@@ -33,10 +33,10 @@ D3PM and CMLM mask a share --strength of its words and sample them again: with c
 them, else any. A text VAE edits in latent space: controls move the latent of a text, for at most --max_time, and the
 text is decoded from there. Changes that --target_probability does not need, by the model's own classifiers, are left
 out again; with --no-minimal the latent stops at that probability instead, and all changes stay. Empty lines stay
-empty. A text that is too long for the model stays as it is or, with --pieces, is edited piece by piece. With --out,
-each line is a JSON object with the source, the edit (rewrite), how the latent moved, words that the model does not know
-(unknown) and, if the text was skipped, why (left). An interrupted run continues after the last complete line, with the
-same settings (made_with).
+empty, and a text without words that the model knows stays as it is. So does one that is too long for the model or, with
+--pieces, it is edited piece by piece. With --out, each line is a JSON object with the source, the edit (rewrite), how
+the latent moved, words that the model does not know (unknown) and, if the text was skipped, why (left). An interrupted
+run continues after the last complete line, with the same settings (made_with).
 """
 
 

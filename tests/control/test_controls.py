@@ -16,6 +16,7 @@ from jtextdiff.cli.errors import UserError
 from jtextdiff.control.consistency import check_values
 from jtextdiff.control.controls import Control, classifier, keyword, length, parse_control, parse_controls, regex, span
 from jtextdiff.control.resolve import Conditioning, resolve
+from jtextdiff.inference.model import Model
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.classifier import Classifier
 from jtextdiff.methods.components.types import TextSpec
@@ -223,6 +224,11 @@ def test_none_is_no_value_to_require_but_of_the_grammar(path: str | None, params
         for control in (parse_control(text), length(3) + text, keyword("w3") | text):
             with contextlib.nullcontext() if path is None else refused:
                 check_values(control, model)
+    if path is not None:
+        model = Model(**vars(model), config=None, step=0)  # pyright: ignore
+        for refused in (lambda: model.sample(1, control="food=none"), lambda: model.edit(["w3"], control="food=none")):
+            with pytest.raises(UserError, match="no value to require"):
+                refused()
 
 
 def test_methods_that_sample_tokens_support_lengths_and_labels_or_lengths_alone(params: Any) -> None:
