@@ -25,9 +25,9 @@ Writes three folders, each of which can be the text of a run:
   judge   other texts of the training split, of any length, with their labels: for n-gram classifiers and language
           models that judge edits; and the texts of the other splits, to validate them on
 
-Blank texts, repeated ones (also in another split) and repeated pieces are left out, and so are clauses longer than
---length. Pieces have no labels: a clause of a good review need not be good. Lengths are in characters if most of the
-text is Chinese or Japanese, else in words.
+White space within a text, line breaks included, becomes single spaces. Blank texts, repeated ones (also in another
+split) and repeated pieces are left out, and so are clauses longer than --length. Pieces have no labels: a clause of a
+good review need not be good. Lengths are in characters if most of the text is Chinese or Japanese, else in words.
 """
 
 
@@ -89,6 +89,7 @@ def _flags(message: str) -> str:
     for field, flag in (
         ("text.labels", "--labels"),
         ("set text.column to", "give --column as"),
+        ("text.column", "--column"),
         ("text.path", "--text"),
     ):
         message = message.replace(field, flag)

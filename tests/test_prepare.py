@@ -68,11 +68,13 @@ def test_whole_texts_and_those_of_judges_are_different_and_keep_their_labels(fol
         (["--out", "new", "--judge_share", "1"], "--judge_share"),
         (["--out", "new", "--text", "nowhere.csv"], "--text is 'nowhere.csv', which does not exist"),
         (["--out", "new", "--column", "review"], "give --column as one of them"),
+        (["--out", "new", "--text", "lines.txt"], "--column is 'comment', but lines.txt has no columns"),
         (["--out", "new", "--labels", "absent=mood"], "--labels names the column 'absent'"),
         (["--out", "new", "--length", "90", "--shortest", "90"], "No piece has these lengths"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_written(folder: Path, flags: list[str], said: str) -> None:
+    (folder.parent / "lines.txt").write_text("\n".join(REVIEWS), encoding="utf-8")
     done = run("prepare", "--text", "reviews.csv", "--column", "comment", *flags, cwd=folder.parent)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
     assert not (folder.parent / "new").exists()
