@@ -64,7 +64,7 @@ def command(arguments: Sequence[str]) -> None:
     except (FileNotFoundError, ValueError) as error:
         raise UserError(_flags(str(error))) from None
     check_labels(splits)
-    splits = without_repeats(splits)
+    splits = without_repeats(with_single_spaces(splits))
     unspaced = is_unspaced(example.text for example in splits["train"][:1_000])
     size = len if unspaced else lambda text: len(units(text))
     of_models = [example for example in splits["train"] if not is_for_judges(example.text, flags.judge_share)]
@@ -103,6 +103,14 @@ def check_labels(splits: Any) -> None:
             "A label is called text, which is the name of the text itself in what is written. Give it another name: "
             "--labels text=NAME."
         )
+
+
+def with_single_spaces(splits: Any) -> dict[str, list[Any]]:
+    """Returns the texts with one space for all white space between words: a field may hold line breaks."""
+    return {
+        name: [example._replace(text=" ".join(example.text.split())) for example in examples]
+        for name, examples in splits.items()
+    }
 
 
 def without_repeats(splits: Any) -> dict[str, list[Any]]:

@@ -104,3 +104,15 @@ def test_texts_of_the_validation_split_are_in_no_training_text(tmp_path: Path) -
     assert [row["text"] for row in rows(tmp_path / "out/judge/valid.jsonl")] == texts[:5]
     below_a_file = run("prepare", "--text", "in", "--out", "in/train.txt/out", cwd=tmp_path)
     assert below_a_file.returncode != 0 and "no folder that can be written to" in below_a_file.stderr
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
+def test_white_space_within_a_text_becomes_single_spaces(name: str, tmp_path: Path) -> None:
+    """Texts that differ in it alone are repeated ones."""
+    with open(tmp_path / name, "w", encoding="utf-8", newline="") as file:
+        for text in ["text"] * (name == "in.csv") + [f"We  like{gap}pub {n} ." for n in range(60) for gap in "\n\t "]:
+            file.write(f'"{text}"\r\n' if name == "in.csv" else json.dumps({"text": text}) + "\n")
+    done = run("prepare", "--text", name, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0 and "60 texts" in done.stderr, done.stderr
+    texts = [row["text"] for file in tmp_path.glob("out/*/*.jsonl") for row in rows(file)]
+    assert set(texts) == {f"We like pub {n} ." for n in range(60)}
