@@ -43,7 +43,7 @@ from jtextdiff.methods.method import Controllable, HasFeatures, HasOrderedLikeli
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import load_params
 from jtextdiff.run.config import Config, build, is_control
-from jtextdiff.run.config_files import override
+from jtextdiff.run.config_files import override_run
 from jtextdiff.run.workdir import read_config
 from jtextdiff.sampling.energies import Energy
 
@@ -297,4 +297,4 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
     if "steps" not in config.method.sampler and any(text.startswith("method.sampler.steps=") for text in overrides):
         name = config.method["class"].partition(":")[2]
         raise UserError(f"{name} has no number of steps to set: it generates one token a step.")
-    return override(config, overrides)
+    return override_run(config, overrides)
