@@ -31,6 +31,9 @@ EXPECTED = {
 NULLABLE = ("warm_start", "init")
 """Fields outside any dataclass that may be set back to None."""
 
+OF_ONE_METHOD = {"method.lora_rank": "Masked", "method.param_dtype": "Masked"}
+"""Field ↦ the only method that has it, where its name alone does not say so."""
+
 AFTER_TRAINING = ("method", "mesh", "text.path", "text.labels", "text.column")
 """The fields of a run that are read after its training."""
 
@@ -154,6 +157,8 @@ def _check_field(config: Config, path: str) -> None:
     for depth, name in enumerate(names):
         if not isinstance(parent, ConfigDict):
             raise UserError(f"There is no field {path!r}: {'.'.join(names[:depth])} is a value and has no fields.")
+        if name not in parent and path in OF_ONE_METHOD:
+            raise UserError(f"There is no field {path!r}: of the methods, {OF_ONE_METHOD[path]} alone has it.")
         if name not in parent:
             raise UserError(f"There is no field {path!r}{_renamed(path)}{_nearest(config, parent, names, name)}")
         parent = parent[name]
