@@ -79,7 +79,9 @@ def load(run: "str | Path", *, at: int | str = "latest", overrides: Sequence[str
 
     if is_published(run):
         if at != "latest":
-            raise UserError(f"{run} is a published checkpoint, which has no steps: leave out at={at}.")
+            raise UserError(
+                f"{run} is a published checkpoint, which has no steps: leave out --at {at}, in Python at={at!r}."
+            )
         return from_pretrained(run, overrides=overrides)
     enable_compilation_cache()
     return model.load(run, at=at, overrides=overrides)

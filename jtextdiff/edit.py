@@ -33,10 +33,10 @@ D3PM and CMLM mask a share --strength of its words and sample them again: with c
 them, else any. A text VAE edits in latent space: controls move the latent of a text, for at most --max_time, and the
 text is decoded from there. Changes that --target_probability does not need, by the model's own classifiers, are left
 out again; with --no-minimal the latent stops at that probability instead, and all changes stay. Empty lines stay
-empty. A text that is too long for the model stays as it is or, with --pieces, is edited piece by piece. With --out,
-each line is a JSON object with the source, the edit (rewrite), how the latent moved, words that the model does not know
-(unknown) and, if the text was skipped, why (left). An interrupted run continues after the last complete line, with the
-same settings (made_with).
+empty, and a text without words that the model knows stays as it is. So does one that is too long for the model or, with
+--pieces, it is edited piece by piece. With --out, each line is a JSON object with the source, the edit (rewrite), how
+the latent moved, words that the model does not know (unknown) and, if the text was skipped, why (left). An interrupted
+run continues after the last complete line, with the same settings (made_with).
 """
 
 
@@ -73,6 +73,7 @@ def command(arguments: Sequence[str]) -> None:
 
     from jtextdiff import load
     from jtextdiff.control.balancing import balance_if
+    from jtextdiff.control.consistency import check_values
     from jtextdiff.control.controls import parse_controls
     from jtextdiff.control.fields import learned_field
     from jtextdiff.control.resolve import resolve
@@ -91,6 +92,7 @@ def command(arguments: Sequence[str]) -> None:
         raise UserError("--balance weighs energies, which --learned leaves out: give --max_time too.")
     control = balance_if(flags.balance, model, parse_controls(flags.control))
     check_edit(model.method, resolve(control, model), flags.strength, flags.hold, flow)  # before a file is touched
+    check_values(control, model)
     if flags.pieces:
         check_pieces(model.method, control)
     if flow is not None and flow.learned:

@@ -16,21 +16,31 @@ EXAMPLES = """examples:
   python -m jtextdiff.export runs/masked exported/masked --at best
   python -m jtextdiff.export runs/diffusion_lm exported/sampler --program --num 16 --override method.sampler.steps=100
 
-Writes model.safetensors, config.json, the tokenizer and a model card into a new folder, and the scores of the run if it
-holds a file scores.json. The layout is that of MDLM for masked diffusion, and of GPT-2 for autoregressive models, with
-the settings that configs/README.md lists. To read the folder back: python -m jtextdiff.train --config configs/masked.py
---config.init=FOLDER, with configs/autoregressive.py for the layout of GPT-2.
+RUN is the directory that a training has written, its --workdir. Two kinds of runs have a published layout: those of
+configs/masked.py, written as MDLM, and those of configs/autoregressive.py, written as GPT-2, which transformers reads.
+They must have been trained with the settings of the published network, which configs/README.md lists; an error names
+the first that differs. OUT then holds model.safetensors, config.json, the tokenizer and a model card, and scores.json
+if the run holds one: the JSON of `python -m jtextdiff.evaluate --out RUN/scores.json`. To read OUT back, as the same
+model to the bit: python -m jtextdiff.train --config configs/masked.py --config.init=OUT --config.num_steps=0, or with
+configs/autoregressive.py for the layout of GPT-2.
 
-With --program, writes the whole sampler of any method as one compiled program with its parameters, which jax runs
-without this library; OUT/README.md has the ten lines that do it.
+With --program, RUN may be a run of any method that generates texts, or a published checkpoint, its folder or hub:NAME.
+OUT then holds its whole sampler as one compiled program with its parameters, which jax runs without this library, and
+a README.md with the ten lines that do it.
 """
 
 SCORES = "scores.json"
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="python -m jtextdiff.export", description="Exports a trained model.", epilog=EXAMPLES)
-    parser.add_argument("run", metavar="RUN", help="a run's directory, such as runs/masked")
+    parser = Parser(
+        prog="python -m jtextdiff.export", description="Writes a trained model for other programs.", epilog=EXAMPLES
+    )
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="a run's directory, such as runs/masked; with --program also a published checkpoint",
+    )
     parser.add_argument("out", metavar="OUT", help="folder to write; it must not hold files yet")
     parser.add_argument("--program", action="store_true", help="write the sampler as a program, from a seed to texts")
     parser.add_argument("--num", type=int, metavar="N", help="with --program: texts that it samples (default: 16)")

@@ -25,9 +25,9 @@ Writes three folders, each of which can be the text of a run:
   judge   other texts of the training split, of any length, with their labels: for n-gram classifiers and language
           models that judge edits; and the texts of the other splits, to validate them on
 
-Blank texts, repeated ones (also in another split) and repeated pieces are left out, and so are clauses longer than
---length. Pieces have no labels: a clause of a good review need not be good. Lengths are in characters if most of the
-text is Chinese or Japanese, else in words.
+White space within a text, line breaks included, becomes single spaces. Blank texts, repeated ones (also in another
+split) and repeated pieces are left out, and so are clauses longer than --length. Pieces have no labels: a clause of a
+good review need not be good. Lengths are in characters if most of the text is Chinese or Japanese, else in words.
 """
 
 
@@ -64,7 +64,7 @@ def command(arguments: Sequence[str]) -> None:
     except (FileNotFoundError, ValueError) as error:
         raise UserError(_flags(str(error))) from None
     check_labels(splits)
-    splits = without_repeats(splits)
+    splits = without_repeats(with_single_spaces(splits))
     unspaced = is_unspaced(example.text for example in splits["train"][:1_000])
     size = len if unspaced else lambda text: len(units(text))
     of_models = [example for example in splits["train"] if not is_for_judges(example.text, flags.judge_share)]
@@ -89,6 +89,7 @@ def _flags(message: str) -> str:
     for field, flag in (
         ("text.labels", "--labels"),
         ("set text.column to", "give --column as"),
+        ("text.column", "--column"),
         ("text.path", "--text"),
     ):
         message = message.replace(field, flag)
@@ -102,6 +103,14 @@ def check_labels(splits: Any) -> None:
             "A label is called text, which is the name of the text itself in what is written. Give it another name: "
             "--labels text=NAME."
         )
+
+
+def with_single_spaces(splits: Any) -> dict[str, list[Any]]:
+    """Returns the texts with one space for all white space between words: a field may hold line breaks."""
+    return {
+        name: [example._replace(text=" ".join(example.text.split())) for example in examples]
+        for name, examples in splits.items()
+    }
 
 
 def without_repeats(splits: Any) -> dict[str, list[Any]]:

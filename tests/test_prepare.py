@@ -68,11 +68,13 @@ def test_whole_texts_and_those_of_judges_are_different_and_keep_their_labels(fol
         (["--out", "new", "--judge_share", "1"], "--judge_share"),
         (["--out", "new", "--text", "nowhere.csv"], "--text is 'nowhere.csv', which does not exist"),
         (["--out", "new", "--column", "review"], "give --column as one of them"),
+        (["--out", "new", "--text", "lines.txt"], "--column is 'comment', but lines.txt has no columns"),
         (["--out", "new", "--labels", "absent=mood"], "--labels names the column 'absent'"),
         (["--out", "new", "--length", "90", "--shortest", "90"], "No piece has these lengths"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_written(folder: Path, flags: list[str], said: str) -> None:
+    (folder.parent / "lines.txt").write_text("\n".join(REVIEWS), encoding="utf-8")
     done = run("prepare", "--text", "reviews.csv", "--column", "comment", *flags, cwd=folder.parent)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
     assert not (folder.parent / "new").exists()
@@ -102,3 +104,15 @@ def test_texts_of_the_validation_split_are_in_no_training_text(tmp_path: Path) -
     assert [row["text"] for row in rows(tmp_path / "out/judge/valid.jsonl")] == texts[:5]
     below_a_file = run("prepare", "--text", "in", "--out", "in/train.txt/out", cwd=tmp_path)
     assert below_a_file.returncode != 0 and "no folder that can be written to" in below_a_file.stderr
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
+def test_white_space_within_a_text_becomes_single_spaces(name: str, tmp_path: Path) -> None:
+    """Texts that differ in it alone are repeated ones."""
+    with open(tmp_path / name, "w", encoding="utf-8", newline="") as file:
+        for text in ["text"] * (name == "in.csv") + [f"We  like{gap}pub {n} ." for n in range(60) for gap in "\n\t "]:
+            file.write(f'"{text}"\r\n' if name == "in.csv" else json.dumps({"text": text}) + "\n")
+    done = run("prepare", "--text", name, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0 and "60 texts" in done.stderr, done.stderr
+    texts = [row["text"] for file in tmp_path.glob("out/*/*.jsonl") for row in rows(file)]
+    assert set(texts) == {f"We like pub {n} ." for n in range(60)}

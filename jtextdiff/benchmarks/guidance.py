@@ -176,7 +176,8 @@ def other_targets(model: Model, control: Control) -> list[Control]:
     if leaf is None:
         return [control * 2.0]
     values = trained_classifier(leaf.name, model)[0].values
-    return [_retargeted(control, leaf.name, value) for value in values if value not in leaf.values][:OTHER_TARGETS]
+    others = [value for value in values if value not in (*leaf.values, "none")]
+    return [_retargeted(control, leaf.name, value) for value in others[:OTHER_TARGETS]]
 
 
 def score_texts(

@@ -18,7 +18,7 @@ from jtextdiff.methods.components.types import nothing_given
 from jtextdiff.pretrained.standalone import config_of_shapes, is_published
 from jtextdiff.run.checkpoints import shapes_of
 from jtextdiff.run.config import Config, build
-from jtextdiff.run.config_files import override
+from jtextdiff.run.config_files import override_run
 from jtextdiff.run.workdir import read_config
 
 DEVICE_BYTES = 80 * 10**9
@@ -66,4 +66,4 @@ def _config(source: Path, overrides: Sequence[str]) -> Config:
         return config_of_shapes(source, overrides)
     config = read_config(source)
     config.mesh.update(data=-1, fsdp=1, tensor=1)  # as it is loaded
-    return override(config, overrides)
+    return override_run(config, overrides)

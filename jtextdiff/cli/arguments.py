@@ -36,7 +36,8 @@ def add_checkpoint(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="changes any field of the stored config",
+        help="changes a field of the stored config: method.*, mesh.*, text.path, text.labels or text.column; of a "
+        "published checkpoint also text.length and text.tokenizer",
     )
 
 

@@ -3,11 +3,14 @@
 import itertools
 
 from jtextdiff.cli.errors import UserError
-from jtextdiff.control.controls import Control
+from jtextdiff.control.controls import TRAINING_FREE, Control
 from jtextdiff.control.label_targets import span_of, trained_target
 from jtextdiff.control.phrases import known_tokens
+from jtextdiff.control.quoting import VALUE_SIGNS, listed
+from jtextdiff.control.trained import control_dir, trained_classifier
 from jtextdiff.control.trained_model import TrainedModel
 from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
+from jtextdiff.run.workdir import read_config
 
 MULTI_VALUED = ("keyword", "regex", "span")
 """Names of which a text can have several values at once."""
@@ -67,3 +70,29 @@ def check_phrase_fits(conjunction: Control, length: int, model: TrainedModel) ->
             shortest = min(len(known_tokens([phrase], model.tokenizer)) for phrase in part.values)
             if shortest > length - 1:
                 raise UserError(f"{part} has {shortest} tokens: a text of {length - 1} has no room for it.")
+
+
+def check_values(control: Control | None, model: TrainedModel) -> None:
+    """Raises UserError for a control that accepts "none" as a value of a label, or leaves no other value.
+
+    Texts without a value have it. To exclude it is to require a value. In the grammar it is a value like others: a
+    sentence states nothing of the label.
+    """
+    if control is None or (control.kind == "not" and control.parts[0].kind != "is"):
+        return
+    if control.kind in ("all", "any"):
+        for part in control.parts:
+            check_values(part, model)
+        return
+    leaf, excludes = (control.parts[0], True) if control.kind == "not" else (control, False)
+    if leaf.name in (*TRAINING_FREE, *SYNTAX_CONTROLS) or ("none" in leaf.values) == excludes:
+        return
+    classifier, _ = trained_classifier(leaf.name, model)
+    values = [value for value in classifier.values if value != "none"]
+    assert model.run is not None, "its classifier was loaded from it"
+    of_grammar = read_config(control_dir(model.run, leaf.name)).text.path is None
+    if len(values) < len(classifier.values) and not of_grammar and not (excludes and set(values) - set(leaf.values)):
+        raise UserError(
+            f"{control}: none is said of texts without a value of {leaf.name}, and is no value to require. {leaf.name} "
+            f"has: {listed(values, VALUE_SIGNS)}."
+        )

@@ -14,13 +14,16 @@ from jtextdiff.data.text_files import Example, find_splits, read_file
 _GRAMMAR = {"train": (50_000, 0), "valid": (2_000, 1)}  # sentences and seed
 _VALID_SHARE = 0.05
 _LABEL = re.compile(r"([^=(),;]+)=([^=(),;]+?)\s*(?:\((.*)\))?")
+TEXT_COLUMN = "text"
+"""The field that holds the text unless another is named."""
+
 Splits = dict[str, list[Example]]
 Rules = dict[str, tuple[str, dict[str, str]]]
 """column -> (control name, value -> word)."""
 
 
 def read_examples(
-    path: str | None, *, column: str = "text", labels: str = "", warn: Callable[[str], None] = lambda note: None
+    path: str | None, *, column: str = TEXT_COLUMN, labels: str = "", warn: Callable[[str], None] = lambda note: None
 ) -> Splits:
     """Returns the examples of each split: train, valid, and test where there is one.
 
@@ -33,6 +36,7 @@ def read_examples(
     Raises FileNotFoundError or ValueError, with what was expected.
     """
     rules, column = parse_labels(labels), column.strip()
+    _check_has_columns(path, column)
     if path is None:
         splits = {split: _grammar_examples(num, seed) for split, (num, seed) in _GRAMMAR.items()}
     elif path.startswith("hub:"):
@@ -89,6 +93,17 @@ def parse_labels(spec: str) -> Rules:
             raise ValueError(f"text.labels has {part!r}, whose column or control occurs twice; name each once")
         rules[column] = (control, {value.strip(): word.strip() for value, word in words})
     return rules
+
+
+def _check_has_columns(path: str | None, column: str) -> None:
+    """Raises ValueError for another `column` than the default if the texts of the source are in none."""
+    if column == TEXT_COLUMN or (path or "").startswith("hub:"):
+        return
+    files = {} if path is None or path.startswith("package:") else find_splits(Path(path))
+    if all(file.suffix.lower() == ".txt" for file in files.values()):
+        lines = " (each line of a .txt file is a text)" if files else ""
+        source = path or "the built-in grammar"
+        raise ValueError(f"text.column is {column!r}, but {source} has no columns{lines}; leave text.column out")
 
 
 def _check_rules(rules: Rules, splits: Splits, warn: Callable[[str], None]) -> None:

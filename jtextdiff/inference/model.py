@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError, mistakes
 from jtextdiff.cli.output import say
+from jtextdiff.control.consistency import check_values
 from jtextdiff.control.controls import Control, as_control
 from jtextdiff.control.fields import learned_field
 from jtextdiff.control.resolve import resolve
@@ -42,7 +43,7 @@ from jtextdiff.methods.method import Controllable, HasFeatures, HasOrderedLikeli
 from jtextdiff.nets.functional import Params
 from jtextdiff.run.checkpoints import load_params
 from jtextdiff.run.config import Config, build, is_control
-from jtextdiff.run.config_files import override
+from jtextdiff.run.config_files import override_run
 from jtextdiff.run.workdir import read_config
 from jtextdiff.sampling.energies import Energy
 
@@ -155,6 +156,7 @@ class Model:
                 longest=self.method.text_spec.length,
             )
         method, conditioning = self.with_sampler(sampler), resolve(as_control(control), self)
+        check_values(as_control(control), self)
         batch = self.batch(texts)
         field = learned_field(as_control(control), self, flow.push) if flow is not None and flow.learned else None
         unknown = unknown_words(texts, batch, self.tokenizer)
@@ -242,7 +244,8 @@ class Model:
     ) -> tuple[Given, list[Energy | None]]:
         """Returns what `num` samples are given, lengths of controls included, and one energy for all or one for each.
 
-        Raises UserError for a number of controls other than one or `num`, and for a template whose length is not free.
+        Raises UserError for a number of controls other than one or `num`, for one that requires no value of a label,
+        and for a template whose length is not free.
         """
         given = read_template(template, self.tokenizer, self.method, num)
         several = isinstance(control, Iterable) and not isinstance(control, str | bytes | dict)
@@ -251,6 +254,8 @@ class Model:
             raise UserError(f"There are {len(controls)} controls for {num} texts: give one, or one for each.")
         controls = [as_control(control) for control in controls]
         resolved = {control: resolve(control, self) for control in dict.fromkeys(controls)}
+        if not several:  # of several, each may be that of a real text
+            check_values(controls[0], self)
         conditionings = [resolved[control] for control in controls]
         lengths = [conditioning.length for conditioning in conditionings]
         if any(length > 0 for length in lengths) and template is not None:
@@ -292,4 +297,4 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
     if "steps" not in config.method.sampler and any(text.startswith("method.sampler.steps=") for text in overrides):
         name = config.method["class"].partition(":")[2]
         raise UserError(f"{name} has no number of steps to set: it generates one token a step.")
-    return override(config, overrides)
+    return override_run(config, overrides)

@@ -17,7 +17,7 @@ from ml_collections.config_flags import config_flags
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.data.corpus import Text
-from jtextdiff.run.config import Config, class_of, did_you_mean, spec
+from jtextdiff.run.config import Config, class_of, did_you_mean, differences, spec
 from jtextdiff.run.config_script import config_of_script
 from jtextdiff.run.renames import CLASS, current_name
 
@@ -30,6 +30,12 @@ EXPECTED = {
 
 NULLABLE = ("warm_start", "init")
 """Fields outside any dataclass that may be set back to None."""
+
+OF_ONE_METHOD = {"method.lora_rank": "Masked", "method.param_dtype": "Masked"}
+"""Field ↦ the only method that has it, where its name alone does not say so."""
+
+AFTER_TRAINING = ("method", "mesh", "text.path", "text.labels", "text.column")
+"""The fields of a run that are read after its training."""
 
 
 def base_config(
@@ -95,6 +101,18 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     return _overridden(copy.deepcopy(config), "override", [f"--override.{text}" for text in overrides])
 
 
+def override_run(config: Config, overrides: Sequence[str]) -> Config:
+    """As `override`, for a run that is loaded. Raises UserError for a field that has no effect after training."""
+    changed = override(config, overrides)
+    for name, old, new in differences(config, changed, AFTER_TRAINING):
+        why = "a model reads and writes the texts of its training" if name.startswith("text.") else "it is of training"
+        raise UserError(
+            f"--override {name}={new} has no effect on a trained run, which has {old}: {why}. Leave it out; what can "
+            f"be changed is {', '.join(AFTER_TRAINING)}."
+        )
+    return changed
+
+
 def _overridden(config: Config, name: str, arguments: Sequence[str]) -> Config:
     """Applies arguments of the form `--NAME.a.b=value` to a config, in place.
 
@@ -139,6 +157,8 @@ def _check_field(config: Config, path: str) -> None:
     for depth, name in enumerate(names):
         if not isinstance(parent, ConfigDict):
             raise UserError(f"There is no field {path!r}: {'.'.join(names[:depth])} is a value and has no fields.")
+        if name not in parent and path in OF_ONE_METHOD:
+            raise UserError(f"There is no field {path!r}: of the methods, {OF_ONE_METHOD[path]} alone has it.")
         if name not in parent:
             raise UserError(f"There is no field {path!r}{_renamed(path)}{_nearest(config, parent, names, name)}")
         parent = parent[name]

@@ -13,7 +13,7 @@ from jtextdiff.cli.output import say
 from jtextdiff.control.controls import RESERVED
 from jtextdiff.control.quoting import NAME_SIGNS, quoted
 from jtextdiff.data.cache import evenly_spaced
-from jtextdiff.data.corpus import Corpus
+from jtextdiff.data.corpus import Corpus, Text
 from jtextdiff.data.grammar.constituents import KIND_OF
 from jtextdiff.data.grammar.syntax_labels import with_syntax_labels
 from jtextdiff.data.tokenizer_builders import same_tokenizer
@@ -65,10 +65,13 @@ def control_config(config: Config) -> Config:
 
 def _check_own_text(config: Config, base: Config) -> None:
     """Raises UserError for a field of the text that is set, not None, to another value than that of the base."""
-    for name in ("tokenizer", "length", "buckets"):
+    names = ("tokenizer", "length", "buckets", *(() if config.text.path else ("column",)))
+    for name in names:
         own, of_base = config.text[name], base.text[name]
+        if own is None or (name == "column" and own == Text().column):
+            continue
         with mistakes(ValueError):
-            same = own in (None, of_base) or name == "tokenizer" and same_tokenizer(own, of_base)
+            same = own == of_base or name == "tokenizer" and same_tokenizer(own, of_base)
         if not same:
             raise UserError(
                 f"--config.text.{name}={own} does not apply to a control: it reads texts as {config.base} does, which "

@@ -1,8 +1,10 @@
 """Controls: parsing from text, and resolution into an energy and a length for a method."""
 
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.control.consistency import check_values
 from jtextdiff.control.controls import Control, classifier, keyword, length, parse_control, parse_controls, regex, span
 from jtextdiff.control.resolve import Conditioning, resolve
+from jtextdiff.inference.model import Model
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.classifier import Classifier
 from jtextdiff.methods.components.types import TextSpec
@@ -204,6 +208,27 @@ def test_controls_compose(params: Any) -> None:
 def test_impossible_controls_are_refused(control: Any, message: str, params: Any) -> None:
     with pytest.raises(UserError, match=message):
         conditioning(control, BASE, params)
+
+
+@pytest.mark.parametrize("path", [None, "texts.csv"])
+def test_none_is_no_value_to_require_but_of_the_grammar(path: str | None, params: Any, monkeypatch: Any) -> None:
+    """To exclude it is to require a value, and to exclude all others is to require it."""
+    stored = SimpleNamespace(text=SimpleNamespace(path=path))
+    monkeypatch.setattr("jtextdiff.control.consistency.read_config", lambda folder: stored)
+    model = TinyModel(BASE, params)
+    for text in ("food=Thai", "food!=none", "food!=Thai", "food!=Thai|none", "keyword=none", "food=Thai|Greek"):
+        check_values(parse_control(text), model)
+    check_values(None, model)
+    for text in ("food=none", "food=Thai|none", "food!=Thai|Greek"):
+        refused = pytest.raises(UserError, match="no value to require. food has: Thai, Greek[.]")
+        for control in (parse_control(text), length(3) + text, keyword("w3") | text):
+            with contextlib.nullcontext() if path is None else refused:
+                check_values(control, model)
+    if path is not None:
+        model = Model(**vars(model), config=None, step=0)  # pyright: ignore
+        for refused in (lambda: model.sample(1, control="food=none"), lambda: model.edit(["w3"], control="food=none")):
+            with pytest.raises(UserError, match="no value to require"):
+                refused()
 
 
 def test_methods_that_sample_tokens_support_lengths_and_labels_or_lengths_alone(params: Any) -> None:

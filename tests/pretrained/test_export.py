@@ -14,8 +14,10 @@ from support.published import denoised, forward
 from support.runs import ROOT, TEXTS, toy, write_texts
 
 import jtextdiff as jtd
+from jtextdiff.export import build_parser
 from jtextdiff.methods.masked import Masked
 from jtextdiff.nets.transformer import Transformer
+from jtextdiff.pretrained.exported_layouts import LAYOUTS
 from jtextdiff.pretrained.layouts.dit_settings import PLAIN
 
 PUBLISHED = [
@@ -137,3 +139,9 @@ def test_another_method_has_no_layout(tmp_path: Path) -> None:
     done = run("export", "absent", "out", cwd=tmp_path)
     assert done.returncode == 2 and "no trained run in absent" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_help_names_the_configs_whose_runs_have_a_layout() -> None:
+    text = build_parser().format_help()
+    assert all(layout.config_file in text for layout in LAYOUTS.values())
+    assert text.count("published checkpoint") == 2 and "hub:NAME" in text  # what --program takes besides

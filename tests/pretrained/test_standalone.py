@@ -56,8 +56,9 @@ def test_a_tokenizer_is_given_where_there_is_none_and_in_place_of_its_own(tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("sample --checkpoint=toy --at=5", "a published checkpoint, which has no steps: leave out at=5"),
-        ("sample --checkpoint=hub:a/b --at=best", "which has no steps: leave out at=best"),
+        ("sample --checkpoint=toy --at=5", "a published checkpoint, which has no steps: leave out --at 5"),
+        ("sample --checkpoint=hub:a/b --at=best", "which has no steps: leave out --at best"),
+        ("export toy out --program --at=5", "which has no steps: leave out --at 5"),
         ("export toy out", "toy is a published checkpoint already: export takes a run"),
         ("export hub:a/b out", "hub:a/b is a published checkpoint already"),
         ("evaluate --checkpoint=toy", "give the real text to compare with, --override text.path=FILE"),

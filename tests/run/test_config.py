@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
+from support.runs import ROOT
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.methods.diffusion_lm import DiffusionLM
 from jtextdiff.nets.transformer import Transformer
-from jtextdiff.run.config import build, differences, from_json, spec, to_json
-from jtextdiff.run.config_files import choose_preset, load_config, override
+from jtextdiff.run.config import build, class_of, differences, from_json, spec, to_json
+from jtextdiff.run.config_files import OF_ONE_METHOD, choose_preset, load_config, override
 from jtextdiff.sampling.gaussian_samplers import Sampler
 from jtextdiff.training.optimizer import Optimizer
 
@@ -127,6 +128,17 @@ def test_a_value_of_the_wrong_type_is_refused(text: str, expected: str) -> None:
 def test_the_error_for_an_unknown_field_suggests_the_nearest(text: str) -> None:
     with pytest.raises(UserError, match="(?i)did you mean.*(warmup|optim)"):
         override(ConfigDict({"optim": spec(Optimizer)}), [text])
+
+
+@pytest.mark.parametrize("file", [file.name for file in sorted((ROOT / "configs").glob("*.py"))])
+@pytest.mark.parametrize("field", OF_ONE_METHOD)
+def test_a_field_of_one_method_is_named_as_its_own(field: str, file: str) -> None:
+    config, name = load_config(f"{ROOT}/configs/{file}"), field.removeprefix("method.")
+    if class_of(config.method).__name__ == OF_ONE_METHOD[field]:
+        override(config, [f"{field}={config.method[name]}"])
+        return
+    with pytest.raises(UserError, match=f"no field '{field}': of the methods, {OF_ONE_METHOD[field]} alone has it"):
+        override(config, [f"{field}=4"])
 
 
 def test_an_override_needs_a_value() -> None:

@@ -1,13 +1,16 @@
-"""Resuming a run: its config and its text must be those it was started with."""
+"""Resuming or loading a run: its config and its text must be those it was started with."""
 
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
+from support.runs import ROOT
 
 from jtextdiff.cli.errors import UserError
 from jtextdiff.run import workdir
-from jtextdiff.run.workdir import store_config
+from jtextdiff.run.config import differences, from_json, to_json
+from jtextdiff.run.config_files import load_config, override, override_run
+from jtextdiff.run.workdir import locked, store_config
 
 TEXT = {"train": "a", "valid": "b"}
 
@@ -57,3 +60,38 @@ def test_a_run_without_stored_digests_is_resumed_and_has_them_afterwards(run: Pa
     (run / "text.json").unlink()
     store_config(run, config(), TEXT, resumed=True)
     assert (run / "text.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "text", ["text.length=9", "text.tokenizer=characters", "text.buckets=1", "seed=3", "optim.peak=0.1", "num_steps=7"]
+)
+def test_a_trained_run_refuses_what_only_training_reads(text: str) -> None:
+    """A field may be given with the value that it has."""
+    run = from_json(to_json(load_config(f"{ROOT}/configs/masked.py")))
+    with pytest.raises(UserError, match=f"--override {text} has no effect on a trained run"):
+        override_run(run, ["mesh.fsdp=1", text])
+    name = text.partition("=")[0]
+    for same in (f"text.length={run.text.length}", "text.path=x.csv", "method.sampler.steps=9", "text.column=review"):
+        override_run(run, [same])
+    assert differences(run, override_run(override(run, [text]), [text]), ())[0][0] == name
+
+
+@pytest.mark.parametrize("name", ["run", "runs/control/run"])
+def test_a_mistake_before_training_leaves_no_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no label"), locked(tmp_path / name):
+        store_config(tmp_path / name, config(), TEXT, resumed=False)
+        (tmp_path / name / "tokenizer").mkdir()
+        raise UserError("no label")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_a_folder_that_was_there_or_holds_a_training_is_kept(error: type[BaseException], tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("there", "new/run", "new/other"):
+        with pytest.raises(error), locked(tmp_path / name):
+            if name == "new/run":
+                (tmp_path / name / "metrics.jsonl").touch()
+            raise error
+    assert (tmp_path / "there").is_dir() and (tmp_path / "new/run/metrics.jsonl").is_file()
+    assert (tmp_path / "new/other").exists() == (error is KeyboardInterrupt)

@@ -41,7 +41,8 @@ def test_a_model_is_not_conditioned_on_such_a_name(label: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "field", ["tokenizer=characters:2", "tokenizer=words", "length=9", "length=64", "buckets=1", "buckets=3"]
+    "field",
+    ["tokenizer=characters:2", "tokenizer=words", "length=9", "length=64", "buckets=1", "buckets=3", "column=review"],
 )
 def test_a_control_reads_texts_as_its_base_does(field: str, tmp_path: Path) -> None:
     base = load_config(

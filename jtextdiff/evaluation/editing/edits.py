@@ -21,7 +21,6 @@ from jtextdiff.evaluation.likelihood import check_judge
 from jtextdiff.evaluation.score import Score, mean_score
 from jtextdiff.inference.editing.edits import check_edit
 from jtextdiff.inference.editing.flow_settings import FlowSettings, flow_as_json
-from jtextdiff.inference.editing.latent import FLOW_FAILED
 from jtextdiff.inference.editing.types import Edit
 from jtextdiff.inference.model import Model
 
@@ -88,9 +87,9 @@ def _short_of_target(edits: list[Edit]) -> dict[str, Score]:
     short = [float(not edit.reached and not edit.skipped_because) for edit in edits]
     if any(short):
         scores["not_reached"] = mean_score(short, "share", "end below the target probability")
-    if any(edit.skipped_because for edit in edits):
+    if reasons := dict.fromkeys(edit.skipped_because for edit in edits if edit.skipped_because):
         skipped = [float(bool(edit.skipped_because)) for edit in edits]
-        scores["left"] = mean_score(skipped, "share", f"skipped, equal to the source: {FLOW_FAILED}")
+        scores["left"] = mean_score(skipped, "share", f"skipped, equal to the source: {'; '.join(reasons)}")
     return scores
 
 

@@ -13,7 +13,7 @@ from jtextdiff.control.resolve import Conditioning
 from jtextdiff.diffusion.randomness import Keys, fold_in, keys_for, per_row
 from jtextdiff.inference.editing.flow_settings import FlowSettings
 from jtextdiff.inference.editing.latent import edit_in_latent_space
-from jtextdiff.inference.editing.types import Edit, EditBatch
+from jtextdiff.inference.editing.types import EMPTY, UNKNOWN, Edit, EditBatch, rows_of
 from jtextdiff.inference.editing.unknown_words import text_of
 from jtextdiff.inference.prompts import check_texts
 from jtextdiff.inference.sample_batches import run_batched
@@ -47,15 +47,34 @@ def edit_texts(
     discrete diffusion, that share of its words is masked and sampled again: with a control those that speak most
     against it, else any. Both keep the length and the words in `hold`. In latent space, a text's latent moves along a
     flow, see `FlowSettings`. `progress` receives the number of texts in each finished batch. Raises UserError for a
-    method that cannot edit in this way.
+    method that cannot edit in this way. A text without known words is skipped: nothing of it would be in its edit.
     """
     check_edit(edits.method, edits.conditioning, strength, hold, flow)
-    keys = keys_for(
-        jax.random.key(seed), jnp.asarray(range(len(edits.batch.tokens)) if ids is None else ids, jnp.int32)
-    )
+    reasons = skip_reasons(edits)
+    rows = [row for row, reason in enumerate(reasons) if not reason]
+    numbers = jnp.asarray(range(len(reasons)) if ids is None else ids, jnp.int32)[jnp.asarray(rows, jnp.int32)]
+    keys, editable = keys_for(jax.random.key(seed), numbers), rows_of(edits, rows)
+    progress(len(reasons) - len(rows))
     if isinstance(edits.method, LatentVariableModel):
-        return edit_in_latent_space(edits, FlowSettings() if flow is None else flow, keys, progress)
-    return edit_by_diffusion(edits, 0.5 if strength is None else strength, hold, keys, progress)
+        edited = edit_in_latent_space(editable, FlowSettings() if flow is None else flow, keys, progress)
+    else:
+        edited = edit_by_diffusion(editable, 0.5 if strength is None else strength, hold, keys, progress)
+    edit_of = dict(zip(rows, edited, strict=True))
+    return [edit_of[row] if not reason else _skipped(edits, row, reason) for row, reason in enumerate(reasons)]
+
+
+def skip_reasons(edits: EditBatch) -> list[str]:
+    """Returns why each text cannot be edited, "" if it can."""
+    words = edits.batch.valid & (edits.batch.tokens != edits.tokenizer.eos)
+    known = words if edits.tokenizer.unk is None else words & (edits.batch.tokens != edits.tokenizer.unk)
+    return [
+        "" if has_known else UNKNOWN if has_words else EMPTY
+        for has_words, has_known in zip(words.any(-1), known.any(-1), strict=True)
+    ]
+
+
+def _skipped(edits: EditBatch, row: int, reason: str) -> Edit:
+    return Edit(text_of(edits.batch.tokens[row].tolist(), edits, row), skipped_because=reason)
 
 
 def check_edit(

@@ -11,12 +11,10 @@ from typing import Any, TextIO
 from jtextdiff.cli.errors import UserError
 from jtextdiff.cli.output import one_line, progress_bar, say, to_json_text
 from jtextdiff.data.lines import parse_json
+from jtextdiff.inference.editing.types import EMPTY
 
 CHUNK_SIZE = 64
 """Lines edited together."""
-
-EMPTY = "empty"
-"""Why a blank line is left as it is."""
 
 LONGER = "longer than"
 """The beginning of why a long text is left as it is."""
@@ -102,10 +100,7 @@ def skip_reasons(model: Any, texts: list[str], any_length: bool) -> list[str]:
     """Returns why each text cannot be edited, "" if it can."""
     longest = model.method.text_spec.length
     too_long = f"{LONGER} {longest - 1} tokens"
-    return [
-        EMPTY if not text.strip() else too_long if size > longest and not any_length else ""
-        for text, size in zip(texts, model.num_tokens(texts), strict=True)
-    ]
+    return [too_long if size > longest and not any_length else "" for size in model.num_tokens(texts)]
 
 
 def flow_stats(edit: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.controls import TRAINING_FREE, Control
 from jtextdiff.data.cutting import cut
-from jtextdiff.inference.editing.latent import FLOW_FAILED
 from jtextdiff.inference.editing.types import Edit
 from jtextdiff.methods.method import LatentVariableModel, Method
 from jtextdiff.metrics.units import is_unspaced
@@ -71,13 +70,13 @@ def _joined(pieces: list[str], edits: list[Edit]) -> Edit:
         distance=math.hypot(*(edit.distance or 0.0 for edit in edits)),
         steps=max(edit.steps or 0 for edit in edits),
         reached=all(edit.reached for edit in edits),
-        skipped_because=FLOW_FAILED if all(edit.skipped_because for edit in edits) else "",
+        skipped_because=edits[0].skipped_because if all(edit.skipped_because for edit in edits) else "",
         unknown=tuple(word for edit in edits for word in edit.unknown),
     )
 
 
 def _or_piece(piece: str, edit: Edit) -> Edit:
-    """Returns the edit, or the piece itself if it needed none or its flow failed."""
+    """Returns the edit, or the piece itself if it needed none or was skipped."""
     unchanged = Edit(piece.strip(), before=edit.before, after=edit.before, distance=0.0, steps=0, unknown=edit.unknown)
     if edit.skipped_because:
         return unchanged._replace(skipped_because=edit.skipped_because, reached=False)

@@ -1,6 +1,9 @@
 """Texts to edit, and their edits."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import jax
 
 from jtextdiff.control.resolve import Conditioning
 from jtextdiff.data.batches import Batch
@@ -8,6 +11,12 @@ from jtextdiff.data.tokenizer import Tokenizer
 from jtextdiff.methods.method import Method
 from jtextdiff.nets.functional import Params
 from jtextdiff.sampling.rectified_flow import Field
+
+EMPTY = "empty"
+"""Why a blank text is left as it is."""
+
+UNKNOWN = "none of its words is in the model's vocabulary"
+"""Why a text of unknown words only is left as it is."""
 
 
 class EditBatch(NamedTuple):
@@ -20,6 +29,12 @@ class EditBatch(NamedTuple):
     conditioning: Conditioning
     unknown: list[list[str]]  # words of each text that the model does not know
     field: Field | None = None  # with strength, if a learned one is followed
+
+
+def rows_of(edits: EditBatch, rows: Sequence[int]) -> EditBatch:
+    """Returns some of the texts."""
+    batch = jax.tree.map(lambda values: values[list(rows)], edits.batch)
+    return edits._replace(batch=batch, unknown=[edits.unknown[row] for row in rows])
 
 
 class Edit(NamedTuple):

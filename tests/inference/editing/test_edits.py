@@ -11,6 +11,7 @@ from support.cases import slow_but
 from jtextdiff.cli.errors import UserError
 from jtextdiff.control.resolve import Conditioning
 from jtextdiff.inference.editing.edits import check_edit, masked_words
+from jtextdiff.inference.editing.types import EMPTY, UNKNOWN
 from jtextdiff.inference.model import Model
 from jtextdiff.methods.autoregressive import Autoregressive
 from jtextdiff.methods.cmlm import CMLM
@@ -59,6 +60,15 @@ def test_held_words_stay_and_an_edit_depends_on_its_number_alone() -> None:
     edits = model.edit(TEXTS, strength=1.0, hold=["3", "5"])
     assert edits[3] == TEXTS[3] and edits[0].split()[0] == "3" and edits[0].split()[2] == "5"
     assert [edit.text for edit in model.edit_texts(TEXTS[1:2], strength=1.0, ids=[1])] == [edits[1]]
+
+
+def test_texts_without_known_words_stay_as_they_are() -> None:
+    """The edits of the others are the same, and all are counted as finished."""
+    model, done = model_of(METHODS["masked"]), []
+    edits = model.edit_texts(["2 2", TEXTS[0], "", " "], strength=1.0, ids=[4, 0, 1, 2], progress=done.append)
+    assert [edit.skipped_because for edit in edits] == [UNKNOWN, "", EMPTY, EMPTY] and sum(done) == 4
+    assert [edit.text for edit in edits] == ["2 2", model.edit(TEXTS[:1], strength=1.0)[0], "", ""]
+    assert [edit.text for edit in model.edit_texts(["", "2"])] == ["", "2"]
 
 
 def test_a_model_that_samples_from_left_to_right_cannot_edit() -> None:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jtextdiff.cli.errors import UserError
 from jtextdiff.edit import build_parser, check_flags, command, input_lines, settings_of
 from jtextdiff.inference.editing.files import digest, edit_stream, resume_output, write_rows
-from jtextdiff.inference.editing.types import Edit
+from jtextdiff.inference.editing.types import EMPTY, Edit
 
 FLAGS = ["--checkpoint=runs/a", "--control=food=Japanese", "--seed=1"]
 
@@ -100,7 +100,8 @@ def test_texts_that_stay_as_they_are_are_counted_by_their_reason(capsys: pytest.
     model = SimpleNamespace(
         method=SimpleNamespace(text_spec=SimpleNamespace(length=4)), num_tokens=lambda texts: list(map(len, texts))
     )
-    edit_texts = lambda texts, ids: [Edit("x", skipped_because="no path" if text == "lost" else "") for text in texts]
+    reasons = {"lost": "no path", "": EMPTY}
+    edit_texts = lambda texts, ids: [Edit("x", skipped_because=reasons.get(text, "")) for text in texts]
     out = io.StringIO()
     edit_stream(edit_texts, model, iter(["a", "", "too long", "lost"] * 40), 0, out, made_with=None)
     assert out.getvalue().splitlines()[:4] == ["x", "", "too long", "lost"]
