@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Float
 
 from jtextdiff.cli.errors import UserError
+from jtextdiff.cli.output import say
 from jtextdiff.devices.sharding import mesh_of, num_shards
 from jtextdiff.diffusion.randomness import keys_for
 from jtextdiff.inference.batched import LengthBucket, jitted, map_batches
 from jtextdiff.inference.model import Model
-from jtextdiff.inference.prompts import check_number
+from jtextdiff.inference.prompts import check_number, note_on_unknown, unknown_words
 from jtextdiff.inference.sample_batches import check_tokens
 from jtextdiff.methods.method import LatentVariableModel
 
@@ -32,6 +33,8 @@ def interpolate(model: Model, first: str, second: str, num: int = 8, *, seed: in
         raise UserError(f"{type(model.method).__name__} has no latents to interpolate between: a TextVAE does.")
     method, mesh = model.with_sampler(sampler), mesh_of(model.params)
     batch, (given, _) = model.batch([first, second]), model.inputs(None, None, num)
+    if note := note_on_unknown(unknown_words([first, second], batch, model.tokenizer)):
+        say(f"warning: {note} Each is read as the unknown word.")
     first_z, second_z = np.asarray(jitted(model.method, "encode", mesh)(model.params, batch.tokens, batch.valid))
     latents = arc(first_z, second_z, np.linspace(0.0, 1.0, num)).astype(np.float32)
     keys, decode = keys_for(jax.random.key(check_number(seed, "seed")), jnp.arange(num)), jitted(method, "sample", mesh)
