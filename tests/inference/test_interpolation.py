@@ -48,9 +48,12 @@ def test_both_ends_are_reconstructions_and_a_text_depends_on_its_place_alone() -
 
 def test_unknown_words_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     model = model_of(METHOD)
-    model.tokenizer.unknown_words = lambda text: ["7"] if "7" in text else []  # type: ignore[method-assign]
-    interpolate(model, FIRST, SECOND, 2)
-    assert "7" in (said := capsys.readouterr().err) and "Each is read as the unknown word." in said
+    model.tokenizer.unknown_words = lambda text: ["zebra"]  # type: ignore[method-assign]
+    interpolate(model, "3 2 5", SECOND, 2)
+    assert (
+        "1 of 2 texts have words outside the model's vocabulary: zebra." in (said := capsys.readouterr().err)
+        and "Each is read as the unknown word." in said
+    )
 
 
 def test_what_has_no_path_is_refused() -> None:
