@@ -70,7 +70,7 @@ def edit_in_latent_space(
         return []
     label = np.full(num, edits.conditioning.label, np.int32)
     given = Given(*map(jnp.asarray, (edits.batch.tokens, np.zeros((num, longest), bool), lengths, label)))
-    rewrites_of = functools.partial(_rewrites, edits, flow)
+    rewrites_of = functools.partial(_rewrites, edits, flow, decodings(edits, flow))
     shards = num_shards(mesh_of(edits.params))
     # By length, since a batch is decoded until its longest text ends.
     rewrites = map_batches(rewrites_of, (keys, given), lengths, longest=longest, shards=shards, progress=progress)
@@ -117,12 +117,14 @@ def decodings(edits: EditBatch, flow: FlowSettings) -> list[Decoding]:
     return [Decoding(stop, guidance, hold) for stop in stops]
 
 
-def _rewrites(edits: EditBatch, flow: FlowSettings, bucket: LengthBucket, inputs: tuple[Keys, Given]) -> Rewrite:
+def _rewrites(
+    edits: EditBatch, flow: FlowSettings, of: Sequence[Decoding], bucket: LengthBucket, inputs: tuple[Keys, Given]
+) -> Rewrite:
     """Returns the texts that the latents of a batch are decoded to, [b, d, …]."""
     conditioning, rewrite = edits.conditioning, jitted(edits.method, "rewrite", mesh_of(edits.params))
     energy = Sum(energies=(), weights=()) if conditioning.energy is None else conditioning.energy
     keys, given = inputs[0], _at_full_width(inputs[1], edits.batch.tokens.shape[1])
-    limits = _limits(flow, edits)._replace(guide=word_guide(edits, given, decodings(edits, flow)))
+    limits = _limits(edits, flow, of)._replace(guide=word_guide(edits, given, of))
     length = jnp.int32(max(conditioning.length, 0))
     return rewrite(edits.params, keys, given, energy=energy, limits=limits, length=length)
 
@@ -133,13 +135,13 @@ def _at_full_width(given: Given, longest: int) -> Given:
     return given._replace(tokens=wider(given.tokens), fixed=wider(given.fixed))
 
 
-def _limits(flow: FlowSettings, edits: EditBatch) -> FlowLimits:
+def _limits(edits: EditBatch, flow: FlowSettings, of: Sequence[Decoding]) -> FlowLimits:
     """Returns how far latents move, as arrays, so that another value needs no recompilation.
 
     Without a time, a pull or a field, a latent moves until the probability is reached; that of 1 never is, and a latent
     that is to have it, without a choice among several edits, moves for a time.
     """
-    stop_of = [decoding.stop for decoding in decodings(edits, flow)]
+    stop_of = [decoding.stop for decoding in of]
     stops = sorted(set(stop_of))
     timed = flow.max_time is not None or flow.learned or flow.source_pull or edits.method.sampler.num_noise_averages
     timed = timed or 1 in stops

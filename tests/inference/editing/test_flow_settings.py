@@ -50,7 +50,7 @@ def test_a_flow_has_a_time_unless_it_ends_at_the_target(flow: FlowSettings, max_
     edits: Any = SimpleNamespace(
         method=SimpleNamespace(sampler=LatentSampler()), field=None, conditioning=SimpleNamespace(readings=None)
     )
-    limits = _limits(flow, edits)
+    limits = _limits(edits, flow, decodings(edits, flow))
     assert limits.max_time == max_time and limits.source_pull == pytest.approx(flow.source_pull)
 
 
@@ -127,7 +127,7 @@ def test_edits_are_minimal_where_words_guide_the_decoding(
     sampler = SimpleNamespace(sampler=LatentSampler())
     edits: Any = SimpleNamespace(conditioning=SimpleNamespace(readings=readings), method=sampler, field=None)
     assert is_minimal(edits, flow) is minimal and target_probability(edits, flow) == target
-    limits = _limits(flow, edits)
+    limits = _limits(edits, flow, decodings(edits, flow))
     assert limits.target_probability == pytest.approx(MINIMAL_STOPS if minimal else [target])
     assert limits.decoded is not None
     stops = np.asarray(limits.target_probability)[limits.decoded]
