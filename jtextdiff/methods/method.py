@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jtextdiff.data.batches import Batch
 from jtextdiff.diffusion.randomness import Keys
 from jtextdiff.methods.components.latent_levels import Levels
-from jtextdiff.methods.components.latents import FlowLimits, LabelledLatents, Rewrite
+from jtextdiff.methods.components.latents import LabelledLatents, Rewrite
 from jtextdiff.methods.components.noisy_embeddings import NoisyEmbeddings
 from jtextdiff.methods.components.types import Given, Metrics, Sample, TextSpec
 from jtextdiff.nets.functional import Params
@@ -159,7 +159,6 @@ class LatentVariableModel(Protocol):
 
     @property
     def latent_dim(self) -> int: ...
-
     @property
     def levels(self) -> Levels: ...
 
@@ -183,9 +182,11 @@ class LatentVariableModel(Protocol):
         """Returns p(the token occurs in the text | its latent) of every token."""
         ...
 
-    def rewrite(
-        self, params: Params, keys: Keys, given: Given, *, energy: Any, limits: FlowLimits, length: Any
-    ) -> Rewrite:
+    def word_vectors(self, params: Params) -> Float[Array, "v d"]:
+        """Returns a vector of length 1 for each token, in the direction of those that stand in the same places."""
+        ...
+
+    def rewrite(self, params: Params, keys: Keys, given: Given, *, energy: Any, limits: Any, length: Any) -> Rewrite:
         """Moves the latents of the texts `given` along the energy's flow and decodes them."""
         ...
 

@@ -68,6 +68,7 @@ class TextVAE:
     sampler: LatentSampler = LatentSampler()
 
     prefix_only = True
+    bound_check = "the same bound, token by token with the cache"
 
     def __post_init__(self) -> None:
         positive = ("latent_dim", "pooling_heads", "memory_slots", "importance_samples")
@@ -180,10 +181,6 @@ class TextVAE:
         """
         return self._importance_bound(params, key, batch, cached=False)
 
-    @property
-    def bound_check(self) -> str:
-        return "the same bound, token by token with the cache"
-
     def nll_check(self, params: Params, key: Key[Array, ""], batch: Batch) -> Float[Array, "b"]:
         """Returns the same bound, computed position by position with the decoder's cache."""
         return self._importance_bound(params, key, batch, cached=True)
@@ -291,6 +288,9 @@ class TextVAE:
     def word_presence(self, params: Params, epsilon: Float[Array, "b z"]) -> Float[Array, "b v"]:
         """Returns p(the token occurs anywhere in the text | ε) of every token, without a label."""
         return self._decoder(params).word_presence(unwhitened(params[PRIOR], epsilon))
+
+    def word_vectors(self, params: Params) -> Float[Array, "v d"]:
+        return self.decoder_net.bind(params[DECODER]).word_vectors()
 
     def _decoder(self, params: Params) -> LatentTextDecoder:
         read = functools.partial(self.levels.absolute, self._chain(params))

@@ -152,6 +152,18 @@ class LatentDecoder(nnx.Module):
         """Returns the logits of the text's tokens as a bag of words."""
         return shard_batch(self.bag(z))
 
+    def word_vectors(self) -> Float[Array, "v w"]:
+        """Returns a vector of length 1 for each token, in the direction of similar ones.
+
+        It joins the token's input embedding, which decides what follows it, and its output weights, which decide where
+        it follows; of each the mean over tokens is subtracted.
+        """
+        num = self.answer.out_features
+        parts = [self.embed.embedding[...][:num], self.answer.kernel[...].T]
+        centred = [part.astype(jnp.float32) - jnp.mean(part.astype(jnp.float32), axis=0) for part in parts]
+        scaled = [part / jnp.maximum(jnp.linalg.norm(part, axis=-1, keepdims=True), 1e-6) for part in centred]
+        return jnp.concatenate(scaled, axis=-1) * 0.5**0.5
+
     def init_cache(self, z: Float[Array, "b z"], length: int) -> list[KVCache]:
         """Returns the cache of `step` before the first of `length` tokens; it contains the memory of z."""
         cache = self.trunk.init_cache(len(z), self.memory_slots + length)

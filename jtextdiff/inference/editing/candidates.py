@@ -1,6 +1,7 @@
 """Candidates of an edit: rewrites of a text, and texts that make only some of their changes."""
 
 import itertools
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
@@ -28,27 +29,27 @@ class Candidate(NamedTuple):
 
 
 def candidates_of(
-    row: int, source: Tokens, rewrites: Rewrite, edits: EditBatch, minimal: bool, replaced: Tokens | None = None
+    row: int, source: Tokens, rewrites: Rewrite, edits: EditBatch, minimal: bool, replaced: Sequence[Tokens] = ()
 ) -> list[Candidate]:
     """Returns the distinct rewrites of a text, and if edits are `minimal` their partial ones that have a valid length.
 
-    The source is a part of every rewrite. The text with words `replaced` is one more, if its length is valid and any
-    other is solved.
+    The source is a part of every rewrite. The texts with words `replaced` come after them, those that have a valid
+    length, if any rewrite is solved.
     """
     longest, length = edits.method.text_spec.length, edits.conditioning.length
     valid = lambda text: text and (len(text) + 1 == length if length > 0 else len(text) < longest)
-    number_of: dict[Tokens, int | None] = {}
+    number_of: dict[Tokens, int] = {}
     for number in np.flatnonzero(rewrites.solved[row]).tolist():
         number_of.setdefault(tokens_of(np.asarray(rewrites.tokens[row, number]), edits), number)
-    if number_of and replaced is not None and replaced != source and valid(replaced):
-        number_of.setdefault(replaced, None)
     rewrite_of = {text: text for text in number_of}  # first, since a rewrite counts as no part of another one
     if minimal:
         for rewrite in number_of:
             for text in filter(valid, partial_edits(source, rewrite)):
                 rewrite_of.setdefault(text, rewrite)
+    for text in filter(valid, replaced if number_of else ()):
+        rewrite_of.setdefault(text, text)
     bleu = bleu_against(source)
-    return [Candidate(text, bleu(text), of, number_of[of]) for text, of in rewrite_of.items()]
+    return [Candidate(text, bleu(text), of, number_of.get(of)) for text, of in rewrite_of.items()]
 
 
 def tokens_of(row: Int[np.ndarray, "l"], edits: EditBatch) -> Tokens:

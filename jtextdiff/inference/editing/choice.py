@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jtextdiff.devices.sharding import mesh_of
+from jtextdiff.inference.batched import jitted
 from jtextdiff.inference.editing.candidates import Candidate, Tokens, candidates_of, tokens_of
 from jtextdiff.inference.editing.reading import Nats, Probabilities, read_again
 from jtextdiff.inference.editing.replacements import replace_words
@@ -20,10 +22,10 @@ from jtextdiff.methods.components.latents import Rewrite
 NEARLY_BEST = 0.95
 """If no candidate has the target probability, those with this share of the highest one count as having it."""
 
-FLUENCY_WEIGHT = 0.4
+FLUENCY_WEIGHT = 0.5
 """BLEU with the source that is given up for one nat per token."""
 
-REPLACED_MARGIN = 0.3
+REPLACED_MARGIN = 0.05
 """BLEU by which a text with words replaced must be better: trigrams, which chose them, find it too fluent."""
 
 
@@ -39,13 +41,11 @@ class Choice(NamedTuple):
 def choose(edits: EditBatch, rewrites: Rewrite, *, target: float, minimal: bool) -> list[Choice | None]:
     """Returns one choice per text; None if no rewrite of it is solved.
 
-    With `minimal` the candidates are the source, the rewrites, a text with words replaced and the partial edits of all
-    of these, else the rewrites.
+    With `minimal` the candidates are the source, the rewrites, their partial edits and texts with words replaced, else
+    the rewrites.
     """
     sources = [tokens_of(row, edits) for row in edits.batch.tokens]
-    readings, replaced = edits.conditioning.readings, [None] * len(sources)
-    if minimal and readings is not None and readings.guides and readings.trigrams:
-        replaced = replace_words(sources, readings, edits.tokenizer)
+    replaced = _replaced(sources, edits) if minimal else [[]] * len(sources)
     rows = [candidates_of(row, source, rewrites, edits, minimal, replaced[row]) for row, source in enumerate(sources)]
     p, nats = read_again(edits, _distinct(sources, rows))
     choices = [_best(row, source, p, nats, target) for row, source in zip(rows, sources, strict=True)]
@@ -53,6 +53,15 @@ def choose(edits: EditBatch, rewrites: Rewrite, *, target: float, minimal: bool)
         _or_source(choice, row, source, target) if minimal else choice
         for choice, row, source in zip(choices, rows, sources, strict=True)
     ]
+
+
+def _replaced(sources: Sequence[Tokens], edits: EditBatch) -> list[list[Tokens]]:
+    """The sources with words replaced, if controls have learned words and counted trigrams."""
+    readings, method = edits.conditioning.readings, edits.method
+    if readings is None or not readings.guides or not readings.trigrams:
+        return [[] for _ in sources]
+    vectors = np.asarray(jitted(method, "word_vectors", mesh_of(edits.params))(edits.params))
+    return replace_words(sources, readings, vectors, edits.tokenizer)
 
 
 def _distinct(sources: Sequence[Tokens], rows: Sequence[Sequence[Candidate]]) -> list[Tokens]:

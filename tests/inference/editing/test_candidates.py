@@ -78,15 +78,16 @@ def test_a_text_with_words_replaced_is_a_rewrite_where_another_one_is_solved(sol
         conditioning=SimpleNamespace(length=0),
     )
     rewrites: Any = SimpleNamespace(tokens=np.asarray([[[5, 20, 7, 8, 9, 1]]]), solved=np.asarray([[solved]]))
-    found = candidates_of(0, SOURCE, rewrites, edits, minimal, (5, 20, 7, 8, 30))
+    found = candidates_of(0, SOURCE, rewrites, edits, minimal, [(5, 20, 7, 8, 30), (5, 6, 7, 8, 9), (5,) * 8])
     by_text = {candidate.tokens: (candidate.rewrite, candidate.decoded) for candidate in found}
     if not solved:
         assert not found
         return
     assert by_text[5, 20, 7, 8, 9] == ((5, 20, 7, 8, 9), 0), "of both, the one that is decoded"
     assert by_text[5, 20, 7, 8, 30] == ((5, 20, 7, 8, 30), None)
-    assert ((5, 6, 7, 8, 30) in by_text) == minimal
-    (source, *_) = [
-        candidate for candidate in candidates_of(0, SOURCE, rewrites, edits, True, SOURCE) if candidate.tokens == SOURCE
-    ]
-    assert source.decoded == 0, "where no word was replaced, the source is a part of the decoded one"
+    assert (5, 6, 7, 8, 30) not in by_text, "its parts are given, too"
+    assert (5,) * 8 not in by_text, "it is too long"
+    of_part = by_text[5, 6, 7, 8, 9]
+    assert of_part == (((5, 20, 7, 8, 9), 0) if minimal else ((5, 6, 7, 8, 9), None)), (
+        "of both, the one that is decoded"
+    )

@@ -1,5 +1,6 @@
-"""Words that speak against the controls are replaced by those that trigrams of the wanted values expect."""
+"""Words that speak against the controls are replaced by similar ones that speak for them and fit where they stand."""
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,7 @@ from jtextdiff.inference.editing.replacements import (
     LEAST_AGAINST,
     MAX_REPLACED,
     MAX_WEIGHT,
-    _places,
-    _replace,
-    _terms,
+    SIMILARITY_WEIGHT,
     replace_words,
 )
 from jtextdiff.metrics.trigram_classifier import TrigramClassifier, fit_each
@@ -69,118 +68,108 @@ def readings(*energies: Any, labels: tuple[str, ...] = ("mood",)) -> Any:
     return SimpleNamespace(energy=total, labels=labels, trigrams=trigrams, neutral=np.ones(VOCAB))
 
 
+UNRELATED = np.eye(VOCAB)
+
+
+def similar(*pairs: tuple[str, str]) -> np.ndarray:
+    """Vectors of length 1 that are the same for the words of each pair, else unrelated."""
+    vectors = np.eye(VOCAB)
+    for one, other in pairs:
+        vectors[NAMES.index(other)] = vectors[NAMES.index(one)]
+    return vectors
+
+
+def replaced(text: str, of: Any, vectors: np.ndarray = UNRELATED) -> list[str]:
+    (texts,) = replace_words([tokens_of(text)], of, vectors, TOKENIZER)
+    return list(map(text_of, texts))
+
+
 @pytest.mark.parametrize(
-    ("control", "text", "value"),
+    ("control", "text", "expected"),
     [
-        (energy(False, True), "the staff was rude", "good"),
-        (energy(False, True), "the food was cold", "good"),
-        (energy(True, False), "the staff was kind and good", "bad"),
-        (Not(energy=energy(True, False)), "the staff was rude", "good"),
+        (energy(False, True), "the staff was rude", "the staff was kind"),
+        (energy(False, True), "the food was cold", "the food was warm"),
+        (energy(True, False), "the staff was kind and good", "the staff was rude and bad"),
+        (Not(energy=energy(True, False)), "the staff was rude", "the staff was kind"),
     ],
 )
-def test_words_against_a_control_become_those_that_texts_of_its_value_have_there(
-    control: Any, text: str, value: str
-) -> None:
-    (replaced,) = replace_words([tokens_of(text)], readings(control), TOKENIZER)
-    assert text_of(replaced) in TEXTS[value]
+def test_words_against_a_control_become_similar_ones_for_it(control: Any, text: str, expected: str) -> None:
+    vectors = similar(("bad", "good"), ("cold", "warm"), ("rude", "kind"))
+    assert replaced(text, readings(control), vectors)[-1] == expected
 
 
-def test_a_text_that_nothing_speaks_against_stays() -> None:
-    text = tokens_of("the staff was kind")
-    assert replace_words([text], readings(energy(False, True)), TOKENIZER) == [text]
-    assert replace_words([text], readings(energy(True, True)), TOKENIZER) == [text], "any text has the control"
+def test_without_similar_words_trigrams_decide() -> None:
+    assert replaced("the staff was rude", readings(energy(False, True))) == ["the staff was kind"]
+    to_warm = similar(("rude", "warm"))
+    assert replaced("the staff was rude", readings(energy(False, True)), to_warm) == ["the staff was warm"]
 
 
-def test_texts_are_replaced_as_each_alone() -> None:
+def test_a_text_that_nothing_speaks_against_has_none() -> None:
+    assert replaced("the staff was kind", readings(energy(False, True))) == []
+    assert replaced("the staff was kind", readings(energy(True, True))) == [], "any text has the control"
+    assert replaced("the staff was rude", readings(energy(False, True, words=jnp.zeros((VOCAB, 2))))) == []
+
+
+def test_texts_are_replaced_as_each_alone_at_their_length() -> None:
     texts = [tokens_of(text) for text in (*TEXTS["bad"], *TEXTS["good"][:4], "rude", "and bad food was cold")]
     of_mood = readings(energy(False, True))
-    together = replace_words(texts, of_mood, TOKENIZER)
-    assert together == [replace_words([text], of_mood, TOKENIZER)[0] for text in texts]
-    assert all(len(new) == len(text) for new, text in zip(together, texts, strict=True))
-    assert not any({EOS, UNK, PAD} & set(text) for text in together)
+    together = replace_words(texts, of_mood, UNRELATED, TOKENIZER)
+    assert together == [replace_words([text], of_mood, UNRELATED, TOKENIZER)[0] for text in texts]
+    for source, of_text in zip(texts, together, strict=True):
+        assert all(len(new) == len(source) and not {EOS, UNK, PAD} & set(new) for new in of_text)
 
 
 def test_two_controls_replace_the_words_of_both() -> None:
     """Words for the one label are against no value of the other, whose trigrams are the same here."""
     other = energy(False, True, label="other", words=weights("kind", against=("rude",)))
     both = readings(energy(False, True), other, labels=("mood", "other"))
-    (replaced,) = replace_words([tokens_of("the staff was rude and bad")], both, TOKENIZER)
-    assert text_of(replaced) == "the staff was kind and good"
+    assert replaced("the staff was rude and bad", both)[-1] == "the staff was kind and good"
 
 
-def test_the_words_that_speak_most_against_it_are_replaced_from_left_to_right() -> None:
-    text = tokens_of("bad cold rude bad cold rude bad")
-    tokens = np.asarray([[VOCAB, VOCAB, *text, EOS, EOS], [VOCAB, VOCAB, *tokens_of("the good"), *[EOS] * 7]])
-    of_mood = _terms(readings(energy(False, True)))
-    steps = [(rows.tolist(), places.tolist()) for rows, places in _places(of_mood, tokens, np.asarray([7, 2]))]
-    assert len(steps) == MAX_REPLACED and all(rows == [0] for rows, _ in steps)
-    places = [place for _, (place,) in steps]
-    assert places == sorted(set(places)) and min(places) >= 2 and max(places) <= 8
+def test_every_set_of_the_words_that_speak_most_against_it_is_replaced() -> None:
+    against = {"bad": 0.5, "cold": 1.0, "rude": 2.0}
+    words = jnp.zeros((VOCAB, 2)).at[NAMES.index("good"), 1].set(1.0)
+    for word, nats in against.items():
+        words = words.at[NAMES.index(word), 0].set(nats)
+    source = ["rude", "bad", "food", "cold", "rude", "rude", "bad", "cold"][: MAX_REPLACED + 3]
+    found = replaced(" ".join(source), readings(energy(False, True, words=words)))
+    most = sorted(range(len(source)), key=lambda place: -against.get(source[place], 0.0))[:MAX_REPLACED]
+    sets = [set(chosen) for size in range(1, MAX_REPLACED + 1) for chosen in itertools.combinations(most, size)]
+    expected = {" ".join("good" if at in chosen else word for at, word in enumerate(source)) for chosen in sets}
+    assert set(found) == expected and len(found) == 2**MAX_REPLACED - 1
 
 
-def test_a_word_is_replaced_if_the_mean_of_word_and_trigrams_is_against() -> None:
-    """Trigrams of both values alike leave the word alone to decide."""
-    alike = {"bad": ["the food was bad"], "good": ["the food was bad"]}
-    for against, num in ((2.1 * LEAST_AGAINST, 1), (1.9 * LEAST_AGAINST, 0)):
-        words = jnp.zeros((VOCAB, 2)).at[NAMES.index("bad"), 0].set(against)
-        of_mood = readings(energy(False, True, words=words))
-        of_mood.trigrams = (classifier(alike),)
-        tokens = np.asarray([[VOCAB, VOCAB, *tokens_of("the food was bad"), EOS, EOS]])
-        found = [rows for rows, _ in _places(_terms(of_mood), tokens, np.asarray([4])) if len(rows)]
-        assert len(found) == num
+def test_a_word_is_replaced_if_its_weight_is_against() -> None:
+    for against, num in ((1.1 * LEAST_AGAINST, 1), (0.9 * LEAST_AGAINST, 0)):
+        words = jnp.zeros((VOCAB, 2)).at[NAMES.index("bad"), 0].set(against).at[NAMES.index("good"), 1].set(1.0)
+        assert len(replaced("the food was bad", readings(energy(False, True, words=words)))) == num
 
 
-def padded(*texts: tuple[int, ...]) -> np.ndarray:
-    """Rows as trigrams see them: two tokens before a text, and EOS after it."""
-    longest = max(map(len, texts))
-    return np.asarray([[VOCAB, VOCAB, *text, *[EOS] * (longest + 2 - len(text))] for text in texts])
-
-
-@pytest.mark.parametrize("favoured", [None, "good", "warm"])
+@pytest.mark.parametrize("favoured", ["good", "warm"])
 @pytest.mark.parametrize("source", ["the staff was rude and bad", "the food was bad"])
-def test_the_new_word_makes_the_text_most_probable_with_its_weight(source: str, favoured: str | None) -> None:
-    """By the nats of whole texts, at each place of a text, of all words that followed the one before."""
-    words = jnp.zeros((VOCAB, 2))
-    words = words if favoured is None else words.at[NAMES.index(favoured), 1].set(2 * MAX_WEIGHT)
-    terms, text = _terms(readings(energy(False, True, words=words))), tokens_of(source)
-    wanted = terms[0].wanted[0]
+def test_the_new_word_has_the_highest_sum_of_all_that_speak_for_the_control(source: str, favoured: str) -> None:
+    """By the nats of whole texts, the weights, and the cosines."""
+    vectors = np.random.default_rng(0).normal(size=(VOCAB, 3))
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    words = weights("good", "warm", "kind", against=("bad", "rude")).at[NAMES.index(favoured), 1].set(2 * MAX_WEIGHT)
+    of_mood, text = readings(energy(False, True, words=words)), tokens_of(source)
+    of_good = of_mood.trigrams[0].of_values[1]
 
     def score(word: int, place: int) -> float:
         tokens = np.asarray([[*text[:place], word, *text[place + 1 :], EOS]])
-        return min(float(terms[0].weights[word]), MAX_WEIGHT) - float(wanted.nll(tokens, np.ones_like(tokens, bool))[0])
+        weight = float(words[word, 1] - words[word, 0])
+        similarity = float(vectors[word] @ vectors[text[place]])
+        nats = float(of_good.nll(tokens, np.ones_like(tokens, bool))[0])
+        return min(weight, MAX_WEIGHT) + SIMILARITY_WEIGHT * similarity - nats
 
-    for place in range(len(text)):
-        tokens = padded(text)
-        _replace(terms, tokens, np.asarray([0]), np.asarray([place + 2]), [EOS, UNK])
-        followers = wanted.followers(padded(text)[0, [place + 1]], -np.inf)[1]
-        scores = [score(word, place) for word in followers.tolist() if word not in (EOS, UNK, text[place])]
-        new = int(tokens[0, place + 2])
-        assert new == text[place] if not scores else score(new, place) == pytest.approx(max(scores))
-        assert new != text[place] or not scores
-
-
-def test_a_word_speaks_against_a_control_by_its_weight_and_its_trigrams() -> None:
-    """By hand, for texts of different lengths; the first of them are those that speak most."""
-    texts = [tokens_of("the staff was rude"), tokens_of("the food was cold and bad")]
-    (term,) = _terms(readings(energy(False, True)))
-    steps = list(_places([term], padded(*texts), np.asarray([4, 6])))
-    found = {(row, place - 2) for of, at in steps for row, place in zip(of.tolist(), at.tolist(), strict=True)}
-    expected = set()
-    for row, text in enumerate(texts):
-        threes = [padded(text)[0, end - 2 : end + 1] for end in range(2, len(text) + 3)]
-        of_each = [float(term.wanted[0].log_p(*three) - term.others[0].log_p(*three)) for three in threes]
-        of_words = [float(term.weights[word]) for word in text]
-        against = [
-            -(of_word + term.factor * sum(of_each[place : place + 3])) / 2 for place, of_word in enumerate(of_words)
-        ]
-        most = sorted(range(len(text)), key=against.__getitem__)[-MAX_REPLACED:]
-        expected |= {(row, place) for place in most if against[place] > LEAST_AGAINST}
-    assert found == expected and len(expected) > 3
+    allowed = [NAMES.index(word) for word in ("good", "warm", "kind")]
+    for changed in map(tokens_of, replaced(source, of_mood, vectors)):
+        for place in np.flatnonzero(np.asarray(changed) != np.asarray(text)).tolist():
+            assert changed[place] == max(allowed, key=lambda word, place=place: score(word, place))
 
 
 def test_a_control_of_little_weight_replaces_nothing() -> None:
     of_mood = readings(energy(False, True))
-    text = tokens_of("the staff was rude")
-    assert replace_words([text], of_mood, TOKENIZER) != [text]
+    assert replaced("the staff was rude", of_mood)
     of_mood.energy = Sum(energies=of_mood.energy.energies, weights=(0.01,))
-    assert replace_words([text], of_mood, TOKENIZER) == [text]
+    assert not replaced("the staff was rude", of_mood)
