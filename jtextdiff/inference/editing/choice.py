@@ -22,7 +22,7 @@ from jtextdiff.methods.components.latents import Rewrite
 NEARLY_BEST = 0.95
 """If no candidate has the target probability, those with this share of the highest one count as having it."""
 
-FLUENCY_WEIGHT = 0.5
+FLUENCY_WEIGHT = 0.4
 """BLEU with the source that is given up for one nat per token."""
 
 REPLACED_MARGIN = 0.05
