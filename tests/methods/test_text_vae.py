@@ -405,3 +405,22 @@ def test_the_generator_of_a_prior_learns_an_eighth_as_fast_as_its_critic() -> No
     np.testing.assert_allclose(slope["shift"], expected, rtol=1e-5, atol=1e-6)
     of_critic = np.sum(jax.nn.sigmoid(generated)) - np.sum(jax.nn.sigmoid(-real))
     np.testing.assert_allclose(slope["critic"]["bias"], of_critic, rtol=1e-4)
+
+
+def test_vectors_of_words_have_length_one_and_leave_out_what_all_words_share(params: dict) -> None:
+    vectors = np.asarray(METHOD.word_vectors(params))
+    assert vectors.shape == (TEXT_SPEC.vocab_size, 2 * SHAPE.width)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, rtol=1e-5)
+    writer = dict(params["writer"])
+    writer["embed"] = {"embedding": writer["embed"]["embedding"].at[: TEXT_SPEC.vocab_size].add(3.0)}
+    writer["answer"] = {**writer["answer"], "kernel": writer["answer"]["kernel"] + jnp.arange(SHAPE.width)[:, None]}
+    np.testing.assert_allclose(METHOD.word_vectors({**params, "writer": writer}), vectors, atol=1e-4)
+
+
+def test_words_that_follow_and_precede_the_same_ones_have_the_same_vector(params: dict) -> None:
+    writer = dict(params["writer"])
+    embedding, kernel = writer["embed"]["embedding"], writer["answer"]["kernel"]
+    writer["embed"] = {"embedding": embedding.at[5].set(embedding[3])}
+    assert not np.allclose(*np.asarray(METHOD.word_vectors({**params, "writer": writer}))[[3, 5]])
+    writer["answer"] = {**writer["answer"], "kernel": kernel.at[:, 5].set(kernel[:, 3])}
+    np.testing.assert_allclose(*np.asarray(METHOD.word_vectors({**params, "writer": writer}))[[3, 5]])
