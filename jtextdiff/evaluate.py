@@ -147,7 +147,7 @@ def command(arguments: Sequence[str]) -> None:
     if flags.interference:
         check_interference(model, spec.control)
     spec = spec._replace(control=balance_if(flags.balance, model, spec.control))
-    evaluate = edit_scores if flags.edits else sample_scores
+    evaluate = sample_scores if flags.edits is None else edit_scores
     if flags.frontier is not None:
         write_frontier(flags, model, corpus, judge)
     else:
@@ -183,10 +183,12 @@ def edit_scores(flags: Any, model: Any, corpus: Any, judge: Any, spec: Any) -> d
 def task_and_settings(flags: Any, model: Any, corpus: Any, judge: Any) -> tuple[Any, Any]:
     """Returns the texts to edit, and how they are edited and judged."""
     from jtextdiff.evaluation.editing.edits import EditSettings
-    from jtextdiff.evaluation.editing.tasks import edit_task, read_edit_task
+    from jtextdiff.evaluation.editing.tasks import edit_task, labels_of, read_edit_task
     from jtextdiff.evaluation.label_judges import load_value_judges
     from jtextdiff.inference.editing.flow_settings import flow_settings
 
+    if flags.references and len(labels_of(corpus, flags.edits)) > 1:
+        raise UserError(f"--references has edits of one label, and --edits {flags.edits} names several.")
     if flags.references:
         task = read_edit_task(flags.references, model, corpus, flags.edits)
     else:

@@ -78,21 +78,35 @@ def check_values(control: Control | None, model: TrainedModel) -> None:
     Texts without a value have it. To exclude it is to require a value. In the grammar it is a value like others: a
     sentence states nothing of the label.
     """
-    if control is None or (control.kind == "not" and control.parts[0].kind != "is"):
+    if control is None:
         return
-    if control.kind in ("all", "any"):
-        for part in control.parts:
-            check_values(part, model)
+    excluded: dict[str, set[str]] = {}
+    for part in control.parts if control.kind == "all" else (control,):
+        if part.kind == "is" and "none" in part.values:
+            _check_values_left(control, part.name, set(), model)
+        elif part.kind == "not":
+            inner = part.parts[0]
+            for leaf in inner.parts if inner.kind == "any" else (inner,):
+                if leaf.kind == "is":
+                    excluded.setdefault(leaf.name, set()).update(leaf.values)
+        elif part.kind in ("all", "any"):
+            for other in part.parts:
+                check_values(other, model)
+    for name, values in excluded.items():
+        if "none" not in values:
+            _check_values_left(control, name, values, model)
+
+
+def _check_values_left(control: Control, label: str, excluded: set[str], model: TrainedModel) -> None:
+    """Raises UserError if `label` has "none" and, but for it, no value that is left; without `excluded` in any case."""
+    if label in (*TRAINING_FREE, *SYNTAX_CONTROLS):
         return
-    leaf, excludes = (control.parts[0], True) if control.kind == "not" else (control, False)
-    if leaf.name in (*TRAINING_FREE, *SYNTAX_CONTROLS) or ("none" in leaf.values) == excludes:
-        return
-    classifier, _ = trained_classifier(leaf.name, model)
+    classifier, _ = trained_classifier(label, model)
     values = [value for value in classifier.values if value != "none"]
     assert model.run is not None, "its classifier was loaded from it"
-    of_grammar = read_config(control_dir(model.run, leaf.name)).text.path is None
-    if len(values) < len(classifier.values) and not of_grammar and not (excludes and set(values) - set(leaf.values)):
+    of_grammar = read_config(control_dir(model.run, label)).text.path is None
+    if len(values) < len(classifier.values) and not of_grammar and not (excluded and set(values) - excluded):
         raise UserError(
-            f"{control}: none is said of texts without a value of {leaf.name}, and is no value to require. {leaf.name} "
-            f"has: {listed(values, VALUE_SIGNS)}."
+            f"{control}: none is said of texts without a value of {label}, and is no value to require. {label} has: "
+            f"{listed(values, VALUE_SIGNS)}."
         )

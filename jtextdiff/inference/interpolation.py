@@ -26,12 +26,14 @@ def interpolate(model: Model, first: str, second: str, num: int = 8, *, seed: in
 
     The latents of the texts are their whitened posterior means. `**sampler` are settings of the decoder; with those
     that draw tokens, text i depends on the seed and on i. Raises UserError for a model without latents, for a text that
-    is too long, and for fewer than two texts.
+    is empty or too long, and for fewer than two texts.
     """
     num = check_number(num, "num", 2)
     if not isinstance(model.method, LatentVariableModel):
         raise UserError(f"{type(model.method).__name__} has no latents to interpolate between: a TextVAE does.")
     method, mesh = model.with_sampler(sampler), mesh_of(model.params)
+    if not (first.strip() and second.strip()):
+        raise UserError(f"expected two texts, got {first!r} and {second!r}: one of them is empty.")
     batch, (given, _) = model.batch([first, second]), model.inputs(None, None, num)
     if note := note_on_unknown(unknown_words([first, second], batch, model.tokenizer)):
         say(f"warning: {note} Each is read as the unknown word.")

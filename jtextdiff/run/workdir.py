@@ -6,7 +6,6 @@ config.json · text.json · tokenizer/ · checkpoints/ · metrics.jsonl · event
 import contextlib
 import fcntl
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,6 @@ from jtextdiff.run.config import Config, differences, from_json, to_json
 
 MAY_CHANGE = ("num_steps", "every", "mesh", "method.sampler")
 """The fields of a config that may differ when a run is resumed."""
-
-BEFORE_TRAINING = {"lock", "config.json", "text.json", "tokenizer"}
-"""What a run holds before its first step."""
 
 FROM_TEXT = ("method.text_spec.", "method.values", "method.kind")
 """The fields that follow from the text."""
@@ -37,9 +33,10 @@ def locked(workdir: Path) -> Iterator[None]:
     """Locks the run for one writer; the system releases the lock however the process ends.
 
     Raises UserError if another process holds it. Folders that this has made are removed again if a UserError ends the
-    body before there is anything of a training in them.
+    body while they are empty.
     """
-    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    folder = workdir.resolve()  # "new/../other" does not exist without "new", but "other" may
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
     workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / "lock", "a") as file:
         try:
@@ -51,17 +48,12 @@ def locked(workdir: Path) -> Iterator[None]:
         try:
             yield
         except UserError:
-            _remove_unstarted(made)
+            if made and [path.name for path in folder.iterdir()] == ["lock"]:
+                (folder / "lock").unlink()
+                for part in made:
+                    with contextlib.suppress(OSError):  # it holds something else by now
+                        part.rmdir()
             raise
-
-
-def _remove_unstarted(made: list[Path]) -> None:
-    """Removes a run that has not started, and the folders that were made around it; `made` begins with the run's."""
-    if made and {path.name for path in made[0].iterdir()} <= BEFORE_TRAINING:
-        shutil.rmtree(made[0])
-        for parent in made[1:]:
-            with contextlib.suppress(OSError):  # it holds something else by now
-                parent.rmdir()
 
 
 def read_config(workdir: Path) -> Config:

@@ -224,6 +224,11 @@ def test_none_is_no_value_to_require_but_of_the_grammar(path: str | None, params
         for control in (parse_control(text), length(3) + text, keyword("w3") | text):
             with contextlib.nullcontext() if path is None else refused:
                 check_values(control, model)
+    either = classifier("food", "Thai") | classifier("food", "Greek")
+    for control in (~either, ~classifier("food", "Thai") + ~classifier("food", "Greek")):  # the same as the last one
+        with contextlib.nullcontext() if path is None else pytest.raises(UserError, match="no value to require"):
+            check_values(control, model)
+    check_values(~classifier("food", "Thai") + ~classifier("food", "none"), model)
     if path is not None:
         model = Model(**vars(model), config=None, step=0)  # pyright: ignore
         for refused in (lambda: model.sample(1, control="food=none"), lambda: model.edit(["w3"], control="food=none")):

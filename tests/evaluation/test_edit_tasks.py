@@ -40,6 +40,8 @@ def test_a_label_may_have_a_plus_in_its_name(corpus: Corpus) -> None:
     ("name", "message"),
     [
         ("mood+food", "no label 'food'; it has: mood, tag\\+x, topic"),
+        ("mood+", "expected a label, or several such as food\\+sentiment"),
+        ("", "--edits '': expected a label"),
         ("mood+mood", "--edits mood\\+mood: the same label stands there twice"),
     ],
 )

@@ -77,12 +77,30 @@ def test_a_trained_run_refuses_what_only_training_reads(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["run", "runs/control/run"])
-def test_a_mistake_before_training_leaves_no_folder(name: str, tmp_path: Path) -> None:
+def test_a_mistake_before_anything_is_written_leaves_no_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no label"), locked(tmp_path / name):
-        store_config(tmp_path / name, config(), TEXT, resumed=False)
-        (tmp_path / name / "tokenizer").mkdir()
         raise UserError("no label")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["mine", "new/../mine", "new/link"])
+def test_a_mistake_removes_nothing_that_a_user_had(name: str, tmp_path: Path) -> None:
+    """Not even what a run writes itself, and not by another name of the folder."""
+    (tmp_path / "mine/tokenizer").mkdir(parents=True)
+    (tmp_path / "mine/config.json").write_text("{}")
+    if name == "new/link":
+        (tmp_path / "new").mkdir()
+        (tmp_path / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="no label"), locked(tmp_path / name):
+        raise UserError("no label")
+    assert (tmp_path / "mine/tokenizer").is_dir() and (tmp_path / "mine/config.json").read_text() == "{}"
+
+
+def test_a_config_that_was_written_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no label"), locked(tmp_path / "run"):
+        store_config(tmp_path / "run", config(), TEXT, resumed=False)
+        raise UserError("no label")
+    assert (tmp_path / "run/config.json").is_file()
 
 
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])

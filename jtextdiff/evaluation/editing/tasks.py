@@ -37,11 +37,14 @@ class EditTask:
 
 
 def labels_of(corpus: Corpus, names: str) -> tuple[str, ...]:
-    """Returns the labels of a name such as "food+sentiment"; a label may have a "+" in its own name.
+    """Returns the labels of a name such as "food+sentiment".
 
-    Raises UserError for a label that the text does not have, or that is named twice.
+    A label with a "+" in its own name stands alone. Raises UserError for a label that the text does not have, that is
+    named twice, or that is missing beside a "+".
     """
-    labels = (names,) if names in corpus.label_values else tuple(names.split("+"))
+    labels = (names,) if names in corpus.label_values else tuple(name.strip() for name in names.split("+"))
+    if "" in labels:
+        raise UserError(f"--edits {names!r}: expected a label, or several such as food+sentiment.")
     for label in labels:
         label_values(corpus, label, "--edits: the text")
     if len(set(labels)) < len(labels):

@@ -15,7 +15,7 @@ from jtextdiff.sampling.rectified_flow import Field
 EMPTY = "empty"
 """Why a blank text is left as it is."""
 
-UNKNOWN = "none of its words is in the model's vocabulary"
+UNKNOWN = "no word of the text is in the model's vocabulary"
 """Why a text of unknown words only is left as it is."""
 
 
