@@ -19,7 +19,7 @@ from jtextdiff.control.trained_model import TrainedModel, cached_per_model
 from jtextdiff.data.grammar.constituents import SYNTAX_CONTROLS
 from jtextdiff.methods.components.cross_validation import WordWeights
 from jtextdiff.methods.latent_classifier import LatentClassifier
-from jtextdiff.methods.method import Conditional, Controllable, Method, is_guided_by_words
+from jtextdiff.methods.method import Conditional, Controllable, LatentVariableModel, Method, is_guided_by_words
 from jtextdiff.metrics.trigram_classifier import TrigramClassifier
 from jtextdiff.sampling.energies import Energy, Not, Or, Sum, ValueEnergy
 from jtextdiff.sampling.phrases import WordEnergy, word_terms
@@ -37,6 +37,7 @@ class WordReadings(NamedTuple):
     of_values: Sum  # of log p of the values of all labels, side by side, in this order
     words: tuple[WordWeights, ...]  # of each label
     trigrams: tuple[TrigramClassifier, ...]  # of each label; () if a control has counted none
+    vectors: Float[np.ndarray, "v d"]  # of length 1, in the direction of similar words; of no use without trigrams
 
     @property
     def guides(self) -> bool:
@@ -110,7 +111,15 @@ def _readings(parts: Sequence[Control], weights: tuple[Any, ...], model: Trained
         _sum(parts, weights, model, functools.partial(_value_energy, columns=columns)),
         tuple(words.values()),
         trigrams if len(trigrams) == len(words) else (),
+        _word_vectors("", model),
     )
+
+
+@cached_per_model
+def _word_vectors(_: str, model: TrainedModel) -> Float[np.ndarray, "v d"]:
+    """The same for all controls of a model, so that they share one array."""
+    assert isinstance(model.method, LatentVariableModel), "its controls are classifiers of latents"
+    return np.asarray(model.method.word_vectors(model.params))
 
 
 def check_word_guided(parts: Sequence[Control], name: str) -> None:

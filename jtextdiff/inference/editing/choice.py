@@ -11,8 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jtextdiff.devices.sharding import mesh_of
-from jtextdiff.inference.batched import jitted
 from jtextdiff.inference.editing.candidates import Candidate, Tokens, candidates_of, tokens_of
 from jtextdiff.inference.editing.reading import Nats, Probabilities, read_again
 from jtextdiff.inference.editing.replacements import replace_words
@@ -45,7 +43,9 @@ def choose(edits: EditBatch, rewrites: Rewrite, *, target: float, minimal: bool)
     the rewrites.
     """
     sources = [tokens_of(row, edits) for row in edits.batch.tokens]
-    replaced = _replaced(sources, edits) if minimal else [[]] * len(sources)
+    readings, replaced = edits.conditioning.readings, [[]] * len(sources)
+    if minimal and readings is not None and readings.guides and readings.trigrams:
+        replaced = replace_words(sources, readings, edits.tokenizer)
     rows = [candidates_of(row, source, rewrites, edits, minimal, replaced[row]) for row, source in enumerate(sources)]
     p, nats = read_again(edits, _distinct(sources, rows))
     choices = [_best(row, source, p, nats, target) for row, source in zip(rows, sources, strict=True)]
@@ -53,15 +53,6 @@ def choose(edits: EditBatch, rewrites: Rewrite, *, target: float, minimal: bool)
         _or_source(choice, row, source, target) if minimal else choice
         for choice, row, source in zip(choices, rows, sources, strict=True)
     ]
-
-
-def _replaced(sources: Sequence[Tokens], edits: EditBatch) -> list[list[Tokens]]:
-    """The sources with words replaced, if controls have learned words and counted trigrams."""
-    readings, method = edits.conditioning.readings, edits.method
-    if readings is None or not readings.guides or not readings.trigrams:
-        return [[] for _ in sources]
-    vectors = np.asarray(jitted(method, "word_vectors", mesh_of(edits.params))(edits.params))
-    return replace_words(sources, readings, vectors, edits.tokenizer)
 
 
 def _distinct(sources: Sequence[Tokens], rows: Sequence[Sequence[Candidate]]) -> list[Tokens]:

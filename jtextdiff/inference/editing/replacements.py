@@ -43,9 +43,7 @@ class _Term(NamedTuple):
     wanted: list[Trigrams]  # of the values that the control accepts
 
 
-def replace_words(
-    sources: Sequence[Tokens], readings: WordReadings, vectors: Float[np.ndarray, "v d"], tokenizer: Tokenizer
-) -> list[list[Tokens]]:
+def replace_words(sources: Sequence[Tokens], readings: WordReadings, tokenizer: Tokenizer) -> list[list[Tokens]]:
     """Returns each text with some of its words replaced: all sets of the `MAX_REPLACED` that speak most against.
 
     A new word is one that speaks for the controls. Of these, it has the highest sum of log p by trigrams of the wanted
@@ -66,7 +64,7 @@ def replace_words(
     allowed = speaks_for[(weights[speaks_for] > 0) & ~np.isin(speaks_for, unwritten)]
     if not len(allowed):
         return [[] for _ in sources]
-    new = _new_words(terms, weights, vectors, tokens, rows, places, allowed)
+    new = _new_words(terms, weights, readings.vectors, tokens, rows, places, allowed)
     return [_with_each_set(source, places[rows == row] - 2, new[rows == row]) for row, source in enumerate(sources)]
 
 

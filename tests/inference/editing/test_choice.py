@@ -1,7 +1,7 @@
 """Of candidates that have the target probability, one is chosen that is near to the source and fluent."""
 
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,6 @@ from jtextdiff.inference.editing.choice import (
     _or_source,
     choose,
 )
-from jtextdiff.methods.components.types import TextSpec
 from jtextdiff.metrics.trigram_classifier import TrigramClassifier, fit_each
 from jtextdiff.sampling.energies import Sum, ValueEnergy
 from jtextdiff.sampling.phrases import WordEnergy
@@ -97,14 +96,6 @@ PAD, EOS, VOCAB = 0, 1, 12
 GOOD, BAD, NICE = 5, 6, 7
 
 
-class Method(NamedTuple):
-    text_spec: TextSpec = TextSpec(vocab_size=VOCAB, length=8)
-
-    def word_vectors(self, params: Any) -> Any:
-        """Each token is similar to itself alone."""
-        return jnp.eye(VOCAB)
-
-
 def edits(source: tuple[int, ...], length: int = 0, guides: bool = True) -> Any:
     """A control of words and trigrams: texts end with BAD, or with GOOD and NICE."""
     trained = np.asarray([[3, 4, BAD, EOS]] * 2 + [[3, 4, GOOD, EOS]] * 2)
@@ -120,10 +111,10 @@ def edits(source: tuple[int, ...], length: int = 0, guides: bool = True) -> Any:
         words=(words,),
         trigrams=(TrigramClassifier(of_values, 1.0, np.zeros(2)),),
         neutral=np.ones(VOCAB),
+        vectors=np.eye(VOCAB),
     )
     return SimpleNamespace(
-        method=Method(),
-        params={},
+        method=SimpleNamespace(text_spec=SimpleNamespace(length=8)),
         tokenizer=SimpleNamespace(eos=EOS, unk=2, pad=PAD),
         batch=SimpleNamespace(tokens=np.asarray([[*source, EOS, *[PAD] * (7 - len(source))]])),
         conditioning=SimpleNamespace(energy=None, length=length, readings=readings),

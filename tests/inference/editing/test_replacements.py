@@ -65,10 +65,9 @@ def energy(*target: bool, label: str = "mood", words: Any = None) -> WordEnergy:
 def readings(*energies: Any, labels: tuple[str, ...] = ("mood",)) -> Any:
     trigrams = tuple(classifier(TEXTS) for _ in labels)
     total = Sum(energies=energies, weights=(1.0,) * len(energies))
-    return SimpleNamespace(energy=total, labels=labels, trigrams=trigrams, neutral=np.ones(VOCAB))
-
-
-UNRELATED = np.eye(VOCAB)
+    return SimpleNamespace(
+        energy=total, labels=labels, trigrams=trigrams, neutral=np.ones(VOCAB), vectors=np.eye(VOCAB)
+    )
 
 
 def similar(*pairs: tuple[str, str]) -> np.ndarray:
@@ -79,8 +78,10 @@ def similar(*pairs: tuple[str, str]) -> np.ndarray:
     return vectors
 
 
-def replaced(text: str, of: Any, vectors: np.ndarray = UNRELATED) -> list[str]:
-    (texts,) = replace_words([tokens_of(text)], of, vectors, TOKENIZER)
+def replaced(text: str, of: Any, vectors: np.ndarray | None = None) -> list[str]:
+    """Without `vectors` no two words are similar."""
+    of.vectors = of.vectors if vectors is None else vectors
+    (texts,) = replace_words([tokens_of(text)], of, TOKENIZER)
     return list(map(text_of, texts))
 
 
@@ -113,8 +114,8 @@ def test_a_text_that_nothing_speaks_against_has_none() -> None:
 def test_texts_are_replaced_as_each_alone_at_their_length() -> None:
     texts = [tokens_of(text) for text in (*TEXTS["bad"], *TEXTS["good"][:4], "rude", "and bad food was cold")]
     of_mood = readings(energy(False, True))
-    together = replace_words(texts, of_mood, UNRELATED, TOKENIZER)
-    assert together == [replace_words([text], of_mood, UNRELATED, TOKENIZER)[0] for text in texts]
+    together = replace_words(texts, of_mood, TOKENIZER)
+    assert together == [replace_words([text], of_mood, TOKENIZER)[0] for text in texts]
     for source, of_text in zip(texts, together, strict=True):
         assert all(len(new) == len(source) and not {EOS, UNK, PAD} & set(new) for new in of_text)
 
