@@ -1,6 +1,8 @@
 """Scores of edits: success for each target value, among the texts that are to have it."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -53,3 +55,19 @@ def test_an_edit_of_two_labels_succeeds_where_both_have_their_values() -> None:
     assert values["success_of_mood"] == values["success_of_topic"] == 3 / 4
     assert scores["success"]["kind"] == "the first word; the second word"
     assert not any(name.startswith("success_to") for name in scores)
+
+
+def test_what_changes_need_not_be_kept_and_all_else_must() -> None:
+    """A stand-in for the grammar: a sentence begins with its mood and its topic, and its third word is the tense."""
+
+    def parse(words: list[str]) -> Any:
+        fields = dict(zip(("mood", "topic", "tense"), words, strict=False))
+        return None if words[0] == "no" else SimpleNamespace(fields=fields)
+
+    task = EditTask(labels=("mood", "topic"), texts=TEXTS[:3], targets=[("bad", "staff")] * 3)
+    of_labels = [LabelJudge(first_word, "the first word"), LabelJudge(second_word, "the second word")]
+    grammar: Any = SimpleNamespace(parse=parse)
+    edits = ["bad staff is here .", "bad staff was here .", "no staff is here ."]
+    scores = edit_scores(edits, task, EditJudges(of_labels, grammar=grammar))
+    assert scores["members"]["value"] == pytest.approx(2 / 3)
+    assert scores["kept"]["value"] == 1 / 2 and scores["kept"]["n"] == 2

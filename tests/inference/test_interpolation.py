@@ -92,5 +92,6 @@ def test_the_arc_has_equal_steps_on_a_sphere() -> None:
 @pytest.mark.parametrize("factor", [1.0, -1.0])
 def test_without_a_unique_arc_points_lie_on_the_line(factor: float) -> None:
     vector = np.asarray([1.0, 2.0, -1.0])
-    middle = arc(vector, factor * vector, np.asarray([0.5]))[0]
-    np.testing.assert_allclose(middle, (1 + factor) / 2 * vector, atol=1e-12)
+    points = arc(vector, factor * vector, np.asarray([0.25, 0.5]))
+    expected = [(0.75 + 0.25 * factor) * vector, (0.5 + 0.5 * factor) * vector]
+    np.testing.assert_allclose(points, expected, atol=1e-12)

@@ -100,7 +100,14 @@ def test_a_config_that_was_written_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no label"), locked(tmp_path / "run"):
         store_config(tmp_path / "run", config(), TEXT, resumed=False)
         raise UserError("no label")
-    assert (tmp_path / "run/config.json").is_file()
+    assert (tmp_path / "run/config.json").is_file() and (tmp_path / "run/lock").is_file()
+
+
+def test_an_empty_folder_of_a_user_is_kept_by_another_name(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no label"), locked(tmp_path / "new/../empty"):
+        raise UserError("no label")
+    assert (tmp_path / "empty").is_dir()
 
 
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])

@@ -51,8 +51,6 @@ def replace_words(sources: Sequence[Tokens], readings: WordReadings, tokenizer: 
     `SIMILARITY_WEIGHT` times the cosine of its vector and the old word's.
     """
     terms = _terms(readings)
-    if not terms:
-        return [[] for _ in sources]
     weights = np.sum([term.weights for term in terms], axis=0)
     tokens = np.full((len(sources), max(map(len, sources)) + 4), tokenizer.eos)
     tokens[:, :2] = len(readings.neutral)  # what stands before a text for trigrams
@@ -69,13 +67,12 @@ def replace_words(sources: Sequence[Tokens], readings: WordReadings, tokenizer: 
 
 
 def _terms(readings: WordReadings) -> list[_Term]:
-    """Of the controls that exclude a value."""
     terms = []
     for energy, weight in word_terms(readings.energy):
-        wanted, classifier = np.asarray(energy.target), readings.trigrams[readings.labels.index(energy.label)]
-        if not wanted.all():
-            of_wanted = [of_value for of_value, accepted in zip(classifier.of_values, wanted, strict=True) if accepted]
-            terms.append(_Term(float(weight * energy.factor) * np.asarray(energy.token_weights()), of_wanted))
+        classifier = readings.trigrams[readings.labels.index(energy.label)]
+        accepted = zip(classifier.of_values, np.asarray(energy.target), strict=True)
+        wanted = [of_value for of_value, of_target in accepted if of_target]
+        terms.append(_Term(float(weight * energy.factor) * np.asarray(energy.token_weights()), wanted))
     return terms
 
 

@@ -169,6 +169,22 @@ def test_the_new_word_has_the_highest_sum_of_all_that_speak_for_the_control(sour
             assert changed[place] == max(allowed, key=lambda word, place=place: score(word, place))
 
 
+def test_a_word_that_only_one_value_has_is_not_always_taken() -> None:
+    """Its weight counts up to a limit, and then the similar word is better."""
+    words = weights("warm", against=("bad",)) * MAX_WEIGHT / 2
+    words = words.at[NAMES.index("good"), 1].set(2 * MAX_WEIGHT)
+    vectors = np.eye(VOCAB)
+    vectors[NAMES.index("warm"), NAMES.index("bad")] = 0.5 * MAX_WEIGHT / SIMILARITY_WEIGHT
+    assert replaced("the food was bad", readings(energy(False, True, words=words)), vectors) == ["the food was warm"]
+
+
+def test_no_token_is_written_that_is_no_word() -> None:
+    words = weights("good", against=("bad",)).at[jnp.asarray([PAD, EOS, UNK]), 1].set(2 * MAX_WEIGHT)
+    vectors = np.eye(VOCAB)
+    vectors[[PAD, EOS, UNK]] = vectors[NAMES.index("bad")]
+    assert replaced("the food was bad", readings(energy(False, True, words=words)), vectors) == ["the food was good"]
+
+
 def test_a_control_of_little_weight_replaces_nothing() -> None:
     of_mood = readings(energy(False, True))
     assert replaced("the staff was rude", of_mood)
